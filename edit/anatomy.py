@@ -1,0 +1,80 @@
+"""Where things are inside a Hugging Face decoder, found from its own structure, never from its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from afteredit.edit.request import BadInput
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    decoder: nn.Module  # what runs the blocks and ends with the final norm
+    blocks: list[nn.Module]
+    final_norm: nn.Module
+    mlp_outs: list[nn.Module]  # per block, the matrix W (D, F) that writes the MLP's result into the residual stream
+    mlp_out_names: list[str]  # per block, the full name of W among the model's parameters
+
+
+def find_anatomy(model: nn.Module) -> Anatomy:
+    """Raises BadInput, naming the architecture, where the structure is not that of a plain dense decoder."""
+    config = model.config
+    name = type(model).__name__
+    if getattr(config, "is_encoder_decoder", False):
+        raise BadInput(f"{name} is an encoder-decoder; only decoder-only models can be edited here")
+    lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    n_blocks = getattr(config, "num_hidden_layers", None)
+    stacks = [(path, m) for path, m in lists if len(m) == n_blocks and "." in path]
+    if len(stacks) != 1:
+        raise BadInput(f"{name}: found {len(stacks)} stacks of {n_blocks} blocks; exactly one is expected")
+    ((path, stack),) = stacks
+    if any("expert" in child.lower() for child, _ in stack.named_modules()):
+        raise BadInput(f"{name} is a mixture of experts; only dense decoders can be edited here")
+    decoder = model.get_submodule(path.rpartition(".")[0])
+    width = model.get_input_embeddings().embedding_dim
+    found = [_mlp_out(block, width, f"{name}, block {i}") for i, block in enumerate(stack)]
+    return Anatomy(
+        decoder=decoder,
+        blocks=list(stack),
+        final_norm=_final_norm(decoder, stack, name),
+        mlp_outs=[module for _, module in found],
+        mlp_out_names=[f"{path}.{i}.{child}.weight" for i, (child, _) in enumerate(found)],
+    )
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """GPT-2's Conv1D stores W as (F, D), Linear as (D, F): told by the type, since square matrices look alike."""
+    return isinstance(module, Conv1D)
+
+
+def matrix_shape(module: nn.Module) -> tuple[int, int]:
+    """(output, input) widths, however the matrix is stored."""
+    rows, columns = module.weight.shape
+    return (columns, rows) if is_transposed(module) else (rows, columns)
+
+
+def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
+    """The last matrix of the block, in order of registration, that maps some F back to the residual width and has a
+    sibling mapping the width to that F (attention's output has none: its siblings' widths are query and key heads')."""
+    matrices = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    for name, module in reversed(matrices):
+        output, inner = matrix_shape(module)
+        parent = name.rpartition(".")[0]
+        siblings = [m for n, m in matrices if n.rpartition(".")[0] == parent and m is not module]
+        if output == width and any(matrix_shape(m) == (inner, width) for m in siblings):
+            return name, module
+    raise BadInput(f"{place}: no MLP output matrix of width {width} found among {[name for name, _ in matrices]}")
+
+
+def _final_norm(decoder: nn.Module, stack: nn.ModuleList, name: str) -> nn.Module:
+    """The decoder's own child, behind the blocks, that normalises."""
+    children = list(decoder.children())
+    behind = children[[child is stack for child in children].index(True) + 1 :]
+    before = children[: [child is stack for child in children].index(True)]
+    norms = [m for m in behind + before if "norm" in type(m).__name__.lower()]
+    if len(norms) != 1:
+        raise BadInput(f"{name}: found {len(norms)} final norms beside the blocks; exactly one is expected")
+    return norms[0]

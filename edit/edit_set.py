@@ -1,0 +1,139 @@
+"""Where the facts to write come from: any JSON-lines file (or hub data set) and a map of its columns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from afteredit.edit.request import BadInput, EditRequest
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "data"
+PLURAL = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
+          "generation_prompts")  # fmt: skip
+
+
+class Order(Enum):
+    file = "file"
+    shuffled = "shuffled"  # by the run's seed: what differs between the seeds of a sweep
+
+
+@dataclass(frozen=True)
+class EditSet:
+    """Rows of `file` (looked up by the `data` switch), read into EditRequests through `columns`.
+
+    `columns` maps a field of EditRequest to a dotted path in the row (`requested_rewrite.target_new.str`,
+    `answers.0`).  A prompt without `{}` gets it where the subject stands.
+    """
+
+    name: str
+    file: str
+    columns: dict[str, str]
+    hub: str = ""  # hub data set that holds the same rows, for data=hub
+    hub_split: str = "train"
+    order: Order = Order.file
+    skip: list[str] = field(default_factory=list)  # ids of rows known to be unusable, with the reason in the YAML
+
+    def read(self, data: str, seed: int) -> tuple[list[EditRequest], str]:
+        """All requests in the order they are applied, and the SHA-256 of their rows.  Raises BadInput, naming file,
+        line and field, before any edit is made."""
+        where, rows = self._rows(data)
+        digest, requests, seen = hashlib.sha256(), [], set()
+        for line, row in rows:
+            request = self._request(row, f"{where}:{line}", line)
+            if request is None:
+                continue
+            if request.id in seen:
+                raise BadInput(f"{where}:{line}: id {request.id!r} stands twice; ids must be unique")
+            seen.add(request.id)
+            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+            requests.append(request)
+        if self.order is Order.shuffled:
+            random.Random(seed).shuffle(requests)
+        return requests, digest.hexdigest()
+
+    def _rows(self, data: str) -> tuple[str, Iterator[tuple[int, Any]]]:
+        embedded = EMBEDDED / self.file
+        if data not in ("mini", "hub"):
+            path = Path(data) / self.file
+            if path.is_file():
+                return str(path), read_json_lines(path)
+        if embedded.is_file():
+            return str(embedded), read_json_lines(embedded)
+        if data == "hub" and self.hub:
+            import datasets
+
+            rows = datasets.load_dataset(self.hub, split=self.hub_split)
+            return self.hub, enumerate(rows, start=1)
+        looked = Path(data) / self.file if data not in ("mini", "hub") else embedded
+        raise BadInput(
+            f"edits={self.name}: no rows found: looked for {looked}; give data=<folder that holds {self.file}>"
+            + (f" or data=hub (data set {self.hub})" if self.hub else "")
+        )
+
+    def _request(self, row: Any, place: str, line: int) -> EditRequest | None:
+        if not isinstance(row, Mapping):
+            raise BadInput(f"{place}: a row must be a JSON object, got {type(row).__name__}")
+        values: dict[str, Any] = {}
+        for name, path in self.columns.items():
+            value = _look_up(row, path, f"{place}: field {name}")
+            values[name] = _texts(value, f"{place}: field {path}") if name in PLURAL else value
+        for name in ("subject", "prompt", "target_new"):
+            if not isinstance(values.get(name), str):
+                path = self.columns.get(name, name)
+                raise BadInput(f"{place}: field {path} is {values.get(name)!r}; it must be a text")
+        values["id"] = str(values["id"]) if "id" in values else f"{self.name}-{line}"
+        if values["id"] in self.skip:
+            return None
+        if "{}" not in values["prompt"]:
+            subject = values["subject"]
+            if not subject or subject not in values["prompt"]:
+                raise BadInput(
+                    f"{place}: the subject {subject!r} does not stand in the prompt {values['prompt']!r}; "
+                    "write it there, or {} in its place"
+                )
+            values["prompt"] = values["prompt"].replace(subject, "{}", 1)
+        answers, prompts = values.get("neighbourhood_answers", ()), values.get("neighbourhood", ())
+        if len(answers) == 1 and len(prompts) > 1:  # CounterFact: every neighbour's answer is the row's true target
+            values["neighbourhood_answers"] = answers * len(prompts)
+        try:
+            return EditRequest(**values)
+        except BadInput as problem:
+            raise BadInput(f"{place}: {problem}") from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, row) of every non-empty line.  Raises BadInput naming file and line of malformed JSON."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"{path}: cannot be read as UTF-8 text: {problem}") from None
+    for line, content in enumerate(text.split("\n"), start=1):
+        if content.strip():
+            try:
+                yield line, json.loads(content)
+            except json.JSONDecodeError as problem:
+                raise BadInput(f"{path}:{line}: not JSON: {problem}; one JSON object per line is expected") from None
+
+
+def _look_up(row: Any, path: str, place: str) -> Any:
+    value = row
+    for step in path.split("."):
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            known = sorted(value) if isinstance(value, Mapping) else type(value).__name__
+            raise BadInput(f"{place}: no {path!r} in the row; at {step!r} there is: {known}") from None
+    return value
+
+
+def _texts(value: Any, place: str) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadInput(f"{place} is {value!r}; it must be a text or a list of texts")
+    return tuple(texts)

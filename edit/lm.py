@@ -1,0 +1,245 @@
+"""LM: a model, its tokenizer and its anatomy.  The only place that knows who stores a matrix transposed.
+
+Shapes, everywhere in this project: B rows, T tokens, P tokens of a shared prefix, D residual width, F MLP inner width,
+V vocabulary, E edits, N sampled tokens.  Tensors end in their dimensions: `key_F`, `W_DF`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from afteredit.edit.anatomy import find_anatomy, is_transposed, matrix_shape
+from afteredit.edit.request import BadInput
+from afteredit.edit.update import Update
+
+log = logging.getLogger(__name__)
+
+
+class LM:
+    """Parameters are frozen: an edit is applied by `apply`, undone by `restore`, and nothing else changes a weight."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain"):
+        """`start_token` is put in front of every text; None for models trained without one."""
+        if not tokenizer.is_fast:
+            raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
+                           "only fast tokenizers give; install or convert to a fast one")  # fmt: skip
+        if prompt == "chat" and not tokenizer.chat_template:
+            raise BadInput("model.prompt=chat, but the tokenizer has no chat template; use model.prompt=plain")
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.anatomy = find_anatomy(model)
+        self.prompt = prompt
+        self.start_ids = [] if start_token is None else [self._token_id(start_token)]
+        self.base: dict[str, Tensor] = {}  # W0 of every matrix an edit has touched, (D, F)
+        self._masters: dict[str, Tensor] = {}  # float32 copies of edited matrices that the model holds in less
+        self.encode = lru_cache(maxsize=None)(self._encode)  # the same prompts come back at every checkpoint
+        self._check_head()
+        self.fingerprint = _fingerprint(model, self.start_ids, prompt)
+
+    # ---- text
+
+    def _token_id(self, token: str) -> int:
+        token_id = self.tokenizer.get_vocab().get(token)
+        if token_id is None:
+            raise BadInput(f"model.start_token={token!r} is no token of this tokenizer; special tokens it has: "
+                           f"{sorted(t.content for t in self.tokenizer.added_tokens_decoder.values())[:20]}")  # fmt: skip
+        return token_id
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, start token in front.  Ids that the tokenizer itself would add are left out."""
+        return (*self.start_ids, *self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def in_prompt_mode(self, question: str) -> tuple[str, int]:
+        """The text that asks `question` (itself, or a chat turn), and where in it the question starts."""
+        if self.prompt == "plain":
+            return question, 0
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        return text, text.rindex(question)
+
+    def ask(self, question: str) -> tuple[int, ...]:
+        """Token ids of `question` in this model's prompt mode."""
+        return self.encode(self.in_prompt_mode(question)[0])
+
+    def locate(self, question: str, start: int, length: int) -> tuple[list[int], int]:
+        """Ids of `question` in prompt mode, and `subject_last`: the index of the last token that overlaps the
+        subject, characters [start, start + length) of the question."""
+        text, shift = self.in_prompt_mode(question)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        begin, end = start + shift, start + shift + length
+        overlapping = [i for i, (a, b) in enumerate(encoded.offset_mapping) if a < end and b > begin and b > a]
+        if not overlapping:
+            raise BadInput(f"the subject {text[begin:end]!r} is covered by no token of {text!r}")
+        return [*self.start_ids, *encoded.input_ids], overlapping[-1] + len(self.start_ids)
+
+    def answer_ids(self, answer: str) -> tuple[int, ...]:
+        """Ids of an answer as it continues a prompt: with its blank in front in plain mode.
+
+        Read off behind a letter, since SentencePiece marks the blank on the word, and only there.  Raises BadInput
+        where the tokenizer merges across that border.
+        """
+        if self.prompt == "chat":
+            return tuple(self.tokenizer(answer.strip(), add_special_tokens=False).input_ids)
+        anchor = tuple(self.tokenizer("x", add_special_tokens=False).input_ids)
+        whole = tuple(self.tokenizer(f"x {answer.strip()}", add_special_tokens=False).input_ids)
+        if whole[: len(anchor)] != anchor or len(whole) == len(anchor):
+            raise BadInput(f"the answer {answer!r} cannot be told apart from the text before it by this tokenizer")
+        return whole[len(anchor) :]
+
+    # ---- running the model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def n_blocks(self) -> int:
+        return len(self.anatomy.blocks)
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache | None = None, past: int = 0) -> Tensor:
+        """Normalised hidden states (B, T, D) of the last T columns of `mask`, whose first `past` are in `cache`.
+
+        Positions are counted by the mask, so padding may stand on either side.  A cache given is extended.
+        """
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, past:]
+        output = self.anatomy.decoder(
+            input_ids=ids_BT.to(self.device),
+            attention_mask=mask_BT.to(self.device),
+            position_ids=positions_BT.to(self.device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return output.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The model's own head, float32: (…, V) from normalised hidden states (…, D)."""
+        logits = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """`logits(final_norm(last block))` must be what the model itself answers: some heads do more."""
+        if self.device.type == "meta":
+            return
+        ids_BT = torch.tensor([[1, 2, 3]], device=self.device)
+        seen: list[Tensor] = []
+        hook = self.anatomy.blocks[-1].register_forward_hook(lambda _m, _i, out: seen.append(first(out)))
+        expected = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        hook.remove()
+        ours = self.logits(self.anatomy.final_norm(seen[0]))
+        if not torch.allclose(ours, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+            raise BadInput(f"{type(self.model).__name__}: its head does more than final norm, matrix and soft cap; "
+                           "this architecture is not supported")  # fmt: skip
+
+    # ---- weights
+
+    @cached_property
+    def default_layer(self) -> int:
+        """Where a model with no published layer is edited: a quarter of the way up (GPT-2 XL's 17 of 48, GPT-J's 5 of
+        28 and Llama's 5 of 32 lie between a sixth and a third)."""
+        layer = self.n_blocks // 4
+        log.warning("no edit layer is known for this model: block %d of %d is used (a quarter of the way up); set "
+                    "method.layer to choose", layer, self.n_blocks)  # fmt: skip
+        return layer
+
+    def mlp_out(self, layer: int) -> nn.Module:
+        if not 0 <= layer < self.n_blocks:
+            raise BadInput(f"layer {layer} is given, but the model has blocks 0..{self.n_blocks - 1}; set the layer of "
+                           "the method (method.layer) or of this model's file (model.edit)")  # fmt: skip
+        return self.anatomy.mlp_outs[layer]
+
+    def mlp_out_name(self, layer: int) -> str:
+        self.mlp_out(layer)
+        return self.anatomy.mlp_out_names[layer]
+
+    def widths(self, layer: int) -> tuple[int, int]:
+        """(D, F) of the block's MLP output matrix."""
+        return matrix_shape(self.mlp_out(layer))
+
+    def W(self, name: str) -> Tensor:
+        """The matrix as (D, F), at least float32: a view of the parameter, or of its float32 master."""
+        if name in self._masters:
+            return self._masters[name]
+        module = self.model.get_submodule(name.removesuffix(".weight"))
+        W = module.weight.T if is_transposed(module) else module.weight
+        return W if W.dtype in (torch.float32, torch.float64) else W.float()
+
+    def W_base(self, name: str) -> Tensor:
+        """W as it was before any edit."""
+        return self.base.get(name, self.W(name))
+
+    @torch.no_grad()
+    def apply(self, update: Update) -> None:
+        """W ← W + change, added in float64 and rounded once, so that replay gives the same bits."""
+        for name, change in update.changes.items():
+            W_DF = self.W(name)
+            self.base.setdefault(name, W_DF.clone())
+            self._write(name, (W_DF.double() + change.dense().to(W_DF.device)).to(W_DF.dtype))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Back to the unedited weights, bit for bit."""
+        for name, W_DF in self.base.items():
+            self._write(name, W_DF.clone())
+
+    def edited(self) -> dict[str, Tensor]:
+        """Copies of the edited matrices as they are now, for `put_back`."""
+        return {name: self.W(name).clone() for name in self.base}
+
+    @torch.no_grad()
+    def put_back(self, weights: dict[str, Tensor]) -> None:
+        for name, W_DF in weights.items():
+            self._write(name, W_DF)
+
+    def _write(self, name: str, W_DF: Tensor) -> None:
+        module = self.model.get_submodule(name.removesuffix(".weight"))
+        if module.weight.dtype != W_DF.dtype:
+            self._masters[name] = W_DF
+        module.weight.copy_(W_DF.T if is_transposed(module) else W_DF)
+
+    def weights_sha256(self) -> str:
+        """Of the edited matrices, in the order of their names."""
+        digest = hashlib.sha256()
+        for name in sorted(self.base):
+            digest.update(name.encode())
+            digest.update(self.W(name).contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def first(output: Any) -> Tensor:
+    """A block's hidden states: newer transformers return the tensor, older ones a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def pad(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
+    """(B, T) ids and mask (1 = token) of rows padded on the `side`.  The padding id is never looked at."""
+    width = max(len(row) for row in rows)
+    ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
+    mask_BT = torch.zeros(len(rows), width, dtype=torch.long)
+    for i, row in enumerate(rows):
+        at = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        ids_BT[i, at] = torch.tensor(row, dtype=torch.long)
+        mask_BT[i, at] = 1
+    return ids_BT, mask_BT
+
+
+def _fingerprint(model: nn.Module, start_ids: Iterable[int], prompt: str) -> str:
+    """Names the weights by a sample of each parameter (all of them would take long on large models)."""
+    digest = hashlib.sha256(f"{list(start_ids)} {prompt}".encode())
+    for name, parameter in model.named_parameters():
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        if parameter.device.type != "meta":
+            flat = parameter.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 997)][:997]
+            digest.update(sample.double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,41 @@
+"""What every editing method is: a flat frozen dataclass whose fields are its YAML keys, with two verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from afteredit.edit.request import EditRequest
+from afteredit.edit.update import State, Update
+
+if TYPE_CHECKING:
+    import torch
+
+    from afteredit.edit.lm import LM
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Constants of a method for one unedited model: never changed by an edit, never written to a run directory.
+
+    `contexts` are the text prefixes under which a fact is written ("" is the bare prompt); the run stores them.
+    `hashes` name the cached files behind `tensors`; the run records them.
+    """
+
+    contexts: tuple[str, ...] = ("",)
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Method(Protocol):
+    def prepare(self, lm: LM, seed: int) -> Prepared:
+        """The constants, computed from the unedited model or read from the cache."""
+
+    def update(
+        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State
+    ) -> tuple[Update, State]:
+        """The change that writes `requests` into the model as it is now.  Mutates nothing."""
+
+    def layers(self, lm: LM) -> list[int]:
+        """The blocks whose MLP output matrices this method edits."""

@@ -1,0 +1,69 @@
+"""EditRequest: one fact to write, validated as it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class BadInput(ValueError):
+    """Something the user gave cannot be used; the message says what was given, what is allowed and what to do."""
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """`subject`'s fact, asked by `prompt` (with `{}` where the subject stands), becomes `target_new`.
+
+    `neighbourhood` prompts are about other subjects; their answers (one each, empty where unknown) must not move.
+    Raises BadInput for a row that cannot be edited or measured.
+    """
+
+    id: str
+    subject: str
+    prompt: str
+    target_new: str
+    target_true: str | None = None
+    relation: str = ""
+    paraphrases: tuple[str, ...] = ()
+    neighbourhood: tuple[str, ...] = ()
+    neighbourhood_answers: tuple[str, ...] = ()
+    portability: tuple[str, ...] = ()
+    portability_answers: tuple[str, ...] = ()
+    generation_prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("id", "subject", "prompt", "target_new"):
+            given = getattr(self, field)
+            if not isinstance(given, str) or not given.strip():
+                raise BadInput(f"{field} is {given!r}; it must be a text that is not empty")
+        if self.prompt.count("{}") != 1:
+            raise BadInput(f"prompt is {self.prompt!r}; it must hold {{}} exactly once, where the subject stands")
+        if self.target_true is not None and self.target_true.strip() == self.target_new.strip():
+            raise BadInput(f"target_new and target_true are both {self.target_new!r}; an edit must change the answer")
+        for prompts, answers in (("neighbourhood", "neighbourhood_answers"), ("portability", "portability_answers")):
+            n_prompts, n_answers = len(getattr(self, prompts)), len(getattr(self, answers))
+            if n_prompts != n_answers:
+                raise BadInput(f"{prompts} has {n_prompts} prompts but {n_answers} answers; give one answer each")
+
+    @property
+    def question(self) -> str:
+        """The prompt with the subject in its place."""
+        return self.prompt.replace("{}", self.subject)
+
+    @property
+    def subject_start(self) -> int:
+        """Character index of the subject in `question`."""
+        return self.prompt.index("{}")
+
+
+def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
+    """Raises BadInput when two requests of one batch give one subject and prompt different targets."""
+    seen: dict[tuple[str, str], EditRequest] = {}
+    for request in requests:
+        key = (request.subject.casefold(), request.relation or request.prompt)
+        other = seen.setdefault(key, request)
+        if other.target_new != request.target_new:
+            raise BadInput(
+                f"edits {other.id} and {request.id} of one batch conflict: {request.subject!r} cannot become both "
+                f"{other.target_new!r} and {request.target_new!r}; use a smaller batch_size or remove one"
+            )

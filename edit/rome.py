@@ -1,0 +1,90 @@
+"""ROME: one fact becomes one rank-one change to one MLP's output matrix (Meng et al., NeurIPS 2022, eq. 2).
+
+    Ŵ = W + Λ (C⁻¹ k*)ᵀ,   Λ = (v* − (W k* + b)) / ((C⁻¹ k*)ᵀ k*),   C = E[k kᵀ]
+
+Departures from the reference code (kmeng01/rome), all recorded because they change numbers:
+- one k*, averaged over context prefixes, in every place; the reference divides by the bare prompt's key and subtracts
+  the bare prompt's output, which disables models (Gupta et al., 2024, "Rebuilding ROME");
+- C⁻¹k* is solved in float64, and the last of `value_steps` losses is computed but not stepped on, as there;
+- C comes from few tokens (`second_moment.py`), from text that the model itself wrote unless another is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from afteredit.edit.method import Prepared
+from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.update import LowRank, State, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afteredit.edit.lm import LM
+
+
+@dataclass(frozen=True)
+class Rome:
+    layer: int | None = None  # 0-based block whose MLP output matrix is edited; None: a quarter of the way up
+    value_steps: int = 20  # losses computed for v*; Adam steps are one fewer
+    value_lr: float = 0.5
+    weight_decay: float = 0.5  # on |offset| / |v|²
+    kl_weight: float = 0.0625
+    max_offset: float = 4.0  # cap on |v* - v|, in multiples of |v|
+    stop_loss: float = 0.05
+    contexts_short: int = 10  # context prefixes of 5 tokens
+    contexts_long: int = 10  # context prefixes of 10 tokens
+    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
+    tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
+
+    def layers(self, lm: LM) -> list[int]:
+        return [lm.default_layer if self.layer is None else self.layer]
+
+    def prepare(self, lm: LM, seed: int) -> Prepared:
+        from afteredit.edit.contexts import sample_contexts
+        from afteredit.edit.second_moment import second_moments
+
+        (layer,) = self.layers(lm)
+        moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
+        contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, seed)
+        return Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
+
+    def update(
+        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State
+    ) -> tuple[Update, State]:
+        """The rank-one change that writes one request; ROME keeps nothing between edits.  Mutates nothing."""
+        from afteredit.edit.value import optimise_value
+
+        if len(requests) != 1:
+            raise BadInput(f"method=rome writes one fact at a time, got a batch of {len(requests)}; set batch_size=1")
+        (request,) = requests
+        (layer,) = self.layers(lm)
+        value = optimise_value(lm, request, prepared.contexts, layer, self)
+        change, denominator = rank_one(value.key_F, value.offset_D, prepared.tensors["second_moment_FF"])
+        diagnostics = value.diagnostics | {
+            "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
+            "bare_key_share": float(change.right_Fr[:, 0] @ value.bare_key_F.cpu()),
+            "denominator": denominator,
+            "update_norm": float(change.left_Dr.norm() * change.right_Fr.norm()),
+        }
+        return Update({lm.mlp_out_name(layer): change}, diagnostics=diagnostics), state
+
+
+def rank_one(key_F: Tensor, residual_D: Tensor, second_moment_FF: Tensor) -> tuple[LowRank, float]:
+    """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
+
+    Returns its factors in float32 on the CPU and the denominator k*ᵀC⁻¹k*, solved in float64: C is ill-conditioned.
+    """
+    import torch
+
+    key_F64 = key_F.double().cpu()
+    direction_F = torch.linalg.solve(second_moment_FF.double().cpu(), key_F64)
+    denominator = direction_F @ key_F64
+    change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])
+    return change, float(denominator)
+
+
+def _cosine(a_F: Tensor, b_F: Tensor) -> float:
+    return float(a_F @ b_F / (a_F.norm() * b_F.norm()))

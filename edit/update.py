@@ -1,0 +1,100 @@
+"""Update: what a method changes, as data, before any constraint; and State: what edits add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Change(Protocol):
+    """The change to one matrix W (D, F)."""
+
+    def dense(self) -> torch.Tensor:
+        """(D, F) float64."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What is stored, by the names of the class's fields."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """left (D, r) @ right (F, r)ᵀ, r much smaller than D and F."""
+
+    left_Dr: torch.Tensor
+    right_Fr: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        return self.left_Dr.double() @ self.right_Fr.double().T
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"left_Dr": self.left_Dr, "right_Fr": self.right_Fr}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A difference with no structure to keep."""
+
+    delta_DF: torch.Tensor
+
+    def dense(self) -> torch.Tensor:
+        return self.delta_DF.double()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"delta_DF": self.delta_DF}
+
+
+KINDS: dict[str, type[LowRank] | type[Dense]] = {"LowRank": LowRank, "Dense": Dense}
+
+
+@dataclass(frozen=True)
+class Update:
+    """`changes` by parameter name; `adds`, by name, what this edit appends to the State; `diagnostics`, numbers."""
+
+    changes: Mapping[str, Change]
+    adds: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+    def is_finite(self) -> bool:
+        return all(bool(t.isfinite().all()) for change in self.changes.values() for t in change.tensors().values())
+
+    def flat(self) -> dict[str, torch.Tensor]:
+        """All tensors under names from which `unflatten` finds the way back."""
+        flat = {f"adds|{name}": tensor for name, tensor in self.adds.items()}
+        for name, change in self.changes.items():
+            for part, tensor in change.tensors().items():
+                flat[f"changes|{name}|{type(change).__name__}|{part}"] = tensor
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in flat.items()}
+
+
+def load_update(path: Path) -> Update:
+    """The Update that `Update.flat` was stored from (safetensors; no pickle)."""
+    from safetensors.torch import load_file
+
+    changes: dict[str, dict] = {}
+    adds = {}
+    for name, tensor in load_file(path).items():
+        kind, *rest = name.split("|")
+        if kind == "adds":
+            adds[rest[0]] = tensor
+        else:
+            parameter, change, part = rest
+            changes.setdefault(parameter, {"kind": change})[part] = tensor
+    return Update({name: KINDS[parts.pop("kind")](**parts) for name, parts in changes.items()}, adds)
+
+
+@dataclass(frozen=True)
+class State:
+    """What edits add up to (past keys, say): a fold of the journal, never written as such."""
+
+    past: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+
+    def extended(self, update: Update) -> State:
+        past = dict(self.past)
+        for name, tensor in update.adds.items():
+            past[name] = (*past.get(name, ()), tensor)
+        return State(past)

@@ -1,0 +1,37 @@
+"""Drift: how far weights and held-out text have moved from the unedited model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from afteredit.edit.lm import LM
+from afteredit.evaluate.likelihood import Ids, score
+
+LENGTH = 256  # tokens of one held-out window
+
+
+def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
+    """(context, continuation) windows over the first `n_tokens` of the text, each token predicted once."""
+    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:n_tokens]
+    start = tuple(lm.start_ids)
+    windows = []
+    for at in range(0, len(ids), LENGTH):
+        window = (*start, *ids[at : at + LENGTH])
+        if len(window) > 1:
+            windows.append((window[:1], window[1:]))
+    return windows
+
+
+def drift(lm: LM, windows: list[tuple[Ids, Ids]]) -> dict[str, float]:
+    """`drift/perplexity` (exp of nats per token) and, per edited block, ‖W−W₀‖/‖W₀‖ and σ_max(W)."""
+    log_p = [value for scored in score(lm, windows) for value in scored.log_p]
+    row = {"drift/perplexity": math.exp(min(-sum(log_p) / len(log_p), 700.0))}
+    for layer in range(lm.n_blocks):
+        name = lm.mlp_out_name(layer)
+        if name in lm.base:
+            W_DF, base_DF = lm.W(name).float(), lm.base[name].float()
+            row[f"drift/{layer}/relative_norm"] = float((W_DF - base_DF).norm() / base_DF.norm())
+            row[f"drift/{layer}/spectral_norm"] = float(torch.linalg.matrix_norm(W_DF, 2))
+    return row

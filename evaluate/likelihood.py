@@ -1,0 +1,152 @@
+"""Log-likelihoods of continuations, with everything that is shared computed once.
+
+Three levels share: requests whose contexts begin alike (a few-shot prefix) share that prefix; continuations of one
+context share the context; single-token continuations need nothing beyond the context's last logits.  The result is that
+of one plain forward pass per request (a test holds the two against each other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from afteredit.edit.lm import LM, pad
+
+Ids = tuple[int, ...]
+TOKEN_BUDGET = 4096  # tokens in one forward pass, padding included
+LOGIT_ROWS = 512  # rows of logits held at once
+SHARED_AT_LEAST = 16  # tokens that contexts must share before their prefix is worth a pass of its own
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One continuation: log p of each of its tokens (nats), and the ids the model would have said instead."""
+
+    log_p: tuple[float, ...]
+    said: Ids
+
+    @property
+    def nll(self) -> float:
+        """Nats, mean per token."""
+        return -sum(self.log_p) / len(self.log_p)
+
+
+@torch.no_grad()
+def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]]) -> list[Scored]:
+    """For every (context, continuation), neither empty, in their order."""
+    wanted: dict[Ids, dict[Ids, Scored | None]] = {}
+    for context, continuation in pairs:
+        wanted.setdefault(context, {})[continuation] = None
+    for prefix, contexts in shared_prefixes(list(wanted)):
+        cache = prefilled(lm, prefix)
+        for batch in packed(contexts, lambda c: (len(c) - len(prefix)) + 2 * sum(map(len, wanted[c]))):
+            _score_batch(lm, prefix, cache, {context: wanted[context] for context in batch})
+    return [wanted[context][continuation] for context, continuation in pairs]  # type: ignore[misc]
+
+
+def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
+    """(prefix, the contexts that begin with it), each context once; every context is longer than its prefix."""
+    groups: dict[Ids, list[Ids]] = {}
+    for context in contexts:
+        groups.setdefault(context[:SHARED_AT_LEAST], []).append(context)
+    for group in groups.values():
+        shortest, longest = min(group), max(group)  # the first and last in order share the least
+        n = 0
+        while n < min(map(len, group)) - 1 and shortest[n] == longest[n]:
+            n += 1
+        worth = len(group) > 1 and n >= SHARED_AT_LEAST
+        yield (group[0][:n] if worth else ()), group
+
+
+def packed(items: Sequence[Ids], cost) -> Iterator[list[Ids]]:
+    """Batches of similar length whose padded size stays within the token budget, the longest first."""
+    batch: list[Ids] = []
+    widest = 0
+    for item in sorted(items, key=lambda i: (cost(i), i), reverse=True):
+        widest = max(widest, cost(item))
+        if batch and widest * (len(batch) + 1) > TOKEN_BUDGET:
+            yield batch
+            batch, widest = [], cost(item)
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def prefilled(lm: LM, prefix: Ids) -> DynamicCache | None:
+    """Keys and values of one row of tokens."""
+    if not prefix:
+        return None
+    cache = DynamicCache()
+    ids_1T = torch.tensor([prefix])
+    lm.forward(ids_1T, torch.ones_like(ids_1T), cache)
+    return cache
+
+
+def rows_of(cache: DynamicCache | None, rows_B: Tensor) -> DynamicCache:
+    """A cache of its own that holds the given rows of another."""
+    result = DynamicCache()
+    for layer in cache.layers if cache is not None else []:
+        copy = DynamicLayer()
+        copy.lazy_initialization(layer.keys, layer.values)
+        copy.keys, copy.values = layer.keys[rows_B], layer.values[rows_B]
+        result.layers.append(copy)
+    return result
+
+
+@torch.no_grad()
+def context_pass(
+    lm: LM, prefix: Ids, cache: DynamicCache | None, contexts: Sequence[Ids]
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Logits (B, V) behind each context, the cache that holds them all, and its mask (B, P + T)."""
+    ids_BT, own_mask_BT = pad([context[len(prefix) :] for context in contexts], "right")
+    mask_BT = torch.cat([torch.ones(len(contexts), len(prefix), dtype=torch.long), own_mask_BT], dim=1)
+    extended = rows_of(cache, torch.zeros(len(contexts), dtype=torch.long))
+    hidden_BTD = lm.forward(ids_BT, mask_BT, extended, len(prefix))
+    last_B = own_mask_BT.sum(-1) - 1
+    return lm.logits(hidden_BTD[torch.arange(len(contexts)), last_B]), extended, mask_BT
+
+
+def _score_batch(
+    lm: LM, prefix: Ids, cache: DynamicCache | None, wanted: dict[Ids, dict[Ids, Scored | None]]
+) -> None:
+    contexts = list(wanted)
+    logits_BV, extended, mask_BT = context_pass(lm, prefix, cache, contexts)
+    first_BV = logits_BV.log_softmax(-1)
+    said_B = first_BV.argmax(-1).tolist()
+    longer = [(row, cont) for row, context in enumerate(contexts) for cont in wanted[context] if len(cont) > 1]
+    rest = _later_tokens(lm, extended, mask_BT, longer) if longer else {}
+    for row, context in enumerate(contexts):
+        for continuation in wanted[context]:
+            log_p, said = rest.get((row, continuation), ((), ()))
+            first = float(first_BV[row, continuation[0]])
+            wanted[context][continuation] = Scored((first, *log_p), (said_B[row], *said))
+
+
+def _later_tokens(
+    lm: LM, cache: DynamicCache, mask_BT: Tensor, longer: list[tuple[int, Ids]]
+) -> dict[tuple[int, Ids], tuple[tuple[float, ...], Ids]]:
+    """log p and said ids of every continuation's tokens but the first: each continuation is a branch of its context."""
+    rows_N = torch.tensor([row for row, _ in longer])
+    ids_NT, own_mask_NT = pad([continuation[:-1] for _, continuation in longer], "right")
+    branches = rows_of(cache, rows_N.to(lm.device))
+    hidden_NTD = lm.forward(ids_NT, torch.cat([mask_BT[rows_N], own_mask_NT], dim=1), branches, mask_BT.shape[1])
+    hidden_MD = hidden_NTD[own_mask_NT.bool()]  # M: all real tokens, branch after branch
+    next_M = torch.tensor([token for _, continuation in longer for token in continuation[1:]])
+    log_p: list[float] = []
+    said: list[int] = []
+    for part_D, part_next in zip(hidden_MD.split(LOGIT_ROWS), next_M.split(LOGIT_ROWS), strict=True):
+        log_p_V = lm.logits(part_D).log_softmax(-1)
+        log_p += log_p_V.gather(-1, part_next.to(log_p_V.device)[:, None])[:, 0].tolist()
+        said += log_p_V.argmax(-1).tolist()
+    result, at = {}, 0
+    for key in longer:
+        n = len(key[1]) - 1
+        result[key] = (tuple(log_p[at : at + n]), tuple(said[at : at + n]))
+        at += n
+    return result

@@ -1,0 +1,121 @@
+"""One checkpoint: editing success, drift and abilities of the model as it is now.  Measuring changes nothing."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from afteredit.edit.lm import LM
+from afteredit.edit.request import EditRequest
+from afteredit.evaluate.ability import BuiltAbility
+from afteredit.evaluate.drift import drift
+from afteredit.evaluate.editing import Probe, Seen, judge, look, means
+from afteredit.evaluate.harness import HarnessLM
+from afteredit.evaluate.likelihood import Ids
+
+PANEL = 100  # edits in each of the three panels on which retention is measured
+
+Row = dict[str, float]
+Samples = list[dict[str, Any]]
+
+
+class Measure:
+    """Built once per run; `chat` applies the model's chat template to the abilities' prompts."""
+
+    def __init__(
+        self,
+        lm: LM,
+        abilities: Sequence[BuiltAbility],
+        held_out: list[tuple[Ids, Ids]],
+        seed: int,
+        progress: Callable[[str], None] = lambda _what: None,
+    ):
+        self.lm, self.abilities, self.held_out, self.seed = lm, abilities, held_out, seed
+        self.harness = HarnessLM(lm)
+        self.progress = progress
+        self._unedited: dict[Probe, Seen] = {}
+        self._looked: set[str] = set()
+
+    def immediate(self, batch: Sequence[EditRequest]) -> Samples:
+        """Editing success of a batch right after its own edit: one row per probe and way of looking."""
+        with generators_kept():
+            before = self._before(batch)
+            return judge(self.lm, look(self.lm, batch), before)
+
+    def checkpoint(
+        self, done: Sequence[EditRequest], recent: Samples, *, planned: Sequence[EditRequest], last: bool
+    ) -> tuple[Row, Samples]:
+        """All metrics after the edits `done`, and the scores of every example.
+
+        `recent`: what `immediate` gave for the edits since the last checkpoint.  Retention is over fixed panels, over
+        all edits at the `last`; before the first edit it is the unedited model's, over the first edits `planned`.
+        """
+        with generators_kept():
+            started = time.perf_counter()
+            self.progress("editing success")
+            panel = list(done) if last else panels(done or planned[:PANEL], self.seed)
+            retained = judge(self.lm, look(self.lm, panel), self._before(panel))
+            row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
+            samples = [{"kind": "immediate", **sample} for sample in recent]
+            samples += [{"kind": "retained", **sample} for sample in retained]
+            self.progress("drift")
+            row |= drift(self.lm, self.held_out)
+            for built in self.abilities:
+                self.progress(built.name)
+                metrics, examples = built.measure(self.harness, chat=self.lm.prompt == "chat")
+                row |= metrics
+                samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
+            row["time/eval_s"] = time.perf_counter() - started
+            row["memory/peak_gib"] = peak_memory_gib(self.lm.device)
+            return row, samples
+
+    def _before(self, requests: Sequence[EditRequest]) -> dict[Probe, Seen]:
+        """What the unedited model does on the requests' probes; computed once, by putting W0 back for the while."""
+        missing = [request for request in requests if request.id not in self._looked]
+        if missing:
+            edited = self.lm.edited()
+            self.lm.restore()
+            self._unedited |= look(self.lm, missing)
+            self.lm.put_back(edited)
+            self._looked |= {request.id for request in missing}
+        return self._unedited
+
+
+def panels(done: Sequence[EditRequest], seed: int) -> list[EditRequest]:
+    """The first 100, the last 100 and a seeded random 100 of the edits, each once, in order."""
+    drawn = random.Random(seed).sample(range(len(done)), min(PANEL, len(done)))
+    kept = sorted({*range(min(PANEL, len(done))), *range(max(0, len(done) - PANEL), len(done)), *drawn})
+    return [done[i] for i in kept]
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Python's, NumPy's and torch's random generators leave as they came (lm-eval reseeds all three)."""
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Of the accelerator where there is one, else of this process (its largest resident size)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
