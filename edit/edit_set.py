@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from afteredit.edit.request import BadInput, EditRequest
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "data"
 PLURAL = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
@@ -37,7 +40,7 @@ class EditSet:
     hub: str = ""  # hub data set that holds the same rows, for data=hub
     hub_split: str = "train"
     order: Order = Order.file
-    skip: list[str] = field(default_factory=list)  # ids of rows known to be unusable, with the reason in the YAML
+    drop_unchanged: bool = False  # leave out rows whose new target is their true one, instead of refusing them
 
     def read(self, data: str, seed: int) -> tuple[list[EditRequest], str]:
         """All requests in the order they are applied, and the SHA-256 of their rows.  Raises BadInput, naming file,
@@ -88,7 +91,8 @@ class EditSet:
                 path = self.columns.get(name, name)
                 raise BadInput(f"{place}: field {path} is {values.get(name)!r}; it must be a text")
         values["id"] = str(values["id"]) if "id" in values else f"{self.name}-{line}"
-        if values["id"] in self.skip:
+        if self.drop_unchanged and values["target_new"].strip() == str(values.get("target_true")).strip():
+            log.info("%s: left out: the new target %r is the true answer", place, values["target_new"])
             return None
         if "{}" not in values["prompt"]:
             subject = values["subject"]

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Prepared
-from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Rome:
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
 
+    max_batch: ClassVar[int] = 1
+
     def layers(self, lm: LM) -> list[int]:
         return [lm.default_layer if self.layer is None else self.layer]
 
@@ -57,8 +59,6 @@ class Rome:
         """The rank-one change that writes one request; ROME keeps nothing between edits.  Mutates nothing."""
         from afteredit.edit.value import optimise_value
 
-        if len(requests) != 1:
-            raise BadInput(f"method=rome writes one fact at a time, got a batch of {len(requests)}; set batch_size=1")
         (request,) = requests
         (layer,) = self.layers(lm)
         value = optimise_value(lm, request, prepared.contexts, layer, self)

@@ -96,8 +96,8 @@ def optimise_value(
             decay = settings.weight_decay * offset_D.norm() / value_norm**2
             loss = -log_p_N.mean() + settings.kl_weight * kl + decay
         if step == 0:
-            first_nll = -float(log_p_N.mean())
-        if float(loss) < settings.stop_loss or step == settings.value_steps - 1:
+            first_nll = -float(log_p_N.detach().mean())
+        if float(loss.detach()) < settings.stop_loss or step == settings.value_steps - 1:
             break
         adam.zero_grad()
         loss.backward()
@@ -112,10 +112,10 @@ def optimise_value(
         offset_D=offset_D.detach(),
         diagnostics={
             "steps": step,
-            "loss": float(loss),
-            "kl": float(kl),
+            "loss": float(loss.detach()),
+            "kl": float(kl.detach()),
             "nll_before": first_nll,
-            "nll_after": -float(log_p_N.mean()),
+            "nll_after": -float(log_p_N.detach().mean()),
             "offset_over_value": float(offset_D.detach().norm() / value_norm),
         },
     )

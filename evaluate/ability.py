@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.request import BadInput
+from afteredit.evaluate.intervals import interval
 
 if TYPE_CHECKING:
     from afteredit.evaluate.harness import HarnessLM
@@ -49,6 +50,7 @@ class BuiltAbility:
 
     def __init__(self, name: str, ability: Ability, data: str, limit: int | None):
         """Raises BadInput for a task that lm-eval cannot build, or rows that cannot be had."""
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         self.name, self.ability, self.limit = name, ability, limit
         self.task = _task(name, ability, data)
         self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -59,7 +61,6 @@ class BuiltAbility:
         from lm_eval.evaluator import evaluate
 
         harness.scored.clear()
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         with _reused_requests(self):
             results = evaluate(
                 harness, {self.name: self.task}, limit=self.limit, bootstrap_iters=0, log_samples=True,
@@ -108,6 +109,16 @@ class BuiltAbility:
         missing = [pair for pair in asked.values() if pair not in harness.scored]
         harness.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in missing])
         return {doc_id: -harness.scored[pair][0] / harness.scored[pair][1] for doc_id, pair in asked.items()}
+
+
+def measurable(samples: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[str]:
+    """The abilities whose score on these samples stands above chance with its whole 95 % interval."""
+    above = []
+    for name, level in chance.items():
+        own = [s for s in samples if s["kind"] == "ability" and s["name"] == name]
+        if own and interval([s["numerator"] for s in own], [s["denominator"] for s in own])[0] > level:
+            above.append(name)
+    return above
 
 
 def shipped(name: str) -> Ability:
@@ -168,7 +179,7 @@ class _reused_requests:
 
     def __enter__(self) -> None:
         task = self.built.task
-        for instance in task._instances or []:
+        for instance in getattr(task, "_instances", None) or []:
             instance.resps, instance.filtered_resps = [], {}
         if self.built._built:
             task.build_all_requests = lambda **_: None

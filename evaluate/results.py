@@ -27,6 +27,9 @@ class Results:
     def has(self, n_edits: int) -> bool:
         return any(row["n_edits"] == n_edits for row in self._lines.records)
 
+    def row(self, n_edits: int) -> dict[str, Any]:
+        return next(row for row in self._lines.records if row["n_edits"] == n_edits)
+
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
         """Samples first: a row that is there has its samples."""
         import pandas as pd

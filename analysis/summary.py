@@ -1,0 +1,83 @@
+"""What a run comes down to: the table at its end, and the numbers a sweep compares.  Reads result files only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from afteredit.evaluate.intervals import change_interval
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Results(Protocol):
+    @property
+    def rows(self) -> list[dict[str, Any]]: ...
+
+    def samples_path(self, n_edits: int) -> Path: ...
+
+
+def final_table(results: Results, chance: Mapping[str, float]) -> Table:
+    """Every ability at 0 and at the last edit, its change with the 95 % interval (paired over examples), then the
+    editing metrics and perplexity."""
+    rows = results.rows
+    first, last = rows[0], rows[-1]
+    table = Table(title=f"after {last['n_edits']} edits")
+    for column in ("", "chance", "at 0", f"at {last['n_edits']}", "change", "95 % interval"):
+        table.add_column(column, justify="left" if not column else "right")
+    before, after = (pd.read_parquet(results.samples_path(row["n_edits"])) for row in (first, last))
+    for name, level in chance.items():
+        key = f"ability/{name}"
+        if key not in first or key not in last:
+            continue
+        low, high = change_interval(*_paired(before, after, name))
+        mark = "" if name in first.get("measurable", []) else " (not measurable)"
+        table.add_row(name + mark, f"{level:.2f}", f"{first[key]:.3f}", f"{last[key]:.3f}",
+                      f"{last[key] - first[key]:+.3f}", f"[{low:+.3f}, {high:+.3f}]")  # fmt: skip
+    table.add_section()
+    keys = ["ability/retained", "drift/perplexity"]
+    keys += [key for key in last if key.startswith("editing/")]
+    for key in keys:
+        if key in last:
+            start = f"{first[key]:.3f}" if key in first else ""
+            change = f"{last[key] - first[key]:+.3f}" if key in first else ""
+            table.add_row(key, "", start, f"{last[key]:.3f}", change, "")
+    return table
+
+
+def summarise(rows: Rows, chance: Mapping[str, float]) -> dict[str, float]:
+    """Per ability and for `retained`: area under the curve of what is left (1 = nothing lost), edits until 10 % and
+    50 % of it are lost (absent when never), and what is left at the end."""
+    first, summary = rows[0], {}
+    curves = {name: [_left(row.get(f"ability/{name}"), first[f"ability/{name}"], chance[name]) for row in rows]
+              for name in first.get("measurable", [])}  # fmt: skip
+    curves["retained"] = [row.get("ability/retained") for row in rows]
+    for name, left in curves.items():
+        points = [(row["n_edits"], share) for row, share in zip(rows, left, strict=True) if share is not None]
+        if not points:
+            continue
+        x, y = np.array(points, dtype=float).T
+        summary[f"summary/{name}/left"] = float(y[-1])
+        if x[-1] > x[0]:
+            summary[f"summary/{name}/area"] = float(np.trapezoid(y, x) / (x[-1] - x[0]))
+        for percent in (10, 50):
+            lost = x[y < 1 - percent / 100]
+            if len(lost):
+                summary[f"summary/{name}/edits_until_{percent}_percent_lost"] = float(lost[0])
+    return summary
+
+
+def _left(score: float | None, base: float, chance: float) -> float | None:
+    return None if score is None else (score - chance) / (base - chance)
+
+
+def _paired(before: pd.DataFrame, after: pd.DataFrame, name: str) -> tuple[tuple, tuple]:
+    """(numerators, denominators) before and after, of the examples that both have."""
+    frames = [frame[(frame["kind"] == "ability") & (frame["name"] == name)] for frame in (before, after)]
+    both = frames[0].merge(frames[1], on="doc_id", suffixes=("_0", "_1"))
+    return ((both["numerator_0"], both["denominator_0"]), (both["numerator_1"], both["denominator_1"]))

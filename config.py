@@ -1,0 +1,145 @@
+"""From a composed Hydra config to typed dataclasses, before torch is imported: a typo costs a second."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from afteredit.edit.constraint import Constraint
+from afteredit.edit.edit_set import EditSet
+from afteredit.edit.method import Method
+from afteredit.edit.request import BadInput
+from afteredit.edit.source import ModelSource
+from afteredit.evaluate.ability import Ability
+from afteredit.evaluate.tracker import TrackerSettings
+
+GROUPS = ("model", "method", "edits", "task", "constraint", "tracker")
+
+
+class Setting(Enum):
+    sequential = "sequential"  # every edit builds on the ones before
+    single = "single"  # every batch edits the unedited model; results are averaged
+
+
+class Dtype(Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float64 = "float64"
+
+
+class Resume(Enum):
+    same = "same"  # only under the code and package versions that began the run
+    force = "force"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The top-level keys."""
+
+    n_edits: int
+    batch_size: int
+    eval_every: int
+    setting: Setting
+    seed: int
+    device: str  # auto, cpu, cuda, cuda:1, mps
+    dtype: Dtype
+    data: str  # mini, hub, or a folder of JSON-lines files
+    limit: int | None  # rows per ability; null: all
+    harness: list[str]  # tasks that lm-eval ships, measured beside the abilities
+    held_out: str | None  # text file for perplexity; null: the embedded text
+    held_out_tokens: int
+    runs: str  # folder of the run directories
+    resume: Resume
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run: everything typed and checked.  `names` are the chosen entries of the groups; `resolved` the whole."""
+
+    settings: Settings
+    model: ModelSource
+    method: Method
+    edits: EditSet
+    constraint: Constraint
+    tracker: TrackerSettings
+    tasks: dict[str, Ability]
+    names: dict[str, str] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+
+
+def experiment(config: DictConfig, names: Mapping[str, str]) -> Experiment:
+    """Raises BadInput, naming the key, what it was given and what is allowed."""
+    plain = {key: config[key] for key in config if key not in GROUPS}
+    settings = _typed(Settings, OmegaConf.create(plain), "")
+    built = {
+        "model": _typed(ModelSource, config.model, "model"),
+        "edits": _typed(EditSet, config.edits, "edits"),
+        "tracker": _typed(TrackerSettings, config.tracker, "tracker"),
+        "method": build(config.method, "method"),
+        "constraint": build(config.constraint, "constraint"),
+    }
+    tasks = {str(name): build(node, f"task.{name}") for name, node in (config.get("task") or {}).items()}
+    _check(settings, built["method"])
+    resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, **built)
+
+
+def build(node: DictConfig, key: str) -> Any:
+    """The dataclass that `_target_` names, filled from the rest of the node; unknown keys and wrong types refused."""
+    target = node.get("_target_")
+    if not isinstance(target, str) or not target.startswith("afteredit."):
+        raise BadInput(f"{key}._target_ is {target!r}; it must name a class of this project (afteredit.…)")
+    module, _, name = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as problem:
+        raise BadInput(f"{key}._target_={target} cannot be imported: {problem}") from None
+    rest = {k: node._get_node(k) for k in node if k != "_target_"}
+    return _typed(cls, OmegaConf.create(rest, parent=node._get_parent()), key)
+
+
+def _typed(cls: type, node: DictConfig, key: str) -> Any:
+    dot = f"{key}." if key else ""
+    known = [f.name for f in dataclasses.fields(cls)]
+    for given in node:
+        if given not in known:
+            raise BadInput(unknown_key(f"{dot}{given}", [f"{dot}{k}" for k in known]))
+    try:
+        values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+    except OmegaConfBaseException as problem:
+        bad = f"{dot}{problem.full_key}" if problem.full_key else key
+        types = {f.name: f.type for f in dataclasses.fields(cls)}
+        wanted = types.get(str(problem.full_key).split(".")[0].split("[")[0], "")
+        message = str(problem).strip().splitlines()[0]
+        raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
+
+
+def unknown_key(given: str, known: list[str]) -> str:
+    close = get_close_matches(given, known, n=1)
+    guess = f"; did you mean {close[0]}?" if close else ""
+    return f"unknown key {given}{guess} Allowed: {', '.join(sorted(known))}"
+
+
+def _check(settings: Settings, method: Method) -> None:
+    for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
+        if getattr(settings, name) < 1:
+            raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
+    if settings.limit is not None and settings.limit < 1:
+        raise BadInput(f"limit={settings.limit}; it must be at least 1, or null for all rows")
+    if settings.eval_every % settings.batch_size:
+        raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
+                       "a checkpoint lies between batches")  # fmt: skip
+    most = getattr(method, "max_batch", None)
+    if most is not None and settings.batch_size > most:
+        raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
+                       f"batch_size={most}")  # fmt: skip

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Block and hyper-parameters of ROME on SmolLM2: single edits of rows of counterfact_reduced.jsonl (in DATA), which are
+# used for nothing else.  One line of results per configuration: bash tune.sh DATA > tuning.jsonl
+set -eu
+data=$1
+root=$(cd "$(dirname "$0")/../../.." && pwd)
+python=${PYTHON:-$root/.venv/bin/python}
+n=${N:-12}
+try() {
+  local runs; runs=$(mktemp -d)
+  "$python" "$root/run.py" edits=counterfact edits.file=counterfact_reduced.jsonl data="$data" task=none setting=single \
+    tracker=none held_out_tokens=256 n_edits=$n eval_every=$n runs="$runs" "$@" >/dev/null 2>&1
+  "$python" - "$runs" "$@" <<'PY'
+import glob, json, sys
+row = [json.loads(line) for line in open(glob.glob(sys.argv[1] + "/*/results-*.jsonl")[0])][-1]
+edits = [json.loads(line) for line in open(glob.glob(sys.argv[1] + "/*/edits.jsonl")[0])]
+mean = lambda key: round(sum(e["diagnostics"][key] for e in edits) / len(edits), 3)
+short = {k.removeprefix("editing/immediate/"): round(v, 3) for k, v in row.items() if k.startswith("editing/immediate")}
+print(json.dumps({"config": sys.argv[2:], **short, "edit_s": round(sum(e["edit_s"] for e in edits) / len(edits), 2),
+                  **{k: mean(k) for k in ("steps", "kl", "offset_over_value", "cos_bare_key", "bare_key_share")}}), flush=True)
+PY
+  rm -rf "$runs"
+}
+for token in null '"<|im_start|>"' '"<|endoftext|>"'; do try "model.start_token=$token"; done
+for layer in 4 6 10 13; do try method.layer=$layer; done
+for key in method.weight_decay=0.001 method.weight_decay=5 method.max_offset=2 method.kl_weight=0.25; do try "$key"; done

@@ -1,0 +1,168 @@
+"""One run's directory: what decides its weights names it; what evaluates it names its results files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from afteredit.config import Experiment, Resume
+from afteredit.edit.cache import content_hash
+from afteredit.edit.journal import Journal, write_atomically, write_json
+from afteredit.edit.lm import LM
+from afteredit.edit.method import Prepared
+from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.update import Update
+from afteredit.evaluate.ability import Ability, measurable
+from afteredit.evaluate.prepare_tasks import rows_sha256, shipped_abilities
+from afteredit.evaluate.results import Results
+from afteredit.evaluate.tracker import Tracker
+
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parent.parent
+DECIDING_PACKAGES = ("torch", "transformers", "tokenizers")
+
+
+class RunDirectory:
+    """Opened for one process; a context manager.  Raises BadInput where the run cannot be continued here."""
+
+    def __init__(self, x: Experiment, lm: LM, edits_sha256: str):
+        self.x, self.lm = x, lm
+        s = x.settings
+        decides = {
+            "model": lm.fingerprint, "method": _values(x.method), "constraint": _values(x.constraint),
+            "edits": edits_sha256, "order": x.edits.order.value, "batch_size": s.batch_size,
+            "setting": s.setting.value, "seed": s.seed, "dtype": s.dtype.value, "device": lm.device.type,
+        }  # fmt: skip
+        name = f"{x.names['method']}-{x.names['model']}-{content_hash(decides)[:8]}"
+        self.folder = Path(s.runs) / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise BadInput(f"runs={s.runs}: the run directory cannot be made there: {problem}") from None
+        self.journal = Journal(self.folder)
+        self.abilities: dict[str, Ability] = {**x.tasks, **shipped_abilities(s.harness)}
+        evaluates = {
+            "tasks": {name: _values(ability) for name, ability in self.abilities.items()}, "limit": s.limit,
+            "rows": rows_sha256(x.tasks, s.data), "held_out": s.held_out, "held_out_tokens": s.held_out_tokens,
+        }  # fmt: skip
+        self.results = Results(self.folder, content_hash(evaluates)[:8])
+        self.prepared = Prepared()
+        self._keep_environment()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
+
+    def is_finished(self, batches: Sequence[Sequence[EditRequest]]) -> bool:
+        return self.journal.n_batches >= len(batches) and self.results.has(sum(map(len, batches)))
+
+    def with_contexts(self, prepared: Prepared) -> Prepared:
+        """The run's own context prefixes where it has them, else the new ones, stored."""
+        path = self.folder / "prefixes.json"
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return dataclasses.replace(prepared, contexts=tuple(stored["contexts"]))
+        write_json(path, {"contexts": list(prepared.contexts), "constants": dict(prepared.hashes)})
+        return prepared
+
+    def refuse_collapsed(self, update: Update, batch: Sequence[EditRequest]) -> None:
+        if not update.is_finite():
+            raise BadInput(
+                f"{self.folder}: the update of edits {[r.id for r in batch]} holds NaN or infinity; the model has "
+                f"collapsed after {self.journal.n_batches} batches. Everything before it is kept"
+            )
+
+    def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
+        full = {"n_edits": n_edits, "weights_sha256": sha256, **row}
+        if n_edits == 0:
+            full["measurable"] = measurable(samples, {name: a.chance for name, a in self.abilities.items()})
+        full |= self._retained(full)
+        self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
+
+    def tracker(self) -> Tracker:
+        run_id = f"{self.folder.name}-{self.results.digest}"
+        tracker = Tracker(self.x.tracker, self.folder, run_id, self.folder.name, self.x.resolved)
+        self._note(tracker.ids)
+        return tracker
+
+    def commands_to_look_further(self, tracker: Tracker) -> list[str]:
+        ids = tracker.ids
+        if not ids:
+            return []
+        if ids["url"]:
+            return [f"W&B      {ids['url']}"]
+        return [f"look     wandb leet {ids['folder']}", f"upload   wandb sync {ids['folder']}"]
+
+    def _retained(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """`ability/retained`: mean of (score − chance) / (base − chance) over abilities measurable at the start."""
+        base = self.results.row(0) if self.results.has(0) else row
+        shares = []
+        for name in base.get("measurable", []):
+            chance, key = self.abilities[name].chance, f"ability/{name}"
+            shares.append((row[key] - chance) / (base[key] - chance))
+        return {"ability/retained": sum(shares) / len(shares)} if shares else {}
+
+    def _keep_environment(self) -> None:
+        """Writes config and environment once; refuses to continue under other code unless resume=force."""
+        from omegaconf import OmegaConf
+
+        write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.x.resolved)).encode())
+        now = {"code": _code_sha256(), "packages": {name: version(name) for name in DECIDING_PACKAGES}}
+        path = self.folder / "environment.json"
+        if path.exists():
+            then = json.loads(path.read_text(encoding="utf-8"))["decides"]
+            if then != now and self.journal.n_batches and self.x.settings.resume is not Resume.force:
+                changed = [key for key in now if then.get(key) != now[key]]
+                raise BadInput(
+                    f"{self.folder} was begun under other {' and '.join(changed)} ({then} then, {now} now); add "
+                    "resume=force to continue all the same, or change runs=<folder> to start over"
+                )
+            return
+        write_json(path, {"decides": now, "commit": _commit(), "hardware": _hardware(self.lm), "wandb": []})
+
+    def _note(self, ids: Mapping[str, str]) -> None:
+        path = self.folder / "environment.json"
+        environment = json.loads(path.read_text(encoding="utf-8"))
+        if ids and dict(ids) not in environment["wandb"]:
+            environment["wandb"].append({**ids, "results": self.results.digest})
+            write_json(path, environment)
+
+
+def _values(dataclass: Any) -> dict[str, Any]:
+    return {"class": type(dataclass).__name__, **dataclasses.asdict(dataclass)}
+
+
+def _code_sha256() -> str:
+    """Of the code that decides weights: every file in edit/."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "edit").glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _hardware(lm: LM) -> dict[str, Any]:
+    import os
+
+    import torch
+
+    name = torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else platform.processor()
+    return {"device": str(lm.device), "name": name, "machine": platform.machine(), "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(), "python": platform.python_version()}  # fmt: skip

@@ -1,0 +1,224 @@
+"""Edit a language model, fact after fact, and measure what it has left: python run.py method=rome model=smollm2
+
+config → requests → method.update → Update (constrained) → applied and journalled → abilities scored → tracked.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afteredit.config import Experiment, Setting, experiment, unknown_key
+from afteredit.edit.request import BadInput, EditRequest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from afteredit.edit.lm import LM
+    from afteredit.evaluate.measure import Measure
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+def edit_in_sequence(
+    lm: LM, x: Experiment, batches: Sequence[Sequence[EditRequest]], run: Any, measure: Measure, watch: Any
+) -> None:
+    """Applies `batches` in order; measures before the first and after every `eval_every` edits.
+
+    What the journal holds is applied again instead of computed; checkpoints that have no row yet are measured.
+    """
+    from afteredit.edit.update import State
+
+    prepared = run.prepared
+    state, done, recent = State(), [], []
+    planned = [request for batch in batches for request in batch]
+
+    def checkpoint() -> None:
+        nonlocal recent
+        last = len(done) == len(planned)
+        if not run.results.has(len(done)):
+            row, samples = measure.checkpoint(done, recent, planned=planned, last=last and bool(done))
+            run.add_checkpoint(len(done), row, samples, lm.weights_sha256())
+        watch.checkpoint(run.results.row(len(done)))
+        recent = []
+
+    checkpoint()
+    for index, batch in enumerate(batches):
+        if x.settings.setting is Setting.single:
+            lm.restore()
+            state = State()
+        new = index >= run.journal.n_batches
+        started = time.perf_counter()
+        if new:
+            watch.doing(f"editing: {batch[0].subject}")
+            update, state = x.method.update(lm, batch, prepared, state)
+            run.refuse_collapsed(update, batch)
+        else:
+            update = run.journal.update(index, batch)
+            state = state.extended(update)
+        lm.apply(x.constraint.constrain(update, lm.W, lm.W_base))
+        done += batch
+        if new:
+            edit_s = time.perf_counter() - started
+            run.journal.append(batch, update, len(done), {"edit_s": edit_s, "immediate": measure.immediate(batch)})
+        record = run.journal.records[index]
+        watch.edit(record, len(batch))
+        recent += record["immediate"]
+        if len(done) % x.settings.eval_every == 0 or index == len(batches) - 1:
+            checkpoint()
+
+
+def run_experiment(x: Experiment) -> Path:
+    """One experiment from config to pictures; returns its run directory.  The same call continues or finishes it."""
+    from rich.console import Console
+
+    requests, edits_sha256 = x.edits.read(x.settings.data, x.settings.seed)
+    if len(requests) < x.settings.n_edits:
+        raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
+                       f"set n_edits={len(requests)} or give more rows")  # fmt: skip
+    batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
+    from afteredit.evaluate.prepare_tasks import check_rows
+
+    check_rows(x.tasks, x.settings.data)
+
+    console = Console()
+    from afteredit.evaluate.run_directory import RunDirectory
+
+    console.log(f"loading model {x.names.get('model')} …")
+    lm = x.model.load(_device(x.settings.device), x.settings.dtype.value)
+    with RunDirectory(x, lm, edits_sha256) as run:
+        return _run(x, lm, batches, run, console)
+
+
+def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: Any, console: Any) -> Path:
+    from afteredit.analysis.curves import draw_curves
+    from afteredit.analysis.summary import final_table, summarise
+    from afteredit.evaluate.display import Display
+    from afteredit.evaluate.prepare_tasks import build_tasks, held_out
+    from afteredit.evaluate.watch import Watch
+
+    console.log(f"run directory {run.folder}")
+    if run.is_finished(batches):
+        console.log(f"[bold]finished already[/bold]: {x.settings.n_edits} edits; raise n_edits to go on")
+    console.log("preparing the method's constants (cached) and the abilities")
+    run.prepared = run.with_contexts(x.method.prepare(lm, x.settings.seed))
+    measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
+    tracker = run.tracker()
+    n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
+    with Display(console, x.settings.n_edits, n_checkpoints) as display:
+        from afteredit.evaluate.measure import Measure
+
+        measure = Measure(lm, *measure_parts, progress=lambda what: display.doing(f"measuring: {what}"))
+        edit_in_sequence(lm, x, batches, run, measure, Watch(display, tracker))
+    chance = {name: ability.chance for name, ability in run.abilities.items()}
+    picture = draw_curves(run.results.rows, chance, run.folder / "curves.png", title=run.folder.name)
+    summary = summarise(run.results.rows, chance)
+    tracker.finish(summary)
+    console.print(final_table(run.results, chance))
+    console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
+    for line in run.commands_to_look_further(tracker):
+        console.print(line, highlight=False, soft_wrap=True)
+    return run.folder
+
+
+def _batches(requests: list[EditRequest], size: int) -> list[list[EditRequest]]:
+    from afteredit.edit.request import refuse_conflicts
+
+    batches = [requests[i : i + size] for i in range(0, len(requests), size)]
+    for batch in batches:
+        refuse_conflicts(batch)
+    return batches
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    if asked == "auto":
+        mps = torch.backends.mps.is_available()
+        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    kind = asked.split(":")[0]
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind):
+        allowed = ["auto", *(name for name, there in available.items() if there)]
+        raise BadInput(f"device={asked} is not available on this machine; allowed here: {', '.join(allowed)}")
+    return asked
+
+
+def compose(overrides: Sequence[str]) -> Experiment:
+    """The typed experiment of command-line overrides.  Raises BadInput."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            config = hydra_compose("run", list(overrides), return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as problem:
+            raise BadInput(_explained(problem, overrides)) from None
+    return _experiment(config, config.hydra.runtime.choices)
+
+
+def _experiment(config: DictConfig, choices: Any) -> Experiment:
+    from omegaconf import open_dict
+
+    names = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
+    with open_dict(config):
+        config.pop("hydra", None)
+    return experiment(config, names)
+
+
+def _explained(problem: Exception, overrides: Sequence[str]) -> str:
+    """Hydra's message, and, for a key it does not know, those it does."""
+    from hydra import compose as hydra_compose
+
+    message = " ".join(str(problem).split())
+    for override in overrides:
+        key = override.split("=")[0].lstrip("+~")
+        if f"'{key}'" in message and "Could not override" in message:
+            config = hydra_compose("run")
+            parent, _, _ = key.rpartition(".")
+            node = config if not parent else _at(config, parent)
+            known = [f"{parent}.{k}" if parent else str(k) for k in node or []]
+            return unknown_key(key, known) if known else message
+    return message
+
+
+def _at(config: Any, path: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(config, path)
+
+
+def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:
+    """`python run.py key=value …`; flags (-m, --cfg, --help) go to Hydra's own command line."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if any(argument.startswith("-") for argument in argv):
+            _hydra_command_line()
+        else:
+            run(compose(argv))
+    except BadInput as problem:
+        from rich.console import Console
+
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {problem}", highlight=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+def _hydra_command_line() -> None:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    @hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
+    def app(config: DictConfig) -> None:
+        run_experiment(_experiment(config.copy(), HydraConfig.get().runtime.choices))
+
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
