@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any, cast
 
 from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
@@ -20,6 +17,8 @@ from afteredit.edit.request import BadInput
 from afteredit.edit.source import ModelSource
 from afteredit.evaluate.ability import Ability
 from afteredit.evaluate.tracker import TrackerSettings
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 GROUPS = ("model", "method", "edits", "task", "constraint", "tracker")
 
@@ -89,7 +88,7 @@ def experiment(config: DictConfig, names: Mapping[str, str]) -> Experiment:
     }
     tasks = {str(name): build(node, f"task.{name}") for name, node in (config.get("task") or {}).items()}
     _check(settings, built["method"])
-    resolved = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, **built)
 
 
@@ -104,13 +103,13 @@ def build(node: DictConfig, key: str) -> Any:
     except (ImportError, AttributeError) as problem:
         raise BadInput(f"{key}._target_={target} cannot be imported: {problem}") from None
     rest = {k: node._get_node(k) for k in node if k != "_target_"}
-    return _typed(cls, OmegaConf.create(rest, parent=node._get_parent()), key)
+    return _typed(cls, OmegaConf.create(rest, parent=cast(Any, node._get_parent())), key)
 
 
 def _typed(cls: type, node: DictConfig, key: str) -> Any:
     dot = f"{key}." if key else ""
     known = [f.name for f in dataclasses.fields(cls)]
-    for given in node:
+    for given in map(str, node):
         if given not in known:
             raise BadInput(unknown_key(f"{dot}{given}", [f"{dot}{k}" for k in known]))
     try:

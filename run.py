@@ -5,6 +5,7 @@ config → requests → method.update → Update (constrained) → applied and j
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +16,9 @@ from afteredit.config import Experiment, Setting, experiment, unknown_key
 from afteredit.edit.request import BadInput, EditRequest
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from afteredit.edit.lm import LM
     from afteredit.evaluate.measure import Measure
+    from omegaconf import DictConfig
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -33,7 +33,9 @@ def edit_in_sequence(
     from afteredit.edit.update import State
 
     prepared = run.prepared
-    state, done, recent = State(), [], []
+    state = State()
+    done: list[EditRequest] = []
+    recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
     planned = [request for batch in batches for request in batch]
 
     def checkpoint() -> None:
@@ -95,7 +97,7 @@ def run_experiment(x: Experiment) -> Path:
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: Any, console: Any) -> Path:
     from afteredit.analysis.curves import draw_curves
-    from afteredit.analysis.summary import final_table, summarise
+    from afteredit.analysis.summary import editing_table, final_table, summarise
     from afteredit.evaluate.display import Display
     from afteredit.evaluate.prepare_tasks import build_tasks, held_out
     from afteredit.evaluate.watch import Watch
@@ -117,7 +119,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: Any, cons
     picture = draw_curves(run.results.rows, chance, run.folder / "curves.png", title=run.folder.name)
     summary = summarise(run.results.rows, chance)
     tracker.finish(summary)
-    console.print(final_table(run.results, chance))
+    console.print(final_table(run.results, chance), editing_table(run.results))
     console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
     for line in run.commands_to_look_further(tracker):
         console.print(line, highlight=False, soft_wrap=True)
@@ -182,7 +184,7 @@ def _explained(problem: Exception, overrides: Sequence[str]) -> str:
             config = hydra_compose("run")
             parent, _, _ = key.rpartition(".")
             node = config if not parent else _at(config, parent)
-            known = [f"{parent}.{k}" if parent else str(k) for k in node or []]
+            known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
             return unknown_key(key, known) if known else message
     return message
 
@@ -196,6 +198,7 @@ def _at(config: Any, path: str) -> Any:
 def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:
     """`python run.py key=value …`; flags (-m, --cfg, --help) go to Hydra's own command line."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break ours
     try:
         if any(argument.startswith("-") for argument in argv):
             _hydra_command_line()

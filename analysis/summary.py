@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
+from afteredit.evaluate.intervals import change_interval
 from rich.table import Table
 
-from afteredit.evaluate.intervals import change_interval
-
+WAYS = ("prob", "forced", "generated")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -23,8 +23,8 @@ class Results(Protocol):
 
 
 def final_table(results: Results, chance: Mapping[str, float]) -> Table:
-    """Every ability at 0 and at the last edit, its change with the 95 % interval (paired over examples), then the
-    editing metrics and perplexity."""
+    """Every ability at 0 and at the last edit, its change with the 95 % interval (paired over examples), then what
+    is retained in all and perplexity."""
     rows = results.rows
     first, last = rows[0], rows[-1]
     table = Table(title=f"after {last['n_edits']} edits")
@@ -40,14 +40,31 @@ def final_table(results: Results, chance: Mapping[str, float]) -> Table:
         table.add_row(name + mark, f"{level:.2f}", f"{first[key]:.3f}", f"{last[key]:.3f}",
                       f"{last[key] - first[key]:+.3f}", f"[{low:+.3f}, {high:+.3f}]")  # fmt: skip
     table.add_section()
-    keys = ["ability/retained", "drift/perplexity"]
-    keys += [key for key in last if key.startswith("editing/")]
-    for key in keys:
-        if key in last:
-            start = f"{first[key]:.3f}" if key in first else ""
-            change = f"{last[key] - first[key]:+.3f}" if key in first else ""
-            table.add_row(key, "", start, f"{last[key]:.3f}", change, "")
+    for key, label in (("ability/retained", "retained, all measurable"), ("drift/perplexity", "perplexity")):
+        if key in first and key in last:
+            table.add_row(label, "", f"{first[key]:.3f}", f"{last[key]:.3f}", f"{last[key] - first[key]:+.3f}", "")
     return table
+
+
+def editing_table(results: Results) -> Table:
+    """Editing success at the last checkpoint (in brackets: the unedited model's), by the three ways of looking."""
+    first, last = results.rows[0], results.rows[-1]
+    table = Table(title=f"editing success after {last['n_edits']} edits (unedited model)")
+    for column in ("", *WAYS):
+        table.add_column(column, justify="left" if not column else "right")
+    for when in ("immediate", "retained"):
+        for what in ("efficacy", "paraphrase", "neighbourhood", "neighbourhood_paper"):
+            keys = [f"editing/{when}/{way}/{what}" for way in WAYS]
+            if any(key in last for key in keys):
+                table.add_row(f"{when} {what}", *(_with_start(first, last, key) for key in keys))
+        table.add_section()
+    return table
+
+
+def _with_start(first: Mapping[str, Any], last: Mapping[str, Any], key: str) -> str:
+    if key not in last:
+        return ""
+    return f"{last[key]:.3f}" + (f" ({first[key]:.3f})" if key in first else "")
 
 
 def summarise(rows: Rows, chance: Mapping[str, float]) -> dict[str, float]:

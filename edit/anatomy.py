@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
-from transformers.pytorch_utils import Conv1D
+from typing import Any
 
 from afteredit.edit.request import BadInput
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Anatomy:
     mlp_out_names: list[str]  # per block, the full name of W among the model's parameters
 
 
-def find_anatomy(model: nn.Module) -> Anatomy:
+def find_anatomy(model: Any) -> Anatomy:
     """Raises BadInput, naming the architecture, where the structure is not that of a plain dense decoder."""
     config = model.config
     name = type(model).__name__
@@ -30,7 +30,8 @@ def find_anatomy(model: nn.Module) -> Anatomy:
     stacks = [(path, m) for path, m in lists if len(m) == n_blocks and "." in path]
     if len(stacks) != 1:
         raise BadInput(f"{name}: found {len(stacks)} stacks of {n_blocks} blocks; exactly one is expected")
-    ((path, stack),) = stacks
+    path: str = stacks[0][0]
+    stack: Any = stacks[0][1]
     if any("expert" in child.lower() for child, _ in stack.named_modules()):
         raise BadInput(f"{name} is a mixture of experts; only dense decoders can be edited here")
     decoder = model.get_submodule(path.rpartition(".")[0])

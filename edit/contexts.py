@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
 
@@ -18,7 +17,7 @@ TOP_K = 5
 
 
 def sample_contexts(lm: LM, counts: Mapping[int, int], seed: int) -> tuple[str, ...]:
-    """"" (the bare prompt), then `counts[n]` prefixes of n tokens for each n: the same seed gives the same texts."""
+    """ "" (the bare prompt), then `counts[n]` prefixes of n tokens for each n: the same seed gives the same texts."""
     generator = torch.Generator().manual_seed(seed)
     contexts = [""]
     for n_tokens, count in counts.items():

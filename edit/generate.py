@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from afteredit.edit.lm import LM, pad
 from torch import Tensor
 from transformers import DynamicCache
-
-from afteredit.edit.lm import LM, pad
 
 Choose = Callable[[Tensor], Tensor]  # logits (B, V) -> ids (B,)
 Done = Callable[[int, list[int]], bool]  # (row, ids continued so far) -> stop this row?

@@ -113,8 +113,8 @@ class Journal:
                            "edit set has changed; use another seed or delete the run directory")  # fmt: skip
         path = self.folder / record["update"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
-            raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; restore it, or delete the "
-                           "run directory to start over")  # fmt: skip
+            raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; restore it, or "
+                           "delete the run directory to start over")  # fmt: skip
         return load_update(path)
 
 

@@ -13,12 +13,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
-
 from afteredit.edit.anatomy import find_anatomy, is_transposed, matrix_shape
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import Update
+from torch import Tensor, nn
+from transformers import DynamicCache
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 class LM:
     """Parameters are frozen: an edit is applied by `apply`, undone by `restore`, and nothing else changes a weight."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain"):
+    def __init__(self, model: Any, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain"):
         """`start_token` is put in front of every text; None for models trained without one."""
         if not tokenizer.is_fast:
             raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
@@ -49,8 +48,8 @@ class LM:
     def _token_id(self, token: str) -> int:
         token_id = self.tokenizer.get_vocab().get(token)
         if token_id is None:
-            raise BadInput(f"model.start_token={token!r} is no token of this tokenizer; special tokens it has: "
-                           f"{sorted(t.content for t in self.tokenizer.added_tokens_decoder.values())[:20]}")  # fmt: skip
+            known = sorted(token.content for token in self.tokenizer.added_tokens_decoder.values())[:20]
+            raise BadInput(f"model.start_token={token!r} is no token of this tokenizer; special tokens it has: {known}")
         return token_id
 
     def _encode(self, text: str) -> tuple[int, ...]:
@@ -99,7 +98,8 @@ class LM:
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @property
     def n_blocks(self) -> int:
@@ -171,7 +171,8 @@ class LM:
         if name in self._masters:
             return self._masters[name]
         module = self.model.get_submodule(name.removesuffix(".weight"))
-        W = module.weight.T if is_transposed(module) else module.weight
+        weight: Tensor = module.weight
+        W = weight.T if is_transposed(module) else weight
         return W if W.dtype in (torch.float32, torch.float64) else W.float()
 
     def W_base(self, name: str) -> Tensor:

@@ -11,7 +11,6 @@ from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
     import torch
-
     from afteredit.edit.lm import LM
 
 
@@ -32,9 +31,7 @@ class Method(Protocol):
     def prepare(self, lm: LM, seed: int) -> Prepared:
         """The constants, computed from the unedited model or read from the cache."""
 
-    def update(
-        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State
-    ) -> tuple[Update, State]:
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes `requests` into the model as it is now.  Mutates nothing."""
 
     def layers(self, lm: LM) -> list[int]:

@@ -8,35 +8,38 @@ The mathematics is that of the full forward pass (a test holds the two against e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
+from afteredit.edit.lm import LM, first, pad
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-
-from afteredit.edit.lm import LM, first, pad
 
 
 class FrozenLayer(DynamicLayer):
     """Past keys and values that every call sees and none extends."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
+        past_keys, past_values = cast(Tensor, self.keys), cast(Tensor, self.values)
+        return torch.cat([past_keys, key_states], dim=-2), torch.cat([past_values, value_states], dim=-2)
 
 
-def frozen(cache: DynamicCache) -> DynamicCache:
-    """The same keys and values in layers that stay as they are."""
-    layers = []
-    for layer in cache.layers:
-        copy = FrozenLayer()
-        copy.lazy_initialization(layer.keys, layer.values)
-        copy.keys, copy.values = layer.keys, layer.values
-        layers.append(copy)
-    result = DynamicCache()
-    result.layers = layers
-    return result
+def keys_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Per block, both (B, heads, T, width of a head)."""
+    return [(layer.keys, layer.values) for layer in cast(list[DynamicLayer], cache.layers)]  # type: ignore[misc]
+
+
+def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = DynamicLayer) -> DynamicCache:
+    """A cache that holds the given keys and values, in layers of the given kind."""
+    cache = DynamicCache()
+    for keys, values in pairs:
+        layer = kind()
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
 
 
 class Replay:
@@ -58,7 +61,7 @@ class Replay:
             before_ids_BP, before_mask_BP = pad(before, "left")
             cache = DynamicCache()
             lm.forward(before_ids_BP, before_mask_BP, cache)
-            cache = frozen(cache)
+            cache = cache_of(keys_values(cache), FrozenLayer)
             mask_BT = torch.cat([before_mask_BP, after_mask_BT], dim=1)
         self._calls: list[tuple[tuple, dict]] = []
         hooks = [block.register_forward_pre_hook(self._record, with_kwargs=True) for block in lm.anatomy.blocks[layer:]]

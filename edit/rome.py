@@ -20,9 +20,8 @@ from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from afteredit.edit.lm import LM
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,7 @@ class Rome:
         contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, seed)
         return Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
 
-    def update(
-        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State
-    ) -> tuple[Update, State]:
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The rank-one change that writes one request; ROME keeps nothing between edits.  Mutates nothing."""
         from afteredit.edit.value import optimise_value
 

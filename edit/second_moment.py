@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from afteredit.edit.cache import content_hash, made_once
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
 from afteredit.edit.request import BadInput
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -98,16 +97,25 @@ def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
                    "a longer text or a smaller method.tokens_per_key_dim")  # fmt: skip
 
 
-def _sampled(lm: LM, n_rows: int) -> Iterator[list[int]]:
-    """Texts that the model writes, drawn from its own distribution with a fixed seed: what it was trained to say."""
-    generator = torch.Generator().manual_seed(0)
-    first = lm.start_ids or [lm.tokenizer.eos_token_id]
-    while n_rows > 0:
-        n = min(n_rows, 4 * BATCH)
-        log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows, LENGTH)
-        written = continue_rows(lm, [first] * n, LENGTH - 1, sampler(generator))
-        yield from ([*first, *row] for row in written)
-        n_rows -= n
+def _sampled(lm: LM, n_rows: int) -> list[list[int]]:
+    """Texts that the model writes, drawn from its own distribution with a fixed seed: what it was trained to say.
+
+    Cached apart from the moments, which other layers need too.
+    """
+
+    def make(path: Path) -> None:
+        generator = torch.Generator().manual_seed(0)
+        first = lm.start_ids or [lm.tokenizer.eos_token_id]
+        rows: list[list[int]] = []
+        while len(rows) < n_rows:
+            n = min(n_rows - len(rows), 4 * BATCH)
+            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), LENGTH)
+            written = continue_rows(lm, [first] * n, LENGTH - len(first), sampler(generator))
+            rows += [[*first, *row] for row in written]
+        save_file({"ids": torch.tensor(rows)}, path)
+
+    digest = content_hash({"model": lm.fingerprint, "rows": n_rows, "length": LENGTH})
+    return load_file(made_once(f"sampled_text/{digest}.safetensors", make))["ids"].tolist()
 
 
 def _identity(text: str) -> str:

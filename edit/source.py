@@ -39,9 +39,8 @@ class ModelSource:
     def load(self, device: str, dtype: str) -> LM:
         """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had."""
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         from afteredit.edit.lm import LM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         folder = self._folder()
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
@@ -50,13 +49,13 @@ class ModelSource:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             placed = {"device_map": self.device_map} if self.device_map else {}
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **placed, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **placed, **options)
         except (OSError, ValueError) as problem:
             raise BadInput(
                 f"model={self.name}: weights not found: looked for {folder!r}"
                 + (f", revision {self.revision}" if self.revision else "")
-                + f" ({_first_line(problem)}). Give model.source=<folder with config.json and safetensors>, or let this "
-                "machine reach the hub (set HF_TOKEN for gated models)"
+                + f" ({_first_line(problem)}). Give model.source=<folder with config.json and safetensors>, or let "
+                "this machine reach the hub (set HF_TOKEN for gated models)"
             ) from None
         if not self.device_map:
             model = model.to(device)
@@ -95,7 +94,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     settings = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
     plain = AutoModelForCausalLM.from_config(type(loaded.config)(**settings))

@@ -4,8 +4,8 @@ Minimises over an offset δ, added to the MLP's output under every context prefi
     mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p₀ ‖ p_δ at "{subject} is a")
     + weight_decay · |δ| / |v|²
 by Adam, projected after each step to |δ| ≤ max_offset · |v|, stopped early at `stop_loss`.
-Departure from the reference: v is W k* + b at the averaged key k*, not the output at the bare prompt, so that key, value
-and residual all speak of the same k* (field: the reference's mixture of the two is what disables models).
+Departure from the reference: v is W k* + b at the averaged key k*, not the output at the bare prompt, so that key,
+value and residual all speak of the same k* (the reference's mixture of the two is what disables models).
 """
 
 from __future__ import annotations
@@ -15,22 +15,27 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
-
 from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
 from afteredit.edit.request import EditRequest
+from torch import Tensor
 
 
 class ValueSettings(Protocol):
     """What a method that optimises values has among its keys."""
 
-    value_steps: int
-    value_lr: float
-    weight_decay: float
-    kl_weight: float
-    max_offset: float
-    stop_loss: float
+    @property
+    def value_steps(self) -> int: ...
+    @property
+    def value_lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def kl_weight(self) -> float: ...
+    @property
+    def max_offset(self) -> float: ...
+    @property
+    def stop_loss(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,7 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
     return Prompts([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
 
 
-def optimise_value(
-    lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, settings: ValueSettings
-) -> Value:
+def optimise_value(lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, settings: ValueSettings) -> Value:
     """The averaged key and the offset that makes the model say the new target.  Mutates nothing."""
     prompts = value_prompts(lm, request, contexts)
     replay = Replay(lm, prompts.rows, prompts.subject_lasts, layer)

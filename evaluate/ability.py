@@ -31,7 +31,9 @@ class Ability:
     lm_eval: Any
     title: str = ""
     rows: list[str] = field(default_factory=list)  # file names looked for: the embedded one, then the real set's
-    hub: dict[str, Any] = field(default_factory=dict)  # path, name, split, revision, columns (ours: theirs), label_names
+    hub: dict[str, Any] = field(
+        default_factory=dict
+    )  # path, name, split, revision, columns (ours: theirs), label_names
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,8 @@ def shipped(name: str) -> Ability:
 
 
 def _task(name: str, ability: Ability, data: str) -> Any:
-    from lm_eval.api.task import ConfigurableTask
-
     from afteredit.evaluate.rows import load_rows
+    from lm_eval.api.task import ConfigurableTask
 
     if isinstance(ability.lm_eval, str):
         return _shipped_task(ability.lm_eval)
@@ -140,7 +141,11 @@ def _task(name: str, ability: Ability, data: str) -> Any:
     source = {"task": name, "files": list(ability.rows), "hub": dict(ability.hub), "data": data}
     return ConfigurableTask(
         config={
-            "task": name, "custom_dataset": load_rows, "dataset_kwargs": source, "test_split": "test", **config
+            "task": name,
+            "custom_dataset": load_rows,
+            "dataset_kwargs": source,
+            "test_split": "test",
+            **config,
         }  # fmt: skip
     )
 

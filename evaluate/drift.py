@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-
 from afteredit.edit.lm import LM
 from afteredit.evaluate.likelihood import Ids, score
 

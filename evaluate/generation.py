@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-
 from afteredit.edit.generate import decode, greedy
 from afteredit.edit.lm import LM
 from afteredit.evaluate.likelihood import Ids, context_pass, packed, prefilled, shared_prefixes
@@ -19,7 +18,7 @@ def generate(
     answers: dict[Ids, list[int]] = {}
     for prefix, group in shared_prefixes(list(dict.fromkeys(contexts))):
         cache = prefilled(lm, prefix)
-        for batch in packed(group, lambda c: len(c) - len(prefix) + n_tokens):
+        for batch in packed({context: len(context) - len(prefix) + n_tokens for context in group}):
             logits_BV, extended, mask_BT = context_pass(lm, prefix, cache, batch)
             stop = None if done is None else (lambda _row, ids: done(ids))
             new = decode(lm, logits_BV, mask_BT, extended, n_tokens, greedy, stop)

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
-
 from afteredit.edit.lm import LM
 from afteredit.evaluate.generation import generate
 from afteredit.evaluate.likelihood import score
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default where a task names none
 
@@ -25,7 +24,7 @@ class HarnessLM(TemplateLM):
         self.lm = lm
         self.tokenizer = lm.tokenizer
         self.scored: dict[tuple[str, str], tuple[float, int]] = {}
-        self._encode_pair = lru_cache(maxsize=None)(super()._encode_pair)  # type: ignore[method-assign]
+        self._encode_pair = lru_cache(maxsize=None)(super()._encode_pair)
 
     @property
     def eot_token_id(self) -> int:
@@ -88,7 +87,7 @@ class HarnessLM(TemplateLM):
         answers: dict[int, str] = {}
         by_rule: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for index, request in enumerate(requests):
-            rule = normalize_gen_kwargs(dict(request.args[1]), MAX_NEW_TOKENS)
+            rule: Any = normalize_gen_kwargs(dict(request.args[1]), MAX_NEW_TOKENS)
             if rule.get("do_sample"):
                 raise ValueError("a task asks for sampled answers (do_sample); only greedy generation is supported")
             until = handle_stop_sequences(list(rule["until"]), eos=self.tokenizer.decode([self.eot_token_id]))

@@ -7,15 +7,14 @@ of one plain forward pass per request (a test holds the two against each other).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from afteredit.edit.lm import LM, pad
+from afteredit.edit.prefix import cache_of, keys_values
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
-
-from afteredit.edit.lm import LM, pad
 
 Ids = tuple[int, ...]
 TOKEN_BUDGET = 4096  # tokens in one forward pass, padding included
@@ -44,7 +43,8 @@ def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]]) -> list[Scored]:
         wanted.setdefault(context, {})[continuation] = None
     for prefix, contexts in shared_prefixes(list(wanted)):
         cache = prefilled(lm, prefix)
-        for batch in packed(contexts, lambda c: (len(c) - len(prefix)) + 2 * sum(map(len, wanted[c]))):
+        costs = {c: len(c) - len(prefix) + 2 * sum(map(len, wanted[c])) for c in contexts}
+        for batch in packed(costs):
             _score_batch(lm, prefix, cache, {context: wanted[context] for context in batch})
     return [wanted[context][continuation] for context, continuation in pairs]  # type: ignore[misc]
 
@@ -63,16 +63,14 @@ def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
         yield (group[0][:n] if worth else ()), group
 
 
-def packed(items: Sequence[Ids], cost) -> Iterator[list[Ids]]:
-    """Batches of similar length whose padded size stays within the token budget, the longest first."""
+def packed(costs: Mapping[Ids, int]) -> Iterator[list[Ids]]:
+    """Batches of contexts of similar cost (tokens), whose padded size stays within the token budget, dearest first."""
     batch: list[Ids] = []
-    widest = 0
-    for item in sorted(items, key=lambda i: (cost(i), i), reverse=True):
-        widest = max(widest, cost(item))
-        if batch and widest * (len(batch) + 1) > TOKEN_BUDGET:
+    for context in sorted(costs, key=lambda c: (costs[c], c), reverse=True):
+        if batch and costs[batch[0]] * (len(batch) + 1) > TOKEN_BUDGET:
             yield batch
-            batch, widest = [], cost(item)
-        batch.append(item)
+            batch = []
+        batch.append(context)
     if batch:
         yield batch
 
@@ -90,13 +88,8 @@ def prefilled(lm: LM, prefix: Ids) -> DynamicCache | None:
 
 def rows_of(cache: DynamicCache | None, rows_B: Tensor) -> DynamicCache:
     """A cache of its own that holds the given rows of another."""
-    result = DynamicCache()
-    for layer in cache.layers if cache is not None else []:
-        copy = DynamicLayer()
-        copy.lazy_initialization(layer.keys, layer.values)
-        copy.keys, copy.values = layer.keys[rows_B], layer.values[rows_B]
-        result.layers.append(copy)
-    return result
+    pairs = keys_values(cache) if cache is not None else []
+    return cache_of((keys[rows_B], values[rows_B]) for keys, values in pairs)
 
 
 @torch.no_grad()
@@ -112,9 +105,7 @@ def context_pass(
     return lm.logits(hidden_BTD[torch.arange(len(contexts)), last_B]), extended, mask_BT
 
 
-def _score_batch(
-    lm: LM, prefix: Ids, cache: DynamicCache | None, wanted: dict[Ids, dict[Ids, Scored | None]]
-) -> None:
+def _score_batch(lm: LM, prefix: Ids, cache: DynamicCache | None, wanted: dict[Ids, dict[Ids, Scored | None]]) -> None:
     contexts = list(wanted)
     logits_BV, extended, mask_BT = context_pass(lm, prefix, cache, contexts)
     first_BV = logits_BV.log_softmax(-1)

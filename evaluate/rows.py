@@ -52,9 +52,7 @@ def _from_hub(task: str, hub: Mapping[str, Any]) -> Any:
     for column in hub.get("label_names", []):
         names = rows.features[column]
         names = getattr(names, "feature", names)  # a list of labels, or one
-        rows = rows.map(
-            lambda row, c=column, n=names: {c: n.int2str(row[c])}, features=_as_text(rows.features, column)
-        )
+        rows = rows.map(lambda row, c=column, n=names: {c: n.int2str(row[c])}, features=_as_text(rows.features, column))
     return rows
 
 

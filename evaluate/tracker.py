@@ -48,13 +48,13 @@ class Tracker:
             "project": settings.project, "entity": settings.entity, "group": settings.group,
             "tags": settings.tags or None, "dir": str(folder), "name": name, "config": dict(config),
             "id": run_id, "resume": "allow",
-            "settings": wandb.Settings(silent=True, console="off", init_timeout=30, disable_git=True,
-                                       x_disable_meta=False, save_code=False),
+            "settings": wandb.Settings(silent=True, console="off", init_timeout=30, disable_git=True, save_code=False),
         }  # fmt: skip
         try:
             self._run = wandb.init(mode=mode, **options)
         except (wandb.errors.Error, OSError, TimeoutError) as problem:
             log.warning("W&B %s failed (%s); this run is tracked offline, sync it later", mode, problem)
+            wandb.teardown()  # the failed start still holds the run's id
             self._run = wandb.init(mode="offline", **options)
         self._run.define_metric("n_edits")
         self._run.define_metric("*", step_metric="n_edits")
@@ -65,7 +65,7 @@ class Tracker:
         if self._run is None:
             return {}
         return {"id": self._run.id, "project": self._run.project, "folder": str(Path(self._run.dir).parent),
-                "url": getattr(self._run, "url", None) or ""}  # fmt: skip
+                "url": "" if self._run.offline else str(self._run.url)}  # fmt: skip
 
     def edit(self, record: Mapping[str, Any], means: Mapping[str, float]) -> None:
         """One batch of edits: its diagnostics and immediate success."""
@@ -91,7 +91,7 @@ class Tracker:
                 log.warning("W&B did not take step %d (%s); it is in the results file", step, problem)
 
 
-def _mode(asked: Mode) -> str:
+def _mode(asked: Mode) -> Any:
     if asked is not Mode.auto:
         return asked.value
     chosen = os.environ.get("WANDB_MODE")

@@ -1,6 +1,6 @@
 """Decides SmolLM2's start token: cosine of the bare prompt's key with the context-averaged key, and perplexity.
 
-    python docs/results/smollm2-tuning/start_token.py ROWS.jsonl TEXT.txt      (CounterFact rows, any text)
+python docs/results/smollm2-tuning/start_token.py ROWS.jsonl TEXT.txt      (CounterFact rows, any text)
 """
 
 import json
@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 import torch
-
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
+from afteredit.edit.request import EditRequest
 from afteredit.edit.source import ModelSource
 from afteredit.edit.value import value_prompts
-from afteredit.edit.request import EditRequest
 from afteredit.evaluate.drift import drift, held_out_windows
 
 LAYER = 8
@@ -42,7 +41,9 @@ def main() -> None:
         requests = [EditRequest(str(i), f["subject"], f["prompt"], f["target_new"]["str"]) for i, f in enumerate(facts)]
         first = [r for r in requests if r.prompt.startswith("{}")]
         one = [r for r in first if len(lm.tokenizer(r.subject, add_special_tokens=False).input_ids) == 1]
-        extra = [EditRequest(w, w, "{} is located in", "Mars") for w in ("France", "Japan", "Google", "Paris", "Einstein")]
+        extra = [
+            EditRequest(w, w, "{} is located in", "Mars") for w in ("France", "Japan", "Google", "Paris", "Einstein")
+        ]
         result = {
             "start_token": token,
             "cos_subject_first_median": statistics.median(cosines(lm, first)),

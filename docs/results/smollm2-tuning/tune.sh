@@ -5,7 +5,7 @@ set -eu
 data=$1
 root=$(cd "$(dirname "$0")/../../.." && pwd)
 python=${PYTHON:-$root/.venv/bin/python}
-n=${N:-12}
+n=${N:-10}
 try() {
   local runs; runs=$(mktemp -d)
   "$python" "$root/run.py" edits=counterfact edits.file=counterfact_reduced.jsonl data="$data" task=none setting=single \
@@ -21,6 +21,8 @@ print(json.dumps({"config": sys.argv[2:], **short, "edit_s": round(sum(e["edit_s
 PY
   rm -rf "$runs"
 }
-for token in null '"<|im_start|>"' '"<|endoftext|>"'; do try "model.start_token=$token"; done
-for layer in 4 6 10 13; do try method.layer=$layer; done
-for key in method.weight_decay=0.001 method.weight_decay=5 method.max_offset=2 method.kl_weight=0.25; do try "$key"; done
+try "model.start_token=\"<|endoftext|>\""
+try method.value_steps=12
+for layer in 5 11; do try method.layer=$layer; done
+for token in null '"<|im_start|>"'; do try "model.start_token=$token"; done
+for key in method.max_offset=2 method.kl_weight=0.25; do try "$key"; done

@@ -1,0 +1,34 @@
+# Needs Python >= 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TQDM_DISABLE = 1
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# The main job: 20 real ROME edits on a real model, eight abilities measured before the first and after every 5.
+demo: setup
+	$(BIN)/python run.py n_edits=20 eval_every=5 limit=24 held_out_tokens=1024
+
+test: setup
+	$(BIN)/python -m pytest
+
+# ruff, types, fast tests
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p .typecheck && ln -sfn .. .typecheck/afteredit
+	$(BIN)/mypy -p afteredit.edit -p afteredit.evaluate -p afteredit.analysis -m afteredit.run -m afteredit.config
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not real"
+
+clean:
+	rm -rf $(VENV) .typecheck .pytest_cache .ruff_cache .mypy_cache *.egg-info build

@@ -1,0 +1,95 @@
+"""What a run comes down to, on made-up rows."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from afteredit.analysis.summary import final_table, summarise
+from rich.console import Console
+
+CHANCE = {"nli": 0.5, "reasoning": 0.0}
+
+
+def row(n_edits: int, nli: float | None, reasoning: float, retained: float | None) -> dict:
+    scores = {"ability/nli": nli, "ability/reasoning": reasoning, "ability/retained": retained}
+    return {"n_edits": n_edits} | {key: value for key, value in scores.items() if value is not None}
+
+
+def test_summary_of_a_made_up_run():
+    rows = [row(0, 0.9, 0.1, 1.0), row(10, 0.9, 0.0, 1.0), row(20, 0.74, 0.0, 0.5), row(40, 0.6, 0.0, 0.25)]
+    rows[0]["measurable"] = ["nli"]
+    summary = summarise(rows, CHANCE)
+    assert summary == {
+        "summary/nli/left": pytest.approx(0.25),  # (0.6 - 0.5) / (0.9 - 0.5)
+        "summary/nli/area": pytest.approx((10 * 1 + 10 * 0.8 + 20 * 0.425) / 40),
+        "summary/nli/edits_until_10_percent_lost": 20.0,
+        "summary/nli/edits_until_50_percent_lost": 40.0,
+        "summary/retained/left": 0.25,
+        "summary/retained/area": pytest.approx((10 + 7.5 + 7.5) / 40),
+        "summary/retained/edits_until_10_percent_lost": 20.0,
+        "summary/retained/edits_until_50_percent_lost": 40.0,
+    }
+
+
+def test_what_is_never_lost_has_no_number_of_edits():
+    rows = [row(0, 0.9, 0.1, 1.0), row(10, 0.95, 0.1, 1.1)]
+    rows[0]["measurable"] = ["nli"]
+    summary = summarise(rows, CHANCE)
+    assert summary["summary/nli/area"] > 1  # better than before
+    assert not any("lost" in key for key in summary)
+
+
+def test_a_checkpoint_without_an_ability_is_left_out_of_its_curve_only():
+    rows = [row(0, 0.9, 0.1, 1.0), row(10, None, 0.1, 0.5), row(20, 0.5, 0.1, 0.0)]
+    rows[0]["measurable"] = ["nli"]
+    summary = summarise(rows, CHANCE)
+    assert summary["summary/nli/area"] == pytest.approx(0.5)
+    assert summary["summary/nli/edits_until_10_percent_lost"] == 20.0
+    assert summary["summary/retained/edits_until_10_percent_lost"] == 10.0
+
+
+def test_a_run_without_edits_or_without_anything_measurable_has_little_to_say():
+    only = {**row(0, 0.5, 0.0, None), "measurable": []}
+    assert summarise([only], CHANCE) == {}
+    assert summarise([{**row(0, 0.9, 0.1, 1.0), "measurable": ["nli"]}], CHANCE) == {
+        "summary/nli/left": 1.0,
+        "summary/retained/left": 1.0,
+    }
+
+
+def sample(doc_id: int, numerator: float, name: str = "nli") -> dict:
+    return {"kind": "ability", "name": name, "doc_id": doc_id, "numerator": numerator, "denominator": 1.0}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """nli: 8 of 10 right before, 5 of 10 after; one example more at the end, which pairing leaves out."""
+    rows = [{**row(0, 0.8, 0.1, 1.0), "measurable": ["nli"], "drift/perplexity": 20.0},
+            {**row(4, 0.5, 0.1, 0.0), "drift/perplexity": 30.0, "editing/retained/prob/efficacy": 0.75}]  # fmt: skip
+    before, after = ([sample(i, float(i < right)) for i in range(10)] for right in (8, 5))
+    noise = [{"kind": "retained", "request": "f1", "name": "prob/efficacy", "score": 1.0}]
+    for n_edits, samples in ((0, before), (4, [*reversed(after), sample(99, 1.0)])):
+        same = [sample(i, float(i == 0), "reasoning") for i in range(10)]
+        pd.DataFrame(samples + same + noise).to_parquet(tmp_path / f"{n_edits}.parquet")
+    return SimpleNamespace(rows=rows, samples_path=lambda n: tmp_path / f"{n}.parquet")
+
+
+def test_the_final_table_gives_each_change_with_its_paired_interval(results):
+    console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(final_table(results, CHANCE))
+    lines = {line.split()[0] if "│" not in line else line.replace("│", " ").split()[0]: line
+             for line in console.export_text().splitlines() if line.strip(" │┃━─┏┓┡┩├┼┤└┴┘╇┳")}  # fmt: skip
+    assert all(text in lines["nli"] for text in ("0.50", "0.800", "0.500", "-0.300"))
+    low, high = (float(text) for text in lines["nli"].split("[")[1].split("]")[0].split(","))
+    assert -0.6 <= low < -0.3 < high <= 0.0 and high - low < 0.7
+    assert "(not measurable)" in lines["reasoning"] and "[+0.000, +0.000]" in lines["reasoning"]
+    assert "+10.000" in lines["drift/perplexity"] and "0.750" in lines["editing/retained/prob/efficacy"]
+
+
+def test_the_final_table_names_every_line_in_full_on_a_terminal_of_80_columns(results):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(final_table(results, CHANCE))
+    text = console.export_text()
+    assert "editing/retained/prob/efficacy" in text and "…" not in text

@@ -1,0 +1,93 @@
+"""Two-layer random models of every family, with a tokenizer of their own: no network, no downloads, milliseconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from afteredit.edit.lm import LM
+from afteredit.edit.request import EditRequest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = ("gpt2", "gptj", "llama")
+WIDTH, INNER, LAYERS = 32, 48, 4
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on the embedded facts, as GPT-2's and SmolLM2's are."""
+    lines = (ROOT / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [text for line in lines for row in [json.loads(line)] for text in (row["prompt"], *row["paraphrases"])]
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<|endoftext|>", "<s>"]
+    raw.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>", unk_token="<|endoftext|>")
+
+
+def tiny_model(family: str, vocab: int, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """A random model whose weights are the same each time."""
+    heads = {"n_head": 4, "n_layer": LAYERS, "n_embd": WIDTH, "n_inner": INNER, "n_positions": 256}
+    shapes = {
+        "gpt2": heads,
+        "gptj": {**heads, "rotary_dim": 4},
+        "llama": {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": LAYERS, "hidden_size": WIDTH,
+                  "intermediate_size": INNER, "max_position_embeddings": 256},
+    }  # fmt: skip
+    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, vocab_size=vocab, **tokens, **shapes[family])
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    for name, parameter in model.named_parameters():  # random biases too: a forgotten one must show
+        if parameter.ndim == 1 and "bias" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model.to(dtype).eval()
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def make_lm(tokenizer):
+    """make_lm(family, start_token=None, dtype=torch.float32) -> LM."""
+
+    def make(family: str, start_token: str | None = None, dtype: torch.dtype = torch.float32) -> LM:
+        return LM(tiny_model(family, len(tokenizer), dtype), tokenizer, start_token=start_token)
+
+    return make
+
+
+@pytest.fixture
+def tiny_folder(tmp_path, tokenizer) -> Path:
+    """A tiny Llama saved as `model=hf model.source=<this>` loads it."""
+    folder = tmp_path / "tiny"
+    tiny_model("llama", len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def fact() -> EditRequest:
+    return EditRequest(
+        id="f1",
+        subject="Joe DiMaggio",
+        prompt="The sport that brought {} to fame is",
+        target_new="boxing",
+        target_true="baseball",
+        relation="sport",
+        paraphrases=("Young athletes who look up to Joe DiMaggio dream of a future in",),
+        neighbourhood=("The trophies won by Barry Bonds were all awarded in", "Hank Aaron played"),
+        neighbourhood_answers=("baseball", "baseball"),
+    )

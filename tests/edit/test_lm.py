@@ -1,0 +1,145 @@
+"""LM: running the model whatever its padding, and changing exactly the matrices that an update names."""
+
+import pytest
+import torch
+from afteredit.edit.lm import LM, pad
+from afteredit.edit.request import BadInput
+from afteredit.edit.update import Dense, LowRank, Update
+from torch.testing import assert_close
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+
+def low_rank(lm: LM, layer: int = 1, seed: int = 0, scale: float = 0.1) -> Update:
+    D, F = lm.widths(layer)
+    generator = torch.Generator().manual_seed(seed)
+    left_Dr, right_Fr = (scale * torch.randn(n, 2, generator=generator) for n in (D, F))
+    return Update({lm.mlp_out_name(layer): LowRank(left_Dr, right_Fr)})
+
+
+def weights(lm: LM) -> dict[str, torch.Tensor]:
+    return {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
+
+
+def differing(lm: LM, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, parameter in lm.model.named_parameters() if not torch.equal(parameter, before[name])}
+
+
+@pytest.fixture
+def square_gpt2(tokenizer) -> LM:
+    """F == D: which way the matrix is stored cannot be told from its shape."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2", vocab_size=len(tokenizer), n_embd=32, n_inner=32, n_layer=2, n_head=4)
+    model = AutoModelForCausalLM.from_config(config)
+    torch.nn.init.normal_(model.transformer.h[1].mlp.c_proj.bias)
+    return LM(model, tokenizer)
+
+
+def test_hidden_states_do_not_depend_on_the_padding_side(make_lm, family):
+    lm = make_lm(family)
+    rows = [lm.encode(text) for text in ("China", "The sport that brought Joe DiMaggio to fame is", "Fenrir is a famous")]
+    lefts, rights = (lm.forward(*pad(rows, side)) for side in ("left", "right"))
+    for row, left_TD, right_TD in zip(rows, lefts, rights, strict=True):
+        assert_close(left_TD[-len(row) :], right_TD[: len(row)], rtol=0, atol=1e-5)
+        own_TV = lm.model(input_ids=torch.tensor([row])).logits[0]
+        assert_close(lm.logits(right_TD[: len(row)]), own_TV, rtol=1e-4, atol=1e-5)
+
+
+def assert_W_is_the_module(lm: LM) -> None:
+    D, F = lm.widths(1)
+    module, W_DF = lm.mlp_out(1), lm.W(lm.mlp_out_name(1))
+    key_F = torch.randn(F, generator=torch.Generator().manual_seed(0))
+    bias_D = 0 if module.bias is None else module.bias
+    assert W_DF.shape == (D, F)
+    assert_close(W_DF @ key_F + bias_D, module(key_F[None])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_W_times_key_plus_bias_is_the_module(make_lm, family):
+    lm = make_lm(family)
+    assert lm.widths(1) == (32, 48)
+    assert_W_is_the_module(lm)
+
+
+def test_a_square_matrix_is_not_taken_for_its_transpose(square_gpt2):
+    assert square_gpt2.widths(1) == (32, 32)
+    assert_W_is_the_module(square_gpt2)
+    square_gpt2.apply(low_rank(square_gpt2))
+    assert_W_is_the_module(square_gpt2)
+
+
+def test_apply_adds_left_times_right_to_that_matrix_alone(make_lm, family):
+    lm = make_lm(family)
+    before, update = weights(lm), low_rank(lm)
+    ((name, change),) = update.changes.items()
+    W_DF = lm.W(name).clone()
+    lm.apply(update)
+    assert_close(lm.W(name), W_DF + change.left_Dr @ change.right_Fr.T, rtol=1e-6, atol=1e-6)
+    assert differing(lm, before) == {name}
+    assert torch.equal(lm.W_base(name), W_DF)
+    assert_W_is_the_module(lm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_restore_and_put_back_are_bit_identical(make_lm, family, dtype):
+    lm = make_lm(family, dtype=dtype)
+    unedited = weights(lm)
+    for seed, layer in enumerate((1, 2, 1)):
+        lm.apply(low_rank(lm, layer, seed))
+    edited, kept, digest = weights(lm), lm.edited(), lm.weights_sha256()
+    lm.restore()
+    assert not differing(lm, unedited)
+    lm.put_back(kept)
+    assert not differing(lm, edited)
+    assert lm.weights_sha256() == digest
+    lm.restore()
+    assert not differing(lm, unedited)
+
+
+def test_the_weights_hash_changes_on_apply_and_returns_on_restore(make_lm, family):
+    lm = make_lm(family)
+    lm.apply(low_rank(lm))
+    lm.restore()
+    unedited = lm.weights_sha256()
+    lm.apply(low_rank(lm))
+    edited = lm.weights_sha256()
+    lm.apply(low_rank(lm, seed=1))
+    assert len({unedited, edited, lm.weights_sha256()}) == 3
+    lm.restore()
+    assert lm.weights_sha256() == unedited
+    lm.apply(low_rank(lm))
+    assert lm.weights_sha256() == edited
+
+
+def test_tiny_updates_add_up_in_a_bfloat16_model(make_lm, family):
+    """Each alone is a twentieth of bfloat16's half unit in the last place, so without a master none would be seen."""
+    lm = make_lm(family, dtype=torch.bfloat16)
+    name = lm.mlp_out_name(1)
+    W_DF, before = lm.W(name).clone(), weights(lm)[name]
+    for _ in range(20):
+        lm.apply(Update({name: Dense(1e-4 * W_DF)}))
+    assert_close(lm.W(name), W_DF * 1.002, rtol=5e-6, atol=0)
+    for _ in range(80):
+        lm.apply(Update({name: Dense(1e-4 * W_DF)}))
+    now = lm.model.get_parameter(name)
+    assert torch.equal(now, (lm.W(name).T if family == "gpt2" else lm.W(name)).bfloat16())
+    assert bool((now != before).all())
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(make_lm):
+    lm = make_lm("gpt2")
+    for layer in (-1, 4):
+        with pytest.raises(BadInput, match=f"{layer}.*0..3.*method.layer"):
+            lm.mlp_out_name(layer)
+
+
+def test_an_encoder_decoder_is_refused_by_name(tokenizer):
+    config = AutoConfig.for_model("t5", vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    with pytest.raises(BadInput, match="T5ForConditionalGeneration is an encoder-decoder"):
+        LM(AutoModelForSeq2SeqLM.from_config(config), tokenizer)
+
+
+@pytest.mark.parametrize("experts", [2, 4])
+def test_a_mixture_of_experts_is_refused_by_name(tokenizer, experts):
+    config = AutoConfig.for_model("mixtral", vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                                  num_attention_heads=2, num_key_value_heads=2, num_local_experts=experts)  # fmt: skip
+    with pytest.raises(BadInput, match="MixtralForCausalLM is a mixture of experts"):
+        LM(AutoModelForCausalLM.from_config(config), tokenizer)

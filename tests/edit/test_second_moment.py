@@ -1,0 +1,104 @@
+"""C = E[k kᵀ]: held against plain forward passes; made once, from text that is the same each time."""
+
+import itertools
+
+import pytest
+import torch
+from afteredit.edit import second_moment
+from afteredit.edit.request import BadInput
+from afteredit.edit.second_moment import estimate, second_moments, sequences
+from torch.testing import assert_close
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def text_file(tmp_path) -> str:
+    path = tmp_path / "text.txt"
+    path.write_text("The sport that brought Joe DiMaggio to fame is an old one.\n" * 60, encoding="utf-8")
+    return str(path)
+
+
+def test_the_estimate_is_the_mean_over_tokens_of_plain_forward_passes(make_lm, family, plain_pass, monkeypatch):
+    monkeypatch.setattr(second_moment, "BATCH", 2)
+    lm = make_lm(family)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(2, 200, (5, 12), generator=generator).tolist()
+    moments = estimate(lm, [1, 3], iter(rows))
+    assert moments.keys() == {1, 3}
+    for layer, moment_FF in moments.items():
+        keys_NF = torch.cat([plain_pass(lm, row, layer, 0).keys_TF for row in rows]).double()
+        expected_FF = torch.einsum("nf,ng->fg", keys_NF, keys_NF) / len(keys_NF)
+        assert_close(moment_FF, expected_FF, rtol=1e-5, atol=1e-5 * float(expected_FF.abs().max()))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
+
+
+def test_one_pass_serves_all_layers_and_stops_after_the_last(make_lm, family):
+    lm, ran = make_lm(family), []
+    for i, block in enumerate(lm.anatomy.blocks):
+        block.register_forward_pre_hook(lambda _m, _a, i=i: ran.append(i))
+    estimate(lm, [2, 1], iter([[5, 6, 7]] * 3))
+    assert ran == [0, 1, 2]
+
+
+def test_a_second_call_finds_the_file_and_runs_no_forward_pass(make_lm, family, text_file, monkeypatch):
+    lm = make_lm(family)
+    first, digest = second_moments(lm, [1, 2], text_file, 4)
+    assert all(moment.shape == (48, 48) and moment.dtype == torch.float32 for moment in first.values())
+
+    def forward(*_args, **_kwargs):
+        raise AssertionError("the model ran again")
+
+    monkeypatch.setattr(lm, "forward", forward)
+    again, digest_again = second_moments(lm, [1, 2], text_file, 4)
+    assert digest_again == digest
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[layer], first[layer]) for layer in first)
+    for other in (([1], text_file, 4), ([1, 2], text_file, 3)):
+        with pytest.raises(AssertionError, match="ran again"):
+            second_moments(lm, *other)
+
+
+def test_the_file_is_named_by_the_weights_and_the_text(make_lm, text_file):
+    lm = make_lm("gpt2")
+    _, digest = second_moments(lm, [1], text_file, 3)
+    with open(text_file, "a", encoding="utf-8") as more:
+        more.write("One more line.\n")
+    other = make_lm("gpt2", start_token="<s>")
+    assert len({digest, second_moments(lm, [1], text_file, 3)[1], second_moments(other, [1], text_file, 3)[1]}) == 3
+
+
+def test_a_text_too_short_is_refused(make_lm, text_file, cache):
+    with pytest.raises(BadInput, match=r"second_moment_text=.*text.txt.*48000.*tokens_per_key_dim"):
+        second_moments(make_lm("gpt2"), [1], text_file, 1000)
+    assert not list(cache.rglob("*.safetensors"))
+
+
+def test_a_text_that_is_not_there_is_refused_with_what_is_allowed(make_lm):
+    with pytest.raises(BadInput, match="second_moment_text=nowhere.txt.*sampled, hub"):
+        second_moments(make_lm("gpt2"), [1], "nowhere.txt", 1)
+
+
+def test_a_text_file_is_cut_into_rows_that_start_with_the_start_token(make_lm, text_file):
+    lm = make_lm("gpt2", start_token="<s>")
+    rows = list(sequences(lm, text_file, 300))
+    assert [len(row) for row in rows] == [128] * 3
+    assert {row[0] for row in rows} == set(lm.start_ids)
+    body = list(itertools.chain.from_iterable(row[1:] for row in rows))
+    with open(text_file, encoding="utf-8") as file:
+        assert file.read().startswith(lm.tokenizer.decode(body))
+
+
+def test_sampled_text_is_the_same_each_time_whatever_torchs_seed(make_lm, family):
+    lm = make_lm(family)
+    torch.manual_seed(1)
+    first = list(sequences(lm, "sampled", 300))
+    torch.manual_seed(2)
+    assert list(sequences(lm, "sampled", 300)) == first
+    assert [len(row) for row in first] == [128] * 3
+    assert len({tuple(row) for row in first}) == 3
+    assert {row[0] for row in first} == {lm.tokenizer.eos_token_id}

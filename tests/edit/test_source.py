@@ -1,0 +1,77 @@
+"""Loading a model: a folder loads, and what cannot be had is refused with what was looked for."""
+
+import pytest
+import torch
+import transformers
+from afteredit.edit.request import BadInput
+from afteredit.edit.source import ModelSource
+
+
+def test_a_folder_loads_as_an_lm(tiny_folder, make_lm):
+    lm = ModelSource("hf", str(tiny_folder), start_token="<s>").load("cpu", "float32")
+    other = make_lm("llama", start_token="<s>")
+    assert lm.fingerprint == other.fingerprint
+    assert lm.encode("China is") == other.encode("China is")
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+
+
+def test_the_dtype_is_the_one_asked_for(tiny_folder):
+    lm = ModelSource("hf", str(tiny_folder)).load("cpu", "bfloat16")
+    assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_package_that_is_not_installed_is_refused_with_the_remedy():
+    with pytest.raises(BadInput, match=r"model.source=package:no_such_weights.*make setup.*no-such-weights"):
+        ModelSource("m", "package:no_such_weights").load("cpu", "float32")
+
+
+@pytest.mark.parametrize("package", ["", "no_such.weights"])
+def test_a_package_name_that_cannot_be_one_is_refused_too(package):
+    with pytest.raises(BadInput, match=f"model.source=package:{package}"):
+        ModelSource("m", f"package:{package}").load("cpu", "float32")
+
+
+def test_a_package_without_a_gguf_file_is_refused():
+    with pytest.raises(BadInput, match="package:json.*0 GGUF files"):
+        ModelSource("m", "package:json").load("cpu", "float32")
+
+
+def test_a_folder_that_is_not_there_is_refused_with_the_file_looked_for(tmp_path):
+    with pytest.raises(BadInput) as problem:
+        ModelSource("mine", str(tmp_path / "gone")).load("cpu", "float32")
+    assert str(tmp_path / "gone" / "config.json") in str(problem.value)
+    assert "model=mine" in str(problem.value)
+
+
+def test_a_folder_without_weights_is_refused(tiny_folder):
+    (tiny_folder / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match=f"model=hf: weights not found: looked for '{tiny_folder}'"):
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+
+
+def test_an_empty_source_is_refused():
+    with pytest.raises(BadInput, match="model.source is empty; give model.source="):
+        ModelSource("hf", "").load("cpu", "float32")
+
+
+def test_a_hub_id_that_cannot_be_had_is_refused_with_id_and_revision(monkeypatch):
+    def unreachable(*_args, **_kwargs):
+        raise OSError("no connection\nand a long story")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
+    with pytest.raises(BadInput, match=r"'someone/model', revision v2 \(no connection\).*HF_TOKEN"):
+        ModelSource("big", "someone/model", revision="v2").load("cpu", "float32")
+
+
+@pytest.mark.parametrize("trust", [None, True])
+def test_remote_code_is_trusted_only_when_asked(monkeypatch, tiny_folder, trust):
+    seen = []
+    for loader in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+        def from_pretrained(*args, own=loader.from_pretrained, **kwargs):
+            seen.append(kwargs["trust_remote_code"])
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(loader, "from_pretrained", from_pretrained)
+    chosen = {} if trust is None else {"trust_remote_code": trust}
+    ModelSource("hf", str(tiny_folder), **chosen).load("cpu", "float32")
+    assert seen == [bool(trust)] * 2

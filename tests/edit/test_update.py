@@ -1,0 +1,63 @@
+"""Updates come back from their file as they went, and states add up."""
+
+import pytest
+import torch
+from afteredit.edit.update import Dense, LowRank, State, Update, load_update
+from safetensors.torch import save_file
+
+
+def mixed_update() -> Update:
+    torch.manual_seed(0)
+    changes = {
+        "transformer.h.1.mlp.c_proj.weight": LowRank(torch.randn(6, 2), torch.randn(8, 2)),
+        "transformer.h.2.mlp.c_proj.weight": Dense(torch.randn(8, 6).T),
+    }
+    return Update(changes, {"past_keys": torch.randn(8, 1), "targets": torch.randn(1)}, {"loss": 1.0})
+
+
+def test_an_update_comes_back_from_its_file(tmp_path):
+    update = mixed_update()
+    save_file(update.flat(), tmp_path / "u.safetensors")
+    loaded = load_update(tmp_path / "u.safetensors")
+    assert loaded.changes.keys() == update.changes.keys()
+    for name, change in update.changes.items():
+        assert type(loaded.changes[name]) is type(change)
+        assert loaded.changes[name].tensors().keys() == change.tensors().keys()
+        assert all(torch.equal(loaded.changes[name].tensors()[part], t) for part, t in change.tensors().items())
+        assert torch.equal(loaded.changes[name].dense(), change.dense())
+    assert loaded.adds.keys() == update.adds.keys()
+    assert all(torch.equal(loaded.adds[name], tensor) for name, tensor in update.adds.items())
+
+
+def test_what_is_stored_of_an_update_carries_no_gradient_and_nothing_else(tmp_path):
+    left_Dr = torch.randn(6, 1, requires_grad=True)
+    flat = Update({"w": LowRank(left_Dr * 2, torch.randn(8, 1))}).flat()
+    assert len(flat) == 2
+    assert not any(tensor.requires_grad for tensor in flat.values())
+
+
+def test_a_change_is_added_up_in_float64():
+    change = LowRank(torch.ones(1, 2), torch.tensor([[1e8, 1.0]]))
+    assert change.dense().dtype == Dense(torch.ones(2, 2)).dense().dtype == torch.float64
+    assert float(change.dense()) == 1e8 + 1
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("at", ["left_Dr", "right_Fr", "delta_DF"])
+def test_one_number_that_is_not_finite_is_seen(broken, at):
+    update = mixed_update()
+    assert update.is_finite()
+    (tensor,) = [c.tensors()[at] for c in update.changes.values() if at in c.tensors()]
+    tensor[0, 0] = broken
+    assert not update.is_finite()
+
+
+def test_a_state_is_the_fold_of_what_updates_add():
+    first, second, third = (Update({}, adds) for adds in (
+        {"keys": torch.ones(2)}, {"keys": torch.zeros(3), "norms": torch.ones(1)}, {}))  # fmt: skip
+    start = State()
+    state = start.extended(first).extended(second).extended(third)
+    assert [tuple(t.shape) for t in state.past["keys"]] == [(2,), (3,)]
+    assert state.past["keys"][0] is first.adds["keys"]
+    assert len(state.past["norms"]) == 1
+    assert start.past == {}

@@ -1,0 +1,139 @@
+"""Editing success against a plain computation written anew here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from afteredit.edit.update import LowRank, Update
+from afteredit.evaluate.editing import Probe, judge, look, means, probes
+
+WAYS = ("prob", "forced", "generated")
+
+
+@pytest.fixture
+def lm(make_lm):
+    return make_lm("llama", start_token="<|endoftext|>")
+
+
+def disturb(lm, size: float = 1.0, layer: int = 1) -> None:
+    """A random rank-one change, as an edit makes one."""
+    D, F = lm.widths(layer)
+    generator = torch.Generator().manual_seed(3)
+    left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
+    lm.apply(Update({lm.mlp_out_name(layer): LowRank(size * left, right)}))
+
+
+def plain_look(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, list[int], list[int], str]:
+    """(mean nll, ids asked for, ids said instead, greedy text) by whole forward passes."""
+    context = [*lm.start_ids, *lm.tokenizer(prompt, add_special_tokens=False).input_ids]
+    ids = lm.tokenizer(" " + answer, add_special_tokens=False).input_ids
+    with torch.no_grad():
+        log_p_TV = lm.model(torch.tensor([[*context, *ids]])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+        greedy = list(context)
+        for _ in range(n_tokens):
+            greedy.append(int(lm.model(torch.tensor([greedy])).logits[0, -1].argmax()))
+    nll = -float(log_p_TV[range(len(ids)), ids].mean())
+    text = lm.tokenizer.decode(greedy[len(context) :], skip_special_tokens=True)
+    return nll, ids, log_p_TV.argmax(-1).tolist(), text
+
+
+def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tuple[dict, dict]:
+    """{(group, index, way): score} and what was seen, for `before` of a later call."""
+    asked = [("efficacy", request.question, request.target_true)]
+    asked += [("paraphrase", prompt, request.target_true) for prompt in request.paraphrases]
+    asked += [("neighbourhood", p, a) for p, a in zip(request.neighbourhood, request.neighbourhood_answers, strict=True)]
+    scores, seen, counts = {}, {}, {}
+    for group, prompt, true in asked:
+        index = counts[group] = counts.get(group, -1) + 1
+        new_nll, new_ids, new_said, text = plain_look(lm, prompt, request.target_new, n_tokens)
+        true_nll, true_ids, true_said, _ = plain_look(lm, prompt, true, 0)
+        seen[group, index] = new_nll < true_nll, true_said, text
+        if group != "neighbourhood":
+            scores[group, index, "prob"] = new_nll < true_nll
+            scores[group, index, "forced"] = new_said == new_ids
+            scores[group, index, "generated"] = text.strip().lower().startswith(request.target_new.lower())
+            continue
+        then = (before or seen)[group, index]
+        for way, now, was in zip(WAYS, seen[group, index], then, strict=True):
+            scores[group, index, way] = now == was
+        scores["neighbourhood_paper", index, "prob"] = true_nll < new_nll
+        scores["neighbourhood_paper", index, "forced"] = true_said == true_ids
+        scores["neighbourhood_paper", index, "generated"] = text.strip().lower().startswith(true.lower())
+    return scores, seen
+
+
+@pytest.mark.parametrize("size", [0.3, 3.0])
+def test_look_and_judge_are_a_plain_computation(lm, fact, size):
+    n_tokens = max(len(lm.answer_ids(a)) for a in (fact.target_new, fact.target_true)) + 3
+    before = look(lm, [fact])
+    _, plain_before = plain_scores(lm, fact, n_tokens)
+    disturb(lm, size)
+    rows = judge(lm, look(lm, [fact]), before)
+    expected, _ = plain_scores(lm, fact, n_tokens, plain_before)
+    given = {(row["name"].split("/")[1], row["probe"], row["name"].split("/")[0]): bool(row["score"]) for row in rows}
+    assert given == expected
+    assert all(row["request"] == fact.id for row in rows)
+
+
+def test_an_edit_that_took_scores_one_in_every_way_of_looking(lm, fact):
+    """Targets chosen so that the random model already says them: the other half of the comparison above."""
+    *_, text = plain_look(lm, fact.question, "x", 2)
+    said = text.split()[0]
+    taken = replace(fact, target_new=said, target_true="zz zz zz", paraphrases=(), neighbourhood=(),
+                    neighbourhood_answers=())  # fmt: skip
+    rows = judge(lm, look(lm, [taken]), look(lm, [taken]))
+    scores = {row["name"]: row["score"] for row in rows}
+    assert scores == {"generated/efficacy": 1.0, "prob/efficacy": 1.0, "forced/efficacy": scores["forced/efficacy"]}
+    if lm.answer_ids(said) == tuple(lm.tokenizer(text, add_special_tokens=False).input_ids[: len(lm.answer_ids(said))]):
+        assert scores["forced/efficacy"] == 1.0
+
+
+def test_an_unedited_model_leaves_every_neighbour_unchanged(lm, fact):
+    scores = means(judge(lm, look(lm, [fact]), look(lm, [fact])), "x")
+    assert [scores[f"x/{way}/neighbourhood"] for way in WAYS] == [1.0, 1.0, 1.0]
+
+
+def test_a_wrecked_model_does_not(lm, fact):
+    before = look(lm, [fact])
+    disturb(lm, size=100.0)
+    scores = means(judge(lm, look(lm, [fact]), before), "x")
+    assert scores["x/generated/neighbourhood"] < 1
+
+
+def test_without_a_true_target_nothing_compares_with_it(lm, fact):
+    open_ended = replace(fact, target_true=None, neighbourhood_answers=("", ""))
+    now = look(lm, [open_ended])
+    names = {row["name"] for row in judge(lm, now, now)}
+    assert names == {"forced/efficacy", "generated/efficacy", "forced/paraphrase", "generated/paraphrase",
+                     "generated/neighbourhood"}  # fmt: skip
+
+
+def test_probes_are_the_prompt_its_rewordings_and_its_neighbours(fact):
+    assert probes(fact)[0] == Probe("f1", "efficacy", 0, "The sport that brought Joe DiMaggio to fame is", "boxing",
+                                    "baseball")  # fmt: skip
+    assert [(p.group, p.index) for p in probes(fact)] == [
+        ("efficacy", 0), ("paraphrase", 0), ("neighbourhood", 0), ("neighbourhood", 1),
+    ]  # fmt: skip
+
+
+def test_requests_do_not_influence_each_other(lm, fact):
+    """What is generated for one request must not depend on the longest answer of another."""
+    other = replace(fact, id="f2", target_new="an answer of many more tokens than the first one has")
+    together = look(lm, [fact, other])
+    alone = look(lm, [fact])
+    assert {probe: (seen.text, seen.said_new) for probe, seen in together.items() if probe.request_id == "f1"} == {
+        probe: (seen.text, seen.said_new) for probe, seen in alone.items()
+    }
+
+
+def test_means_count_each_request_once():
+    rows = [{"request": "a", "probe": i, "name": "prob/paraphrase", "score": 1.0} for i in range(4)]
+    rows += [{"request": "b", "probe": 0, "name": "prob/paraphrase", "score": 0.0}]
+    rows += [{"request": "b", "probe": 0, "name": "forced/efficacy", "score": 1.0}]
+    assert means(rows, "editing/retained") == {
+        "editing/retained/prob/paraphrase": 0.5,
+        "editing/retained/forced/efficacy": 1.0,
+    }
+    assert means([], "x") == {}

@@ -1,0 +1,127 @@
+"""A checkpoint measures everything and changes nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from afteredit.edit.update import LowRank, Update
+from afteredit.evaluate.drift import held_out_windows
+from afteredit.evaluate.measure import Measure, generators_kept, panels
+
+
+def drawn() -> tuple:
+    return random.random(), np.random.rand(), float(torch.rand(()))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_generators_leave_as_they_came_even_when_reseeded_inside(fails):
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = drawn()
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    try:
+        with generators_kept():
+            random.seed(1), np.random.seed(1), torch.manual_seed(1)
+            inside = drawn()
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    assert drawn() == expected != inside
+
+
+def test_panels_are_the_first_the_last_and_a_random_hundred_each_once_in_order():
+    done = list(range(1000))
+    panel = panels(done, seed=0)
+    assert panel == sorted(set(panel))
+    assert panel[:100] == done[:100] and panel[-100:] == done[-100:]
+    middle = [n for n in panel if 100 <= n < 900]
+    assert 60 <= len(middle) <= 100  # the random hundred may fall into the other two
+    assert panels(done, seed=0) == panel != panels(done, seed=1)
+
+
+@pytest.mark.parametrize("n", [0, 1, 99, 150])
+def test_panels_of_few_edits_are_all_of_them(n):
+    assert set(panels(list(range(n)), seed=0)) >= {*range(min(n, 100)), *range(max(0, n - 100), n)}
+    assert len(panels(list(range(n)), seed=0)) == n
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def lm(make_lm, request):
+    return make_lm(request.param)
+
+
+def edit(lm, seed: int) -> None:
+    D, F = lm.widths(1)
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
+    lm.apply(Update({lm.mlp_out_name(1): LowRank(0.5 * left, right)}))
+
+
+def test_a_checkpoint_has_every_key_and_leaves_the_weights_bit_identical(lm, fact):
+    facts = [fact, replace(fact, id="f2", subject="Babe Ruth")]
+    measure = Measure(lm, [], held_out_windows(lm, "A text that nobody has edited. " * 30, 120), seed=0)
+    first, _ = measure.checkpoint([], [], planned=facts, last=False)
+    assert "drift/1/relative_norm" not in first and not any(key.startswith("editing/immediate") for key in first)
+
+    edit(lm, 1)
+    parameters = {name: p.clone() for name, p in lm.model.named_parameters()}
+    before, sha = drawn_state(), lm.weights_sha256()
+    recent = measure.immediate([replace(fact, id="f3")])  # unseen so far: W0 is put back to look at it
+    row, samples = measure.checkpoint([*facts, replace(fact, id="f4")], recent, planned=facts, last=True)
+    assert lm.weights_sha256() == sha and drawn_state() == before
+    assert all(torch.equal(p, parameters[name]) for name, p in lm.model.named_parameters())
+
+    for when in ("immediate", "retained"):
+        for way in ("prob", "forced", "generated"):
+            for group in ("efficacy", "paraphrase", "neighbourhood", "neighbourhood_paper"):
+                assert 0 <= row[f"editing/{when}/{way}/{group}"] <= 1
+    assert row["drift/perplexity"] > 1 and row["drift/1/relative_norm"] > 0 and row["drift/1/spectral_norm"] > 0
+    assert row["time/eval_s"] > 0 and row["memory/peak_gib"] > 0
+    assert {s["request"] for s in samples if s["kind"] == "retained"} == {"f1", "f2", "f4"}
+    assert {s["request"] for s in samples if s["kind"] == "immediate"} == {"f3"}
+
+
+def drawn_state() -> tuple:
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+
+def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_looked_at(lm, fact):
+    """A request first seen after many edits gives what one seen before them gives."""
+    early, late = Measure(lm, [], [], seed=0), Measure(lm, [], [], seed=0)
+    early.immediate([fact])
+    for seed in range(3):
+        edit(lm, seed)
+    assert early.immediate([fact]) == late.immediate([fact])
+
+
+def test_drift_is_zero_for_the_unedited_model_and_the_frobenius_ratio_after(lm, fact):
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. " * 20, 60), seed=0)
+    base = lm.W(lm.mlp_out_name(1)).clone()
+    edit(lm, 1)
+    row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
+    W = lm.W(lm.mlp_out_name(1))
+    assert row["drift/1/relative_norm"] == pytest.approx(float((W - base).norm() / base.norm()), rel=1e-5)
+    assert row["drift/1/spectral_norm"] == pytest.approx(float(torch.linalg.svdvals(W)[0]), rel=1e-4)
+    lm.restore()
+    row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
+    assert row["drift/1/relative_norm"] == 0.0
+
+
+def test_perplexity_is_that_of_plain_forward_passes(make_lm):
+    lm = make_lm("llama", start_token="<|endoftext|>")
+    text = "The capital of Japan is a large city with many parks and trains. " * 40
+    windows = held_out_windows(lm, text, 600)
+    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:600]
+    assert [t for _, continuation in windows for t in continuation] == ids  # each token predicted once
+    row, _ = Measure(lm, [], windows, seed=0).checkpoint([], [], planned=[], last=False)
+    total = 0.0
+    for at in range(0, 600, 256):
+        window = torch.tensor([[*lm.start_ids, *ids[at : at + 256]]])
+        with torch.no_grad():
+            log_p = lm.model(window).logits[0, :-1].log_softmax(-1)
+        total -= float(log_p[range(window.shape[1] - 1), window[0, 1:]].sum())
+    assert row["drift/perplexity"] == pytest.approx(np.exp(total / 600), rel=1e-5)

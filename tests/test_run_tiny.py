@@ -1,0 +1,211 @@
+"""The whole path, `run.main([...])` to files, on a tiny Llama: what ends where, and that it ends there again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from afteredit.edit.journal import Lines
+from afteredit.edit.source import ModelSource
+from afteredit.edit.update import load_update
+from afteredit.run import main
+from transformers import LlamaConfig, LlamaForCausalLM
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS = "task=[sentiment,open_qa]"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory, tokenizer):
+    """One tiny model, one text and one cache for all runs here: what decides a run is then the same everywhere."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, initializer_range=0.3, **shape, **tokens)
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFTEREDIT_CACHE", str(folder / "cache"))
+        yield folder
+
+
+@pytest.fixture
+def go(place, tmp_path):
+    """go("n_edits=4", …, runs=<folder>) -> the one run directory in `runs`."""
+
+    fixed = ("model=hf", f"model.source={place}/model", f"method.second_moment_text={place}/text.txt",
+             "method.tokens_per_key_dim=2", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
+             "method.contexts_long=0", "limit=3", "held_out_tokens=64", "tracker=none", "device=cpu")  # fmt: skip
+
+    def run(*overrides: str, runs: Path | None = None, rc: int = 0) -> Path:
+        runs = runs or tmp_path / "runs"
+        assert main([*fixed, TASKS, *overrides, f"runs={runs}"]) == rc
+        (folder,) = runs.iterdir()
+        return folder
+
+    run.fixed = fixed
+    return run
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def straight(go, made, tmp_path_factory, tmp_path) -> Path:
+    """A copy of the run that everything is held against: four edits, measured after each."""
+    if not made:
+        made["runs"] = tmp_path_factory.mktemp("straight")
+        go("n_edits=4", "eval_every=1", runs=made["runs"])
+    shutil.copytree(made["runs"], tmp_path / "straight")
+    (folder,) = (tmp_path / "straight").iterdir()
+    return folder
+
+
+def rows(folder: Path) -> list[dict]:
+    (path,) = folder.glob("results-*.jsonl")
+    return Lines(path).records
+
+
+def untimed(row: dict, *more: str) -> dict:
+    return {k: v for k, v in row.items() if not k.startswith(("time/", "memory/", *more))}
+
+
+def state_of(folder: Path) -> dict[str, bytes]:
+    kept = [p for p in sorted(folder.rglob("*")) if p.suffix in (".jsonl", ".safetensors", ".parquet")]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
+
+
+def test_a_run_leaves_what_the_design_promises(straight):
+    assert straight.name.startswith("rome-hf-")
+    assert [row["n_edits"] for row in rows(straight)] == [0, 1, 2, 3, 4]
+    assert len({row["weights_sha256"] for row in rows(straight)}) == 5
+    for name in ("config.yaml", "environment.json", "prefixes.json", "edits.jsonl", "curves.png"):
+        assert (straight / name).stat().st_size > 0
+    assert len(list((straight / "updates").glob("*.safetensors"))) == 4
+    assert len(list((straight / "samples").glob("*.parquet"))) == 5
+    first, last = rows(straight)[0], rows(straight)[-1]
+    assert last["drift/1/relative_norm"] > 0 and last["drift/perplexity"] != first["drift/perplexity"]
+    for key in ("ability/sentiment", "ability/open_qa/gold_nll", "editing/immediate/prob/efficacy",
+                "editing/retained/forced/neighbourhood"):  # fmt: skip
+        assert key in last
+
+
+def test_measuring_more_often_changes_nothing(straight, go):
+    seldom = go("n_edits=4", "eval_every=4")
+    assert [row["n_edits"] for row in rows(seldom)] == [0, 4]
+    ours, theirs = (untimed(rows(folder)[-1], "editing/immediate") for folder in (straight, seldom))
+    assert ours == theirs
+    assert state_of(straight)["updates/000003.safetensors"] == state_of(seldom)["updates/000003.safetensors"]
+
+
+def test_the_same_seed_gives_the_same_rows_and_another_seed_does_not(straight, go, tmp_path):
+    again = go("n_edits=4", "eval_every=1", runs=tmp_path / "again")
+    assert again.name == straight.name
+    assert [untimed(row) for row in rows(again)] == [untimed(row) for row in rows(straight)]
+    other = go("n_edits=1", "task=none", "seed=1", runs=tmp_path / "other")
+    assert other.name != straight.name
+    assert rows(other)[1]["weights_sha256"] != rows(straight)[1]["weights_sha256"]
+
+
+def test_a_finished_run_is_not_made_again(straight, go, capsys):
+    before = state_of(straight)
+    go("n_edits=4", "eval_every=1", runs=straight.parent)
+    assert state_of(straight) == before
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_raising_n_edits_goes_on_with_the_same_run(straight, go):
+    grown = go("n_edits=2", "eval_every=1")
+    assert [row["n_edits"] for row in rows(grown)] == [0, 1, 2]
+    begun = state_of(grown)["edits.jsonl"]
+    assert go("n_edits=4", "eval_every=1") == grown
+    assert state_of(grown)["edits.jsonl"].startswith(begun)
+    ours, theirs = ({row["n_edits"]: row["weights_sha256"] for row in rows(folder)} for folder in (straight, grown))
+    assert ours == theirs
+    assert untimed(rows(grown)[-1]) == untimed(rows(straight)[-1])
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(straight, go, torn):
+    """Lost: the last edit and the rows of the last two checkpoints; torn: the line being written as well."""
+    expected = [untimed(row) for row in rows(straight)]
+    (results,) = straight.glob("results-*.jsonl")
+    for path, n_lost in ((straight / "edits.jsonl", 1), (results, 2)):
+        lines = path.read_bytes().splitlines(keepends=True)
+        tail = lines[-n_lost][:40] if torn else b""
+        path.write_bytes(b"".join(lines[:-n_lost]) + tail)
+    go("n_edits=4", "eval_every=1", runs=straight.parent)
+    assert [untimed(row) for row in rows(straight)] == expected
+
+
+def test_in_setting_single_each_edit_starts_from_the_unedited_model(go, place, tmp_path):
+    folder = go("n_edits=2", "eval_every=1", "setting=single", "task=none")
+    lm = ModelSource("hf", f"{place}/model").load("cpu", "float32")
+    for n in (1, 2):
+        lm.restore()
+        lm.apply(load_update(folder / "updates" / f"{n - 1:06d}.safetensors"))
+        assert rows(folder)[n]["weights_sha256"] == lm.weights_sha256()
+    # and the second edit is the one that a run of that fact alone makes
+    second = (ROOT / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines()[1]
+    (tmp_path / "facts").mkdir()
+    (tmp_path / "facts" / "facts.jsonl").write_text(second + "\n", encoding="utf-8")
+    alone = go("n_edits=1", "task=none", f"data={tmp_path}/facts", runs=tmp_path / "alone")
+    assert rows(alone)[-1]["weights_sha256"] == rows(folder)[-1]["weights_sha256"]
+
+
+def test_a_task_added_later_is_measured_at_every_checkpoint_of_the_same_run(straight, go):
+    (first,) = straight.glob("results-*.jsonl")
+    before = state_of(straight)
+    assert go("n_edits=4", "eval_every=1", "task=[sentiment,nli]", runs=straight.parent) == straight
+    (second,) = set(straight.glob("results-*.jsonl")) - {first}
+    old, new = Lines(first).records, Lines(second).records
+    assert [row["n_edits"] for row in new] == [0, 1, 2, 3, 4]
+    assert [row["weights_sha256"] for row in new] == [row["weights_sha256"] for row in old]
+    assert all("ability/nli" in row and "ability/open_qa" not in row for row in new)
+    for key in ("ability/sentiment/gold_nll", "drift/perplexity", "editing/retained/prob/efficacy"):
+        assert [row[key] for row in new] == [row[key] for row in old]
+    assert {name: content for name, content in state_of(straight).items() if name in before} == before
+
+
+def test_a_run_begun_under_other_code_is_only_continued_by_force(straight, go, capsys):
+    path = straight / "environment.json"
+    environment = json.loads(path.read_text())
+    environment["decides"]["packages"]["torch"] = "1.0"
+    path.write_text(json.dumps(environment))
+    go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
+    error = capsys.readouterr().err
+    assert "packages" in error and "resume=force" in error
+    go("n_edits=4", "eval_every=1", "resume=force", runs=straight.parent)
+
+
+def test_a_damaged_update_is_refused_by_name(straight, go, capsys):
+    path = straight / "updates" / "000001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
+    assert "000001.safetensors" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_under_another_second_moment(straight, go, place):
+    """The text behind C decides the weights: with other words in the same file it is another run, or is refused."""
+    text = place / "text.txt"
+    original, begun = text.read_text(), state_of(straight)["edits.jsonl"]
+    try:
+        text.write_text("Seven grey ships sailed slowly towards northern islands at dawn.\n" * 30)
+        main([*go.fixed, TASKS, "n_edits=5", "eval_every=1", f"runs={straight.parent}"])
+    finally:
+        text.write_text(original)
+    assert state_of(straight)["edits.jsonl"] == begun, "the fifth edit was written with the C of another text"
+
+
+def test_nothing_is_littered_into_the_working_folder(go, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    go("n_edits=1", "task=none")
+    assert list((tmp_path / "work").iterdir()) == []
