@@ -123,10 +123,10 @@ def _typed(cls: type, node: DictConfig, key: str) -> Any:
         raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
 
 
-def unknown_key(given: str, known: list[str]) -> str:
+def unknown_key(given: str, known: list[str], what: str = "key") -> str:
     close = get_close_matches(given, known, n=1)
-    guess = f"; did you mean {close[0]}?" if close else ""
-    return f"unknown key {given}{guess} Allowed: {', '.join(sorted(known))}"
+    guess = f"; did you mean {close[0]}?" if close else "."
+    return f"unknown {what} {given}{guess} Allowed: {', '.join(sorted(known))}"
 
 
 def _check(settings: Settings, method: Method) -> None:

@@ -174,16 +174,19 @@ def _experiment(config: DictConfig, choices: Any) -> Experiment:
 
 
 def _explained(problem: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's message, and, for a key it does not know, those it does."""
+    """What was given, what is allowed: for an unknown entry of a group or an unknown key; else Hydra's own message."""
     from hydra import compose as hydra_compose
 
     message = " ".join(str(problem).split())
-    for override in overrides:
-        key = override.split("=")[0].lstrip("+~")
-        if f"'{key}'" in message and "Could not override" in message:
-            config = hydra_compose("run")
+    for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
+        if (CONF / key).is_dir():
+            entries = sorted(path.stem for path in (CONF / key).glob("*.yaml") if path.stem != "base")
+            unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
+            if unknown:
+                return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
+        elif f"'{key}'" in message and "Could not override" in message:
             parent, _, _ = key.rpartition(".")
-            node = config if not parent else _at(config, parent)
+            node = _at(hydra_compose("run"), parent) if parent else hydra_compose("run")
             known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
             return unknown_key(key, known) if known else message
     return message

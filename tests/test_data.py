@@ -77,7 +77,9 @@ def test_labels_are_those_the_tasks_read():
 
 
 def test_open_questions_do_not_hold_their_answers():
-    leaks = [(row["row"], answer) for row in rows("open_qa") for answer in row["answers"] if says(row["question"], answer)]
+    leaks = [
+        (row["row"], answer) for row in rows("open_qa") for answer in row["answers"] if says(row["question"], answer)
+    ]
     assert not leaks
 
 
@@ -122,7 +124,9 @@ def test_facts_are_many_varied_and_whole(name, least):
     facts = rows(name)
     assert len(facts) >= least
     assert len({fact["relation"] for fact in facts}) >= 10
-    assert all(len(fact["paraphrases"]) >= 2 and len(set(fact["paraphrases"])) == len(fact["paraphrases"]) for fact in facts)
+    assert all(
+        len(fact["paraphrases"]) >= 2 and len(set(fact["paraphrases"])) == len(fact["paraphrases"]) for fact in facts
+    )
     assert all(len(f["neighbourhood"]) == len(f["neighbourhood_targets"]) >= 5 for f in facts)
     assert len({fact["id"] for fact in facts}) == len(facts)
     assert all(fact["prompt"].count("{}") == 1 and fact["target_new"] != fact["target_true"] for fact in facts)
@@ -141,8 +145,8 @@ def test_no_prompt_gives_its_target_away(name):
         texts = [fact["prompt"].replace("{}", fact["subject"]), *fact["paraphrases"]]
         leaks += [(fact["id"], text) for text in texts for target in (fact["target_new"], fact["target_true"])
                   if says(text, target)]  # fmt: skip
-        leaks += [(fact["id"], text) for text, answer in zip(fact["neighbourhood"], fact["neighbourhood_targets"], strict=True)
-                  if says(text, answer)]  # fmt: skip
+        neighbours = zip(fact["neighbourhood"], fact["neighbourhood_targets"], strict=True)
+        leaks += [(fact["id"], text) for text, answer in neighbours if says(text, answer)]
     assert not leaks
 
 

@@ -25,7 +25,9 @@ def place(tmp_path_factory, tokenizer):
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
     tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, initializer_range=0.3, **shape, **tokens)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=1024, initializer_range=0.3, **shape, **tokens
+    )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 30)

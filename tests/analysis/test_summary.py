@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from afteredit.analysis.summary import final_table, summarise
+from afteredit.analysis.summary import editing_table, final_table, summarise
 from rich.console import Console
 
 CHANCE = {"nli": 0.5, "reasoning": 0.0}
@@ -85,11 +85,24 @@ def test_the_final_table_gives_each_change_with_its_paired_interval(results):
     low, high = (float(text) for text in lines["nli"].split("[")[1].split("]")[0].split(","))
     assert -0.6 <= low < -0.3 < high <= 0.0 and high - low < 0.7
     assert "(not measurable)" in lines["reasoning"] and "[+0.000, +0.000]" in lines["reasoning"]
-    assert "+10.000" in lines["drift/perplexity"] and "0.750" in lines["editing/retained/prob/efficacy"]
+    assert "+10.000" in lines["perplexity"]
 
 
-def test_the_final_table_names_every_line_in_full_on_a_terminal_of_80_columns(results):
+def test_the_editing_table_gives_each_way_of_looking_and_the_unedited_model_in_brackets(results):
+    results.rows[0]["editing/retained/forced/paraphrase"] = 0.125
+    results.rows[-1]["editing/retained/forced/paraphrase"] = 0.5
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(final_table(results, CHANCE))
-    text = console.export_text()
-    assert "editing/retained/prob/efficacy" in text and "…" not in text
+    console.print(editing_table(results))
+    lines = console.export_text().splitlines()
+    (efficacy,) = (line.split("│")[1:-1] for line in lines if "retained efficacy" in line)
+    (paraphrase,) = (line.split("│")[1:-1] for line in lines if "retained paraphrase" in line)
+    assert [cell.strip() for cell in efficacy] == ["retained efficacy", "0.750", "", ""]
+    assert [cell.strip() for cell in paraphrase] == ["retained paraphrase", "", "0.500 (0.125)", ""]
+    assert not any("neighbourhood" in line for line in lines)
+
+
+@pytest.mark.parametrize("table", [lambda results: final_table(results, CHANCE), editing_table])
+def test_tables_can_be_read_on_a_terminal_of_80_columns(results, table):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table(results))
+    assert "…" not in console.export_text()

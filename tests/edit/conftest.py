@@ -41,6 +41,15 @@ def _plain_nll(lm, ids, target, layer=0, at=0, offset_D=None) -> torch.Tensor:
     return -log_p_NV[torch.arange(len(target)), torch.tensor(target)].mean()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Threads gain nothing on tiny tensors, and on a busy machine they wait for each other: minutes, not seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def plain_pass():
     return _plain_pass

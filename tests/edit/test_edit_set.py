@@ -106,7 +106,8 @@ def test_a_bad_row_is_refused_with_its_file_line_and_field(tmp_path, name):
 
 
 def test_a_nested_column_that_is_missing_is_named_with_what_is_there(tmp_path):
-    written(tmp_path, [{"case_id": 1, "requested_rewrite": {"subject": "Ada", "prompt": "{} is", "target_new": "Oslo"}}])
+    rewrite = {"subject": "Ada", "prompt": "{} is", "target_new": "Oslo"}
+    written(tmp_path, [{"case_id": 1, "requested_rewrite": rewrite}])
     with pytest.raises(BadInput, match=r"mine.jsonl:1: field target_new: no 'requested_rewrite.target_new.str'.*'str'"):
         edit_set("counterfact", file="mine.jsonl").read(str(tmp_path), 0)
 

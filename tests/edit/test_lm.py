@@ -36,7 +36,7 @@ def square_gpt2(tokenizer) -> LM:
 
 def test_hidden_states_do_not_depend_on_the_padding_side(make_lm, family):
     lm = make_lm(family)
-    rows = [lm.encode(text) for text in ("China", "The sport that brought Joe DiMaggio to fame is", "Fenrir is a famous")]
+    rows = [lm.encode(text) for text in ("China", "The sport that brought Joe DiMaggio to fame is", "Fenrir is")]
     lefts, rights = (lm.forward(*pad(rows, side)) for side in ("left", "right"))
     for row, left_TD, right_TD in zip(rows, lefts, rights, strict=True):
         assert_close(left_TD[-len(row) :], right_TD[: len(row)], rtol=0, atol=1e-5)

@@ -93,12 +93,25 @@ def test_a_text_file_is_cut_into_rows_that_start_with_the_start_token(make_lm, t
         assert file.read().startswith(lm.tokenizer.decode(body))
 
 
-def test_sampled_text_is_the_same_each_time_whatever_torchs_seed(make_lm, family):
+def test_sampled_text_is_the_same_each_time_whatever_torchs_seed(make_lm, family, tmp_path, monkeypatch):
     lm = make_lm(family)
     torch.manual_seed(1)
     first = list(sequences(lm, "sampled", 300))
     torch.manual_seed(2)
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "another"))
     assert list(sequences(lm, "sampled", 300)) == first
     assert [len(row) for row in first] == [128] * 3
     assert len({tuple(row) for row in first}) == 3
     assert {row[0] for row in first} == {lm.tokenizer.eos_token_id}
+
+
+def test_sampled_text_is_written_once_for_all_layers(make_lm, monkeypatch):
+    lm, writings, write = make_lm("gpt2"), [], second_moment.continue_rows
+    monkeypatch.setattr(second_moment, "continue_rows", lambda *args: writings.append(1) or write(*args))
+    moments = [second_moments(lm, [layer], "sampled", 3)[0][layer] for layer in (1, 2)]
+    assert len(writings) == 1
+    assert not torch.equal(*moments)
+
+
+def test_another_model_writes_its_own_text(make_lm):
+    assert len({str(list(sequences(make_lm(family), "sampled", 100))) for family in ("gpt2", "gptj", "llama")}) == 3

@@ -67,6 +67,7 @@ def test_a_hub_id_that_cannot_be_had_is_refused_with_id_and_revision(monkeypatch
 def test_remote_code_is_trusted_only_when_asked(monkeypatch, tiny_folder, trust):
     seen = []
     for loader in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+
         def from_pretrained(*args, own=loader.from_pretrained, **kwargs):
             seen.append(kwargs["trust_remote_code"])
             return own(*args, **kwargs)

@@ -49,7 +49,8 @@ def test_the_target_gets_likelier(make_lm, family, fact):
 
 def test_the_offset_stays_within_its_cap(make_lm, family, fact):
     lm = make_lm(family)
-    value = optimise_value(lm, fact, CONTEXTS, LAYER, Rome(value_steps=6, value_lr=5.0, weight_decay=0.0, max_offset=0.25))
+    settings = Rome(value_steps=6, value_lr=5.0, weight_decay=0.0, max_offset=0.25)
+    value = optimise_value(lm, fact, CONTEXTS, LAYER, settings)
     assert value.diagnostics["offset_over_value"] == pytest.approx(0.25, rel=1e-4)
 
 

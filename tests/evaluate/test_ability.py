@@ -46,7 +46,9 @@ def test_every_task_file_measures_what_it_promises(name, harness):
     assert (f"ability/{name}/unparseable" in row) == generative
     assert [example.doc_id for example in examples] == [0, 1, 2]
     denominator = sum(example.denominator for example in examples)
-    assert row[f"ability/{name}"] == pytest.approx(sum(e.numerator for e in examples) / denominator if denominator else 0)
+    assert row[f"ability/{name}"] == pytest.approx(
+        sum(e.numerator for e in examples) / denominator if denominator else 0
+    )
     assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(e.gold_nll for e in examples) / 3)
     assert len(calls) == 3
 
@@ -136,7 +138,9 @@ def test_a_harness_task_is_measured_by_its_name_alone(few_shipped, harness):
 
 def test_measurable_is_what_stands_above_chance_with_its_whole_interval():
     def samples(name: str, n_right: int, n: int) -> list[dict]:
-        return [{"kind": "ability", "name": name, "numerator": float(i < n_right), "denominator": 1.0} for i in range(n)]
+        return [
+            {"kind": "ability", "name": name, "numerator": float(i < n_right), "denominator": 1.0} for i in range(n)
+        ]
 
     given = samples("good", 50, 64) + samples("chance", 35, 64) + samples("floor", 0, 64) + samples("one", 1, 1)
     assert measurable(given, {"good": 0.5, "chance": 0.5, "floor": 0.0, "one": 0.5, "absent": 0.5}) == ["good"]

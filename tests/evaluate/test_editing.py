@@ -43,7 +43,9 @@ def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tupl
     """{(group, index, way): score} and what was seen, for `before` of a later call."""
     asked = [("efficacy", request.question, request.target_true)]
     asked += [("paraphrase", prompt, request.target_true) for prompt in request.paraphrases]
-    asked += [("neighbourhood", p, a) for p, a in zip(request.neighbourhood, request.neighbourhood_answers, strict=True)]
+    asked += [
+        ("neighbourhood", p, a) for p, a in zip(request.neighbourhood, request.neighbourhood_answers, strict=True)
+    ]
     scores, seen, counts = {}, {}, {}
     for group, prompt, true in asked:
         index = counts[group] = counts.get(group, -1) + 1

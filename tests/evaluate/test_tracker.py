@@ -54,7 +54,7 @@ def test_a_mode_given_in_the_config_is_taken(monkeypatch, mode):
 
 
 class FakeRun:
-    id, project, url = "r1", "afteredit", None
+    id, project, url, offline = "r1", "afteredit", None, True
 
     def __init__(self, folder):
         self.dir = str(folder / "wandb" / "offline-run-1" / "files")
@@ -84,6 +84,7 @@ def wandb_fake(monkeypatch, tmp_path):
         return fake.run
 
     monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda: None)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("W&B asked something"))
     return fake
 
@@ -108,7 +109,7 @@ def test_edits_have_even_steps_checkpoints_odd_ones_and_n_edits_is_the_axis(wand
     assert wandb_fake.run.summary == {"summary/nli/area": 0.8} and wandb_fake.run.finished
     assert wandb_fake.calls[0]["mode"] == "offline" and wandb_fake.calls[0]["dir"] == str(tmp_path)
     assert (wandb_fake.calls[0]["id"], wandb_fake.calls[0]["resume"]) == ("r1", "allow")
-    assert tracked.ids["folder"].endswith("offline-run-1")
+    assert tracked.ids["folder"].endswith("offline-run-1") and tracked.ids["url"] == ""
 
 
 def test_disabled_does_nothing(monkeypatch, tmp_path):

@@ -1,0 +1,93 @@
+"""How much does the text behind the second moment matter, and how many tokens does it take?
+
+    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 300,000 tokens)
+
+The reference is TEXT at 200 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k* it
+gives (cosine, median over facts), by how much of the update the bare prompt receives, and by what single edits do:
+k* and v* are those of one optimisation, only C changes.
+"""
+
+import json
+import logging
+import statistics
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from afteredit.edit.contexts import sample_contexts
+from afteredit.edit.edit_set import read_json_lines
+from afteredit.edit.request import EditRequest
+from afteredit.edit.rome import rank_one
+from afteredit.edit.second_moment import LENGTH, estimate, sequences
+from afteredit.edit.update import Update
+from afteredit.edit.value import optimise_value
+from afteredit.evaluate.drift import drift, held_out_windows
+from afteredit.evaluate.editing import judge, look, means
+from afteredit.run import compose
+
+N_FACTS = 12
+
+
+def main() -> None:
+    x = compose(["task=none", "tracker=none"])
+    lm = x.model.load("cpu", "float32")
+    (layer,) = x.method.layers(lm)
+    width = lm.widths(layer)[1]
+    text = sys.argv[2]
+    moments, seconds = {}, {}
+    for name, source, per_dim in (
+        ("sampled, 10 per dimension", "sampled", 10),
+        ("text, 10 per dimension", text, 10),
+        ("text, 200 per dimension", text, 200),
+    ):
+        n_tokens = per_dim * width
+        rows = list(islice(sequences(lm, source, n_tokens), -(-n_tokens // LENGTH)))
+        started = time.perf_counter()
+        moments[name] = estimate(lm, [layer], iter(rows))[layer]
+        seconds[name] = time.perf_counter() - started
+    moments["identity (Gu et al.'s configuration)"] = torch.eye(width, dtype=torch.float64)
+    reference = moments["text, 200 per dimension"]
+
+    facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
+    contexts = sample_contexts(lm, {5: 10, 10: 10}, seed=0)
+    values = [optimise_value(lm, fact, contexts, layer, x.method) for fact in facts]
+    before = look(lm, facts)
+    held_out = held_out_windows(lm, Path(text).read_text(encoding="utf-8")[-8000:], 1024)
+    unedited = drift(lm, held_out)["drift/perplexity"]
+    for name, moment in moments.items():
+        samples, perplexities, cosines, shares = [], [], [], []
+        for fact, value in zip(facts, values, strict=True):
+            change, _ = rank_one(value.key_F, value.offset_D, moment)
+            exact, _ = rank_one(value.key_F, value.offset_D, reference)
+            cosines.append(float(torch.cosine_similarity(change.right_Fr, exact.right_Fr, dim=0)))
+            shares.append(float(change.right_Fr[:, 0] @ value.bare_key_F))
+            lm.apply(Update({lm.mlp_out_name(layer): change}))
+            samples += judge(lm, look(lm, [fact]), before)
+            perplexities.append(drift(lm, held_out)["drift/perplexity"])
+            lm.restore()
+        result = {
+            "second_moment": name, "facts": len(facts), "seconds": round(seconds.get(name, 0.0), 1),
+            "relative_error": round(float((moment - reference).norm() / reference.norm()), 4),
+            "cos_direction": round(statistics.median(cosines), 4), "bare_key_share": round(statistics.mean(shares), 3),
+            "perplexity": [round(unedited, 3), round(statistics.mean(perplexities), 3)],
+            **{k.removeprefix("single/"): round(v, 3) for k, v in means(samples, "single").items()},
+        }  # fmt: skip
+        print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def _request(row: dict) -> EditRequest:
+    fact = row["requested_rewrite"]
+    neighbours = tuple(row["neighborhood_prompts"])
+    return EditRequest(
+        id=str(row["case_id"]), subject=fact["subject"], prompt=fact["prompt"], target_new=fact["target_new"]["str"],
+        target_true=fact["target_true"]["str"], paraphrases=tuple(row["paraphrase_prompts"]), neighbourhood=neighbours,
+        neighbourhood_answers=(fact["target_true"]["str"],) * len(neighbours),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    main()
