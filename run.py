@@ -208,11 +208,16 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
         else:
             run(compose(argv))
     except BadInput as problem:
-        from rich.console import Console
-
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {problem}", highlight=False, soft_wrap=True)
+        _complain(problem)
         return 2
     return 0
+
+
+def _complain(problem: BadInput) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
 
 
 def _hydra_command_line() -> None:
@@ -221,7 +226,11 @@ def _hydra_command_line() -> None:
 
     @hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
     def app(config: DictConfig) -> None:
-        run_experiment(_experiment(config.copy(), HydraConfig.get().runtime.choices))
+        try:
+            run_experiment(_experiment(config.copy(), HydraConfig.get().runtime.choices))
+        except BadInput as problem:
+            _complain(problem)
+            sys.exit(2)
 
     app()
 

@@ -83,7 +83,7 @@ def summarise(rows: Rows, chance: Mapping[str, float]) -> dict[str, float]:
         if x[-1] > x[0]:
             summary[f"summary/{name}/area"] = float(np.trapezoid(y, x) / (x[-1] - x[0]))
         for percent in (10, 50):
-            lost = x[y < 1 - percent / 100]
+            lost = x[y <= 1 - percent / 100 + 1e-9]
             if len(lost):
                 summary[f"summary/{name}/edits_until_{percent}_percent_lost"] = float(lost[0])
     return summary

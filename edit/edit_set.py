@@ -54,7 +54,7 @@ class EditSet:
             if request.id in seen:
                 raise BadInput(f"{where}:{line}: id {request.id!r} stands twice; ids must be unique")
             seen.add(request.id)
-            digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode())
+            digest.update(json.dumps(row, sort_keys=True).encode())
             requests.append(request)
         if self.order is Order.shuffled:
             random.Random(seed).shuffle(requests)
@@ -63,6 +63,8 @@ class EditSet:
     def _rows(self, data: str) -> tuple[str, Iterator[tuple[int, Any]]]:
         embedded = EMBEDDED / self.file
         if data not in ("mini", "hub"):
+            if not Path(data).is_dir():
+                raise BadInput(f"data={data}: no such folder; allowed: mini, hub, or a folder of JSON-lines files")
             path = Path(data) / self.file
             if path.is_file():
                 return str(path), read_json_lines(path)
@@ -90,6 +92,8 @@ class EditSet:
             if not isinstance(values.get(name), str):
                 path = self.columns.get(name, name)
                 raise BadInput(f"{place}: field {path} is {values.get(name)!r}; it must be a text")
+        if not isinstance(values.get("id", ""), str | int):
+            raise BadInput(f"{place}: field {self.columns['id']} is {values['id']!r}; an id must be a text or a number")
         values["id"] = str(values["id"]) if "id" in values else f"{self.name}-{line}"
         if self.drop_unchanged and values["target_new"].strip() == str(values.get("target_true")).strip():
             log.info("%s: left out: the new target %r is the true answer", place, values["target_new"])
@@ -120,8 +124,10 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     for line, content in enumerate(text.split("\n"), start=1):
         if content.strip():
             try:
-                yield line, json.loads(content)
-            except json.JSONDecodeError as problem:
+                row = json.loads(content)
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+                yield line, row
+            except ValueError as problem:
                 raise BadInput(f"{path}:{line}: not JSON: {problem}; one JSON object per line is expected") from None
 
 

@@ -63,6 +63,8 @@ class LM:
         text = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
         )
+        if question not in text:
+            raise BadInput(f"the chat template changes the prompt {question!r}; use model.prompt=plain for it")
         return text, text.rindex(question)
 
     def ask(self, question: str) -> tuple[int, ...]:

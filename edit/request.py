@@ -23,7 +23,7 @@ class EditRequest:
     prompt: str
     target_new: str
     target_true: str | None = None
-    relation: str = ""
+    relation: str | None = None
     paraphrases: tuple[str, ...] = ()
     neighbourhood: tuple[str, ...] = ()
     neighbourhood_answers: tuple[str, ...] = ()
@@ -36,6 +36,9 @@ class EditRequest:
             given = getattr(self, field)
             if not isinstance(given, str) or not given.strip():
                 raise BadInput(f"{field} is {given!r}; it must be a text that is not empty")
+        for field, may_be in (("target_true", str | None), ("relation", str | None)):
+            if not isinstance(getattr(self, field), may_be):
+                raise BadInput(f"{field} is {getattr(self, field)!r}; it must be a text, or null")
         if self.prompt.count("{}") != 1:
             raise BadInput(f"prompt is {self.prompt!r}; it must hold {{}} exactly once, where the subject stands")
         if self.target_true is not None and self.target_true.strip() == self.target_new.strip():

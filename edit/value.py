@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import BadInput, EditRequest
 from torch import Tensor
 
 
@@ -109,6 +109,9 @@ def optimise_value(lm: LM, request: EditRequest, contexts: Sequence[str], layer:
             limit = settings.max_offset * value_norm
             if offset_D.norm() > limit:
                 offset_D.mul_(limit / offset_D.norm())
+    if step and not offset_D.detach().any():
+        raise BadInput(f"an edit at block {layer} cannot reach the prediction of {request.question!r}: no block behind "
+                       "it moves the subject's change to the last token; choose a lower method.layer")  # fmt: skip
     return Value(
         key_F=key_F,
         bare_key_F=keys_BF[list(contexts).index("")],

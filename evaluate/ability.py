@@ -10,6 +10,7 @@ import importlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.request import BadInput
@@ -153,15 +154,21 @@ def _task(name: str, ability: Ability, data: str) -> Any:
 def _shipped_task(name: str) -> Any:
     from difflib import get_close_matches
 
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager()
+    manager = _task_manager()
     if name not in manager.all_subtasks:
         close = get_close_matches(name, manager.all_subtasks, n=3)
         raise BadInput(f"harness task {name!r} is not one that lm-eval ships; did you mean {close}? "
                        "`lm-eval ls tasks` lists them all")  # fmt: skip
     (task,) = manager.load([name])["tasks"].values()
     return task
+
+
+@cache
+def _task_manager() -> Any:
+    """lm-eval's index of the tasks it ships takes seconds to build."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 def _resolved(value: Any) -> Any:

@@ -71,6 +71,12 @@ class RunDirectory:
         path = self.folder / "prefixes.json"
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
+            if self.journal.n_batches and stored["constants"] != dict(prepared.hashes):
+                raise BadInput(
+                    f"{self.folder} was begun with constants {stored['constants']}, the config now gives "
+                    f"{dict(prepared.hashes)} (another text behind the second moment?); restore it, or change "
+                    "runs=<folder> to start over"
+                )
             return dataclasses.replace(prepared, contexts=tuple(stored["contexts"]))
         write_json(path, {"contexts": list(prepared.contexts), "constants": dict(prepared.hashes)})
         return prepared

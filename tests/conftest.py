@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("gpt2", "gptj", "llama")
 WIDTH, INNER, LAYERS = 32, 48, 4
 
+torch.set_num_threads(1)  # tiny models: threads only wait for each other
+
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:

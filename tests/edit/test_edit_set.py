@@ -90,7 +90,7 @@ BAD_ROWS = {
     "answers_missing": (GOOD | {"neighbourhood_targets": []}, ["neighbourhood", "1 prompts", "0 answers"]),
     "answers_too_many": (GOOD | {"neighbourhood_targets": ["a", "b"]}, ["neighbourhood", "2 answers"]),
     "id_twice": (GOOD | {"id": "first"}, ["id", "first", "twice"]),
-    "half_a_surrogate_pair": (json.dumps(GOOD | {"target_new": "\ud800"}), ["target_new"]),
+    "half_a_surrogate_pair": (json.dumps(GOOD | {"target_new": "\ud800"}), ["not JSON", "surrogates"]),
 }
 
 

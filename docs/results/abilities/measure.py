@@ -1,6 +1,6 @@
 """The unedited model on the eight abilities: score, 95 % interval, chance; and ROUGE of answers paired with other rows.
 
-    python docs/results/abilities/measure.py [key=value …]      (the keys of run.py: data=…, limit=…, model=…)
+python docs/results/abilities/measure.py [key=value …]      (the keys of run.py: data=…, limit=…, model=…)
 """
 
 import json
@@ -27,8 +27,10 @@ def main() -> None:
         low, high = interval([e.numerator for e in examples], [e.denominator for e in examples])
         samples = [{"kind": "ability", "name": built.name, **asdict(e)} for e in examples]
         result = {
-            "ability": built.name, "rows": len(examples), "chance": chance, **{k: round(v, 4) for k, v in row.items()},
-            "interval": [round(low, 3), round(high, 3)], "above_chance": bool(measurable(samples, {built.name: chance})),
+            "ability": built.name, "rows": len(examples), "chance": chance,
+            **{k: round(v, 4) for k, v in row.items()},
+            "interval": [round(low, 3), round(high, 3)],
+            "above_chance": bool(measurable(samples, {built.name: chance})),
             "seconds": round(time.perf_counter() - started, 1),
         }  # fmt: skip
         if built.name == "summarization":

@@ -2,8 +2,8 @@
 
     python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 300,000 tokens)
 
-The reference is TEXT at 200 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k* it
-gives (cosine, median over facts), by how much of the update the bare prompt receives, and by what single edits do:
+The reference is TEXT at 200 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k*
+it gives (cosine, median over facts), by how much of the update the bare prompt receives, and by what single edits do:
 k* and v* are those of one optimisation, only C changes.
 """
 
@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.request import EditRequest
