@@ -35,6 +35,7 @@ def edit_in_sequence(
     prepared = run.prepared
     state = State()
     done: list[EditRequest] = []
+    carried: list[EditRequest] = []  # the edits that the model holds now: all done, or the last batch in setting=single
     recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
     planned = [request for batch in batches for request in batch]
 
@@ -42,7 +43,7 @@ def edit_in_sequence(
         nonlocal recent
         last = len(done) == len(planned)
         if not run.results.has(len(done)):
-            row, samples = measure.checkpoint(done, recent, planned=planned, last=last and bool(done))
+            row, samples = measure.checkpoint(carried, recent, planned=planned, last=last)
             run.add_checkpoint(len(done), row, samples, lm.weights_sha256())
         watch.checkpoint(run.results.row(len(done)))
         recent = []
@@ -63,6 +64,7 @@ def edit_in_sequence(
             state = state.extended(update)
         lm.apply(x.constraint.constrain(update, lm.W, lm.W_base))
         done += batch
+        carried = list(batch) if x.settings.setting is Setting.single else done
         if new:
             edit_s = time.perf_counter() - started
             run.journal.append(batch, update, len(done), {"edit_s": edit_s, "immediate": measure.immediate(batch)})

@@ -50,17 +50,25 @@ def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]]) -> list[Scored]:
 
 
 def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
-    """(prefix, the contexts that begin with it), each context once; every context is longer than its prefix."""
+    """(prefix, the contexts that begin with it), each context once; every context is longer than its prefix.
+
+    Contexts that share nothing worth a pass of its own stand together, behind the empty prefix.
+    """
     groups: dict[Ids, list[Ids]] = {}
     for context in contexts:
         groups.setdefault(context[:SHARED_AT_LEAST], []).append(context)
+    alone: list[Ids] = []
     for group in groups.values():
         shortest, longest = min(group), max(group)  # the first and last in order share the least
         n = 0
         while n < min(map(len, group)) - 1 and shortest[n] == longest[n]:
             n += 1
-        worth = len(group) > 1 and n >= SHARED_AT_LEAST
-        yield (group[0][:n] if worth else ()), group
+        if len(group) > 1 and n >= SHARED_AT_LEAST:
+            yield group[0][:n], group
+        else:
+            alone += group
+    if alone:
+        yield (), alone
 
 
 def packed(costs: Mapping[Ids, int]) -> Iterator[list[Ids]]:

@@ -53,14 +53,15 @@ class Measure:
     ) -> tuple[Row, Samples]:
         """All metrics after the edits `done`, and the scores of every example.
 
-        `recent`: what `immediate` gave for the edits since the last checkpoint.  Retention is over fixed panels, over
-        all edits at the `last`; before the first edit it is the unedited model's, over the first edits `planned`.
+        `done`: the edits that the model carries.  `recent`: what `immediate` gave for the edits since the last
+        checkpoint.  Retention is over fixed panels of those done, over all at the `last`; before the first edit it is the unedited model's, over the first edits `planned`.
         """
         with generators_kept():
             started = time.perf_counter()
             self.progress("editing success")
             panel = list(done) if last else panels(done or planned[:PANEL], self.seed)
-            retained = judge(self.lm, look(self.lm, panel), self._before(panel))
+            before = self._before(panel)
+            retained = judge(self.lm, look(self.lm, panel) if done else before, before)
             row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
             samples = [{"kind": "immediate", **sample} for sample in recent]
             samples += [{"kind": "retained", **sample} for sample in retained]

@@ -29,7 +29,7 @@ def test_summary_of_a_made_up_run():
         "summary/retained/left": 0.25,
         "summary/retained/area": pytest.approx((10 + 7.5 + 7.5) / 40),
         "summary/retained/edits_until_10_percent_lost": 20.0,
-        "summary/retained/edits_until_50_percent_lost": 40.0,
+        "summary/retained/edits_until_50_percent_lost": 20.0,
     }
 
 
