@@ -25,7 +25,7 @@ def find_anatomy(model: Any) -> Anatomy:
     name = type(model).__name__
     if getattr(config, "is_encoder_decoder", False):
         raise BadInput(f"{name} is an encoder-decoder; only decoder-only models can be edited here")
-    lists = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     n_blocks = getattr(config, "num_hidden_layers", None)
     stacks = [(path, m) for path, m in lists if len(m) == n_blocks and "." in path]
     if len(stacks) != 1:
@@ -53,7 +53,8 @@ def is_transposed(module: nn.Module) -> bool:
 
 def matrix_shape(module: nn.Module) -> tuple[int, int]:
     """(output, input) widths, however the matrix is stored."""
-    rows, columns = module.weight.shape
+    shape: Any = module.weight.shape
+    rows, columns = shape
     return (columns, rows) if is_transposed(module) else (rows, columns)
 
 

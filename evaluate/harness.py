@@ -64,7 +64,7 @@ class HarnessLM(TemplateLM):
             pairs.append((kept[: -len(continuation)], tuple(continuation)))
         results = score(self.lm, pairs)
         answers = []
-        for (texts, _, continuation), scored in zip(requests, results, strict=True):
+        for (texts, _context, continuation), scored in zip(requests, results, strict=True):
             total = sum(scored.log_p)
             self.scored[texts] = (total, len(continuation))
             answers.append((total, scored.said == tuple(continuation)))

@@ -54,7 +54,8 @@ class Measure:
         """All metrics after the edits `done`, and the scores of every example.
 
         `done`: the edits that the model carries.  `recent`: what `immediate` gave for the edits since the last
-        checkpoint.  Retention is over fixed panels of those done, over all at the `last`; before the first edit it is the unedited model's, over the first edits `planned`.
+        checkpoint.  Retention is over fixed panels of those done, over all at the `last`; before the first edit it is
+        the unedited model's, over the first edits `planned`.
         """
         with generators_kept():
             started = time.perf_counter()
