@@ -71,10 +71,7 @@ class EditSet:
         if embedded.is_file():
             return str(embedded), read_json_lines(embedded)
         if data == "hub" and self.hub:
-            import datasets
-
-            rows = datasets.load_dataset(self.hub, split=self.hub_split)
-            return self.hub, enumerate(rows, start=1)
+            return self.hub, enumerate(hub_rows(self.hub, split=self.hub_split), start=1)
         looked = Path(data) / self.file if data not in ("mini", "hub") else embedded
         raise BadInput(
             f"edits={self.name}: no rows found: looked for {looked}; give data=<folder that holds {self.file}>"
@@ -129,6 +126,18 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield line, row
             except ValueError as problem:
                 raise BadInput(f"{path}:{line}: not JSON: {problem}; one JSON object per line is expected") from None
+
+
+def hub_rows(path: str, *config: str | None, **options: Any) -> Any:
+    """A hub data set.  Raises BadInput, with what was looked for and the remedy, where it cannot be had."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(path, *config, **options)
+    except (OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+        raise BadInput(f"data set {path!r} could not be had from the hub ({reason}); let this machine reach the hub, "
+                       "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
 
 
 def _look_up(row: Any, path: str, place: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from afteredit.edit.cache import content_hash, made_once
+from afteredit.edit.edit_set import hub_rows
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
 from afteredit.edit.request import BadInput
@@ -132,10 +133,8 @@ def _file_texts(path: str) -> Iterator[str]:
 
 
 def _hub_texts(text: str) -> Iterator[str]:
-    import datasets
-
     _, name, *config = text.split(":")
-    for row in datasets.load_dataset(name, *config, split="train", streaming=True):
+    for row in hub_rows(name, *config, split="train", streaming=True):
         yield row["text"]
 
 

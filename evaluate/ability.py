@@ -159,7 +159,11 @@ def _shipped_task(name: str) -> Any:
         close = get_close_matches(name, manager.all_subtasks, n=3)
         raise BadInput(f"harness task {name!r} is not one that lm-eval ships; did you mean {close}? "
                        "`lm-eval ls tasks` lists them all")  # fmt: skip
-    (task,) = manager.load([name])["tasks"].values()
+    try:
+        (task,) = manager.load([name])["tasks"].values()
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"harness task {name!r} could not be loaded ({str(problem).splitlines()[0]}); its rows come "
+                       "from the hub: let this machine reach it, or leave the task out") from None  # fmt: skip
     return task
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from afteredit.edit.edit_set import EMBEDDED, read_json_lines
+from afteredit.edit.edit_set import EMBEDDED, hub_rows, read_json_lines
 from afteredit.edit.request import BadInput
 
 
@@ -41,11 +41,9 @@ def load_rows(task: str, files: list[str], hub: Mapping[str, Any], data: str, **
 
 def _from_hub(task: str, hub: Mapping[str, Any]) -> Any:
     """The hub's rows under our columns; class labels become their names."""
-    import datasets
-
     if not hub:
         raise BadInput(f"task={task} names no hub data set; use data=mini or data=<folder>")
-    rows = datasets.load_dataset(hub["path"], hub.get("name"), split=hub["split"], revision=hub.get("revision"))
+    rows = hub_rows(hub["path"], hub.get("name"), split=hub["split"], revision=hub.get("revision"))
     for ours, theirs in hub.get("columns", {}).items():
         if ours != theirs:
             rows = rows.rename_column(theirs, ours)

@@ -1,8 +1,8 @@
 """How much does the text behind the second moment matter, and how many tokens does it take?
 
-    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 300,000 tokens)
+    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 160,000 tokens)
 
-The reference is TEXT at 200 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k*
+The reference is TEXT at 100 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k*
 it gives (cosine, median over facts), by how much of the update the bare prompt receives, and by what single edits do:
 k* and v* are those of one optimisation, only C changes.
 """
@@ -27,7 +27,7 @@ from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
 from afteredit.run import compose
 
-N_FACTS = 12
+N_FACTS = 6
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     for name, source, per_dim in (
         ("sampled, 10 per dimension", "sampled", 10),
         ("text, 10 per dimension", text, 10),
-        ("text, 200 per dimension", text, 200),
+        ("text, 100 per dimension", text, 100),
     ):
         n_tokens = per_dim * width
         rows = list(islice(sequences(lm, source, n_tokens), -(-n_tokens // LENGTH)))
@@ -48,7 +48,7 @@ def main() -> None:
         moments[name] = estimate(lm, [layer], iter(rows))[layer]
         seconds[name] = time.perf_counter() - started
     moments["identity (Gu et al.'s configuration)"] = torch.eye(width, dtype=torch.float64)
-    reference = moments["text, 200 per dimension"]
+    reference = moments["text, 100 per dimension"]
 
     facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
     contexts = sample_contexts(lm, {5: 10, 10: 10}, seed=0)
