@@ -8,7 +8,7 @@ python=${PYTHON:-$root/.venv/bin/python}
 n=${N:-10}
 try() {
   local runs; runs=$(mktemp -d)
-  "$python" "$root/run.py" edits=counterfact edits.file=counterfact_reduced.jsonl data="$data" task=none setting=single \
+  "$python" "$root/run.py" method.contexts_short=10 method.contexts_long=10 edits=counterfact edits.file=counterfact_reduced.jsonl data="$data" task=none setting=single \
     tracker=none held_out_tokens=256 n_edits=$n eval_every=$n runs="$runs" "$@" >/dev/null 2>&1
   "$python" - "$runs" "$@" <<'PY'
 import glob, json, sys
@@ -23,6 +23,5 @@ PY
 }
 try "model.start_token=\"<|endoftext|>\""
 try method.value_steps=12
-for layer in 5 11; do try method.layer=$layer; done
-for token in null '"<|im_start|>"'; do try "model.start_token=$token"; done
-for key in method.max_offset=2 method.kl_weight=0.25; do try "$key"; done
+try method.layer=5
+try method.contexts_short=5 method.contexts_long=5
