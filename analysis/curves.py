@@ -28,49 +28,67 @@ EDITING = {
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], path: Path, title: str) -> Path:
     """Abilities, editing success, the gold answers' NLL and perplexity over the number of edits; writes a PNG."""
-    figure, axes = plt.subplots(2, 2, figsize=(13, 9), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(2, 2, figsize=(14, 9), layout="constrained")
     figure.suptitle(title)
-    measurable = rows[0].get("measurable", [])
-    _abilities(axes[0, 0], rows, chance, measurable)
-    _editing(axes[0, 1], rows)
-    _lines(axes[1, 0], rows, {f"ability/{name}/gold_nll": name for name in chance})
-    axes[1, 0].set(title="Gold answers become less likely", ylabel="NLL of the gold answer (nats per token)")
-    _lines(axes[1, 1], rows, {"drift/perplexity": "held-out text"})
-    axes[1, 1].set(title="Perplexity", ylabel="perplexity (log scale)", yscale="log")
+    _abilities(axes[0, 0], rows, chance, rows[0].get("measurable", []))
+    _lines(axes[0, 1], rows, {label: [_percent(row.get(key)) for row in rows] for key, label in EDITING.items()})
+    axes[0, 1].set(title="Editing success (at 0: the unedited model)", ylabel="share of prompts (%)", ylim=(-2, 102))
+    _lines(axes[1, 0], rows, {name: _since_start(rows, f"ability/{name}/gold_nll") for name in chance})
+    axes[1, 0].set(title="Gold answers: how much less likely", ylabel="NLL since 0 edits (nats per token)")
+    perplexity = [row.get("drift/perplexity") for row in rows]
+    _lines(axes[1, 1], rows, {"held-out text": perplexity})
+    axes[1, 1].set(title="Perplexity", ylabel="perplexity")
+    known = [value for value in perplexity if value]
+    if known and max(known) > 5 * min(known):
+        axes[1, 1].set(yscale="log", ylabel="perplexity (log scale)")
+    elif known:  # a change of a per cent must not look like a cliff
+        axes[1, 1].set(ylim=(0.8 * min(known), 1.2 * max(known)))
     for axis in axes.flat:
         axis.grid(alpha=0.25)
-        axis.tick_params(labelbottom=True)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel("edits applied")
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8, framealpha=0.85)
+            axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
 
 
 def _abilities(axis: Axes, rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], measurable: list) -> None:
-    for index, (name, level) in enumerate(chance.items()):
-        points = [(row["n_edits"], 100 * row[f"ability/{name}"]) for row in rows if f"ability/{name}" in row]
-        if not points:
-            continue
-        known = name in measurable
-        x, y = zip(*points, strict=True)
-        label = name if known else f"{name} (not measurable)"
-        axis.plot(x, y, color=COLOURS[index % 8], marker=MARKERS[index % 8], label=label, alpha=1.0 if known else 0.35)
+    """Scores, faint where the unedited model does not stand above chance; dotted lines are chance."""
+    labels = {name: name if name in measurable else f"{name} (not measurable)" for name in chance}
+    _lines(
+        axis,
+        rows,
+        {label: [_percent(row.get(f"ability/{name}")) for row in rows] for name, label in labels.items()},
+        faint=[label for name, label in labels.items() if name not in measurable],
+    )
+    for index, level in enumerate(chance.values()):
         if level:
             axis.axhline(100 * level, color=COLOURS[index % 8], linestyle=":", linewidth=0.8)
     axis.set(title="General abilities (dotted: chance)", ylabel="score (%)", ylim=(-2, 102))
 
 
-def _editing(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    _lines(axis, rows, EDITING, scale=100)
-    axis.set(title="Editing success (at 0: the unedited model)", ylabel="share of prompts (%)", ylim=(-2, 102))
-
-
-def _lines(axis: Axes, rows: Sequence[Mapping[str, Any]], keys: Mapping[str, str], scale: float = 1) -> None:
-    for index, (key, label) in enumerate(keys.items()):
-        points = [(row["n_edits"], scale * row[key]) for row in rows if key in row]
+def _lines(
+    axis: Axes, rows: Sequence[Mapping[str, Any]], lines: Mapping[str, list[float | None]], faint: Sequence[str] = ()
+) -> None:
+    """One line per label, through the checkpoints that have a value."""
+    for index, (label, values) in enumerate(lines.items()):
+        points = [(row["n_edits"], value) for row, value in zip(rows, values, strict=True) if value is not None]
         if points:
             x, y = zip(*points, strict=True)
-            axis.plot(x, y, color=COLOURS[index % 8], marker=MARKERS[index % 8], label=label)
+            style = {
+                "color": COLOURS[index % 8],
+                "marker": MARKERS[index % 8],
+                "alpha": 0.35 if label in faint else 1.0,
+            }
+            axis.plot(x, y, label=label, **style)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def _since_start(rows: Sequence[Mapping[str, Any]], key: str) -> list[float | None]:
+    start = rows[0].get(key)
+    return [None if start is None or key not in row else row[key] - start for row in rows]
