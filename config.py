@@ -10,6 +10,9 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, cast
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
@@ -17,8 +20,6 @@ from afteredit.edit.request import BadInput
 from afteredit.edit.source import ModelSource
 from afteredit.evaluate.ability import Ability
 from afteredit.evaluate.tracker import TrackerSettings
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 GROUPS = ("model", "method", "edits", "task", "constraint", "tracker")
 

@@ -16,15 +16,19 @@ from afteredit.config import Experiment, Setting, experiment, unknown_key
 from afteredit.edit.request import BadInput, EditRequest
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
     from afteredit.edit.lm import LM
     from afteredit.evaluate.measure import Measure
-    from omegaconf import DictConfig
+    from afteredit.evaluate.run_directory import RunDirectory
+    from afteredit.evaluate.watch import Watch
 
 CONF = Path(__file__).resolve().parent / "conf"
 
 
 def edit_in_sequence(
-    lm: LM, x: Experiment, batches: Sequence[Sequence[EditRequest]], run: Any, measure: Measure, watch: Any
+    lm: LM, x: Experiment, batches: Sequence[Sequence[EditRequest]], run: RunDirectory, measure: Measure, watch: Watch
 ) -> None:
     """Applies `batches` in order; measures before the first and after every `eval_every` edits.
 
@@ -79,28 +83,28 @@ def run_experiment(x: Experiment) -> Path:
     """One experiment from config to pictures; returns its run directory.  The same call continues or finishes it."""
     from rich.console import Console
 
+    from afteredit.evaluate.prepare_tasks import check_rows
+
     requests, edits_sha256 = x.edits.read(x.settings.data, x.settings.seed)
     if len(requests) < x.settings.n_edits:
         raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
                        f"set n_edits={len(requests)} or give more rows")  # fmt: skip
     batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
-    from afteredit.evaluate.prepare_tasks import check_rows
-
     check_rows(x.tasks, x.settings.data)
-
     console = Console()
-    from afteredit.evaluate.run_directory import RunDirectory
-
     console.log(f"loading model {x.names.get('model')} …")
     lm = x.model.load(_device(x.settings.device), x.settings.dtype.value)
+    from afteredit.evaluate.run_directory import RunDirectory  # imports torch, as everything from here on
+
     with RunDirectory(x, lm, edits_sha256) as run:
         return _run(x, lm, batches, run, console)
 
 
-def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: Any, console: Any) -> Path:
+def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
     from afteredit.analysis.curves import draw_curves
     from afteredit.analysis.summary import editing_table, final_table, summarise
     from afteredit.evaluate.display import Display
+    from afteredit.evaluate.measure import Measure
     from afteredit.evaluate.prepare_tasks import build_tasks, held_out
     from afteredit.evaluate.watch import Watch
 
@@ -108,13 +112,12 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: Any, cons
     if run.is_finished(batches):
         console.log(f"[bold]finished already[/bold]: {x.settings.n_edits} edits; raise n_edits to go on")
     console.log("preparing the method's constants (cached) and the abilities")
+    lm.keep_base(x.method.layers(lm))
     run.prepared = run.with_contexts(x.method.prepare(lm, x.settings.seed))
     measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
     tracker = run.tracker()
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
     with Display(console, x.settings.n_edits, n_checkpoints) as display:
-        from afteredit.evaluate.measure import Measure
-
         measure = Measure(lm, *measure_parts, progress=lambda what: display.doing(f"measuring: {what}"))
         edit_in_sequence(lm, x, batches, run, measure, Watch(display, tracker))
     chance = {name: ability.chance for name, ability in run.abilities.items()}

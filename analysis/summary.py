@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from afteredit.evaluate.intervals import change_interval
 from rich.table import Table
+
+from afteredit.evaluate.intervals import change_interval
 
 WAYS = ("prob", "forced", "generated")
 Rows = Sequence[Mapping[str, Any]]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from afteredit.edit.request import BadInput
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from afteredit.edit.request import BadInput
 
 
 @dataclass(frozen=True)

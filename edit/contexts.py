@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from afteredit.edit.lm import LM, pad
 from torch import Tensor
 from transformers import DynamicCache
+
+from afteredit.edit.lm import LM, pad
 
 Choose = Callable[[Tensor], Tensor]  # logits (B, V) -> ids (B,)
 Done = Callable[[int, list[int]], bool]  # (row, ids continued so far) -> stop this row?

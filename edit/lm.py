@@ -13,11 +13,12 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
 from afteredit.edit.anatomy import find_anatomy, is_transposed, matrix_shape
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import Update
-from torch import Tensor, nn
-from transformers import DynamicCache
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +177,12 @@ class LM:
         weight: Tensor = module.weight
         W = weight.T if is_transposed(module) else weight
         return W if W.dtype in (torch.float32, torch.float64) else W.float()
+
+    def keep_base(self, layers: Iterable[int]) -> None:
+        """Remembers these blocks' matrices as unedited, so that hashes and drift speak of them from the start."""
+        for layer in layers:
+            name = self.mlp_out_name(layer)
+            self.base.setdefault(name, self.W(name).clone())
 
     def W_base(self, name: str) -> Tensor:
         """W as it was before any edit."""

@@ -11,6 +11,7 @@ from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
     import torch
+
     from afteredit.edit.lm import LM
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
-from afteredit.edit.lm import LM, first, pad
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from afteredit.edit.lm import LM, first, pad
 
 
 class FrozenLayer(DynamicLayer):

@@ -20,8 +20,9 @@ from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
-    from afteredit.edit.lm import LM
     from torch import Tensor
+
+    from afteredit.edit.lm import LM
 
 
 @dataclass(frozen=True)

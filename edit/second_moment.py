@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from afteredit.edit.cache import content_hash, made_once
 from afteredit.edit.edit_set import hub_rows
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
 from afteredit.edit.request import BadInput
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 

@@ -39,8 +39,9 @@ class ModelSource:
     def load(self, device: str, dtype: str) -> LM:
         """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had."""
         import torch
-        from afteredit.edit.lm import LM
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from afteredit.edit.lm import LM
 
         folder = self._folder()
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
+
 from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
 from afteredit.edit.request import BadInput, EditRequest
-from torch import Tensor
 
 
 class ValueSettings(Protocol):

@@ -133,8 +133,9 @@ def shipped(name: str) -> Ability:
 
 
 def _task(name: str, ability: Ability, data: str) -> Any:
-    from afteredit.evaluate.rows import load_rows
     from lm_eval.api.task import ConfigurableTask
+
+    from afteredit.evaluate.rows import load_rows
 
     if isinstance(ability.lm_eval, str):
         return _shipped_task(ability.lm_eval)

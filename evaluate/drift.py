@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+
 from afteredit.edit.lm import LM
 from afteredit.evaluate.likelihood import Ids, score
 

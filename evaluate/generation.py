@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+
 from afteredit.edit.generate import decode, greedy
 from afteredit.edit.lm import LM
 from afteredit.evaluate.likelihood import Ids, context_pass, packed, prefilled, shared_prefixes

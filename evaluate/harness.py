@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from afteredit.edit.lm import LM
-from afteredit.evaluate.generation import generate
-from afteredit.evaluate.likelihood import score
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+
+from afteredit.edit.lm import LM
+from afteredit.evaluate.generation import generate
+from afteredit.evaluate.likelihood import score
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default where a task names none
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from afteredit.edit.lm import LM, pad
-from afteredit.edit.prefix import cache_of, keys_values
 from torch import Tensor
 from transformers import DynamicCache
+
+from afteredit.edit.lm import LM, pad
+from afteredit.edit.prefix import cache_of, keys_values
 
 Ids = tuple[int, ...]
 TOKEN_BUDGET = 4096  # tokens in one forward pass, padding included

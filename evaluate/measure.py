@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.ability import BuiltAbility

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from afteredit.edit.lm import LM
-from afteredit.edit.request import EditRequest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from afteredit.edit.lm import LM
+from afteredit.edit.request import EditRequest
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("gpt2", "gptj", "llama")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from afteredit.config import Experiment
 from afteredit.edit.request import BadInput
 from afteredit.run import compose, main

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from afteredit.edit.journal import Lines
 from afteredit.edit.source import ModelSource
 from afteredit.edit.update import load_update
 from afteredit.run import main
-from transformers import LlamaConfig, LlamaForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = "task=[sentiment,open_qa]"

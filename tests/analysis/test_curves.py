@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from afteredit.analysis.curves import draw_curves
 from matplotlib import image
 from matplotlib import pyplot as plt
+
+from afteredit.analysis.curves import draw_curves
 
 CHANCE = {"nli": 0.5, "reasoning": 0.0, "absent": 0.25}
 

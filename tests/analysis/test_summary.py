@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from afteredit.analysis.summary import editing_table, final_table, summarise
 from rich.console import Console
+
+from afteredit.analysis.summary import editing_table, final_table, summarise
 
 CHANCE = {"nli": 0.5, "reasoning": 0.0}
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from afteredit.edit.anatomy import find_anatomy, matrix_shape
-from afteredit.edit.lm import LM, pad
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from afteredit.edit.anatomy import find_anatomy, matrix_shape
+from afteredit.edit.lm import LM, pad
 
 HF = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
 GATED = {**HF, "num_key_value_heads": 2, "head_dim": 8}

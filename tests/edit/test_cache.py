@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from afteredit.edit.cache import cache_folder, content_hash, made_once
 
 MAKER = """

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from afteredit.edit.contexts import OPENINGS, sample_contexts
 
 COUNTS = {5: 7, 10: 4}

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
+
 from afteredit.edit.edit_set import EditSet, Order
 from afteredit.edit.request import BadInput, EditRequest, refuse_conflicts
-from omegaconf import OmegaConf
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "edits"
 GOOD = {

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from afteredit.edit.generate import continue_rows, greedy, sampler
 from torch.testing import assert_close
+
+from afteredit.edit.generate import continue_rows, greedy, sampler
 
 TEXTS = ("The sport that brought Joe DiMaggio to fame is", "China", "Fenrir is a famous character in", "The works of")
 

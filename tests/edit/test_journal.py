@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from afteredit.edit.journal import Journal, Lines, write_json
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import LowRank, Update

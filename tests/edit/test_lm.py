@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.testing import assert_close
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
 from afteredit.edit.lm import LM, pad
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import Dense, LowRank, Update
-from torch.testing import assert_close
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 
 def low_rank(lm: LM, layer: int = 1, seed: int = 0, scale: float = 0.1) -> Update:

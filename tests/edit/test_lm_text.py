@@ -6,10 +6,11 @@ import string
 from pathlib import Path
 
 import pytest
-from afteredit.edit.lm import LM
-from afteredit.edit.request import BadInput
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from afteredit.edit.lm import LM
+from afteredit.edit.request import BadInput
 
 FACTS = Path(__file__).resolve().parents[2] / "data" / "facts.jsonl"
 SPECIAL = ["<unk>", "<s>", "</s>"]

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from afteredit.edit.prefix import Replay
 from torch.testing import assert_close
 from transformers.models.gptj import modeling_gptj
 from transformers.models.llama import modeling_llama
+
+from afteredit.edit.prefix import Replay
 
 LAYER = 1
 CASES = {

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
+
 from afteredit.edit.method import Prepared
 from afteredit.edit.rome import Rome, rank_one
 from afteredit.edit.update import State
-from torch.testing import assert_close
 
 CONTEXTS = ("", "The old man said that", "It is known")
 

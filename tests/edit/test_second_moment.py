@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from afteredit.edit import second_moment
 from afteredit.edit.request import BadInput
 from afteredit.edit.second_moment import estimate, second_moments, sequences
-from torch.testing import assert_close
 
 
 @pytest.fixture(autouse=True)

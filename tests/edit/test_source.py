@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+
 from afteredit.edit.request import BadInput
 from afteredit.edit.source import ModelSource
 

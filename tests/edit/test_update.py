@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from afteredit.edit.update import Dense, LowRank, State, Update, load_update
 from safetensors.torch import save_file
+
+from afteredit.edit.update import Dense, LowRank, State, Update, load_update
 
 
 def mixed_update() -> Update:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from afteredit.edit.rome import Rome
 from afteredit.edit.value import optimise_value, value_prompts
 

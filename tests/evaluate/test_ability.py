@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import pytest
 import torch
+
 from afteredit.edit.request import BadInput
 from afteredit.evaluate.ability import Ability, BuiltAbility, _resolved, measurable, shipped
 from afteredit.evaluate.harness import HarnessLM

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate.editing import Probe, judge, look, means, probes
 

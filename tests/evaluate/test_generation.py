@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+
 from afteredit.evaluate import likelihood
 from afteredit.evaluate.generation import generate
 

@@ -6,11 +6,12 @@ import copy
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
+
 from afteredit.edit.source import ModelSource
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.harness import HarnessLM
 from afteredit.run import compose
-from tokenizers.processors import TemplateProcessing
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if path.stem not in ("all", "none"))

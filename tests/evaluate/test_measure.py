@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate.drift import held_out_windows
 from afteredit.evaluate.measure import Measure, generators_kept, panels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+
 from afteredit.evaluate.results import Results
 
 SAMPLES = [{"kind": "ability", "name": "nli", "doc_id": 0, "numerator": 1.0}, {"kind": "retained", "request": "f1"}]

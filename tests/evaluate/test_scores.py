@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from afteredit.evaluate.scores import (
     entities_as_text,
     entity_f1,

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.request import EditRequest

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
