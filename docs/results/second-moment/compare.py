@@ -1,8 +1,8 @@
 """How much does the text behind the second moment matter, and how many tokens does it take?
 
-    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 160,000 tokens)
+    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 80,000 tokens)
 
-The reference is TEXT at 100 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k*
+The reference is TEXT at 50 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k*
 it gives (cosine, median over facts), by how much of the update the bare prompt receives, and by what single edits do:
 k* and v* are those of one optimisation, only C changes.
 """
@@ -28,7 +28,7 @@ from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
 from afteredit.run import compose
 
-N_FACTS = 6
+N_FACTS = 5
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     for name, source, per_dim in (
         ("sampled, 10 per dimension", "sampled", 10),
         ("text, 10 per dimension", text, 10),
-        ("text, 100 per dimension", text, 100),
+        ("text, 50 per dimension", text, 50),
     ):
         n_tokens = per_dim * width
         rows = list(islice(sequences(lm, source, n_tokens), -(-n_tokens // LENGTH)))
@@ -49,7 +49,7 @@ def main() -> None:
         moments[name] = estimate(lm, [layer], iter(rows))[layer]
         seconds[name] = time.perf_counter() - started
     moments["identity (Gu et al.'s configuration)"] = torch.eye(width, dtype=torch.float64)
-    reference = moments["text, 100 per dimension"]
+    reference = moments["text, 50 per dimension"]
 
     facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
     contexts = sample_contexts(lm, {5: 10, 10: 10}, seed=0)
