@@ -77,12 +77,8 @@ def _lines(
         points = [(row["n_edits"], value) for row, value in zip(rows, values, strict=True) if value is not None]
         if points:
             x, y = zip(*points, strict=True)
-            style = {
-                "color": COLOURS[index % 8],
-                "marker": MARKERS[index % 8],
-                "alpha": 0.35 if label in faint else 1.0,
-            }
-            axis.plot(x, y, label=label, **style)
+            colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+            axis.plot(x, y, label=label, color=colour, marker=marker, alpha=0.35 if label in faint else 1.0)
 
 
 def _percent(value: float | None) -> float | None:
