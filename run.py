@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.config import Experiment, Setting, experiment, unknown_key
+from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
 
 if TYPE_CHECKING:
@@ -112,8 +113,9 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     if run.is_finished(batches):
         console.log(f"[bold]finished already[/bold]: {x.settings.n_edits} edits; raise n_edits to go on")
     console.log("preparing the method's constants (cached) and the abilities")
-    lm.keep_base(x.method.layers(lm))
-    run.prepared = run.with_contexts(x.method.prepare(lm, x.settings.seed))
+    lm.keep_base(x.method.edited_layers(lm))
+    given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
+    run.prepared = run.with_contexts(x.method.prepare(lm, given))
     measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
     tracker = run.tracker()
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)

@@ -7,7 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class EditSet:
     name: str
     file: str
     columns: dict[str, str]
+    train: str = ""  # file of the training split, for methods that learn to edit; looked up as `file` is
+    train_columns: dict[str, str] = field(default_factory=dict)  # where they differ from `columns`
     hub: str = ""  # hub data set that holds the same rows, for data=hub
     hub_split: str = "train"
     order: Order = Order.file
@@ -59,6 +61,15 @@ class EditSet:
         if self.order is Order.shuffled:
             random.Random(seed).shuffle(requests)
         return requests, digest.hexdigest()
+
+    def training(self, data: str) -> list[EditRequest]:
+        """The rows of the training split, in file order.  Raises BadInput where there is none."""
+        if not self.train:
+            raise BadInput(f"edits={self.name} has no training split, which this method must learn from; give "
+                           "edits.train=<JSON-lines file, in the folder data=…> or use another edit set")  # fmt: skip
+        split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", order=Order.file,
+                        columns=self.train_columns or self.columns)  # fmt: skip
+        return split.read(data, seed=0)[0]
 
     def _rows(self, data: str) -> tuple[str, Iterator[tuple[int, Any]]]:
         embedded = EMBEDDED / self.file

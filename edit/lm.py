@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -144,6 +145,20 @@ class LM:
             raise BadInput(f"{type(self.model).__name__}: its head does more than final norm, matrix and soft cap; "
                            "this architecture is not supported")  # fmt: skip
 
+    @torch.no_grad()
+    def writes_straight(self, layer: int) -> bool:
+        """Does the MLP's output join the residual stream as it is?  (Gemma 2 normalises it on the way.)"""
+        ids_BT = torch.tensor([[1, 2, 3]])
+        streams: list[Tensor] = []
+        hook = self.anatomy.blocks[layer].register_forward_hook(lambda _m, _i, out: streams.append(first(out)))
+        self.forward(ids_BT, torch.ones_like(ids_BT))
+        step = float(streams[0].abs().max())
+        adding = self.mlp_out(layer).register_forward_hook(lambda _m, _i, out: out + step)
+        self.forward(ids_BT, torch.ones_like(ids_BT))
+        hook.remove()
+        adding.remove()
+        return bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
+
     # ---- weights
 
     @cached_property
@@ -210,6 +225,17 @@ class LM:
     def put_back(self, weights: dict[str, Tensor]) -> None:
         for name, W_DF in weights.items():
             self._write(name, W_DF)
+
+    @contextmanager
+    def undone(self, layers: Iterable[int]) -> Iterator[None]:
+        """What is applied to these blocks inside is undone at the end, to the bit, and leaves no trace."""
+        base, masters = dict(self.base), dict(self._masters)
+        weights = {name: self.W(name).clone() for name in map(self.mlp_out_name, layers)}
+        try:
+            yield
+        finally:
+            self.put_back(weights)
+            self.base, self._masters = base, masters
 
     def _write(self, name: str, W_DF: Tensor) -> None:
         module = self.model.get_submodule(name.removesuffix(".weight"))

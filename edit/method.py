@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     import torch
 
     from afteredit.edit.lm import LM
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run hands to `prepare`: its seed, and the training rows of its edit set (never its evaluation rows;
+    calling it raises BadInput where the edit set has none)."""
+
+    seed: int
+    training: Callable[[], list[EditRequest]]
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,11 @@ class Prepared:
 
 
 class Method(Protocol):
-    def prepare(self, lm: LM, seed: int) -> Prepared:
+    def prepare(self, lm: LM, given: Given) -> Prepared:
         """The constants, computed from the unedited model or read from the cache."""
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes `requests` into the model as it is now.  Mutates nothing."""
 
-    def layers(self, lm: LM) -> list[int]:
+    def edited_layers(self, lm: LM) -> list[int]:
         """The blocks whose MLP output matrices this method edits."""

@@ -46,13 +46,17 @@ def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = 
 class Replay:
     """Rows of token ids cut at their subject's last token, ready to be run again and again from block `layer` up.
 
-    Column 0 of everything here is the subject's last token.  `key_BF` and `value_BD` are the input and output of the
-    block's MLP output matrix there.
+    Column 0 of everything here is the subject's last token.  By block from `layer` up, `keys_BF` and `values_BD` are
+    the input and output of the MLP output matrix there, `streams_BD` the block's own output there.
     """
 
     @torch.no_grad()
     def __init__(self, lm: LM, rows: Sequence[Sequence[int]], subject_lasts: Sequence[int], layer: int):
         self.lm, self.layer = lm, layer
+        lm.mlp_out(layer)  # a layer out of range is named
+        self.keys_BF: dict[int, Tensor] = {}
+        self.values_BD: dict[int, Tensor] = {}
+        self.streams_BD: dict[int, Tensor] = {}
         before = [row[:s] for row, s in zip(rows, subject_lasts, strict=True)]
         after = [row[s:] for row, s in zip(rows, subject_lasts, strict=True)]
         past = max(len(row) for row in before)
@@ -64,33 +68,47 @@ class Replay:
             lm.forward(before_ids_BP, before_mask_BP, cache)
             cache = cache_of(keys_values(cache), FrozenLayer)
             mask_BT = torch.cat([before_mask_BP, after_mask_BT], dim=1)
-        self._calls: list[tuple[tuple, dict]] = []
-        hooks = [block.register_forward_pre_hook(self._record, with_kwargs=True) for block in lm.anatomy.blocks[layer:]]
-        hooks.append(lm.mlp_out(layer).register_forward_hook(self._record_mlp))
+        self._calls: dict[int, tuple[tuple, dict]] = {}
+        hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
         try:
             lm.forward(after_ids_BT, mask_BT, cache, past)
         finally:
             for hook in hooks:
                 hook.remove()
-        self._hidden_BTD = self._calls[0][0][0]
 
-    def _record(self, _module: Any, args: tuple, kwargs: dict) -> None:
-        self._calls.append((args, kwargs))
+    def _recorders(self, index: int) -> list[Any]:
+        block, mlp_out = self.lm.anatomy.blocks[index], self.lm.mlp_out(index)
 
-    def _record_mlp(self, _module: Any, args: tuple, output: Tensor) -> None:
-        self.key_BF, self.value_BD = args[0][:, 0].clone(), output[:, 0].clone()
+        def call(_module: Any, args: tuple, kwargs: dict) -> None:
+            self._calls[index] = (args, kwargs)
 
-    def hidden(self, offset: Tensor) -> Tensor:
-        """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output at column 0."""
+        def mlp(_module: Any, args: tuple, output: Tensor) -> None:
+            self.keys_BF[index], self.values_BD[index] = args[0][:, 0].clone(), output[:, 0].clone()
+
+        def stream(_module: Any, _args: tuple, output: Any) -> None:
+            self.streams_BD[index] = first(output)[:, 0].clone()
+
+        return [block.register_forward_pre_hook(call, with_kwargs=True), mlp_out.register_forward_hook(mlp),
+                block.register_forward_hook(stream)]  # fmt: skip
+
+    def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
+        """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output at column 0 of
+        block `layer` (default: the lowest recorded)."""
+        layer = self.layer if layer is None else layer
 
         def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
             return torch.cat([output[:, :1] + offset.to(output.dtype).view(-1, 1, output.shape[-1]), output[:, 1:]], 1)
 
-        hook = self.lm.mlp_out(self.layer).register_forward_hook(add)
-        hidden_BTD = self._hidden_BTD
+        hook = self.lm.mlp_out(layer).register_forward_hook(add)
         try:
-            for block, (args, kwargs) in zip(self.lm.anatomy.blocks[self.layer :], self._calls, strict=True):
-                hidden_BTD = first(block(hidden_BTD, *args[1:], **kwargs))
+            return self.run(layer)
         finally:
             hook.remove()
+
+    def run(self, layer: int) -> Tensor:
+        """Normalised hidden states (B, T, D), computed again from block `layer` up."""
+        hidden_BTD = self._calls[layer][0][0]
+        for index in range(layer, self.lm.n_blocks):
+            args, kwargs = self._calls[index]
+            hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
         return self.lm.anatomy.final_norm(hidden_BTD)

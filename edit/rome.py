@@ -7,15 +7,18 @@ Departures from the reference code (kmeng01/rome), all recorded because they cha
   the bare prompt's output, which disables models (Gupta et al., 2024, "Rebuilding ROME");
 - C⁻¹k* is solved in float64, and the last of `value_steps` losses is computed but not stepped on, as there;
 - C comes from few tokens (`second_moment.py`), from text that the model itself wrote unless another is named.
+`keys=asymmetric` is the reference's first point as it stands; `second_moment=identity` (C = I) is the configuration of
+Gu et al. (EMNLP 2024) and EasyEdit.  Both together are what that paper calls ROME: conf/method/rome_published.yaml.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.method import Prepared
+from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
@@ -23,6 +26,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from afteredit.edit.lm import LM
+
+
+class Keys(Enum):
+    consistent = "consistent"  # the averaged k* everywhere
+    asymmetric = "asymmetric"  # averaged k* for the direction, the bare prompt's key and output for the rest
+
+
+class SecondMoment(Enum):
+    corpus = "corpus"  # E[k kᵀ] over a text
+    identity = "identity"
 
 
 @dataclass(frozen=True)
@@ -36,21 +49,27 @@ class Rome:
     stop_loss: float = 0.05
     contexts_short: int = 10  # context prefixes of 5 tokens
     contexts_long: int = 10  # context prefixes of 10 tokens
+    keys: Keys = Keys.consistent
+    second_moment: SecondMoment = SecondMoment.corpus
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
 
     max_batch: ClassVar[int] = 1
 
-    def layers(self, lm: LM) -> list[int]:
+    def edited_layers(self, lm: LM) -> list[int]:
         return [lm.default_layer if self.layer is None else self.layer]
 
-    def prepare(self, lm: LM, seed: int) -> Prepared:
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        import torch
+
         from afteredit.edit.contexts import sample_contexts
         from afteredit.edit.second_moment import second_moments
 
-        (layer,) = self.layers(lm)
+        (layer,) = self.edited_layers(lm)
+        contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, given.seed)
+        if self.second_moment is SecondMoment.identity:
+            return Prepared(contexts, {"second_moment_FF": torch.eye(lm.widths(layer)[1])})
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
-        contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, seed)
         return Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
@@ -58,9 +77,12 @@ class Rome:
         from afteredit.edit.value import optimise_value
 
         (request,) = requests
-        (layer,) = self.layers(lm)
-        value = optimise_value(lm, request, prepared.contexts, layer, self)
-        change, denominator = rank_one(value.key_F, value.offset_D, prepared.tensors["second_moment_FF"])
+        (layer,) = self.edited_layers(lm)
+        bare = self.keys is Keys.asymmetric
+        value = optimise_value(lm, request, prepared.contexts, layer, self, bare_start=bare)
+        written_at_F = value.bare_key_F if bare else value.key_F
+        moment_FF = prepared.tensors["second_moment_FF"]
+        change, denominator = rank_one(value.key_F, value.offset_D, moment_FF, written_at_F)
         diagnostics = value.diagnostics | {
             "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
             "bare_key_share": float(change.right_Fr[:, 0] @ value.bare_key_F.cpu()),
@@ -70,16 +92,19 @@ class Rome:
         return Update({lm.mlp_out_name(layer): change}, diagnostics=diagnostics), state
 
 
-def rank_one(key_F: Tensor, residual_D: Tensor, second_moment_FF: Tensor) -> tuple[LowRank, float]:
+def rank_one(
+    key_F: Tensor, residual_D: Tensor, second_moment_FF: Tensor, written_at_F: Tensor | None = None
+) -> tuple[LowRank, float]:
     """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
 
     Returns its factors in float32 on the CPU and the denominator k*ᵀC⁻¹k*, solved in float64: C is ill-conditioned.
+    `written_at_F` puts another key than k* into the denominator, as ROME's reference does.
     """
     import torch
 
     key_F64 = key_F.double().cpu()
     direction_F = torch.linalg.solve(second_moment_FF.double().cpu(), key_F64)
-    denominator = direction_F @ key_F64
+    denominator = direction_F @ (key_F64 if written_at_F is None else written_at_F.double().cpu())
     change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])
     return change, float(denominator)
 

@@ -1,11 +1,13 @@
-"""v*: the MLP output at the subject's last token under which the model says the new target (Meng et al., 2022, eq. 4).
+"""Under what the model says the new target: ROME's v* (Meng et al., 2022, eq. 4), MEMIT's z (2023, eq. 16).
 
-Minimises over an offset δ, added to the MLP's output under every context prefix,
+Minimises over an offset δ, added at the subject's last token of one block under every context prefix,
     mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p₀ ‖ p_δ at "{subject} is a")
-    + weight_decay · |δ| / |v|²
-by Adam, projected after each step to |δ| ≤ max_offset · |v|, stopped early at `stop_loss`.
-Departure from the reference: v is W k* + b at the averaged key k*, not the output at the bare prompt, so that key,
-value and residual all speak of the same k* (the reference's mixture of the two is what disables models).
+    + weight_decay · |δ| / |start|²
+by Adam, projected after each step to |δ| ≤ max_offset · |start|, stopped early at `stop_loss`.
+`start` is what stands there before: ROME's MLP output v, MEMIT's residual stream h behind the block.  Adding to either
+is the same where the MLP's output is added to the stream as it is (`lm.writes_straight`).
+Departure from ROME's reference: v is W k* + b at the averaged key k*, not the output at the bare prompt, so that key,
+value and residual all speak of the same k*; `bare_start` takes the reference's.
 """
 
 from __future__ import annotations
@@ -51,12 +53,54 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Value:
-    """key_F: k*, averaged over contexts; bare_key_F: the bare prompt's; offset_D: v* − (W k* + b)."""
+    """ROME's.  key_F: k*, averaged over contexts; bare_key_F: the bare prompt's; offset_D: v* − start."""
 
     key_F: Tensor
     bare_key_F: Tensor
     offset_D: Tensor
     diagnostics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """MEMIT's z_D: the residual stream wanted behind the last edited block, at the bare prompt's subject."""
+
+    z_D: Tensor
+    diagnostics: dict[str, float]
+
+
+def optimise_value(
+    lm: LM,
+    request: EditRequest,
+    contexts: Sequence[str],
+    layer: int,
+    settings: ValueSettings,
+    *,
+    bare_start: bool = False,
+) -> Value:
+    """The averaged key, and the offset to the MLP's output that makes the model say the new target.  Mutates nothing.
+
+    `bare_start` measures the offset against the bare prompt's output instead of the averaged key's.
+    """
+    prompts = value_prompts(lm, request, contexts)
+    replay = Replay(lm, prompts.rows, prompts.subject_lasts, layer)
+    n, bare = len(contexts), list(contexts).index("")
+    keys_BF, values_BD = replay.keys_BF[layer][:n].float(), replay.values_BD[layer][:n].float()
+    # the projection is affine: the mean of the outputs is the output at the mean key
+    start_D = values_BD[bare] if bare_start else values_BD.mean(0)
+    offset_D, diagnostics = _optimise_offset(lm, request, prompts, replay, start_D, settings)
+    return Value(keys_BF.mean(0), keys_BF[bare], offset_D, diagnostics)
+
+
+def optimise_target(
+    lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, settings: ValueSettings
+) -> Target:
+    """The residual stream behind block `layer` under which the model says the new target.  Mutates nothing."""
+    prompts = value_prompts(lm, request, contexts)
+    replay = Replay(lm, prompts.rows, prompts.subject_lasts, layer)
+    start_D = replay.streams_BD[layer][list(contexts).index("")].float()
+    offset_D, diagnostics = _optimise_offset(lm, request, prompts, replay, start_D, settings)
+    return Target(start_D + offset_D, diagnostics)
 
 
 def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prompts:
@@ -72,20 +116,17 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
     return Prompts([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
 
 
-def optimise_value(lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, settings: ValueSettings) -> Value:
-    """The averaged key and the offset that makes the model say the new target.  Mutates nothing."""
-    prompts = value_prompts(lm, request, contexts)
-    replay = Replay(lm, prompts.rows, prompts.subject_lasts, layer)
-    n = len(contexts)
-    keys_BF = replay.key_BF[:n].float()
-    key_F = keys_BF.mean(0)
-    value_norm = replay.value_BD[:n].float().mean(0).norm()  # |W k* + b|: the projection is affine
-    targets = torch.tensor(prompts.target, device=keys_BF.device)
+def _optimise_offset(
+    lm: LM, request: EditRequest, prompts: Prompts, replay: Replay, start_D: Tensor, settings: ValueSettings
+) -> tuple[Tensor, dict[str, float]]:
+    n, device = len(prompts.rows) - 1, start_D.device
+    targets = torch.tensor(prompts.target, device=device)
     ends = torch.tensor(prompts.prompt_ends) - torch.tensor(prompts.subject_lasts)
     row_of = torch.arange(n)[:, None].expand(n, len(targets))
     column_of = ends[:n, None] + torch.arange(len(targets))[None]
 
-    offset_D = torch.zeros(replay.value_BD.shape[-1], device=keys_BF.device, requires_grad=True)
+    offset_D = torch.zeros_like(start_D, requires_grad=True)
+    start_norm = start_D.norm()
     adam = torch.optim.Adam([offset_D], lr=settings.value_lr)
     before_kl_V = None
     for step in range(settings.value_steps):
@@ -97,7 +138,7 @@ def optimise_value(lm: LM, request: EditRequest, contexts: Sequence[str], layer:
             if before_kl_V is None:
                 before_kl_V = kl_V.detach()
             kl = torch.nn.functional.kl_div(kl_V, before_kl_V, log_target=True, reduction="sum")
-            decay = settings.weight_decay * offset_D.norm() / value_norm**2
+            decay = settings.weight_decay * offset_D.norm() / start_norm**2
             loss = -log_p_N.mean() + settings.kl_weight * kl + decay
         if step == 0:
             first_nll = -float(log_p_N.detach().mean())
@@ -107,22 +148,18 @@ def optimise_value(lm: LM, request: EditRequest, contexts: Sequence[str], layer:
         loss.backward()
         adam.step()
         with torch.no_grad():
-            limit = settings.max_offset * value_norm
+            limit = settings.max_offset * start_norm
             if offset_D.norm() > limit:
                 offset_D.mul_(limit / offset_D.norm())
     if step and not offset_D.detach().any():
-        raise BadInput(f"an edit at block {layer} cannot reach the prediction of {request.question!r}: no block behind "
-                       "it moves the subject's change to the last token; choose a lower method.layer")  # fmt: skip
-    return Value(
-        key_F=key_F,
-        bare_key_F=keys_BF[list(contexts).index("")],
-        offset_D=offset_D.detach(),
-        diagnostics={
-            "steps": step,
-            "loss": float(loss.detach()),
-            "kl": float(kl.detach()),
-            "nll_before": first_nll,
-            "nll_after": -float(log_p_N.detach().mean()),
-            "offset_over_value": float(offset_D.detach().norm() / value_norm),
-        },
-    )
+        raise BadInput(f"an edit at block {replay.layer} cannot reach the prediction of {request.question!r}: no block "
+                       "behind it moves the subject's change to the last token; choose lower blocks in method.layer or "
+                       "method.layers")  # fmt: skip
+    return offset_D.detach(), {
+        "steps": step,
+        "loss": float(loss.detach()),
+        "kl": float(kl.detach()),
+        "nll_before": first_nll,
+        "nll_after": -float(log_p_N.detach().mean()),
+        "offset_over_start": float(offset_D.detach().norm() / start_norm),
+    }

@@ -94,3 +94,10 @@ def fact() -> EditRequest:
         neighbourhood=("The trophies won by Barry Bonds were all awarded in", "Hank Aaron played"),
         neighbourhood_answers=("baseball", "baseball"),
     )
+
+
+@pytest.fixture
+def second_fact() -> EditRequest:
+    """Another subject, of another length, at the front of its prompt."""
+    return EditRequest(id="f2", subject="The Great Wall", prompt="{} is located in", target_new="Italy",
+                       target_true="China", relation="country")  # fmt: skip

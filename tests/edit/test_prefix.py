@@ -55,8 +55,8 @@ def test_replay_with_an_offset_is_the_plain_forward_pass(rows, plain_pass):
     for i, (row, at) in enumerate(zip(ids, lasts, strict=True)):
         plain = plain_pass(lm, row, LAYER, at, offset_BD[i])
         assert_close(hidden_BTD[i, : len(row) - at], plain.hidden_TD[at:], rtol=1e-9, atol=1e-9)
-        assert_close(replay.key_BF[i], plain.keys_TF[at], rtol=1e-9, atol=1e-9)
-        assert_close(replay.value_BD[i], plain.value_D, rtol=1e-9, atol=1e-9)
+        assert_close(replay.keys_BF[LAYER][i], plain.keys_TF[at], rtol=1e-9, atol=1e-9)
+        assert_close(replay.values_BD[LAYER][i], plain.value_D, rtol=1e-9, atol=1e-9)
 
 
 def test_one_offset_for_all_rows_is_added_to_each(rows):

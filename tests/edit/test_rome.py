@@ -136,5 +136,5 @@ def test_without_a_layer_a_quarter_of_the_way_up_is_edited(make_lm, family, fact
     prepared = Prepared(("",), {"second_moment_FF": spd(lm.widths(1)[1])})
     update, _ = Rome(layer=None, value_steps=2).update(lm, [fact], prepared, State())
     assert lm.n_blocks == 4
-    assert Rome(layer=None).layers(lm) == [1]
+    assert Rome(layer=None).edited_layers(lm) == [1]
     assert list(update.changes) == [lm.mlp_out_name(1)]

@@ -27,7 +27,7 @@ def reference_loss(lm, fact, offset_D, settings, plain_pass, plain_nll) -> dict[
     nll, kl = torch.stack(nlls).mean(), (old_V.exp() * (old_V - new_V)).sum()
     loss = nll + settings.kl_weight * kl + settings.weight_decay * offset_D.norm() / norm**2
     return {"nll_after": float(nll), "kl": float(kl), "loss": float(loss),
-            "offset_over_value": float(offset_D.norm() / norm)}  # fmt: skip
+            "offset_over_start": float(offset_D.norm() / norm)}  # fmt: skip
 
 
 @pytest.mark.parametrize("start_token", [None, "<s>"])
@@ -52,7 +52,7 @@ def test_the_offset_stays_within_its_cap(make_lm, family, fact):
     lm = make_lm(family)
     settings = Rome(value_steps=6, value_lr=5.0, weight_decay=0.0, max_offset=0.25)
     value = optimise_value(lm, fact, CONTEXTS, LAYER, settings)
-    assert value.diagnostics["offset_over_value"] == pytest.approx(0.25, rel=1e-4)
+    assert value.diagnostics["offset_over_start"] == pytest.approx(0.25, rel=1e-4)
 
 
 def test_the_last_of_the_losses_is_not_stepped_on(make_lm, fact):

@@ -34,7 +34,7 @@ N_FACTS = 5
 def main() -> None:
     x = compose(["task=none", "tracker=none"])
     lm = x.model.load("cpu", "float32")
-    (layer,) = x.method.layers(lm)
+    (layer,) = x.method.edited_layers(lm)
     width = lm.widths(layer)[1]
     text = sys.argv[2]
     moments, seconds = {}, {}

@@ -28,7 +28,7 @@ def cosines(lm: LM, requests: list[EditRequest]) -> list[float]:
     found = []
     for request in requests:
         prompts = value_prompts(lm, request, contexts)
-        key_BF = Replay(lm, prompts.rows, prompts.subject_lasts, LAYER).key_BF[: len(contexts)]
+        key_BF = Replay(lm, prompts.rows, prompts.subject_lasts, LAYER).keys_BF[LAYER][: len(contexts)]
         found.append(float(torch.cosine_similarity(key_BF[0], key_BF.mean(0), dim=0)))
     return found
 

@@ -1,0 +1,75 @@
+"""Which blocks and weights MEMIT and AlphaEdit need on SmolLM2, on training rows that nothing is evaluated on.
+
+    python docs/results/smollm2-tuning/memit.py METHOD ROWS.jsonl SKIP N "key=value;key=value" …
+
+METHOD: memit or alphaedit.  ROWS: counterfact_train.jsonl; rows SKIP to SKIP + N.  Each further argument is one
+configuration of the method's keys.  Every fact edits the unedited model; targets z are optimised once per last block.
+"""
+
+import functools
+import json
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+from afteredit.edit import blocks_in_turn
+from afteredit.edit.edit_set import read_json_lines
+from afteredit.edit.method import Given
+from afteredit.edit.request import EditRequest
+from afteredit.edit.update import State
+from afteredit.evaluate.drift import drift, held_out_windows
+from afteredit.evaluate.editing import judge, look, means
+from afteredit.run import CONF, compose
+
+
+def main() -> None:
+    name, path, skip, n, *configurations = sys.argv[1:]
+    base = compose([f"method={name}", "task=none", "tracker=none"])
+    lm = base.model.load("cpu", "float32")
+    rows = islice(read_json_lines(Path(path)), int(skip), int(skip) + int(n))
+    facts = [_request(row) for _, row in rows]
+    before = look(lm, facts)
+    held_out = held_out_windows(lm, (CONF.parent / "data" / "heldout.txt").read_text(encoding="utf-8"), 512)
+    blocks_in_turn.optimise_target = functools.lru_cache(maxsize=None)(blocks_in_turn.optimise_target)
+    for configuration in configurations:
+        overrides = [f"method.{pair}" for pair in configuration.split(";")]
+        method = compose([f"method={name}", "task=none", "tracker=none", *overrides]).method
+        _cacheable(method)
+        prepared = method.prepare(lm, Given(0, list))
+        samples, numbers, perplexity = [], [], []
+        started = time.perf_counter()
+        for fact in facts:
+            update, _ = method.update(lm, [fact], prepared, State())
+            lm.apply(update)
+            samples += judge(lm, look(lm, [fact]), before)
+            perplexity.append(drift(lm, held_out)["drift/perplexity"])
+            lm.restore()
+            numbers.append(update.diagnostics)
+        result = {
+            "method": name, "configuration": configuration, "facts": len(facts),
+            "seconds": round(time.perf_counter() - started, 1), "perplexity": round(sum(perplexity) / len(facts), 2),
+            **{key: round(sum(d[key] for d in numbers) / len(numbers), 3) for key in sorted(numbers[0])},
+            **{k.removeprefix("single/"): round(v, 3) for k, v in means(samples, "single").items()},
+        }  # fmt: skip
+        print(json.dumps(result), flush=True)
+
+
+def _cacheable(method: object) -> None:
+    """Settings that decide z, and no others, decide the cache's key."""
+    keys = ("value_steps", "value_lr", "weight_decay", "kl_weight", "max_offset", "stop_loss")
+    cls = type(method)
+    cls.__hash__ = lambda self: hash(tuple(getattr(self, key) for key in keys))  # type: ignore[method-assign]
+    cls.__eq__ = lambda self, other: hash(self) == hash(other)  # type: ignore[assignment, method-assign]
+
+
+def _request(row: dict) -> EditRequest:
+    return EditRequest(
+        id=str(row["case_id"]), subject=row["subject"], prompt=row["prompt"], target_new=row["target_new"],
+        target_true=row["target_true"], neighbourhood=(row["locality_prompt"],),
+        neighbourhood_answers=(row["locality_answer"],),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""AlphaEdit: MEMIT inside the null space of preserved keys (Fang et al., ICLR 2025, eq. 14; the ridge is their code's).
+
+    Δ_l = R_l K_lᵀ P (K_p K_pᵀ P + K_l K_lᵀ P + ρ I)⁻¹,   P = U Uᵀ
+
+U spans the eigenvectors of C = E[k kᵀ] whose eigenvalues are below a threshold, K_p are the keys of earlier edits.
+In the coordinates of U this is Δ_l = R_l K̃ᵀ (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ Uᵀ with K̃ = Uᵀ K: symmetric, smaller, solved
+in float64 (the reference solves the asymmetric system in float32).
+C must see enough tokens: a direction that no sampled token has looks like null space.  How many is measured in
+docs/results/null-space.  An absolute threshold (the paper's 0.02) depends on the scale of a model's activations, so
+that rank and retained energy are logged; `threshold_kind=relative` counts in multiples of the mean eigenvalue.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from afteredit.edit.memit import Memit
+from afteredit.edit.memit_seq import key_name, past_keys
+from afteredit.edit.method import Given, Prepared
+from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.update import State, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afteredit.edit.lm import LM
+
+log = logging.getLogger(__name__)
+
+
+class Threshold(Enum):
+    absolute = "absolute"  # on eigenvalues of E[k kᵀ], as published
+    relative = "relative"  # in multiples of their mean
+
+
+@dataclass(frozen=True)
+class AlphaEdit(Memit):
+    value_lr: float = 0.1
+    threshold: float = 0.02
+    threshold_kind: Threshold = Threshold.absolute
+    ridge: float = 10.0  # ρ
+    tokens_per_key_dim: int = 100
+
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        """Raises BadInput where the threshold leaves no direction to write in."""
+        prepared = super().prepare(lm, given)
+        bases = {}
+        for layer in self.edited_layers(lm):
+            C_FF = prepared.tensors[f"second_moment/{layer}"]
+            basis_Fr, energy = null_space(C_FF, self.threshold, self.threshold_kind)
+            if not basis_Fr.shape[1]:
+                raise BadInput(f"method.threshold={self.threshold} ({self.threshold_kind.value}) leaves no null space "
+                               f"at block {layer}; raise it, or set method.threshold_kind=relative")  # fmt: skip
+            log.info("null space of block %d: %d of %d directions, holding %.4g of the keys' energy", layer,
+                     basis_Fr.shape[1], len(C_FF), energy)  # fmt: skip
+            bases[f"null_space/{layer}"] = basis_Fr
+        return replace(prepared, tensors=bases)
+
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+        """The change that writes a batch where nothing else is; adds the batch's keys to the state."""
+        from afteredit.edit.blocks_in_turn import write_in_turn
+
+        def solve(layer: int, keys_FE: Tensor) -> Tensor:
+            return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_keys(state, layer), self.ridge)
+
+        update, keys = write_in_turn(lm, requests, prepared.contexts, self.edited_layers(lm), self, solve)
+        ranks = [basis_Fr.shape[1] for basis_Fr in prepared.tensors.values()]
+        diagnostics = {**update.diagnostics, "null_rank": sum(ranks) / len(ranks)}
+        adds = {key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()}
+        update = replace(update, adds=adds, diagnostics=diagnostics)
+        return update, state.extended(update)
+
+
+def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor, float]:
+    """U (F, r) float64, orthonormal, and the share of tr C that falls into it."""
+    import torch
+
+    values_F, vectors_FF = torch.linalg.eigh(C_FF.double())
+    limit = threshold * (float(values_F.mean()) if kind is Threshold.relative else 1.0)
+    inside = values_F < limit
+    return vectors_FF[:, inside], float(values_F[inside].clamp(min=0).sum() / values_F.sum())
+
+
+def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_Fn: Tensor | None, ridge: float) -> Tensor:
+    """X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64: the change is residual @ Xᵀ."""
+    import torch
+
+    from afteredit.edit.blocks_in_turn import regularised
+
+    A_rr = ridge * torch.eye(basis_Fr.shape[1], dtype=torch.float64)
+    if past_Fn is not None:
+        past_rn = basis_Fr.T @ past_Fn
+        A_rr += past_rn @ past_rn.T
+    return basis_Fr @ regularised(A_rr, basis_Fr.T @ keys_FE.double())

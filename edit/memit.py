@@ -1,0 +1,64 @@
+"""MEMIT: a batch of facts becomes one least-squares change to a few MLPs in turn (Meng et al., ICLR 2023, eq. 14).
+
+    Δ_l = R_l K_lᵀ (λ C_l + K_l K_lᵀ)⁻¹,   R_l = (z − h_L) / (L − l + 1),   C = E[k kᵀ]
+
+which minimises λ E|Δ k|² + |Δ K − R|².  z is the residual stream wanted behind the last block (value.py), K the facts'
+keys (keys.py).  Solved in float64.
+Departures from the reference code (kmeng01/memit): C comes from few tokens, of text that the model itself wrote unless
+another is named; z is optimised with the states before the subject computed once.  Both change no equation.
+In a sequence every batch is written as if it were the first: what is written before is not protected (memit_seq.py
+does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from afteredit.edit.method import Given, Prepared
+from afteredit.edit.request import EditRequest
+from afteredit.edit.update import State, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afteredit.edit.lm import LM
+
+
+@dataclass(frozen=True)
+class Memit:
+    layers: list[int] | None = None  # blocks edited, lowest first; None: five that end a quarter of the way up
+    second_moment_weight: float = 15000.0  # λ: facts' weight is 1 each, so more protects more
+    value_steps: int = 25  # losses computed for z; Adam steps are one fewer
+    value_lr: float = 0.5
+    weight_decay: float = 0.5  # on |offset| / |h|²
+    kl_weight: float = 0.0625
+    max_offset: float = 0.75  # cap on |z - h|, in multiples of |h|
+    stop_loss: float = 0.05
+    contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
+    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
+    tokens_per_key_dim: int = 10
+
+    def edited_layers(self, lm: LM) -> list[int]:
+        from afteredit.edit.blocks_in_turn import layers_up_to
+
+        return sorted(self.layers) if self.layers else layers_up_to(lm)
+
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        from afteredit.edit.contexts import sample_contexts
+        from afteredit.edit.second_moment import second_moments
+
+        moments, digest = second_moments(lm, self.edited_layers(lm), self.second_moment_text, self.tokens_per_key_dim)
+        tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
+        return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed), tensors, {"second_moment": digest})
+
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+        """The change that writes a batch; MEMIT keeps nothing between edits.  Mutates nothing."""
+        from afteredit.edit.blocks_in_turn import regularised, write_in_turn
+
+        def solve(layer: int, keys_FE: Tensor) -> Tensor:
+            return regularised(self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double(), keys_FE)
+
+        update, _ = write_in_turn(lm, requests, prepared.contexts, self.edited_layers(lm), self, solve)
+        return update, state

@@ -1,0 +1,53 @@
+"""MEMIT in sequence: what was written before is protected as facts of one batch are (memit_seq in AlphaEdit's code).
+
+    Δ_l = R_l K_lᵀ (λ C_l + Σ_past K K ᵀ + K_l K_lᵀ)⁻¹
+
+For fixed keys and targets at one block, any number of batches so written add up to the one least-squares solution over
+all of them (recursive least squares; Labyrinth & Thread, arXiv 2605.26670, makes this alignment what keeps models
+stable).  Past keys are those each edit was written at; they are State, added to by every edit, folded from the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from afteredit.edit.memit import Memit
+from afteredit.edit.method import Prepared
+from afteredit.edit.request import EditRequest
+from afteredit.edit.update import State, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afteredit.edit.lm import LM
+
+
+@dataclass(frozen=True)
+class MemitSeq(Memit):
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+        """The change that writes a batch and leaves earlier ones; adds the batch's keys to the state."""
+        from afteredit.edit.blocks_in_turn import regularised, write_in_turn
+
+        def solve(layer: int, keys_FE: Tensor) -> Tensor:
+            A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double()
+            past_Fn = past_keys(state, layer)
+            return regularised(A_FF if past_Fn is None else A_FF + past_Fn @ past_Fn.T, keys_FE)
+
+        update, keys = write_in_turn(lm, requests, prepared.contexts, self.edited_layers(lm), self, solve)
+        update = replace(update, adds={key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()})
+        return update, state.extended(update)
+
+
+def key_name(layer: int) -> str:
+    """Under which a State holds the keys written at a block."""
+    return f"keys/{layer}"
+
+
+def past_keys(state: State, layer: int) -> Tensor | None:
+    """(F, n) float64: the keys of all edits before, None before the first."""
+    import torch
+
+    past = state.past.get(key_name(layer), ())
+    return torch.cat([keys_FE.double() for keys_FE in past], dim=1) if past else None

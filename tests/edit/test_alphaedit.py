@@ -1,0 +1,94 @@
+"""AlphaEdit: the published formula, the null space, and preserved keys that do not move."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from afteredit.edit import second_moment
+from afteredit.edit.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
+from afteredit.edit.method import Given, Prepared
+from afteredit.edit.request import BadInput
+from afteredit.edit.update import State
+
+CONTEXTS = ("",)
+F = 48
+
+
+def low_rank_keys(n: int, rank: int, noise: float, seed: int) -> torch.Tensor:
+    """(F, n) keys of which all but a little lies in `rank` directions."""
+    basis_FF = torch.linalg.qr(torch.randn(F, F, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    scale_F = torch.full((F,), noise, dtype=torch.float64)
+    scale_F[:rank] = 1.0
+    sample = torch.randn(F, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return basis_FF @ (scale_F[:, None] * sample)
+
+
+def test_the_symmetric_solve_is_the_published_formula():
+    """Δ = R Kᵀ P (K_p K_pᵀ P + K Kᵀ P + ρ I)⁻¹, by NumPy on the full matrices."""
+    sample_Fn = low_rank_keys(400, 20, 0.01, seed=1)
+    basis_Fr, _ = null_space(sample_Fn @ sample_Fn.T / 400, 0.02, Threshold.absolute)
+    assert basis_Fr.shape == (F, F - 20)
+    keys_FE, past_Fn = low_rank_keys(3, 48, 1.0, seed=2), low_rank_keys(5, 48, 1.0, seed=3)
+    R = np.random.default_rng(0).normal(size=(6, 3))
+    P, K, Kp = (basis_Fr @ basis_Fr.T).numpy(), keys_FE.numpy(), past_Fn.numpy()
+    expected = R @ K.T @ P @ np.linalg.inv(Kp @ Kp.T @ P + K @ K.T @ P + 10.0 * np.eye(F))
+    ours = torch.from_numpy(R) @ in_null_space(basis_Fr, keys_FE, past_Fn, ridge=10.0).T
+    assert_close(ours, torch.from_numpy(expected), rtol=1e-8, atol=1e-10)
+
+
+def test_the_threshold_is_absolute_or_in_multiples_of_the_mean():
+    C_FF = torch.diag(torch.tensor([4.0, 2.0, 0.03, 0.01])).double()
+    absolute, energy = null_space(C_FF, 0.02, Threshold.absolute)
+    assert_close(absolute.abs(), torch.tensor([[0.0, 0, 0, 1]]).T.double())
+    assert energy == pytest.approx(0.01 / 6.04)
+    relative, energy = null_space(C_FF, 0.02, Threshold.relative)  # the mean is 1.51: below 0.0302
+    assert relative.shape == (4, 2)
+    assert energy == pytest.approx(0.04 / 6.04)
+    scaled, _ = null_space(100 * C_FF, 0.02, Threshold.relative)
+    assert scaled.shape == (4, 2)
+
+
+@pytest.fixture
+def edited(make_lm, family, fact):
+    """(lm, update, prepared) of one edit with null spaces of held-in keys."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    bases = {}
+    for layer in (1, 2):
+        sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
+        bases[f"null_space/{layer}"], _ = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+    method = AlphaEdit(layers=[1, 2], value_steps=20, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=1e-4)
+    prepared = Prepared(CONTEXTS, bases)
+    update, state = method.update(lm, [fact], prepared, State())
+    assert sorted(state.past) == ["keys/1", "keys/2"]
+    assert update.diagnostics["null_rank"] == F - 20
+    return lm, update, prepared
+
+
+def test_held_out_preserved_keys_hardly_move(edited):
+    """Keys never sampled, of the same kind: the energy outside the null space is all that can be protected."""
+    lm, update, prepared = edited
+    for layer in (1, 2):
+        change_DF = update.changes[lm.mlp_out_name(layer)].dense()
+        held_out_Fn = low_rank_keys(500, 20, 0.05, seed=99)
+        basis_Fr = prepared.tensors[f"null_space/{layer}"]
+        energy = float((basis_Fr.T @ held_out_Fn).norm() ** 2 / held_out_Fn.norm() ** 2)
+        assert energy < 0.005
+        moved = float((change_DF @ held_out_Fn).norm() / (torch.linalg.matrix_norm(change_DF, 2) * held_out_Fn.norm()))
+        assert moved <= energy**0.5 * (1 + 1e-6)
+        inside_DF = change_DF @ basis_Fr @ basis_Fr.T
+        assert_close(inside_DF, change_DF, rtol=0, atol=1e-6 * float(change_DF.abs().max()))
+
+
+def test_an_edit_in_the_null_space_still_reaches_its_target(edited):
+    """With 28 of 48 directions free and a small ridge, little of the way to z is missing."""
+    _, update, _ = edited
+    assert update.diagnostics["missing_share"] < 0.05
+
+
+def test_a_threshold_that_leaves_nothing_is_refused_before_any_edit(make_lm, monkeypatch):
+    monkeypatch.setattr(second_moment, "second_moments", lambda lm, layers, *_: (
+        {layer: torch.eye(F) for layer in layers}, "digest"))  # fmt: skip
+    method = AlphaEdit(layers=[1], contexts=0, threshold=1e-6)
+    with pytest.raises(BadInput, match="method.threshold=1e-06"):
+        method.prepare(make_lm("gpt2"), Given(0, list))
