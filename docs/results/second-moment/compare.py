@@ -1,17 +1,20 @@
 """How much does the text behind the second moment matter, and how many tokens does it take?
 
-    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 80,000 tokens)
+    python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 320,000 tokens)
 
-The reference is TEXT at 50 tokens per key dimension.  Each other estimate is compared with it by the direction C⁻¹k*
-it gives (cosine, median over facts), by how much of the update the bare prompt receives, and by what single edits do:
-k* and v* are those of one optimisation, only C changes.
+The reference is the first part of TEXT, 150 tokens per key dimension; the smaller estimates from text use what follows
+it.  Each is compared with the reference by its distance, by the direction C⁻¹k* it gives (cosine, median over facts),
+by how much of the update the bare prompt receives, and by what single edits do: k* and v* are those of one
+optimisation, only C changes.  Perplexity is that of the end of TEXT, which no estimate has seen.
 """
 
 import json
 import logging
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +31,8 @@ from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
 from afteredit.run import compose
 
-N_FACTS = 5
+N_FACTS = 24
+REFERENCE = "text, 150 per dimension"
 
 
 def main() -> None:
@@ -36,26 +40,32 @@ def main() -> None:
     lm = x.model.load("cpu", "float32")
     (layer,) = x.method.edited_layers(lm)
     width = lm.widths(layer)[1]
-    text = sys.argv[2]
+    text = Path(sys.argv[2]).read_text(encoding="utf-8")
+    body, held_out_text = text[:-8000], text[-8000:]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
+        file.write(body)
+        file.flush()
+        of_text = sequences(lm, file.name, 200 * width)
+        rows = {
+            REFERENCE: _rows(of_text, 150 * width),
+            "text, 10 per dimension": _rows(of_text, 10 * width),
+            "text, 40 per dimension": _rows(of_text, 40 * width),
+        }
+    rows["sampled, 10 per dimension"] = _rows(sequences(lm, "sampled", 10 * width), 10 * width)
+    rows["sampled, 100 per dimension"] = _rows(sequences(lm, "sampled", 100 * width), 100 * width)
     moments, seconds = {}, {}
-    for name, source, per_dim in (
-        ("sampled, 10 per dimension", "sampled", 10),
-        ("text, 10 per dimension", text, 10),
-        ("text, 50 per dimension", text, 50),
-    ):
-        n_tokens = per_dim * width
-        rows = list(islice(sequences(lm, source, n_tokens), -(-n_tokens // LENGTH)))
+    for name, ids in rows.items():
         started = time.perf_counter()
-        moments[name] = estimate(lm, [layer], iter(rows))[layer]
+        moments[name] = estimate(lm, [layer], iter(ids))[layer]
         seconds[name] = time.perf_counter() - started
     moments["identity (Gu et al.'s configuration)"] = torch.eye(width, dtype=torch.float64)
-    reference = moments["text, 50 per dimension"]
+    reference = moments[REFERENCE]
 
     facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
-    contexts = sample_contexts(lm, {5: 10, 10: 10}, seed=0)
+    contexts = sample_contexts(lm, {5: x.method.contexts_short, 10: x.method.contexts_long}, seed=0)
     values = [optimise_value(lm, fact, contexts, layer, x.method) for fact in facts]
     before = look(lm, facts)
-    held_out = held_out_windows(lm, Path(text).read_text(encoding="utf-8")[-8000:], 1024)
+    held_out = held_out_windows(lm, held_out_text, 1024)
     unedited = drift(lm, held_out)["drift/perplexity"]
     for name, moment in moments.items():
         samples, perplexities, cosines, shares = [], [], [], []
@@ -76,6 +86,10 @@ def main() -> None:
             **{k.removeprefix("single/"): round(v, 3) for k, v in means(samples, "single").items()},
         }  # fmt: skip
         print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def _rows(of_text: Iterator[list[int]], n_tokens: int) -> list[list[int]]:
+    return list(islice(of_text, -(-n_tokens // LENGTH)))
 
 
 def _request(row: dict) -> EditRequest:
