@@ -120,7 +120,8 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     tracker = run.tracker()
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
     with Display(console, x.settings.n_edits, n_checkpoints) as display:
-        measure = Measure(lm, *measure_parts, progress=lambda what: display.doing(f"measuring: {what}"))
+        view, progress = x.constraint.view, lambda what: display.doing(f"measuring: {what}")
+        measure = Measure(lm, *measure_parts, view, progress)
         edit_in_sequence(lm, x, batches, run, measure, Watch(display, tracker))
     chance = {name: ability.chance for name, ability in run.abilities.items()}
     picture = draw_curves(run.results.rows, chance, run.folder / "curves.png", title=run.folder.name)

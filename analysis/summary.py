@@ -54,11 +54,13 @@ def editing_table(results: Results) -> Table:
     for column in ("", *WAYS):
         table.add_column(column, justify="left" if not column else "right")
     for when in ("immediate", "retained"):
-        for what in ("efficacy", "paraphrase", "neighbourhood", "neighbourhood_paper"):
+        for what in ("efficacy", "paraphrase", "portability", "neighbourhood", "neighbourhood_paper"):
             keys = [f"editing/{when}/{way}/{what}" for way in WAYS]
             if any(key in last for key in keys):
                 table.add_row(f"{when} {what}", *(_with_start(first, last, key) for key in keys))
         table.add_section()
+    if "editing/retained/fluency" in last:
+        table.add_row("retained fluency (bits)", "", "", _with_start(first, last, "editing/retained/fluency"))
     return table
 
 

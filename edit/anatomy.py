@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -24,7 +26,8 @@ def find_anatomy(model: Any) -> Anatomy:
     """Raises BadInput, naming the architecture, where the structure is not that of a plain dense decoder."""
     config = model.config
     name = type(model).__name__
-    if getattr(config, "is_encoder_decoder", False):
+    # BART's decoder, loaded alone, says that it is none, but its config still counts the encoder's layers
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "encoder_layers", 0):
         raise BadInput(f"{name} is an encoder-decoder; only decoder-only models can be edited here")
     lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
     n_blocks = getattr(config, "num_hidden_layers", None)
@@ -38,6 +41,9 @@ def find_anatomy(model: Any) -> Anatomy:
     decoder = model.get_submodule(path.rpartition(".")[0])
     width = model.get_input_embeddings().embedding_dim
     found = [_mlp_out(block, width, f"{name}, block {i}") for i, block in enumerate(stack)]
+    if _flattens(model, found[0][1]):
+        for block, (_, module) in zip(stack, found, strict=True):
+            _show_rows(block, module)
     return Anatomy(
         decoder=decoder,
         blocks=list(stack),
@@ -70,6 +76,54 @@ def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
         if output == width and any(matrix_shape(m) == (inner, width) for m in siblings):
             return name, module
     raise BadInput(f"{place}: no MLP output matrix of width {width} found among {[name for name, _ in matrices]}")
+
+
+class _Seen(Exception):
+    """Ends a forward pass at the first MLP output matrix."""
+
+
+@torch.no_grad()
+def _flattens(model: Any, mlp_out: nn.Module) -> bool:
+    """Is the MLP run on (B·T, F), as OPT's, and not on (B, T, F)?  Asked of the model itself, up to its first MLP."""
+    device = model.get_input_embeddings().weight.device
+    if device.type == "meta":
+        return False
+    dims: list[int] = []
+
+    def look(_module: Any, args: tuple) -> None:
+        dims.append(args[0].ndim)
+        raise _Seen
+
+    hook = mlp_out.register_forward_pre_hook(look)
+    try:
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+    except _Seen:
+        return dims[0] == 2
+    finally:
+        hook.remove()
+    raise BadInput(f"{type(model).__name__}: its first block does not run its MLP; this architecture is not supported")
+
+
+def _show_rows(block: nn.Module, mlp_out: nn.Module) -> None:
+    """Hooks on `mlp_out` see (B, T, F) and (B, T, D) from here on; the block around it goes on seeing (B·T, D).
+
+    Gives the module a subclass of its own class: hooks run inside `__call__`, so nothing inside could do it.
+    """
+    rows: list[int] = []  # B and T of the block's latest call
+
+    def remember(_module: Any, args: tuple) -> None:
+        rows[:] = args[0].shape[:2]
+
+    own: Any = type(mlp_out)
+
+    class InRows(own):
+        def __call__(self, flat: torch.Tensor) -> torch.Tensor:
+            if not rows or flat.ndim != 2 or len(flat) != prod(rows):
+                return super().__call__(flat)
+            return super().__call__(flat.view(*rows, -1)).flatten(0, 1)
+
+    block.register_forward_pre_hook(remember)
+    mlp_out.__class__ = InRows
 
 
 def _final_norm(decoder: nn.Module, stack: nn.ModuleList, name: str) -> nn.Module:

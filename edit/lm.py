@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import Any
@@ -22,6 +22,8 @@ from afteredit.edit.request import BadInput
 from afteredit.edit.update import Update
 
 log = logging.getLogger(__name__)
+
+View = Callable[[Tensor, Tensor], Tensor]  # (W0, W) -> the matrix seen in the place of W, all (D, F)
 
 
 class LM:
@@ -103,6 +105,12 @@ class LM:
     @property
     def device(self) -> torch.device:
         device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def head_device(self) -> torch.device:
+        """Where logits are: another device than `device` where the model is sharded."""
+        device: torch.device = self.model.get_output_embeddings().weight.device
         return device
 
     @property
@@ -236,6 +244,21 @@ class LM:
         finally:
             self.put_back(weights)
             self.base, self._masters = base, masters
+
+    @contextmanager
+    def seen_through(self, view: View) -> Iterator[None]:
+        """Inside, every edited matrix is `view(W0, W)`; behind it, the raw W again, to the bit."""
+        seen, raw = {}, {}
+        for name, base_DF in self.base.items():
+            W_DF = self.W(name)
+            seen_DF = view(base_DF, W_DF)
+            if seen_DF is not W_DF:
+                seen[name], raw[name] = seen_DF, W_DF.clone()
+        self.put_back(seen)
+        try:
+            yield
+        finally:
+            self.put_back(raw)
 
     def _write(self, name: str, W_DF: Tensor) -> None:
         module = self.model.get_submodule(name.removesuffix(".weight"))

@@ -63,11 +63,14 @@ class Replay:
         after_ids_BT, after_mask_BT = pad(after, "right")
         mask_BT, cache = after_mask_BT, None
         if past:
-            before_ids_BP, before_mask_BP = pad(before, "left")
+            distinct = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, before)))}
+            of_row_B = torch.tensor([distinct[tuple(row)] for row in before])
+            before_ids_UP, before_mask_UP = pad(list(distinct), "left")  # U: rows that begin alike are run once
             cache = DynamicCache()
-            lm.forward(before_ids_BP, before_mask_BP, cache)
-            cache = cache_of(keys_values(cache), FrozenLayer)
-            mask_BT = torch.cat([before_mask_BP, after_mask_BT], dim=1)
+            lm.forward(before_ids_UP, before_mask_UP, cache)
+            pairs = ((k[of_row_B.to(k.device)], v[of_row_B.to(v.device)]) for k, v in keys_values(cache))
+            cache = cache_of(pairs, FrozenLayer)
+            mask_BT = torch.cat([before_mask_UP[of_row_B], after_mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
         hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
         try:

@@ -39,7 +39,7 @@ class ModelSource:
     def load(self, device: str, dtype: str) -> LM:
         """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had."""
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         from afteredit.edit.lm import LM
 
@@ -48,9 +48,15 @@ class ModelSource:
         if self.revision and folder == self.source:
             options["revision"] = self.revision
         try:
+            config = AutoConfig.from_pretrained(folder, **options)
+            if config.is_encoder_decoder:
+                raise BadInput(f"model={self.name}: {type(config).__name__} is an encoder-decoder; only decoder-only "
+                               "models can be edited here")  # fmt: skip
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             placed = {"device_map": self.device_map} if self.device_map else {}
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **placed, **options)
+        except BadInput:
+            raise
         except (OSError, ValueError) as problem:
             raise BadInput(
                 f"model={self.name}: weights not found: looked for {folder!r}"

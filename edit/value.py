@@ -119,8 +119,8 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
 def _optimise_offset(
     lm: LM, request: EditRequest, prompts: Prompts, replay: Replay, start_D: Tensor, settings: ValueSettings
 ) -> tuple[Tensor, dict[str, float]]:
-    n, device = len(prompts.rows) - 1, start_D.device
-    targets = torch.tensor(prompts.target, device=device)
+    n, device = len(prompts.rows) - 1, start_D.device  # a sharded model's head may be on another
+    targets = torch.tensor(prompts.target, device=lm.head_device)
     ends = torch.tensor(prompts.prompt_ends) - torch.tensor(prompts.subject_lasts)
     row_of = torch.arange(n)[:, None].expand(n, len(targets))
     column_of = ends[:n, None] + torch.arange(len(targets))[None]
@@ -133,11 +133,11 @@ def _optimise_offset(
         with torch.enable_grad():
             hidden_BTD = replay.hidden(offset_D)
             log_p_NTV = lm.logits(hidden_BTD[row_of, column_of]).log_softmax(-1)
-            log_p_N = log_p_NTV.gather(-1, targets.expand(n, -1)[..., None])[..., 0].mean(-1)
+            log_p_N = log_p_NTV.gather(-1, targets.expand(n, -1)[..., None])[..., 0].mean(-1).to(device)
             kl_V = lm.logits(hidden_BTD[n, ends[n]]).log_softmax(-1)
             if before_kl_V is None:
                 before_kl_V = kl_V.detach()
-            kl = torch.nn.functional.kl_div(kl_V, before_kl_V, log_target=True, reduction="sum")
+            kl = torch.nn.functional.kl_div(kl_V, before_kl_V, log_target=True, reduction="sum").to(device)
             decay = settings.weight_decay * offset_D.norm() / start_norm**2
             loss = -log_p_N.mean() + settings.kl_weight * kl + decay
         if step == 0:

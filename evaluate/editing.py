@@ -2,21 +2,22 @@
 
 Three ways to look, never under one name: `prob`, the new target is likelier than the true one (mean log p per token, as
 ROME's own evaluation); `forced`, every target token is the argmax behind the ones before it; `generated`, greedy text
-begins with the target.  `neighbourhood` is unchanged from the unedited model W0; `neighbourhood_paper` is CounterFact's
-own: the true answer still wins.
+begins with the target.  `portability` asks for what follows from the new fact, so its answer is the one wanted after
+the edit, and has no rival.  `neighbourhood` is unchanged from the unedited model W0; `neighbourhood_paper` is
+CounterFact's own: the true answer still wins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.generation import generate
-from afteredit.evaluate.likelihood import Ids, Scored, score
+from afteredit.evaluate.generation import score_and_generate
+from afteredit.evaluate.likelihood import Ids
 
-GROUPS = ("efficacy", "paraphrase", "neighbourhood")
 EXTRA_TOKENS = 3  # generated beyond the target's own, since text may be cut into other tokens
 
 
@@ -47,6 +48,9 @@ def probes(request: EditRequest) -> list[Probe]:
     asked = [Probe(request.id, "efficacy", 0, request.question, request.target_new, request.target_true)]
     for i, prompt in enumerate(request.paraphrases):
         asked.append(Probe(request.id, "paraphrase", i, prompt, request.target_new, request.target_true))
+    for i, (prompt, answer) in enumerate(zip(request.portability, request.portability_answers, strict=True)):
+        if answer.strip():  # else unknown
+            asked.append(Probe(request.id, "portability", i, prompt, answer, None))
     for i, (prompt, answer) in enumerate(zip(request.neighbourhood, request.neighbourhood_answers, strict=True)):
         asked.append(Probe(request.id, "neighbourhood", i, prompt, request.target_new, answer or None))
     return asked
@@ -54,27 +58,21 @@ def probes(request: EditRequest) -> list[Probe]:
 
 def look(lm: LM, requests: Iterable[EditRequest]) -> dict[Probe, Seen]:
     """What the model as it is now does on every probe of the requests."""
-    asked = [probe for request in requests for probe in probes(request)]
-    pairs: list[tuple[Ids, Ids]] = []
-    for probe in asked:
-        context = lm.ask(probe.prompt)
-        pairs.append((context, lm.answer_ids(probe.target_new)))
-        if probe.target_true is not None:
-            pairs.append((context, lm.answer_ids(probe.target_true)))
-    results = dict(zip(pairs, score(lm, pairs), strict=True))
-    longest = max((len(answer) for _, answer in pairs), default=0)
-    texts = generate(lm, [lm.ask(probe.prompt) for probe in asked], longest + EXTRA_TOKENS) if asked else []
+    answers: dict[Probe, list[Ids]] = {}  # of the new target and, where there is one, of the true one
+    wanted: dict[Ids, dict[Ids, None]] = {}
+    for probe in chain.from_iterable(map(probes, requests)):
+        targets = [probe.target_new] if probe.target_true is None else [probe.target_new, probe.target_true]
+        answers[probe] = [lm.answer_ids(target) for target in targets]
+        wanted.setdefault(lm.ask(probe.prompt), {}).update(dict.fromkeys(answers[probe]))
+    longest = max(map(len, chain.from_iterable(answers.values())), default=0)
+    scores, texts = score_and_generate(lm, wanted, longest + EXTRA_TOKENS)
     seen = {}
-    for probe, ids in zip(asked, texts, strict=True):
-        context, n_tokens = lm.ask(probe.prompt), 0
-        new_ids = lm.answer_ids(probe.target_new)
-        new, true = results[context, new_ids], None
-        n_tokens = len(new_ids) + EXTRA_TOKENS
-        if probe.target_true is not None:
-            true_ids = lm.answer_ids(probe.target_true)
-            true, n_tokens = results[context, true_ids], max(n_tokens, len(true_ids) + EXTRA_TOKENS)
-        text = lm.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
-        seen[probe] = _seen(new, true, text)
+    for probe, target_ids in answers.items():
+        context = lm.ask(probe.prompt)
+        new, *true = (scores[context, ids] for ids in target_ids)
+        n_tokens = max(map(len, target_ids)) + EXTRA_TOKENS
+        text = lm.tokenizer.decode(texts[context][:n_tokens], skip_special_tokens=True)
+        seen[probe] = Seen(new.nll, true[0].nll if true else None, new.said, true[0].said if true else (), text)
     return seen
 
 
@@ -96,10 +94,6 @@ def means(rows: Sequence[dict], prefix: str) -> dict[str, float]:
         f"{prefix}/{name}": sum(sum(s) / len(s) for s in requests.values()) / len(requests)
         for name, requests in sorted(by_name.items())
     }
-
-
-def _seen(new: Scored, true: Scored | None, text: str) -> Seen:
-    return Seen(new.nll, None if true is None else true.nll, new.said, () if true is None else true.said, text)
 
 
 def _judged(lm: LM, probe: Probe, seen: Seen, before: Seen) -> list[tuple[str, bool]]:

@@ -8,20 +8,27 @@ import torch
 
 from afteredit.edit.generate import decode, greedy
 from afteredit.edit.lm import LM
-from afteredit.evaluate.likelihood import Ids, context_pass, packed, prefilled, shared_prefixes
+from afteredit.evaluate.likelihood import Ids, Scored, Wanted, passes, score_pass
 
 
-@torch.no_grad()
 def generate(
     lm: LM, contexts: Sequence[Ids], n_tokens: int, done: Callable[[list[int]], bool] | None = None
 ) -> list[list[int]]:
     """Up to `n_tokens` greedy ids behind each context; a row ends at `done(its ids)`, that token included."""
-    answers: dict[Ids, list[int]] = {}
-    for prefix, group in shared_prefixes(list(dict.fromkeys(contexts))):
-        cache = prefilled(lm, prefix)
-        for batch in packed({context: len(context) - len(prefix) + n_tokens for context in group}):
-            logits_BV, extended, mask_BT = context_pass(lm, prefix, cache, batch)
-            stop = None if done is None else (lambda _row, ids: done(ids))
-            new = decode(lm, logits_BV, mask_BT, extended, n_tokens, greedy, stop)
-            answers.update(zip(batch, new, strict=True))
+    _, answers = score_and_generate(lm, dict.fromkeys(contexts, ()), n_tokens, done)
     return [answers[context] for context in contexts]
+
+
+@torch.no_grad()
+def score_and_generate(
+    lm: LM, wanted: Wanted, n_tokens: int, done: Callable[[list[int]], bool] | None = None
+) -> tuple[dict[tuple[Ids, Ids], Scored], dict[Ids, list[int]]]:
+    """What `score` gives for every (context, continuation) wanted and `generate` for every context, from one pass."""
+    stop = None if done is None else (lambda _row, ids: done(ids))
+    scores: dict[tuple[Ids, Ids], Scored] = {}
+    answers: dict[Ids, list[int]] = {}
+    for one in passes(lm, wanted, n_tokens):
+        scores |= score_pass(lm, one, wanted)  # first: `decode` uses the cache up
+        new = decode(lm, one.logits_BV, one.mask_BT, one.cache, n_tokens, greedy, stop)
+        answers.update(zip(one.contexts, new, strict=True))
+    return scores, answers

@@ -7,7 +7,7 @@ of one plain forward pass per request (a test holds the two against each other).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from afteredit.edit.lm import LM, pad
 from afteredit.edit.prefix import cache_of, keys_values
 
 Ids = tuple[int, ...]
+Wanted = Mapping[Ids, Collection[Ids]]  # by context, the continuations to score, each once
 TOKEN_BUDGET = 4096  # tokens in one forward pass, padding included
 LOGIT_ROWS = 512  # rows of logits held at once
 SHARED_AT_LEAST = 16  # tokens that contexts must share before their prefix is worth a pass of its own
@@ -36,18 +37,35 @@ class Scored:
         return -sum(self.log_p) / len(self.log_p)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """Contexts computed together: logits (B, V) behind each, the cache that holds them all, and its mask (B, P + T)."""
+
+    contexts: list[Ids]
+    logits_BV: Tensor
+    cache: DynamicCache
+    mask_BT: Tensor
+
+
 @torch.no_grad()
 def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]]) -> list[Scored]:
     """For every (context, continuation), neither empty, in their order."""
-    wanted: dict[Ids, dict[Ids, Scored | None]] = {}
+    wanted: dict[Ids, dict[Ids, None]] = {}
     for context, continuation in pairs:
         wanted.setdefault(context, {})[continuation] = None
-    for prefix, contexts in shared_prefixes(list(wanted)):
+    results: dict[tuple[Ids, Ids], Scored] = {}
+    for one in passes(lm, wanted):
+        results |= score_pass(lm, one, wanted)
+    return [results[pair] for pair in pairs]
+
+
+def passes(lm: LM, wanted: Wanted, n_tokens: int = 0) -> Iterator[Pass]:
+    """Every context in one pass, in batches with room for its continuations and for `n_tokens` to be generated."""
+    for prefix, group in shared_prefixes(list(wanted)):
         cache = prefilled(lm, prefix)
-        costs = {c: len(c) - len(prefix) + 2 * sum(map(len, wanted[c])) for c in contexts}
+        costs = {c: len(c) - len(prefix) + 2 * sum(map(len, wanted[c])) + n_tokens for c in group}
         for batch in packed(costs):
-            _score_batch(lm, prefix, cache, {context: wanted[context] for context in batch})
-    return [wanted[context][continuation] for context, continuation in pairs]  # type: ignore[misc]
+            yield _context_pass(lm, prefix, cache, batch)
 
 
 def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
@@ -102,40 +120,40 @@ def rows_of(cache: DynamicCache | None, rows_B: Tensor) -> DynamicCache:
 
 
 @torch.no_grad()
-def context_pass(
-    lm: LM, prefix: Ids, cache: DynamicCache | None, contexts: Sequence[Ids]
-) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Logits (B, V) behind each context, the cache that holds them all, and its mask (B, P + T)."""
+def _context_pass(lm: LM, prefix: Ids, cache: DynamicCache | None, contexts: list[Ids]) -> Pass:
     ids_BT, own_mask_BT = pad([context[len(prefix) :] for context in contexts], "right")
     mask_BT = torch.cat([torch.ones(len(contexts), len(prefix), dtype=torch.long), own_mask_BT], dim=1)
     extended = rows_of(cache, torch.zeros(len(contexts), dtype=torch.long))
     hidden_BTD = lm.forward(ids_BT, mask_BT, extended, len(prefix))
     last_B = own_mask_BT.sum(-1) - 1
-    return lm.logits(hidden_BTD[torch.arange(len(contexts)), last_B]), extended, mask_BT
+    return Pass(contexts, lm.logits(hidden_BTD[torch.arange(len(contexts)), last_B]), extended, mask_BT)
 
 
-def _score_batch(lm: LM, prefix: Ids, cache: DynamicCache | None, wanted: dict[Ids, dict[Ids, Scored | None]]) -> None:
-    contexts = list(wanted)
-    logits_BV, extended, mask_BT = context_pass(lm, prefix, cache, contexts)
-    first_BV = logits_BV.log_softmax(-1)
+@torch.no_grad()
+def score_pass(lm: LM, one: Pass, wanted: Wanted) -> dict[tuple[Ids, Ids], Scored]:
+    """Every wanted (context, continuation) of one pass, which is left as it was."""
+    first_BV = one.logits_BV.log_softmax(-1)
     said_B = first_BV.argmax(-1).tolist()
-    longer = [(row, cont) for row, context in enumerate(contexts) for cont in wanted[context] if len(cont) > 1]
-    rest = _later_tokens(lm, extended, mask_BT, longer) if longer else {}
-    for row, context in enumerate(contexts):
+    longer = [(row, cont) for row, context in enumerate(one.contexts) for cont in wanted[context] if len(cont) > 1]
+    rest = _later_tokens(lm, one, longer) if longer else {}
+    results = {}
+    for row, context in enumerate(one.contexts):
         for continuation in wanted[context]:
             log_p, said = rest.get((row, continuation), ((), ()))
             first = float(first_BV[row, continuation[0]])
-            wanted[context][continuation] = Scored((first, *log_p), (said_B[row], *said))
+            results[context, continuation] = Scored((first, *log_p), (said_B[row], *said))
+    return results
 
 
 def _later_tokens(
-    lm: LM, cache: DynamicCache, mask_BT: Tensor, longer: list[tuple[int, Ids]]
+    lm: LM, one: Pass, longer: list[tuple[int, Ids]]
 ) -> dict[tuple[int, Ids], tuple[tuple[float, ...], Ids]]:
     """log p and said ids of every continuation's tokens but the first: each continuation is a branch of its context."""
     rows_N = torch.tensor([row for row, _ in longer])
     ids_NT, own_mask_NT = pad([continuation[:-1] for _, continuation in longer], "right")
-    branches = rows_of(cache, rows_N.to(lm.device))
-    hidden_NTD = lm.forward(ids_NT, torch.cat([mask_BT[rows_N], own_mask_NT], dim=1), branches, mask_BT.shape[1])
+    branches = rows_of(one.cache, rows_N.to(lm.device))
+    mask_NT = torch.cat([one.mask_BT[rows_N], own_mask_NT], dim=1)
+    hidden_NTD = lm.forward(ids_NT, mask_NT, branches, one.mask_BT.shape[1])
     hidden_MD = hidden_NTD[own_mask_NT.bool()]  # M: all real tokens, branch after branch
     next_M = torch.tensor([token for _, continuation in longer for token in continuation[1:]])
     log_p: list[float] = []

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from afteredit.edit.lm import LM
+from afteredit.edit.lm import LM, View
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.drift import drift
 from afteredit.evaluate.editing import Probe, Seen, judge, look, means
+from afteredit.evaluate.fluency import fluency
 from afteredit.evaluate.harness import HarnessLM
 from afteredit.evaluate.likelihood import Ids
 
@@ -27,7 +28,7 @@ Samples = list[dict[str, Any]]
 
 
 class Measure:
-    """Built once per run; `chat` applies the model's chat template to the abilities' prompts."""
+    """Built once per run; what a constraint shows of the edited matrices (`view`) is what is measured."""
 
     def __init__(
         self,
@@ -35,9 +36,10 @@ class Measure:
         abilities: Sequence[BuiltAbility],
         held_out: list[tuple[Ids, Ids]],
         seed: int,
+        view: View = lambda _W_base_DF, W_DF: W_DF,
         progress: Callable[[str], None] = lambda _what: None,
     ):
-        self.lm, self.abilities, self.held_out, self.seed = lm, abilities, held_out, seed
+        self.lm, self.abilities, self.held_out, self.seed, self.view = lm, abilities, held_out, seed, view
         self.harness = HarnessLM(lm)
         self.progress = progress
         self._unedited: dict[Probe, Seen] = {}
@@ -45,7 +47,7 @@ class Measure:
 
     def immediate(self, batch: Sequence[EditRequest]) -> Samples:
         """Editing success of a batch right after its own edit: one row per probe and way of looking."""
-        with generators_kept():
+        with generators_kept(), self.lm.seen_through(self.view):
             before = self._before(batch)
             return judge(self.lm, look(self.lm, batch), before)
 
@@ -58,7 +60,7 @@ class Measure:
         checkpoint.  Retention is over fixed panels of those done, over all at the `last`; before the first edit it is
         the unedited model's, over the first edits `planned`.
         """
-        with generators_kept():
+        with generators_kept(), self.lm.seen_through(self.view):
             started = time.perf_counter()
             self.progress("editing success")
             panel = list(done) if last else panels(done or planned[:PANEL], self.seed)
@@ -67,6 +69,10 @@ class Measure:
             row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
             samples = [{"kind": "immediate", **sample} for sample in recent]
             samples += [{"kind": "retained", **sample} for sample in retained]
+            self.progress("fluency")
+            written = fluency(self.lm, panel)
+            row |= means(written, "editing/retained")
+            samples += [{"kind": "fluency", **sample} for sample in written]
             self.progress("drift")
             row |= drift(self.lm, self.held_out)
             for built in self.abilities:

@@ -212,3 +212,37 @@ def test_nothing_is_littered_into_the_working_folder(go, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "work")
     go("n_edits=1", "task=none")
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_view_changes_what_is_measured_and_not_what_is_written(go, straight, tmp_path):
+    """PRUNE restrains what metrics see; the next edit reads the raw weights, so the run's weights are those without."""
+    pruned = go("n_edits=4", "eval_every=1", "constraint=prune", runs=tmp_path / "pruned")
+    assert [row["weights_sha256"] for row in rows(pruned)] == [row["weights_sha256"] for row in rows(straight)]
+
+
+@pytest.mark.parametrize("method", ["memit", "memit_seq", "alphaedit", "ft", "kn", "rome_published"])
+def test_every_method_runs_in_batches_and_is_replayed_to_the_bit(go, place, method, tmp_path):
+    """Two batches, then two more by the same command with more edits: what the journal holds is not computed again."""
+    keys = ["method.layers=[0,1]", "method.value_steps=3", "method.contexts=1", "method.threshold_kind=relative",
+            "method.threshold=0.9", f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=8",
+            "method.second_moment_weight=1", "method.steps=2"]  # fmt: skip
+    known = {"memit": keys[:3] + keys[5:8], "memit_seq": keys[:3] + keys[5:8], "alphaedit": keys[:7],
+             "ft": ["method.layers=[0,1]", keys[8]], "kn": [keys[2], keys[8]]}  # fmt: skip
+    fixed = [key for key in go.fixed if not key.startswith("method.")]
+    own = known.get(method, [key for key in go.fixed if key.startswith("method.")])
+    size = 1 if method == "rome_published" else 2
+
+    def run(runs: Path, n: int) -> Path:
+        command = [*fixed, *own, f"method={method}", "task=none", f"n_edits={n}", f"batch_size={size}",
+                   f"eval_every={size}", f"runs={runs}"]  # fmt: skip
+        assert main(command) == 0
+        (folder,) = runs.iterdir()
+        return folder
+
+    whole = run(tmp_path / "whole", 2 * size)
+    run(tmp_path / "parts", size)
+    parts = run(tmp_path / "parts", 2 * size)
+    assert [row["weights_sha256"] for row in rows(parts)] == [row["weights_sha256"] for row in rows(whole)]
+    assert untimed(rows(parts)[-1]) == untimed(rows(whole)[-1])
+    assert rows(whole)[-1]["weights_sha256"] != rows(whole)[0]["weights_sha256"]
+    assert {key for key in rows(whole)[-1] if key.startswith("editing/immediate/")}

@@ -67,8 +67,10 @@ def sample(doc_id: int, numerator: float, name: str = "nli") -> dict:
 @pytest.fixture
 def results(tmp_path):
     """nli: 8 of 10 right before, 5 of 10 after; one example more at the end, which pairing leaves out."""
-    rows = [{**row(0, 0.8, 0.1, 1.0), "measurable": ["nli"], "drift/perplexity": 20.0},
-            {**row(4, 0.5, 0.1, 0.0), "drift/perplexity": 30.0, "editing/retained/prob/efficacy": 0.75}]  # fmt: skip
+    rows = [{**row(0, 0.8, 0.1, 1.0), "measurable": ["nli"], "drift/perplexity": 20.0,
+             "editing/retained/fluency": 5.5},
+            {**row(4, 0.5, 0.1, 0.0), "drift/perplexity": 30.0, "editing/retained/prob/efficacy": 0.75,
+             "editing/retained/fluency": 2.25, "editing/immediate/generated/portability": 0.125}]  # fmt: skip
     before, after = ([sample(i, float(i < right)) for i in range(10)] for right in (8, 5))
     noise = [{"kind": "retained", "request": "f1", "name": "prob/efficacy", "score": 1.0}]
     for n_edits, samples in ((0, before), (4, [*reversed(after), sample(99, 1.0)])):
@@ -99,7 +101,19 @@ def test_the_editing_table_gives_each_way_of_looking_and_the_unedited_model_in_b
     (paraphrase,) = (line.split("│")[1:-1] for line in lines if "retained paraphrase" in line)
     assert [cell.strip() for cell in efficacy] == ["retained efficacy", "0.750", "", ""]
     assert [cell.strip() for cell in paraphrase] == ["retained paraphrase", "", "0.500 (0.125)", ""]
+    (portability,) = (line.split("│")[1:-1] for line in lines if "portability" in line)
+    (fluency,) = (line.split("│")[1:-1] for line in lines if "fluency" in line)
+    assert [cell.strip() for cell in portability] == ["immediate portability", "", "", "0.125"]
+    assert [cell.strip() for cell in fluency] == ["retained fluency (bits)", "", "", "2.250 (5.500)"]
     assert not any("neighbourhood" in line for line in lines)
+
+
+def test_without_fluency_the_editing_table_does_not_speak_of_it(results):
+    for row in results.rows:
+        del row["editing/retained/fluency"]
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(editing_table(results))
+    assert "fluency" not in console.export_text()
 
 
 @pytest.mark.parametrize("table", [lambda results: final_table(results, CHANCE), editing_table])

@@ -68,6 +68,53 @@ def test_a_zsre_row_becomes_a_request_and_an_unchanged_one_is_left_out(tmp_path)
         edit_set("zsre", drop_unchanged=False).read(str(tmp_path), 0)
 
 
+def test_the_embedded_facts_have_a_training_split_about_other_subjects():
+    facts = edit_set("facts")
+    training, evaluation = facts.training("mini"), facts.read("mini", seed=0)[0]
+    assert len(training) >= 100
+    assert {r.subject.casefold() for r in training} & {r.subject.casefold() for r in evaluation} == set()
+    assert {r.id for r in training} & {r.id for r in evaluation} == set()
+    assert all(r.paraphrases and r.neighbourhood for r in training)
+
+
+def test_training_rows_are_found_in_the_data_folder_and_read_by_their_own_columns(tmp_path):
+    row = {"row": 0, "case_id": 12, "prompt": "{} was born in", "subject": "Ada Quill", "target_new": "Oslo",
+           "target_true": "Lima", "locality_prompt": "Bo Lund was born in", "locality_answer": "Rome"}  # fmt: skip
+    written(tmp_path, [row], "counterfact_train.jsonl")
+    assert edit_set("counterfact").training(str(tmp_path)) == [
+        EditRequest(id="12", subject="Ada Quill", prompt="{} was born in", target_new="Oslo", target_true="Lima",
+                    neighbourhood=("Bo Lund was born in",), neighbourhood_answers=("Rome",))]  # fmt: skip
+    rows = [{k: v for k, v in zsre_row(alt).items() if k != "portability"} for alt in ("Lima", "Oslo", "Bern")]
+    written(tmp_path, rows, "zsre_train.jsonl")
+    training = edit_set("zsre").training(str(tmp_path))
+    assert [(r.target_new, r.subject, r.prompt) for r in training] == [  # the first row's target is its true answer
+        (alt, "Ada Quill", "Where did {} live?") for alt in ("Oslo", "Bern")]  # fmt: skip
+    assert training[0].neighbourhood == ("nq question: who sang it",)
+    assert training[0].paraphrases == ("Ada Quill's home is?",) and not training[0].portability
+
+
+def test_training_rows_stay_in_file_order_and_are_never_the_evaluation_rows(tmp_path):
+    written(tmp_path, [GOOD | {"id": f"e{i}"} for i in range(9)], "mine.jsonl")
+    written(tmp_path, [GOOD | {"id": f"t{i}"} for i in range(9)], "mine_train.jsonl")
+    mine = edit_set("facts", file="mine.jsonl", train="mine_train.jsonl", order=Order.shuffled)
+    assert [request.id for request in mine.training(str(tmp_path))] == [f"t{i}" for i in range(9)]
+
+
+def test_an_edit_set_without_training_rows_is_refused_by_name(tmp_path):
+    with pytest.raises(BadInput, match="edits=facts has no training split.*edits.train="):
+        edit_set("facts", train="").training("mini")
+    written(tmp_path, [], "counterfact.jsonl")
+    for data in ("mini", "hub", str(tmp_path)):
+        with pytest.raises(BadInput, match=r"edits=counterfact \(training split\).*counterfact_train.jsonl"):
+            edit_set("counterfact").training(data)
+
+
+def test_a_bad_training_row_is_refused_with_its_file_line_and_field(tmp_path):
+    written(tmp_path, [GOOD, without("target_new")], "mine_train.jsonl")
+    with pytest.raises(BadInput, match="mine_train.jsonl:2.*target_new"):
+        edit_set("facts", train="mine_train.jsonl").training(str(tmp_path))
+
+
 def without(name: str) -> dict:
     return {key: value for key, value in GOOD.items() if key != name}
 

@@ -59,7 +59,7 @@ def test_a_hub_id_that_cannot_be_had_is_refused_with_id_and_revision(monkeypatch
     def unreachable(*_args, **_kwargs):
         raise OSError("no connection\nand a long story")
 
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
     with pytest.raises(BadInput, match=r"'someone/model', revision v2 \(no connection\).*HF_TOKEN"):
         ModelSource("big", "someone/model", revision="v2").load("cpu", "float32")
 
@@ -67,7 +67,7 @@ def test_a_hub_id_that_cannot_be_had_is_refused_with_id_and_revision(monkeypatch
 @pytest.mark.parametrize("trust", [None, True])
 def test_remote_code_is_trusted_only_when_asked(monkeypatch, tiny_folder, trust):
     seen = []
-    for loader in (transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+    for loader in (transformers.AutoConfig, transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
 
         def from_pretrained(*args, own=loader.from_pretrained, **kwargs):
             seen.append(kwargs["trust_remote_code"])
@@ -76,4 +76,12 @@ def test_remote_code_is_trusted_only_when_asked(monkeypatch, tiny_folder, trust)
         monkeypatch.setattr(loader, "from_pretrained", from_pretrained)
     chosen = {} if trust is None else {"trust_remote_code": trust}
     ModelSource("hf", str(tiny_folder), **chosen).load("cpu", "float32")
-    assert seen == [bool(trust)] * 2
+    assert seen == [bool(trust)] * 3
+
+
+def test_an_encoder_decoder_folder_is_refused_by_name(tmp_path):
+    from transformers import T5Config
+
+    T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, vocab_size=10).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="T5Config is an encoder-decoder"):
+        ModelSource("hf", str(tmp_path)).load("cpu", "float32")

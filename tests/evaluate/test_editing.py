@@ -42,21 +42,27 @@ def plain_look(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, list
 
 def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tuple[dict, dict]:
     """{(group, index, way): score} and what was seen, for `before` of a later call."""
-    asked = [("efficacy", request.question, request.target_true)]
-    asked += [("paraphrase", prompt, request.target_true) for prompt in request.paraphrases]
-    asked += [
-        ("neighbourhood", p, a) for p, a in zip(request.neighbourhood, request.neighbourhood_answers, strict=True)
-    ]
+    new, true = request.target_new, request.target_true
+    asked = [("efficacy", request.question, new, true)]
+    asked += [("paraphrase", prompt, new, true) for prompt in request.paraphrases]
+    implied = zip(request.portability, request.portability_answers, strict=True)
+    asked += [("portability", prompt, answer, None) for prompt, answer in implied]
+    neighbours = zip(request.neighbourhood, request.neighbourhood_answers, strict=True)
+    asked += [("neighbourhood", prompt, new, answer) for prompt, answer in neighbours]
     scores, seen, counts = {}, {}, {}
-    for group, prompt, true in asked:
+    for group, prompt, new, true in asked:
         index = counts[group] = counts.get(group, -1) + 1
-        new_nll, new_ids, new_said, text = plain_look(lm, prompt, request.target_new, n_tokens)
+        new_nll, new_ids, new_said, text = plain_look(lm, prompt, new, n_tokens)
+        if group == "portability":
+            scores[group, index, "forced"] = new_said == new_ids
+            scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
+            continue
         true_nll, true_ids, true_said, _ = plain_look(lm, prompt, true, 0)
         seen[group, index] = new_nll < true_nll, true_said, text
         if group != "neighbourhood":
             scores[group, index, "prob"] = new_nll < true_nll
             scores[group, index, "forced"] = new_said == new_ids
-            scores[group, index, "generated"] = text.strip().lower().startswith(request.target_new.lower())
+            scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
             continue
         then = (before or seen)[group, index]
         for way, now, was in zip(WAYS, seen[group, index], then, strict=True):
@@ -69,6 +75,8 @@ def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tupl
 
 @pytest.mark.parametrize("size", [0.3, 3.0])
 def test_look_and_judge_are_a_plain_computation(lm, fact, size):
+    fact = replace(fact, portability=("The ring was where Joe DiMaggio", fact.question),
+                   portability_answers=("fought", "boxing"))  # fmt: skip
     n_tokens = max(len(lm.answer_ids(a)) for a in (fact.target_new, fact.target_true)) + 3
     before = look(lm, [fact])
     _, plain_before = plain_scores(lm, fact, n_tokens)
@@ -91,6 +99,24 @@ def test_an_edit_that_took_scores_one_in_every_way_of_looking(lm, fact):
     assert scores == {"generated/efficacy": 1.0, "prob/efficacy": 1.0, "forced/efficacy": scores["forced/efficacy"]}
     if lm.answer_ids(said) == tuple(lm.tokenizer(text, add_special_tokens=False).input_ids[: len(lm.answer_ids(said))]):
         assert scores["forced/efficacy"] == 1.0
+
+
+def test_portability_asks_for_the_answer_wanted_after_the_edit_and_compares_it_with_no_other(lm, fact):
+    prompt = "The ring was where Joe DiMaggio"
+    *_, text = plain_look(lm, prompt, "x", 2)
+    asked = replace(fact, portability=("It is known", prompt, prompt, prompt),
+                    portability_answers=("zz zz zz", text.split()[0], "qq", " "))  # fmt: skip
+    assert [(p.index, p.prompt, p.target_new, p.target_true) for p in probes(asked) if p.group == "portability"] == [
+        (0, "It is known", "zz zz zz", None), (1, prompt, text.split()[0], None), (2, prompt, "qq", None),
+    ]  # fmt: skip
+    now = look(lm, [asked])
+    rows = judge(lm, now, now)
+    scores = {row["probe"]: row["score"] for row in rows if row["name"] == "generated/portability"}
+    assert scores == {0: 0.0, 1: 1.0, 2: 0.0}
+    assert {row["name"] for row in rows if "portability" in row["name"]} == {
+        "forced/portability", "generated/portability",
+    }  # fmt: skip
+    assert [row for row in rows if "portability" not in row["name"]] == judge(lm, *[look(lm, [fact])] * 2)
 
 
 def test_an_unedited_model_leaves_every_neighbour_unchanged(lm, fact):
@@ -129,6 +155,17 @@ def test_requests_do_not_influence_each_other(lm, fact):
     assert {probe: (seen.text, seen.said_new) for probe, seen in together.items() if probe.request_id == "f1"} == {
         probe: (seen.text, seen.said_new) for probe, seen in alone.items()
     }
+
+
+def test_a_true_answer_longer_than_the_new_one_is_seen_in_full(lm, fact):
+    true = "an answer of many more tokens than the new one has"
+    (probe, seen), *_ = look(lm, [replace(fact, target_true=true)]).items()
+    n_tokens = len(lm.answer_ids(true)) + 3
+    assert n_tokens > len(lm.answer_ids(fact.target_new)) + 3
+    new_nll, _, new_said, text = plain_look(lm, probe.prompt, fact.target_new, n_tokens)
+    true_nll, _, true_said, _ = plain_look(lm, probe.prompt, true, 0)
+    assert (seen.nll_new, seen.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-5)
+    assert (seen.said_new, seen.said_true, seen.text) == (tuple(new_said), tuple(true_said), text)
 
 
 def test_means_count_each_request_once():

@@ -1,4 +1,4 @@
-"""Greedy answers are those of Hugging Face's own `generate`, row by row."""
+"""Greedy answers are those of Hugging Face's own `generate`, row by row; scored on the way, they stay what they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from afteredit.evaluate import likelihood
-from afteredit.evaluate.generation import generate
+from afteredit.evaluate.generation import generate, score_and_generate
+from afteredit.evaluate.likelihood import passes, score
 
 
 def contexts_of_all_kinds(vocab: int) -> list[tuple[int, ...]]:
@@ -64,3 +65,60 @@ def test_a_row_ends_at_done_and_the_others_go_on(make_lm, family):
     stopped = generate(lm, contexts, 8, done)
     assert stopped == [cut(answer) for answer in whole]
     assert len({len(answer) for answer in stopped}) > 2
+
+
+def wanted_of_all_kinds(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+    """Several continuations of a context, short ones, and none."""
+    kinds = [[(5,), (7, 8, 9), (11, 12)], [(3,)], [], [(20, 21, 22, 23)]]
+    contexts = dict.fromkeys(contexts_of_all_kinds(vocab))
+    return {context: kinds[i % len(kinds)] for i, context in enumerate(contexts)}
+
+
+@pytest.mark.parametrize("budget", [1, 60, 4096])
+def test_one_pass_gives_what_scoring_and_generating_apart_give(make_lm, family, monkeypatch, budget):
+    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", budget)
+    lm = make_lm(family)
+    wanted = wanted_of_all_kinds(len(lm.tokenizer))
+    pairs = [(context, continuation) for context, own in wanted.items() for continuation in own]
+    scores, answers = score_and_generate(lm, wanted, 6)
+    assert [answers[context] for context in wanted] == generate(lm, list(wanted), 6)
+    assert scores.keys() == set(pairs)
+    for pair, apart in zip(pairs, score(lm, pairs), strict=True):
+        assert scores[pair].said == apart.said
+        rounding = 0 if budget == 1 else 1e-6  # one context a batch: the same arithmetic, bit for bit
+        assert scores[pair].log_p == pytest.approx(apart.log_p, abs=rounding, rel=0)
+
+
+def test_one_pass_computes_no_context_twice(make_lm, monkeypatch):
+    lm = make_lm("llama")
+    wanted = wanted_of_all_kinds(len(lm.tokenizer))
+    pairs = [(context, continuation) for context, own in wanted.items() for continuation in own]
+    tokens, forward = [0], lm.forward
+
+    def counting(ids_BT, *rest):
+        tokens[0] += ids_BT.numel()
+        return forward(ids_BT, *rest)
+
+    def cost(call, *args) -> int:
+        tokens[0] = 0
+        call(lm, *args)
+        return tokens[0]
+
+    monkeypatch.setattr(lm, "forward", counting)
+    contexts_alone = cost(generate, list(wanted), 1)
+    scored = [context for context, own in wanted.items() if own]
+    apart = cost(score, pairs) - cost(generate, scored, 1) + cost(generate, list(wanted), 6)
+    assert contexts_alone > 40 and cost(score_and_generate, wanted, 6) == apart
+
+
+def test_a_batch_leaves_room_for_what_is_generated_and_scored(make_lm, monkeypatch):
+    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", 100)
+    lm = make_lm("llama")
+    contexts = [(3 + i, 5, 7, 9) for i in range(12)]
+    assert [len(one.contexts) for one in passes(lm, dict.fromkeys(contexts, ()), 21)] == [4, 4, 4]  # 4 + 21 each
+    assert [len(one.contexts) for one in passes(lm, dict.fromkeys(contexts, [(1, 2, 3)]), 40)] == [2] * 6
+    assert [len(one.contexts) for one in passes(lm, dict.fromkeys(contexts, [(1, 2)]))] == [12]
+
+
+def test_nothing_asked_is_nothing_answered(make_lm):
+    assert score_and_generate(make_lm("gpt2"), {}, 3) == ({}, {})

@@ -11,6 +11,8 @@ import torch
 
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate.drift import held_out_windows
+from afteredit.evaluate.editing import means
+from afteredit.evaluate.fluency import fluency
 from afteredit.evaluate.measure import Measure, generators_kept, panels
 
 
@@ -80,6 +82,7 @@ def test_a_checkpoint_has_every_key_and_leaves_the_weights_bit_identical(lm, fac
         for way in ("prob", "forced", "generated"):
             for group in ("efficacy", "paraphrase", "neighbourhood", "neighbourhood_paper"):
                 assert 0 <= row[f"editing/{when}/{way}/{group}"] <= 1
+    assert not any("fluency" in key or "portability" in key for key in row)  # these requests have neither
     assert row["drift/perplexity"] > 1 and row["drift/1/relative_norm"] > 0 and row["drift/1/spectral_norm"] > 0
     assert row["time/eval_s"] > 0 and row["memory/peak_gib"] > 0
     assert {s["request"] for s in samples if s["kind"] == "retained"} == {"f1", "f2", "f4"}
@@ -97,6 +100,33 @@ def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_looked_a
     for seed in range(3):
         edit(lm, seed)
     assert early.immediate([fact]) == late.immediate([fact])
+
+
+def test_fluency_is_that_of_the_model_as_it_is_now_with_its_texts_kept(lm, fact):
+    facts = [replace(fact, generation_prompts=("China has", "The old man")), replace(fact, id="f2"),
+             replace(fact, id="f3", generation_prompts=("Fenrir",))]  # fmt: skip
+    said: list[str] = []
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), seed=0, progress=said.append)
+    first, _ = measure.checkpoint([], [], planned=facts, last=False)
+    unedited = fluency(lm, facts)
+    edit(lm, 1)
+    row, samples = measure.checkpoint(facts, [], planned=facts, last=True)
+    written = fluency(lm, facts)
+    assert written != unedited and said.count("fluency") == 2
+    for measured, texts in ((first, unedited), (row, written)):
+        assert measured["editing/retained/fluency"] == means(texts, "x")["x/fluency"] > 0
+    assert [s for s in samples if s["kind"] == "fluency"] == [{"kind": "fluency", **text} for text in written]
+
+
+def test_portability_is_measured_at_0_edits_too(lm, fact):
+    asked = replace(fact, portability=("The ring was where Joe DiMaggio",), portability_answers=("fought",))
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), seed=0)
+    row, _ = measure.checkpoint([], [], planned=[asked], last=False)
+    again, _ = measure.checkpoint([asked], measure.immediate([asked]), planned=[asked], last=True)
+    keys = {key for key in again if key.endswith("/portability")}
+    assert keys == {f"editing/{when}/{way}/portability" for when in ("immediate", "retained")
+                    for way in ("forced", "generated")}  # fmt: skip
+    assert {key for key in row if key.endswith("/portability")} == {key for key in keys if "retained" in key}
 
 
 def test_drift_is_zero_for_the_unedited_model_and_the_frobenius_ratio_after(lm, fact):

@@ -45,11 +45,11 @@ def main() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write(body)
         file.flush()
-        of_text = sequences(lm, file.name, 200 * width)
+        of_text = sequences(lm, file.name, 195 * width)
         rows = {
             REFERENCE: _rows(of_text, 150 * width),
             "text, 10 per dimension": _rows(of_text, 10 * width),
-            "text, 40 per dimension": _rows(of_text, 40 * width),
+            "text, 35 per dimension": _rows(of_text, 35 * width),
         }
     rows["sampled, 10 per dimension"] = _rows(sequences(lm, "sampled", 10 * width), 10 * width)
     rows["sampled, 100 per dimension"] = _rows(sequences(lm, "sampled", 100 * width), 100 * width)
