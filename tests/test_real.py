@@ -50,6 +50,18 @@ def server(tmp_path):
         process.wait(timeout=20)
 
 
+def test_a_batch_of_memit_takes_on_the_real_model(tmp_path):
+    """Two facts in one update of five blocks; the text behind the second moment is the run's above."""
+    command = [sys.executable, str(ROOT / "run.py"), "method=memit", "n_edits=2", "batch_size=2", "eval_every=2",
+               "task=none", "held_out_tokens=128", "tracker=none", f"runs={tmp_path}"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = tmp_path.iterdir()
+    last = _rows(folder)[-1]
+    assert last["editing/immediate/prob/efficacy"] == last["editing/immediate/generated/efficacy"] == 1.0
+    assert last["drift/perplexity"] < 1.1 * _rows(folder)[0]["drift/perplexity"]
+
+
 def test_two_edits_take_and_leave_everything_a_reader_needs(finished_run):
     rows = _rows(finished_run)
     assert [row["n_edits"] for row in rows] == [0, 1, 2]
