@@ -36,6 +36,9 @@ class Dtype(Enum):
     float64 = "float64"
 
 
+OnCollapse = Enum("OnCollapse", ["stop", "continue"])  # written so, since `continue` is a keyword
+
+
 class Resume(Enum):
     same = "same"  # only under the code and package versions that began the run
     force = "force"
@@ -59,6 +62,8 @@ class Settings:
     held_out_tokens: int
     runs: str  # folder of the run directories
     resume: Resume
+    on_collapse: OnCollapse
+    collapse_perplexity: float  # collapse: perplexity past this multiple of the unedited model's
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,9 @@ def _check(settings: Settings, method: Method) -> None:
     for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
         if getattr(settings, name) < 1:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
+    if not settings.collapse_perplexity > 1:
+        raise BadInput(f"collapse_perplexity={settings.collapse_perplexity}; it is a multiple of the unedited model's "
+                       "perplexity and must be above 1")  # fmt: skip
     if settings.limit is not None and settings.limit < 1:
         raise BadInput(f"limit={settings.limit}; it must be at least 1, or null for all rows")
     if settings.eval_every % settings.batch_size:

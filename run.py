@@ -5,6 +5,8 @@ config → requests → method.update → Update (constrained) → applied and j
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from afteredit.config import Experiment, Setting, experiment, unknown_key
 from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
+from afteredit.evaluate.interruption import Interrupted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,8 +37,9 @@ def edit_in_sequence(
     """Applies `batches` in order; measures before the first and after every `eval_every` edits.
 
     What the journal holds is applied again instead of computed; checkpoints that have no row yet are measured.
+    Ends early where the model has collapsed and on_collapse=stop.  Raises Interrupted between edits and measurements.
     """
-    from afteredit.edit.update import State
+    from afteredit.edit.update import State, Update
 
     prepared = run.prepared
     state = State()
@@ -44,16 +48,15 @@ def edit_in_sequence(
     recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
     planned = [request for batch in batches for request in batch]
 
-    def checkpoint() -> None:
+    def checkpoint(last: bool) -> None:
         nonlocal recent
-        last = len(done) == len(planned)
         if not run.results.has(len(done)):
             row, samples = measure.checkpoint(carried, recent, planned=planned, last=last)
             run.add_checkpoint(len(done), row, samples, lm.weights_sha256())
         watch.checkpoint(run.results.row(len(done)))
         recent = []
 
-    checkpoint()
+    checkpoint(last=False)
     for index, batch in enumerate(batches):
         if x.settings.setting is Setting.single:
             lm.restore()
@@ -62,8 +65,11 @@ def edit_in_sequence(
         started = time.perf_counter()
         if new:
             watch.doing(f"editing: {batch[0].subject}")
-            update, state = x.method.update(lm, batch, prepared, state)
-            run.refuse_collapsed(update, batch)
+            update, extended = x.method.update(lm, batch, prepared, state)
+            if update.is_finite():
+                state = extended
+            else:  # NaN would make every later number meaningless: recorded, not written
+                update = Update({}, diagnostics={"collapsed": 1.0})
         else:
             update = run.journal.update(index, batch)
             state = state.extended(update)
@@ -76,8 +82,11 @@ def edit_in_sequence(
         record = run.journal.records[index]
         watch.edit(record, len(batch))
         recent += record["immediate"]
-        if len(done) % x.settings.eval_every == 0 or index == len(batches) - 1:
-            checkpoint()
+        last = index == len(batches) - 1 or run.stops_at(len(done))
+        if last or len(done) % x.settings.eval_every == 0:
+            checkpoint(last)
+        if run.stops_at(len(done)):
+            return
 
 
 def run_experiment(x: Experiment) -> Path:
@@ -93,6 +102,7 @@ def run_experiment(x: Experiment) -> Path:
     batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
     check_rows(x.tasks, x.settings.data)
     console = Console()
+    _show_log(console)
     console.log(f"loading model {x.names.get('model')} …")
     lm = x.model.load(_device(x.settings.device), x.settings.dtype.value)
     from afteredit.evaluate.run_directory import RunDirectory  # imports torch, as everything from here on
@@ -105,13 +115,15 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     from afteredit.analysis.curves import draw_curves
     from afteredit.analysis.summary import editing_table, final_table, summarise
     from afteredit.evaluate.display import Display
+    from afteredit.evaluate.interruption import Interruption
     from afteredit.evaluate.measure import Measure
     from afteredit.evaluate.prepare_tasks import build_tasks, held_out
     from afteredit.evaluate.watch import Watch
 
     console.log(f"run directory {run.folder}")
     if run.is_finished(batches):
-        console.log(f"[bold]finished already[/bold]: {x.settings.n_edits} edits; raise n_edits to go on")
+        n_edits = run.collapsed_at if run.collapsed_at is not None else x.settings.n_edits
+        console.log(f"[bold]finished already[/bold]: {n_edits} edits; raise n_edits to go on")
     console.log("preparing the method's constants (cached) and the abilities")
     lm.keep_base(x.method.edited_layers(lm))
     given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
@@ -119,19 +131,39 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
     tracker = run.tracker()
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
-    with Display(console, x.settings.n_edits, n_checkpoints) as display:
-        view, progress = x.constraint.view, lambda what: display.doing(f"measuring: {what}")
-        measure = Measure(lm, *measure_parts, view, progress)
-        edit_in_sequence(lm, x, batches, run, measure, Watch(display, tracker))
+    with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
+        watch = Watch(display, tracker, interruption)
+        measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"))
+        try:
+            edit_in_sequence(lm, x, batches, run, measure, watch)
+        except Interrupted:
+            tracker.preempt()
+            console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}; "
+                        "the same command goes on from there")  # fmt: skip
+            raise
     chance = {name: ability.chance for name, ability in run.abilities.items()}
     picture = draw_curves(run.results.rows, chance, run.folder / "curves.png", title=run.folder.name)
     summary = summarise(run.results.rows, chance)
+    if run.collapsed_at is not None:
+        summary["summary/collapse"] = run.collapsed_at
+        console.print(f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity "
+                      f"past {x.settings.collapse_perplexity:g} times the unedited model's")  # fmt: skip
     tracker.finish(summary)
     console.print(final_table(run.results, chance), editing_table(run.results))
     console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
     for line in run.commands_to_look_further(tracker):
         console.print(line, highlight=False, soft_wrap=True)
     return run.folder
+
+
+def _show_log(console: Console) -> None:
+    """What our packages say (what is being made, how long it takes yet) goes where the progress goes."""
+    from rich.logging import RichHandler
+
+    log = logging.getLogger("afteredit")
+    log.handlers = [RichHandler(console=console, show_path=False, show_level=False)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def _batches(requests: list[EditRequest], size: int) -> list[list[EditRequest]]:
@@ -215,13 +247,26 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
             _hydra_command_line()
         else:
             run(compose(argv))
-    except BadInput as problem:
-        _complain(problem)
-        return 2
+    except (BadInput, OSError, Interrupted) as problem:
+        return _ended(problem)
     return 0
 
 
-def _complain(problem: BadInput) -> None:
+def _ended(problem: Exception) -> int:
+    """The exit code of a run that could not go on, said in one line where there is a remedy."""
+    if isinstance(problem, Interrupted):
+        return problem.exit_code
+    if isinstance(problem, OSError):
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise problem
+        _complain(f"{problem.strerror}: {problem.filename or 'the run directory'} cannot be written; every edit and "
+                  "checkpoint before this is kept: make room, and the same command goes on from there")  # fmt: skip
+        return 2
+    _complain(problem)
+    return 2
+
+
+def _complain(problem: Exception | str) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -236,9 +281,8 @@ def _hydra_command_line() -> None:
     def app(config: DictConfig) -> None:
         try:
             run_experiment(_experiment(config.copy(), HydraConfig.get().runtime.choices))
-        except BadInput as problem:
-            _complain(problem)
-            sys.exit(2)
+        except (BadInput, OSError, Interrupted) as problem:
+            sys.exit(_ended(problem))
 
     app()
 

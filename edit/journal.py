@@ -85,6 +85,10 @@ class Journal:
     def n_batches(self) -> int:
         return len(self.records)
 
+    @property
+    def n_edits(self) -> int:
+        return self.records[-1]["n_edits"] if self.records else 0
+
     def append(self, batch: Sequence[EditRequest], update: Update, n_edits: int, measured: Mapping[str, Any]) -> None:
         """Writes one batch: its update first, then the line that makes it count."""
         from safetensors.torch import save
@@ -121,11 +125,15 @@ class Journal:
 def write_atomically(path: Path, content: bytes) -> None:
     """All or nothing, and on the disk when this returns."""
     temporary = path.with_name(path.name + ".part")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk is not left fuller
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -25,13 +25,14 @@ class Rows:
 
     def __init__(self, lm: LM, rows: Sequence[Sequence[int]], layers: Sequence[int]):
         self.lm, self.layers = lm, list(layers)
-        self._replay = Replay(lm, rows, [0] * len(rows), layers[0])
-        widths = [lm.widths(layer)[0] for layer in range(layers[0], lm.n_blocks)]
+        self._lowest = min(layers)
+        self._replay = Replay(lm, rows, [0] * len(rows), self._lowest)
+        widths = [lm.widths(layer)[0] for layer in range(self._lowest, lm.n_blocks)]
         self.n_bytes = 4 * len(rows) * max(map(len, rows)) * sum(widths)  # about what is held
 
     def hidden(self) -> Tensor:
         """Normalised hidden states (B, T, D); columns behind a row's end mean nothing."""
-        return self._replay.run(self.layers[0])
+        return self._replay.run(self._lowest)
 
 
 class Answers(Rows):
@@ -75,7 +76,8 @@ class Terms:
     def by_row(self, vectors_NX: Tensor) -> Tensor:
         """(B, T, X): each term's vector in its row, zero where a row has none."""
         spread_BTX = vectors_NX.new_zeros(*self.size, vectors_NX.shape[-1])
-        return spread_BTX.index_put((self.rows_N, self.columns_N), vectors_NX)
+        places = self.rows_N.to(vectors_NX.device), self.columns_N.to(vectors_NX.device)
+        return spread_BTX.index_put(places, vectors_NX)
 
 
 def token_terms(lm: LM, answers: Answers) -> tuple[dict[int, Terms], Tensor]:

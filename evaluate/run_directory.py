@@ -13,13 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from afteredit.config import Experiment, Resume
+from afteredit.config import Experiment, OnCollapse, Resume
 from afteredit.edit.cache import content_hash
 from afteredit.edit.journal import Journal, write_atomically, write_json
 from afteredit.edit.lm import LM
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput, EditRequest
-from afteredit.edit.update import Update
 from afteredit.evaluate.ability import Ability, measurable
 from afteredit.evaluate.prepare_tasks import rows_sha256, shipped_abilities
 from afteredit.evaluate.results import Results
@@ -64,7 +63,24 @@ class RunDirectory:
         self.journal.close()
 
     def is_finished(self, batches: Sequence[Sequence[EditRequest]]) -> bool:
-        return self.journal.n_batches >= len(batches) and self.results.has(sum(map(len, batches)))
+        n_edits = sum(map(len, batches))
+        if self.collapsed_at is not None and self.stops_at(min(self.collapsed_at, n_edits)):
+            n_edits = self.collapsed_at
+        return self.journal.n_edits >= n_edits and self.results.has(n_edits)
+
+    @property
+    def collapsed_at(self) -> int | None:
+        """After how many edits an update held NaN or infinity, or a checkpoint's perplexity was past its limit."""
+        found = [r["n_edits"] for r in self.journal.records if "collapsed" in r["diagnostics"]]
+        if self.results.has(0):
+            limit = self.x.settings.collapse_perplexity * self.results.row(0)["drift/perplexity"]
+            found += [row["n_edits"] for row in self.results.rows if not row["drift/perplexity"] <= limit]
+        return min(found, default=None)
+
+    def stops_at(self, n_edits: int) -> bool:
+        """Is nothing to be written after so many edits, because the model has collapsed and on_collapse=stop?"""
+        stop = self.x.settings.on_collapse is OnCollapse.stop
+        return stop and self.collapsed_at is not None and n_edits >= self.collapsed_at
 
     def with_contexts(self, prepared: Prepared) -> Prepared:
         """The run's own context prefixes where it has them, else the new ones, stored."""
@@ -80,13 +96,6 @@ class RunDirectory:
             return dataclasses.replace(prepared, contexts=tuple(stored["contexts"]))
         write_json(path, {"contexts": list(prepared.contexts), "constants": dict(prepared.hashes)})
         return prepared
-
-    def refuse_collapsed(self, update: Update, batch: Sequence[EditRequest]) -> None:
-        if not update.is_finite():
-            raise BadInput(
-                f"{self.folder}: the update of edits {[r.id for r in batch]} holds NaN or infinity; the model has "
-                f"collapsed after {self.journal.n_batches} batches. Everything before it is kept"
-            )
 
     def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
         full = {"n_edits": n_edits, "weights_sha256": sha256, **row}

@@ -75,6 +75,15 @@ class Tracker:
     def checkpoint(self, row: Mapping[str, Any]) -> None:
         self._log(row, 2 * row["n_edits"] + 1)
 
+    def preempt(self) -> None:
+        """The run was stopped from outside and will go on: W&B (and a sweep) may give it to another agent."""
+        if self._run is not None:
+            try:
+                self._run.mark_preempting()
+                self._run.finish(exit_code=1)
+            except Exception as problem:  # noqa: BLE001
+                log.warning("W&B could not be told that the run was stopped (%s)", problem)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         if self._run is not None:
             try:

@@ -7,14 +7,17 @@ from typing import Any
 
 from afteredit.evaluate.display import Display
 from afteredit.evaluate.editing import means
+from afteredit.evaluate.interruption import Interruption
 from afteredit.evaluate.tracker import Tracker
 
 
 class Watch:
-    def __init__(self, display: Display, tracker: Tracker):
-        self.display, self.tracker = display, tracker
+    def __init__(self, display: Display, tracker: Tracker, interruption: Interruption):
+        self.display, self.tracker, self.interruption = display, tracker, interruption
 
     def doing(self, what: str) -> None:
+        """Raises Interrupted: what begins here can be done again."""
+        self.interruption.check()
         self.display.doing(what)
 
     def edit(self, record: Mapping[str, Any], n_new: int) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from afteredit.edit import journal
 from afteredit.edit.journal import Lines
+from afteredit.edit.rome import Rome
 from afteredit.edit.source import ModelSource
 from afteredit.edit.update import load_update
+from afteredit.evaluate import measure
 from afteredit.run import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -246,3 +253,72 @@ def test_every_method_runs_in_batches_and_is_replayed_to_the_bit(go, place, meth
     assert untimed(rows(parts)[-1]) == untimed(rows(whole)[-1])
     assert rows(whole)[-1]["weights_sha256"] != rows(whole)[0]["weights_sha256"]
     assert {key for key in rows(whole)[-1] if key.startswith("editing/immediate/")}
+
+
+def test_a_stopped_run_ends_at_a_whole_edit_and_goes_on_to_the_same_end(go, straight, tmp_path, monkeypatch, capsys):
+    """SIGTERM during the second edit: that edit is finished and kept, nothing after it is begun."""
+    runs, seen = tmp_path / "stopped", []
+    update = Rome.update
+
+    def interrupting(self, lm, requests, prepared, state):
+        seen.append(requests[0].id)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, lm, requests, prepared, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rome, "update", interrupting)
+        folder = go("n_edits=4", "eval_every=1", runs=runs, rc=128 + signal.SIGTERM)
+    assert "stopped after 2 edits" in " ".join(capsys.readouterr().out.split())
+    assert len(Lines(folder / "edits.jsonl").records) == len(seen) == 2
+    go("n_edits=4", "eval_every=1", runs=runs)
+    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]
+
+
+def test_nan_in_an_update_is_a_collapse_that_is_recorded_and_not_written(go, tmp_path, monkeypatch, capsys):
+    update = Rome.update
+
+    def collapsing(self, lm, requests, prepared, state):
+        good, state = update(self, lm, requests, prepared, state)
+        if len(lm.base) and requests[0].id == third:
+            bad = {name: replace(c, left_Dr=c.left_Dr * float("nan")) for name, c in good.changes.items()}
+            return replace(good, changes=bad), state
+        return good, state
+
+    third = json.loads((ROOT / "data" / "facts.jsonl").read_text().splitlines()[2])["id"]
+    monkeypatch.setattr(Rome, "update", collapsing)
+    folder = go("n_edits=4", "eval_every=2", "on_collapse=stop", runs=tmp_path / "runs")
+    assert [row["n_edits"] for row in rows(folder)] == [0, 2, 3]
+    assert rows(folder)[-1]["weights_sha256"] == rows(folder)[-2]["weights_sha256"]
+    assert "collapsed at 3 edits" in capsys.readouterr().out
+    go("n_edits=4", "eval_every=2", "on_collapse=stop", runs=tmp_path / "runs")
+    assert "finished already: 3 edits" in " ".join(capsys.readouterr().out.split())
+    go("n_edits=4", "eval_every=2", "on_collapse=continue", runs=tmp_path / "runs")
+    assert [row["n_edits"] for row in rows(folder)] == [0, 2, 3, 4]
+    assert rows(folder)[-1]["weights_sha256"] != rows(folder)[-2]["weights_sha256"]
+
+
+def test_perplexity_past_its_limit_is_a_collapse(go, tmp_path, monkeypatch, capsys):
+    perplexities = iter([40.0, 41.0, 401.0])
+    monkeypatch.setattr(measure, "drift", lambda *_: {"drift/perplexity": next(perplexities)})
+    folder = go("n_edits=4", "eval_every=1", "on_collapse=stop", "collapse_perplexity=10", runs=tmp_path / "runs")
+    assert [row["drift/perplexity"] for row in rows(folder)] == [40.0, 41.0, 401.0]
+    assert "collapsed at 2 edits" in capsys.readouterr().out
+
+
+def test_a_full_disk_ends_the_run_with_a_remedy_and_keeps_what_was_written(go, straight, tmp_path, monkeypatch, capsys):
+    """The third update cannot be written; once there is room the same command ends where it would have."""
+    runs, write = tmp_path / "full", journal.write_atomically
+
+    def full(path, content):
+        if path.name == "000002.safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "write_atomically", full)
+        folder = go("n_edits=4", "eval_every=1", runs=runs, rc=2)
+    assert "No space left on device" in capsys.readouterr().err
+    assert len(Lines(folder / "edits.jsonl").records) == 2
+    go("n_edits=4", "eval_every=1", runs=runs)
+    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]

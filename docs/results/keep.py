@@ -1,6 +1,6 @@
 """Keeps what is quoted of a run: resolved config and results rows, no weights, no path of the machine it ran on.
 
-    python docs/results/keep.py RUN_DIRECTORY FOLDER
+python docs/results/keep.py RUN_DIRECTORY FOLDER
 """
 
 import json
