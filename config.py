@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
@@ -22,6 +24,9 @@ from afteredit.evaluate.ability import Ability
 from afteredit.evaluate.tracker import TrackerSettings
 
 GROUPS = ("model", "method", "edits", "task", "constraint", "tracker")
+# What a command may say of a replayed run: what is measured of it, and where the same weights lie here.
+OF_A_REPLAY = ("replay", "task", "harness", "limit", "data", "held_out", "held_out_tokens", "device", "tracker",
+               "model.source")  # fmt: skip
 
 
 class Setting(Enum):
@@ -53,7 +58,7 @@ class Settings:
     eval_every: int
     setting: Setting
     seed: int
-    device: str  # auto, cpu, cuda, cuda:1, mps
+    device: str  # auto, cpu, cuda, cuda:1
     dtype: Dtype
     data: str  # mini, hub, or a folder of JSON-lines files
     limit: int | None  # rows per ability; null: all
@@ -67,6 +72,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class ReplaySettings:
+    """Going back in a run that is there (`run`: its directory): `at` or `collapse` is asked of it."""
+
+    run: str | None = None  # null: an ordinary run
+    at: int | None = None  # the model after so many edits, measured; or, with `export`, written
+    collapse: str | None = None  # a task: after which batch is `drop` of it lost?
+    drop: float = 0.5  # of score - chance at the start
+    export: str | None = None  # a new folder
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One run: everything typed and checked.  `names` are the chosen entries of the groups; `resolved` the whole."""
 
@@ -77,25 +93,65 @@ class Experiment:
     constraint: Constraint
     tracker: TrackerSettings
     tasks: dict[str, Ability]
+    replay: ReplaySettings = ReplaySettings()
     names: dict[str, str] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
 
 
 def experiment(config: DictConfig, names: Mapping[str, str]) -> Experiment:
     """Raises BadInput, naming the key, what it was given and what is allowed."""
-    plain = {key: config[key] for key in config if key not in GROUPS}
+    plain = {key: config[key] for key in config if key not in (*GROUPS, "replay")}
     settings = _typed(Settings, OmegaConf.create(plain), "")
     built = {
         "model": _typed(ModelSource, config.model, "model"),
         "edits": _typed(EditSet, config.edits, "edits"),
         "tracker": _typed(TrackerSettings, config.tracker, "tracker"),
+        "replay": _typed(ReplaySettings, config.replay, "replay"),
         "method": build(config.method, "method"),
         "constraint": build(config.constraint, "constraint"),
     }
     tasks = {str(name): build(node, f"task.{name}") for name, node in (config.get("task") or {}).items()}
     _check(settings, built["method"])
+    _check_replay(built["replay"], settings)
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, **built)
+
+
+def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """`config` with all that belongs to the run in `replay.run` as that run stored it; how it is measured stays.
+
+    Raises BadInput where there is no run, or one of the command's `overrides` says otherwise about it.
+    """
+    folder = Path(str(config.replay.run))
+    for name in ("config.yaml", "edits.jsonl"):
+        if not (folder / name).is_file():
+            raise BadInput(f"replay.run={folder} is no run directory: {folder / name} is not there; give the folder of "
+                           "a run that made edits (runs/<method>-<model>-<hash>)")  # fmt: skip
+    given = [override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides]
+    for key in given:
+        if key not in OF_A_REPLAY and key.split(".")[0] not in OF_A_REPLAY:
+            raise BadInput(f"{key} is given, but in a replay it is the run's own ({folder / 'config.yaml'}); leave it "
+                           f"out.  Allowed beside replay.run: {', '.join(OF_A_REPLAY)}")  # fmt: skip
+    stored = _stored_config(folder / "config.yaml")
+    ours = {str(key): stored[key] for key in stored if key not in OF_A_REPLAY}
+    if "model.source" in given:
+        ours["model"].source = config.model.source
+    with open_dict(config):
+        for key, value in ours.items():
+            config[key] = value
+    return config
+
+
+def _stored_config(path: Path) -> DictConfig:
+    try:
+        stored = OmegaConf.load(path)
+        lost = [key for key in ("model", "method", "constraint", "batch_size", "setting", "seed", "dtype")
+                if key not in stored]  # fmt: skip
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as problem:
+        raise BadInput(f"{path} cannot be read ({' '.join(str(problem).split())}); restore it") from None
+    if lost:
+        raise BadInput(f"{path} is damaged: {', '.join(lost)} not in it; restore it")
+    return cast(DictConfig, stored)
 
 
 def build(node: DictConfig, key: str) -> Any:
@@ -151,3 +207,21 @@ def _check(settings: Settings, method: Method) -> None:
     if most is not None and settings.batch_size > most:
         raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
                        f"batch_size={most}")  # fmt: skip
+
+
+def _check_replay(replay: ReplaySettings, settings: Settings) -> None:
+    asked = {key: getattr(replay, key) for key in ("at", "collapse", "export") if getattr(replay, key) is not None}
+    if replay.run is None:
+        if asked:
+            key, value = next(iter(asked.items()))
+            raise BadInput(f"replay.{key}={value} says nothing without replay.run=<run directory>")
+        return
+    if set(asked) not in ({"at"}, {"collapse"}, {"at", "export"}):
+        given = " and ".join(f"replay.{key}" for key in asked) or "neither"
+        raise BadInput(f"replay.run with {given}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
+                       "replay.export=<new folder>, or replay.collapse=<task>")  # fmt: skip
+    if not 0 < replay.drop < 1:
+        raise BadInput(f"replay.drop={replay.drop}; it is the share that is lost, between 0 and 1 (0.5: half)")
+    if replay.collapse is not None and settings.setting is Setting.single:
+        raise BadInput(f"replay.collapse={replay.collapse}, but in {replay.run} (setting=single) each batch edits the "
+                       "unedited model, so nothing adds up to a collapse; use replay.at")  # fmt: skip

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.config import Experiment, Setting, experiment, unknown_key
+from afteredit.config import Experiment, Setting, as_it_ran, experiment, unknown_key
 from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.evaluate.interruption import Interrupted
@@ -73,7 +73,7 @@ def edit_in_sequence(
         else:
             update = run.journal.update(index, batch)
             state = state.extended(update)
-        lm.apply(x.constraint.constrain(update, lm.W, lm.W_base))
+        run.apply(lm, update)
         done += batch
         carried = list(batch) if x.settings.setting is Setting.single else done
         if new:
@@ -95,19 +95,21 @@ def run_experiment(x: Experiment) -> Path:
 
     from afteredit.evaluate.prepare_tasks import check_rows
 
+    console = Console()
+    if x.replay.run is not None:
+        from afteredit.evaluate.replay import replay
+
+        return replay(x, lambda: _load(x, console), console)
     requests, edits_sha256 = x.edits.read(x.settings.data, x.settings.seed)
     if len(requests) < x.settings.n_edits:
         raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
                        f"set n_edits={len(requests)} or give more rows")  # fmt: skip
     batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
     check_rows(x.tasks, x.settings.data)
-    console = Console()
-    _show_log(console)
-    console.log(f"loading model {x.names.get('model')} …")
-    lm = x.model.load(_device(x.settings.device), x.settings.dtype.value)
+    lm = _load(x, console)
     from afteredit.evaluate.run_directory import RunDirectory  # imports torch, as everything from here on
 
-    with RunDirectory(x, lm, edits_sha256) as run:
+    with RunDirectory.of(x, lm, edits_sha256) as run:
         return _run(x, lm, batches, run, console)
 
 
@@ -156,6 +158,12 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     return run.folder
 
 
+def _load(x: Experiment, console: Console) -> LM:
+    _show_log(console)
+    console.log(f"loading model {x.model.name} …")
+    return x.model.load(_device(x.settings.device), x.settings.dtype.value)
+
+
 def _show_log(console: Console) -> None:
     """What our packages say (what is being made, how long it takes yet) goes where the progress goes."""
     from rich.logging import RichHandler
@@ -179,10 +187,9 @@ def _device(asked: str) -> str:
     import torch
 
     if asked == "auto":
-        mps = torch.backends.mps.is_available()
-        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     kind = asked.split(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cpu": True, "cuda": torch.cuda.is_available()}  # no mps: it has no float64, in which edits are solved
     if not available.get(kind):
         allowed = ["auto", *(name for name, there in available.items() if there)]
         raise BadInput(f"device={asked} is not available on this machine; allowed here: {', '.join(allowed)}")
@@ -201,15 +208,17 @@ def compose(overrides: Sequence[str]) -> Experiment:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as problem:
             raise BadInput(_explained(problem, overrides)) from None
-    return _experiment(config, config.hydra.runtime.choices)
+    return _experiment(config, config.hydra)
 
 
-def _experiment(config: DictConfig, choices: Any) -> Experiment:
+def _experiment(config: DictConfig, hydra: Any) -> Experiment:
     from omegaconf import open_dict
 
-    names = {str(k): str(v) for k, v in choices.items() if not str(k).startswith("hydra/")}
+    names = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     with open_dict(config):
         config.pop("hydra", None)
+    if config.replay.run is not None:
+        config = as_it_ran(config, hydra.overrides.task)
     return experiment(config, names)
 
 
@@ -280,7 +289,7 @@ def _hydra_command_line() -> None:
     @hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
     def app(config: DictConfig) -> None:
         try:
-            run_experiment(_experiment(config.copy(), HydraConfig.get().runtime.choices))
+            run_experiment(_experiment(config.copy(), HydraConfig.get()))
         except (BadInput, OSError, Interrupted) as problem:
             sys.exit(_ended(problem))
 

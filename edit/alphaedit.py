@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from afteredit.edit.memit import Memit
 from afteredit.edit.memit_seq import key_name, past_keys
-from afteredit.edit.method import Given, Prepared
+from afteredit.edit.method import Given, Prepared, check_numbers
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
 
@@ -44,6 +44,10 @@ class AlphaEdit(Memit):
     threshold_kind: Threshold = Threshold.absolute
     ridge: float = 10.0  # ρ
     tokens_per_key_dim: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, threshold="above 0", ridge="above 0")
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Raises BadInput where the threshold leaves no direction to write in."""

@@ -67,13 +67,14 @@ def matrix_shape(module: nn.Module) -> tuple[int, int]:
 
 def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
     """The last matrix of the block, in order of registration, that maps some F back to the residual width and has a
-    sibling mapping the width to that F (attention's output has none: its siblings' widths are query and key heads')."""
+    sibling mapping the width to that F, or to 2 F where gate and up are one matrix.  Attention's output may look alike,
+    but stands before the MLP."""
     matrices = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     for name, module in reversed(matrices):
         output, inner = matrix_shape(module)
         parent = name.rpartition(".")[0]
         siblings = [m for n, m in matrices if n.rpartition(".")[0] == parent and m is not module]
-        if output == width and any(matrix_shape(m) == (inner, width) for m in siblings):
+        if output == width and any(matrix_shape(m) in ((inner, width), (2 * inner, width)) for m in siblings):
             return name, module
     raise BadInput(f"{place}: no MLP output matrix of width {width} found among {[name for name, _ in matrices]}")
 

@@ -26,8 +26,8 @@ def sample_contexts(lm: LM, counts: Mapping[int, int], seed: int) -> tuple[str, 
         rows = [list(lm.encode(opening)) for opening in openings]
         if rows:
             continued = continue_rows(lm, rows, n_tokens, sampler(generator, TOP_K))
-            texts = [lm.tokenizer.decode(new, skip_special_tokens=True) for new in continued]
-            contexts += [_one_line(opening + text) for opening, text in zip(openings, texts, strict=True)]
+            whole = [row + new for row, new in zip(rows, continued, strict=True)]  # a piece alone may lose its blank
+            contexts += [_one_line(lm.tokenizer.decode(ids, skip_special_tokens=True)) for ids in whole]
     return tuple(contexts)
 
 

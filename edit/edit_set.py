@@ -7,7 +7,8 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 EMBEDDED = Path(__file__).resolve().parent.parent / "data"
 PLURAL = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
           "generation_prompts")  # fmt: skip
+MAY_BE_BLANK = ("neighbourhood_answers", "portability_answers")  # where they are unknown
 
 
 class Order(Enum):
@@ -44,6 +46,14 @@ class EditSet:
     order: Order = Order.file
     drop_unchanged: bool = False  # leave out rows whose new target is their true one, instead of refusing them
 
+    def __post_init__(self) -> None:
+        known = [f.name for f in fields(EditRequest)]
+        for key, columns in (("columns", self.columns), ("train_columns", self.train_columns)):
+            for given in (name for name in columns if name not in known):
+                close = get_close_matches(given, known, n=1)
+                guess = f"; did you mean edits.{key}.{close[0]}?" if close else "."
+                raise BadInput(f"unknown key edits.{key}.{given}{guess} Allowed: {', '.join(known)}")
+
     def read(self, data: str, seed: int) -> tuple[list[EditRequest], str]:
         """All requests in the order they are applied, and the SHA-256 of their rows.  Raises BadInput, naming file,
         line and field, before any edit is made."""
@@ -58,6 +68,8 @@ class EditSet:
             seen.add(request.id)
             digest.update(json.dumps(row, sort_keys=True).encode())
             requests.append(request)
+        if not requests:
+            raise BadInput(f"edits={self.name}: {where} holds no usable rows; put one JSON object on each line")
         if self.order is Order.shuffled:
             random.Random(seed).shuffle(requests)
         return requests, digest.hexdigest()
@@ -95,12 +107,16 @@ class EditSet:
         values: dict[str, Any] = {}
         for name, path in self.columns.items():
             value = _look_up(row, path, f"{place}: field {name}")
-            values[name] = _texts(value, f"{place}: field {path}") if name in PLURAL else value
+            values[name] = _texts(value, f"{place}: field {path}", name in MAY_BE_BLANK) if name in PLURAL else value
         for name in ("subject", "prompt", "target_new"):
             if not isinstance(values.get(name), str):
                 path = self.columns.get(name, name)
                 raise BadInput(f"{place}: field {path} is {values.get(name)!r}; it must be a text")
-        if not isinstance(values.get("id", ""), str | int):
+        true = values.get("target_true")
+        if isinstance(true, str) and not true.strip():
+            raise BadInput(f"{place}: field {self.columns['target_true']} is {true!r}; it must be a text that is not "
+                           "empty, or null")  # fmt: skip
+        if not isinstance(values.get("id", ""), str | int) or isinstance(values.get("id"), bool):
             raise BadInput(f"{place}: field {self.columns['id']} is {values['id']!r}; an id must be a text or a number")
         values["id"] = str(values["id"]) if "id" in values else f"{self.name}-{line}"
         if self.drop_unchanged and values["target_new"].strip() == str(values.get("target_true")).strip():
@@ -162,8 +178,10 @@ def _look_up(row: Any, path: str, place: str) -> Any:
     return value
 
 
-def _texts(value: Any, place: str) -> tuple[str, ...]:
+def _texts(value: Any, place: str, may_be_blank: bool) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise BadInput(f"{place} is {value!r}; it must be a text or a list of texts")
+    if not may_be_blank and not all(text.strip() for text in texts):
+        raise BadInput(f"{place} is {value!r}; a prompt must not be empty: leave it out of the list")
     return tuple(texts)

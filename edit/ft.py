@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from afteredit.edit.method import Given, Prepared
+from afteredit.edit.method import Given, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import Dense, State, Update
 
@@ -28,6 +28,10 @@ class Ft:
     learning_rate: float = 5e-4
     max_change: float = 5e-4  # cap on every entry's |ΔW|
     stop_loss: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        check_numbers(self, steps="at least 1", learning_rate="above 0", max_change="above 0")
 
     def edited_layers(self, lm: LM) -> list[int]:
         return sorted(self.layers) if self.layers else [0]

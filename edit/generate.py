@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from afteredit.edit.lm import LM, pad
 
@@ -70,7 +72,8 @@ def decode(
             break
         if len(keep) < len(alive):
             kept = torch.tensor(keep)
-            cache.batch_select_indices(kept.to(lm.device))
+            for layer in cast(list[DynamicLayer], cache.layers):  # a sharded model's blocks are on several devices
+                layer.batch_select_indices(kept.to(cast(Tensor, layer.keys).device))
             alive, mask_BT, new_B = [alive[i] for i in keep], mask_BT[kept], new_B[kept.to(new_B.device)]
         past = mask_BT.shape[1]
         mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], dim=1)

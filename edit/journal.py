@@ -109,17 +109,26 @@ class Journal:
 
     def update(self, index: int, batch: Sequence[EditRequest]) -> Update:
         """The stored update of one batch.  Raises BadInput where it is damaged, missing, or of other requests."""
+        self.refuse_other_edits(index, batch)
         record = self.records[index]
-        stored = [request["id"] for request in record["requests"]]
-        wanted = [request.id for request in batch]
-        if stored != wanted:
-            raise BadInput(f"{self.folder}: batch {index} wrote edits {stored}, the config now asks for {wanted}; the "
-                           "edit set has changed; use another seed or delete the run directory")  # fmt: skip
         path = self.folder / record["update"]
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
             raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; restore it, or "
                            "delete the run directory to start over")  # fmt: skip
         return load_update(path)
+
+    def refuse_other_edits(self, index: int, batch: Sequence[EditRequest]) -> None:
+        """Raises BadInput where batch `index` wrote other edits, or the same ids with other texts (other columns)."""
+        stored = self.records[index]["requests"]
+        remedy = "the edit set has changed; change runs=<folder> to start over, or delete the run directory"
+        before, now = [request["id"] for request in stored], [request.id for request in batch]
+        if before != now:
+            raise BadInput(f"{self.folder}: batch {index} wrote edits {before}, the config asks for {now}; {remedy}")
+        for old, request in zip(stored, batch, strict=True):
+            new = json.loads(json.dumps(asdict(request)))  # tuples become lists
+            for name in (name for name in old if old[name] != new.get(name)):
+                raise BadInput(f"{self.folder}: edit {request.id} was written with {name} {old[name]!r}, the config "
+                               f"gives {new.get(name)!r}; {remedy}")  # fmt: skip
 
 
 def write_atomically(path: Path, content: bytes) -> None:

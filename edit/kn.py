@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afteredit.edit.method import Given, Prepared
+from afteredit.edit.method import Given, Prepared, check_numbers
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
@@ -53,8 +53,7 @@ class Kn:
     lambda_new: float = 8.0  # λ₂ (Dai et al.)
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise BadInput(f"method.steps={self.steps}; it must be at least 1")
+        check_numbers(self, steps="at least 1", contexts="at least 0")
         for field in ("threshold", "share"):
             if not 0 <= getattr(self, field) <= 1:
                 raise BadInput(f"method.{field}={getattr(self, field)}; it must lie between 0 and 1")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afteredit.edit.method import Given, Prepared
+from afteredit.edit.method import Given, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
 
@@ -39,6 +39,12 @@ class Memit:
     contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10
+
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        check_numbers(self, second_moment_weight="above 0", value_steps="at least 1", value_lr="above 0",
+                      weight_decay="at least 0", kl_weight="at least 0", max_offset="above 0", contexts="at least 0",
+                      tokens_per_key_dim="at least 1")  # fmt: skip
 
     def edited_layers(self, lm: LM) -> list[int]:
         from afteredit.edit.blocks_in_turn import layers_up_to

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afteredit.edit.method import Given, Prepared
+from afteredit.edit.method import Given, Prepared, check_numbers
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
@@ -49,9 +49,10 @@ class Mend:
     max_skipped: int = 10  # steps in a row that may be skipped for a loss or gradient that is not finite
 
     def __post_init__(self) -> None:
-        for name in ("n_layers", "rank", "steps", "batch", "validate_every"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"method.{name}={getattr(self, name)}; it must be at least 1")
+        check_numbers(self, n_layers="at least 1", rank="at least 1", steps="at least 1", batch="at least 1",
+                      validate_every="at least 1", learning_rate="at least 0", alpha_learning_rate="at least 0",
+                      edit_weight="at least 0", max_gradient="above 0", checkpoint_minutes="at least 0",
+                      max_skipped="at least 0")  # fmt: skip
 
     def edited_layers(self, lm: LM) -> list[int]:
         if self.n_layers > lm.n_blocks:

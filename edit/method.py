@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
@@ -46,3 +47,18 @@ class Method(Protocol):
 
     def edited_layers(self, lm: LM) -> list[int]:
         """The blocks whose MLP output matrices this method edits."""
+
+
+def check_numbers(method: object, **allowed: str) -> None:
+    """Raises BadInput, naming the key, for a field that is not as `allowed` ("at least 1", "above 0"), nan or inf."""
+    for name, bound in allowed.items():
+        given, least = getattr(method, name), float(bound.split()[-1])
+        fits = given > least if bound.startswith("above") else given >= least
+        if not (fits and math.isfinite(given)):
+            raise BadInput(f"method.{name}={given}; it must be {bound}")
+
+
+def check_layers(layers: Sequence[int] | None) -> None:
+    """Raises BadInput where blocks are listed but none, or one twice; whether they exist is known once the model is."""
+    if layers is not None and (not layers or len(set(layers)) < len(layers)):
+        raise BadInput(f"method.layers={list(layers)}; give one block or more, each once, or null for the default")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.method import Given, Prepared
+from afteredit.edit.method import Given, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
@@ -55,6 +55,11 @@ class Rome:
     tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
 
     max_batch: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, value_steps="at least 1", value_lr="above 0", weight_decay="at least 0",
+                      kl_weight="at least 0", max_offset="above 0", contexts_short="at least 0",
+                      contexts_long="at least 0", tokens_per_key_dim="at least 1")  # fmt: skip
 
     def edited_layers(self, lm: LM) -> list[int]:
         return [lm.default_layer if self.layer is None else self.layer]

@@ -39,6 +39,7 @@ class ModelSource:
     def load(self, device: str, dtype: str) -> LM:
         """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had."""
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         from afteredit.edit.lm import LM
@@ -54,16 +55,23 @@ class ModelSource:
                                "models can be edited here")  # fmt: skip
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             placed = {"device_map": self.device_map} if self.device_map else {}
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **placed, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), output_loading_info=True, **placed, **options
+            )
         except BadInput:
             raise
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, SafetensorError) as problem:
             raise BadInput(
                 f"model={self.name}: weights not found: looked for {folder!r}"
                 + (f", revision {self.revision}" if self.revision else "")
                 + f" ({_first_line(problem)}). Give model.source=<folder with config.json and safetensors>, or let "
                 "this machine reach the hub (set HF_TOKEN for gated models)"
             ) from None
+        model, info = loaded
+        if info["missing_keys"]:  # transformers would leave them random
+            missing = sorted(info["missing_keys"])
+            raise BadInput(f"model={self.name}: the weights in {folder!r} lack {len(missing)} parameters "
+                           f"({missing[0]}, …); give model.source=<folder with all safetensors>")  # fmt: skip
         if not self.device_map:
             model = model.to(device)
         return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value)
@@ -87,7 +95,7 @@ def _converted(package: str) -> Path:
     """A plain safetensors folder of the GGUF file in an installed package; made once (half a minute), then reused."""
     try:
         spec = importlib.util.find_spec(package)
-    except (ValueError, ModuleNotFoundError):
+    except (ValueError, ImportError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise BadInput(f"model.source=package:{package}: no Python package {package!r} is installed; run `make setup`, "

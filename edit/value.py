@@ -1,13 +1,14 @@
 """Under what the model says the new target: ROME's v* (Meng et al., 2022, eq. 4), MEMIT's z (2023, eq. 16).
 
 Minimises over an offset δ, added at the subject's last token of one block under every context prefix,
-    mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p₀ ‖ p_δ at "{subject} is a")
+    mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p_δ ‖ p₀ at "{subject} is a")
     + weight_decay · |δ| / |start|²
 by Adam, projected after each step to |δ| ≤ max_offset · |start|, stopped early at `stop_loss`.
 `start` is what stands there before: ROME's MLP output v, MEMIT's residual stream h behind the block.  Adding to either
 is the same where the MLP's output is added to the stream as it is (`lm.writes_straight`).
-Departure from ROME's reference: v is W k* + b at the averaged key k*, not the output at the bare prompt, so that key,
-value and residual all speak of the same k*; `bare_start` takes the reference's.
+Departures from the references: the KL term is taken behind the whole of "{subject} is a", as ROME's eq. 4 says, not
+at the subject's last token, as its code does; and v is W k* + b at the averaged key k*, not the output at the bare
+prompt, so that key, value and residual all speak of the same k* (`bare_start` takes the reference's).
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _optimise_offset(
             kl_V = lm.logits(hidden_BTD[n, ends[n]]).log_softmax(-1)
             if before_kl_V is None:
                 before_kl_V = kl_V.detach()
-            kl = torch.nn.functional.kl_div(kl_V, before_kl_V, log_target=True, reduction="sum").to(device)
+            kl = torch.nn.functional.kl_div(before_kl_V, kl_V, log_target=True, reduction="sum").to(device)
             decay = settings.weight_decay * offset_D.norm() / start_norm**2
             loss = -log_p_N.mean() + settings.kl_weight * kl + decay
         if step == 0:

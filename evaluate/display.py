@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
@@ -18,7 +19,8 @@ class Display:
         self._left = {"edit": n_edits, "checkpoint": n_checkpoints}
         self._seconds: dict[str, list[float]] = {"edit": [], "checkpoint": []}
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} edits"),
+            TextColumn("{task.description}", markup=False), BarColumn(),
+            TextColumn("{task.completed}/{task.total} edits"),
             TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=console, transient=True,
         )  # fmt: skip
         self._task = self._bar.add_task("starting", total=n_edits, left="")
@@ -35,7 +37,7 @@ class Display:
 
     def edited(self, record: Mapping[str, Any], n_new: int, success: str) -> None:
         self._count("edit", n_new, record["edit_s"] / max(n_new, 1))
-        names = ", ".join(f"{r['subject']} → {r['target_new']}" for r in record["requests"][:3])
+        names = escape(", ".join(f"{r['subject']} → {r['target_new']}" for r in record["requests"][:3]))
         self._bar.update(self._task, completed=record["n_edits"])
         self.console.log(f"edit {record['n_edits']}: {names}  {success}  {record['edit_s']:.1f} s", highlight=False)
 

@@ -116,7 +116,7 @@ def prefilled(lm: LM, prefix: Ids) -> DynamicCache | None:
 def rows_of(cache: DynamicCache | None, rows_B: Tensor) -> DynamicCache:
     """A cache of its own that holds the given rows of another."""
     pairs = keys_values(cache) if cache is not None else []
-    return cache_of((keys[rows_B], values[rows_B]) for keys, values in pairs)
+    return cache_of((keys[rows_B.to(keys.device)], values[rows_B.to(keys.device)]) for keys, values in pairs)
 
 
 @torch.no_grad()

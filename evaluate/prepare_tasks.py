@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,50 @@ def shipped_abilities(names: Sequence[str]) -> dict[str, Ability]:
 
 def build_tasks(tasks: Mapping[str, Ability], settings: Settings) -> list[BuiltAbility]:
     every = {**tasks, **shipped_abilities(settings.harness)}
-    return [BuiltAbility(name, ability, settings.data, settings.limit) for name, ability in every.items()]
+    return [_built(name, ability, settings) for name, ability in every.items()]
+
+
+def _built(name: str, ability: Ability, settings: Settings) -> BuiltAbility:
+    """Raises BadInput for rows of our tasks that their prompts cannot be made from, or whose answer is none of the
+    choices: lm-eval scores these as wrong and says nothing."""
+    if isinstance(ability.lm_eval, str):
+        return BuiltAbility(name, ability, settings.data, settings.limit)
+    from jinja2 import TemplateError
+
+    where = "its rows do"
+    try:
+        built = BuiltAbility(name, ability, settings.data, settings.limit)
+        for number, row in enumerate(islice(built.task.eval_docs, settings.limit), start=1):
+            where = f"row {number} does"
+            built.task.doc_to_text(row)
+            gold = built.task.doc_to_target(row)
+            if built.task.OUTPUT_TYPE == "multiple_choice":
+                choices = built.task.doc_to_choice(row)
+                if not isinstance(gold, int) or not 0 <= gold < len(choices):
+                    raise LookupError(f"the answer {gold!r} is none of 0..{len(choices) - 1}, in place of {choices}")
+    except BadInput:
+        raise
+    except (TemplateError, LookupError, TypeError, ValueError) as problem:
+        raise BadInput(f"task={name}: {where} not fit the task: {problem}; its columns and answers are those in "
+                       f"conf/task/{name}.yaml and data/") from None  # fmt: skip
+    return built
+
+
+def held_out_text(settings: Settings) -> str:
+    path = Path(settings.held_out) if settings.held_out else EMBEDDED / "heldout.txt"
+    if not path.is_file():
+        raise BadInput(f"held_out={settings.held_out}: no such file; give a text file, or null for the embedded text")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"held_out={settings.held_out}: cannot be read as UTF-8 text: {problem}") from None
 
 
 def held_out(lm: LM, settings: Settings) -> list[tuple[Ids, Ids]]:
     from afteredit.evaluate.drift import held_out_windows
 
-    path = Path(settings.held_out) if settings.held_out else EMBEDDED / "heldout.txt"
-    if not path.is_file():
-        raise BadInput(f"held_out={settings.held_out}: no such file; give a text file, or null for the embedded text")
-    return held_out_windows(lm, path.read_text(encoding="utf-8"), settings.held_out_tokens)
+    windows = held_out_windows(lm, held_out_text(settings), settings.held_out_tokens)
+    if not windows:
+        raise BadInput(f"held_out={settings.held_out} held_out_tokens={settings.held_out_tokens}: leaves no token to "
+                       "predict; give a longer text, or held_out_tokens of at least 2")  # fmt: skip
+    return windows

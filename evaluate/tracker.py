@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from afteredit.edit.request import BadInput
+
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +35,14 @@ class TrackerSettings:
     group: str | None = None
     tags: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """What W&B refuses even offline."""
+        if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
+            raise BadInput(f"tracker.project={self.project!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
+        for tag in self.tags:
+            if not 0 < len(tag) <= 64:
+                raise BadInput(f"tracker.tags holds {tag!r}; a tag must have 1 to 64 characters")
+
 
 class Tracker:
     """One W&B run, online or offline, or nothing at all when disabled."""
@@ -50,12 +60,16 @@ class Tracker:
             "id": run_id, "resume": "allow",
             "settings": wandb.Settings(silent=True, console="off", init_timeout=30, disable_git=True, save_code=False),
         }  # fmt: skip
-        try:
-            self._run = wandb.init(mode=mode, **options)
-        except (wandb.errors.Error, OSError, TimeoutError) as problem:
-            log.warning("W&B %s failed (%s); this run is tracked offline, sync it later", mode, problem)
-            wandb.teardown()  # the failed start still holds the run's id
-            self._run = wandb.init(mode="offline", **options)
+        attempts: dict[Any, str] = {mode: "tracked offline, sync it later", "offline": "not tracked"}
+        for attempt, instead in attempts.items():
+            try:
+                self._run = wandb.init(mode=attempt, **options)
+                break
+            except (wandb.errors.Error, OSError, ValueError) as problem:  # ValueError: settings in the environment
+                log.warning("W&B %s failed (%s); this run is %s", attempt, problem, instead)
+                wandb.teardown()  # the failed start still holds the run's id
+        else:
+            return
         self._run.define_metric("n_edits")
         self._run.define_metric("*", step_metric="n_edits")
 

@@ -24,7 +24,7 @@ def reference_loss(lm, fact, offset_D, settings, plain_pass, plain_nll) -> dict[
     about, at = lm.encode(f"{fact.subject} is a"), len(lm.encode(fact.subject)) - 1
     old_V = plain_pass(lm, about, LAYER, at).logits_TV[-1].log_softmax(-1)
     new_V = plain_pass(lm, about, LAYER, at, offset_D).logits_TV[-1].log_softmax(-1)
-    nll, kl = torch.stack(nlls).mean(), (old_V.exp() * (old_V - new_V)).sum()
+    nll, kl = torch.stack(nlls).mean(), (new_V.exp() * (new_V - old_V)).sum()
     loss = nll + settings.kl_weight * kl + settings.weight_decay * offset_D.norm() / norm**2
     return {"nll_after": float(nll), "kl": float(kl), "loss": float(loss),
             "offset_over_start": float(offset_D.norm() / norm)}  # fmt: skip
