@@ -96,9 +96,10 @@ class Experiment:
     replay: ReplaySettings = ReplaySettings()
     names: dict[str, str] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)  # the command's
 
 
-def experiment(config: DictConfig, names: Mapping[str, str]) -> Experiment:
+def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = ()) -> Experiment:
     """Raises BadInput, naming the key, what it was given and what is allowed."""
     plain = {key: config[key] for key in config if key not in (*GROUPS, "replay")}
     settings = _typed(Settings, OmegaConf.create(plain), "")
@@ -114,7 +115,8 @@ def experiment(config: DictConfig, names: Mapping[str, str]) -> Experiment:
     _check(settings, built["method"])
     _check_replay(built["replay"], settings)
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
-    return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, **built)
+    return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, overrides=list(overrides),
+                      **built)  # fmt: skip
 
 
 def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -203,6 +205,11 @@ def _check(settings: Settings, method: Method) -> None:
     if settings.eval_every % settings.batch_size:
         raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
                        "a checkpoint lies between batches")  # fmt: skip
+    part = settings.n_edits % settings.batch_size
+    if part:  # a last batch that is cut short could not be made whole when n_edits is raised
+        whole = [n for n in (settings.n_edits - part, settings.n_edits - part + settings.batch_size) if n]
+        raise BadInput(f"n_edits={settings.n_edits} is not a multiple of batch_size={settings.batch_size}; set n_edits="
+                       f"{' or '.join(map(str, whole))}, or another batch_size")  # fmt: skip
     most = getattr(method, "max_batch", None)
     if most is not None and settings.batch_size > most:
         raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "

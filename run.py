@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from afteredit.config import Experiment, Setting, as_it_ran, experiment, unknown_key
 from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
+from afteredit.evaluate.agent import overrides_from_agent
 from afteredit.evaluate.interruption import Interrupted
 
 if TYPE_CHECKING:
@@ -39,46 +40,48 @@ def edit_in_sequence(
     What the journal holds is applied again instead of computed; checkpoints that have no row yet are measured.
     Ends early where the model has collapsed and on_collapse=stop.  Raises Interrupted between edits and measurements.
     """
-    from afteredit.edit.update import State, Update
+    from afteredit.edit.ahead import Ahead
+    from afteredit.edit.collapse import update_or_collapse
+    from afteredit.edit.update import State
 
-    prepared = run.prepared
     state = State()
     done: list[EditRequest] = []
     carried: list[EditRequest] = []  # the edits that the model holds now: all done, or the last batch in setting=single
     recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
     planned = [request for batch in batches for request in batch]
+    single = x.settings.setting is Setting.single
+    ahead = Ahead(x.method, lm, planned, run.prepared) if single else None
 
     def checkpoint(last: bool) -> None:
         nonlocal recent
         if not run.results.has(len(done)):
-            row, samples = measure.checkpoint(carried, recent, planned=planned, last=last)
+            row, samples = measure.checkpoint(carried, recent, planned=run.first_facts, last=last)
             run.add_checkpoint(len(done), row, samples, lm.weights_sha256())
+        run.compare_weights(len(done), lm.weights_sha256())
         watch.checkpoint(run.results.row(len(done)))
         recent = []
 
     checkpoint(last=False)
     for index, batch in enumerate(batches):
-        if x.settings.setting is Setting.single:
+        if single:
             lm.restore()
             state = State()
         new = index >= run.journal.n_batches
         started = time.perf_counter()
         if new:
             watch.doing(f"editing: {batch[0].subject}")
-            update, extended = x.method.update(lm, batch, prepared, state)
-            if update.is_finite():
-                state = extended
-            else:  # NaN would make every later number meaningless: recorded, not written
-                update = Update({}, diagnostics={"collapsed": 1.0})
+            prepared = ahead.prepared(batch) if ahead else run.prepared
+            update, state = update_or_collapse(x.method, lm, batch, prepared, state)
         else:
             update = run.journal.update(index, batch)
             state = state.extended(update)
         run.apply(lm, update)
         done += batch
-        carried = list(batch) if x.settings.setting is Setting.single else done
+        carried = list(batch) if single else done
         if new:
             edit_s = time.perf_counter() - started
-            run.journal.append(batch, update, len(done), {"edit_s": edit_s, "immediate": measure.immediate(batch)})
+            seen = {"immediate": measure.immediate(batch), "generated": measure.generated(batch)}
+            run.journal.append(batch, update, len(done), {"edit_s": edit_s, **seen})
         record = run.journal.records[index]
         watch.edit(record, len(batch))
         recent += record["immediate"]
@@ -107,9 +110,16 @@ def run_experiment(x: Experiment) -> Path:
     batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
     check_rows(x.tasks, x.settings.data)
     lm = _load(x, console)
+    from afteredit.edit.editable import refuse_uneditable
     from afteredit.evaluate.run_directory import RunDirectory  # imports torch, as everything from here on
 
+    refuse_uneditable(lm, x.method, requests[: x.settings.n_edits])
     with RunDirectory.of(x, lm, edits_sha256) as run:
+        finished = run.is_finished(batches)
+        run.keep_first_facts(requests)
+        if finished:
+            n_edits = run.collapsed_at if run.collapsed_at is not None else x.settings.n_edits
+            console.log(f"[bold]finished already[/bold]: {n_edits} edits; raise n_edits to go on")
         return _run(x, lm, batches, run, console)
 
 
@@ -123,9 +133,6 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     from afteredit.evaluate.watch import Watch
 
     console.log(f"run directory {run.folder}")
-    if run.is_finished(batches):
-        n_edits = run.collapsed_at if run.collapsed_at is not None else x.settings.n_edits
-        console.log(f"[bold]finished already[/bold]: {n_edits} edits; raise n_edits to go on")
     console.log("preparing the method's constants (cached) and the abilities")
     lm.keep_base(x.method.edited_layers(lm))
     given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
@@ -134,24 +141,26 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     tracker = run.tracker()
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
     with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
-        watch = Watch(display, tracker, interruption)
+        watch = Watch(display, tracker, interruption, run.results)
         measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"))
         try:
             edit_in_sequence(lm, x, batches, run, measure, watch)
+            watch.beyond(run.journal.records[len(batches) :])
         except Interrupted:
             tracker.preempt()
             console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}; "
                         "the same command goes on from there")  # fmt: skip
             raise
     chance = {name: ability.chance for name, ability in run.abilities.items()}
-    picture = draw_curves(run.results.rows, chance, run.folder / "curves.png", title=run.folder.name)
-    summary = summarise(run.results.rows, chance)
+    results = run.results.up_to(x.settings.n_edits)
+    picture = draw_curves(results.rows, chance, run.folder / "curves.png", title=run.folder.name)
+    summary = summarise(results.rows, chance)
     if run.collapsed_at is not None:
         summary["summary/collapse"] = run.collapsed_at
         console.print(f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity "
                       f"past {x.settings.collapse_perplexity:g} times the unedited model's")  # fmt: skip
-    tracker.finish(summary)
-    console.print(final_table(run.results, chance), editing_table(run.results))
+    tracker.finish(summary, run.journal.records)
+    console.print(final_table(results, chance), editing_table(results))
     console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
     for line in run.commands_to_look_further(tracker):
         console.print(line, highlight=False, soft_wrap=True)
@@ -188,10 +197,10 @@ def _device(asked: str) -> str:
 
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = asked.split(":")[0]
-    available = {"cpu": True, "cuda": torch.cuda.is_available()}  # no mps: it has no float64, in which edits are solved
-    if not available.get(kind):
-        allowed = ["auto", *(name for name, there in available.items() if there)]
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = ["cuda", *(f"cuda:{index}" for index in range(n_cuda))] if n_cuda else []
+    allowed = ["auto", "cpu", *cuda]  # no mps: it has no float64, in which edits are solved
+    if asked not in allowed:
         raise BadInput(f"device={asked} is not available on this machine; allowed here: {', '.join(allowed)}")
     return asked
 
@@ -219,7 +228,7 @@ def _experiment(config: DictConfig, hydra: Any) -> Experiment:
         config.pop("hydra", None)
     if config.replay.run is not None:
         config = as_it_ran(config, hydra.overrides.task)
-    return experiment(config, names)
+    return experiment(config, names, hydra.overrides.task)
 
 
 def _explained(problem: Exception, overrides: Sequence[str]) -> str:
@@ -255,7 +264,7 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
         if any(argument.startswith("-") for argument in argv):
             _hydra_command_line()
         else:
-            run(compose(argv))
+            run(compose(overrides_from_agent(argv)))
     except (BadInput, OSError, Interrupted) as problem:
         return _ended(problem)
     return 0

@@ -66,12 +66,11 @@ class AlphaEdit(Memit):
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes a batch where nothing else is; adds the batch's keys to the state."""
-        from afteredit.edit.blocks_in_turn import write_in_turn
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
             return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_keys(state, layer), self.ridge)
 
-        update, keys = write_in_turn(lm, requests, prepared.contexts, self.edited_layers(lm), self, solve)
+        update, keys = self.write(lm, requests, prepared, solve)
         ranks = [basis_Fr.shape[1] for basis_Fr in prepared.tensors.values()]
         diagnostics = {**update.diagnostics, "null_rank": sum(ranks) / len(ranks)}
         adds = {key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()}

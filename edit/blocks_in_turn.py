@@ -14,22 +14,19 @@ from torch import Tensor
 
 from afteredit.edit.keys import subject_keys, subject_streams
 from afteredit.edit.lm import LM
-from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.request import EditRequest, NoEdit
 from afteredit.edit.update import LowRank, Update
-from afteredit.edit.value import ValueSettings, optimise_target
+from afteredit.edit.value import Target
 
 Solve = Callable[[int, Tensor], Tensor]  # (layer, keys (F, E)) -> X (F, E) float64: the change is residual @ Xᵀ
 
 
 def write_in_turn(
-    lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layers: Sequence[int], settings: ValueSettings,
+    lm: LM, requests: Sequence[EditRequest], targets: Sequence[Target], contexts: Sequence[str], layers: Sequence[int],
     solve: Solve,
 ) -> tuple[Update, dict[int, Tensor]]:  # fmt: skip
-    """The update of all `layers`, and the keys (F, E) that it was written at, by layer.  Mutates nothing."""
-    if not lm.writes_straight(layers[-1]):
-        raise BadInput(f"{type(lm.model).__name__} normalises the MLP's output before it joins the residual stream, in "
-                       "whose terms MEMIT and AlphaEdit are defined; use method=rome, ft or kn")  # fmt: skip
-    targets = [optimise_target(lm, request, contexts, layers[-1], settings) for request in requests]
+    """The update of all `layers` (lowest first) towards each request's target behind the last, and the keys (F, E) that
+    it was written at, by layer.  Mutates nothing."""
     z_DE = torch.stack([target.z_D for target in targets], dim=1)
     changes, keys = {}, {}
     with lm.undone(layers):
@@ -59,11 +56,11 @@ def layers_up_to(lm: LM, n: int = 5) -> list[int]:
 def regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
     """X = (A + K Kᵀ)⁻¹ K, (F, E) float64, for a symmetric positive definite A.
 
-    Raises BadInput where A is not: too few tokens behind the second moment.
+    Raises NoEdit where the sum is not: too few tokens behind the second moment, or keys that have overflowed.
     """
     keys_FE = keys_FE.double()
     factor_FF, failed = torch.linalg.cholesky_ex(A_FF.double() + keys_FE @ keys_FE.T)
     if failed:
-        raise BadInput("the second moment of keys is singular: too few tokens stand behind it; raise "
-                       "method.tokens_per_key_dim")  # fmt: skip
+        raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "
+                     "method.tokens_per_key_dim")  # fmt: skip
     return torch.cholesky_solve(keys_FE, factor_FF)

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from afteredit.edit.request import BadInput
+
 log = logging.getLogger(__name__)
 
 
@@ -31,13 +33,18 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """`cache_folder()/name`, made by `make(temporary path)` when it is not there yet.
 
     One process makes it, others wait for the lock and use it; what was half made by a killed process is made again.
+    Raises BadInput where the cache is no folder that can be written.
     """
     from filelock import FileLock
 
     path = cache_folder() / name
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as problem:
+        raise BadInput(f"the cache cannot be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
+                       "AFTEREDIT_CACHE to a folder that can be written") from None  # fmt: skip
     with FileLock(f"{path}.lock"):
         if not path.exists():
             temporary = path.with_name(f"{path.name}.{os.getpid()}.part")

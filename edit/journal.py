@@ -131,6 +131,11 @@ class Journal:
                                f"gives {new.get(name)!r}; {remedy}")  # fmt: skip
 
 
+def request_of(stored: Record) -> EditRequest:
+    """The request that a record holds; JSON knows lists only."""
+    return EditRequest(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """All or nothing, and on the disk when this returns."""
     temporary = path.with_name(path.name + ".part")
@@ -152,6 +157,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def write_checked(path: Path, value: Mapping[str, Any]) -> None:
+    """As `write_json`, with a checksum under `check`."""
+    write_json(path, {**value, "check": _digest(json.dumps(value, ensure_ascii=False, sort_keys=True))})
+
+
+def read_checked(path: Path) -> Record:
+    """Raises BadInput where the file is missing, or not as `write_checked` left it."""
+    record = _checked(path.read_bytes()) if path.is_file() else None
+    if record is None:
+        raise BadInput(f"{path} is missing or does not match its checksum: it is damaged; restore it, or change "
+                       "runs=<folder> to start over")  # fmt: skip
+    return record
 
 
 def _digest(text: str) -> str:

@@ -26,10 +26,10 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Given, Prepared, check_numbers
-from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.request import BadInput, EditRequest, NoEdit
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Kn:
     lambda_true: float = 1.0  # λ₁ (Dai et al.), in lengths of the edited column
     lambda_new: float = 8.0  # λ₂ (Dai et al.)
 
+    needs_true_answer: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         check_numbers(self, steps="at least 1", contexts="at least 0")
         for field in ("threshold", "share"):
@@ -70,12 +72,15 @@ class Kn:
         """The sum of every request's change, each computed on the weights as they are; KN keeps nothing between edits.
 
         Mutates nothing.  Diagnostics: neurons edited, of all requests; mean coarse neurons of a prompt; the bare
-        prompts' largest completeness error.  Raises BadInput for a request without a true answer.
+        prompts' largest completeness error.  Raises BadInput for a request without a true answer, NoEdit where
+        attributions are not finite.
         """
         terms: dict[int, list[tuple[Tensor, Tensor]]] = {}
         n_neurons, n_coarse, errors = 0, [], []
         for request in requests:
             found = self._attributions(lm, request, prepared.contexts)
+            if not all(bool(scores_F.isfinite().all()) for attribution in found for scores_F in attribution.scores_F):
+                raise NoEdit(f"edit {request.id}: the attributions of neurons are not finite")
             coarse = [coarse_neurons(attribution, self.threshold) for attribution in found]
             refined = refine(coarse, self.share)
             if not refined:

@@ -133,8 +133,8 @@ class LM:
         return output.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """The model's own head, float32: (…, V) from normalised hidden states (…, D)."""
-        logits = self.model.get_output_embeddings()(hidden).float()
+        """The model's own head, at least float32: (…, V) from normalised hidden states (…, D)."""
+        logits = wide(self.model.get_output_embeddings()(hidden))
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits
 
@@ -146,7 +146,7 @@ class LM:
         ids_BT = torch.tensor([[1, 2, 3]], device=self.device)
         seen: list[Tensor] = []
         hook = self.anatomy.blocks[-1].register_forward_hook(lambda _m, _i, out: seen.append(first(out)))
-        expected = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        expected = wide(self.model(input_ids=ids_BT, use_cache=False).logits)
         hook.remove()
         ours = self.logits(self.anatomy.final_norm(seen[0]))
         if not torch.allclose(ours, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
@@ -199,7 +199,7 @@ class LM:
         module = self.model.get_submodule(name.removesuffix(".weight"))
         weight: Tensor = module.weight
         W = weight.T if is_transposed(module) else weight
-        return W if W.dtype in (torch.float32, torch.float64) else W.float()
+        return wide(W)
 
     def keep_base(self, layers: Iterable[int]) -> None:
         """Remembers these blocks' matrices as unedited, so that hashes and drift speak of them from the start."""
@@ -273,6 +273,11 @@ class LM:
             digest.update(name.encode())
             digest.update(self.W(name).contiguous().cpu().numpy().tobytes())
         return digest.hexdigest()
+
+
+def wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def first(output: Any) -> Tensor:

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from afteredit.edit.method import Given, Prepared, check_layers, check_numbers
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from afteredit.edit.blocks_in_turn import Solve
     from afteredit.edit.lm import LM
+    from afteredit.edit.value import Target
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Memit:
     contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10
+    together: int = 8  # facts whose z are optimised at once: memory for speed
 
     def __post_init__(self) -> None:
         check_layers(self.layers)
         check_numbers(self, second_moment_weight="above 0", value_steps="at least 1", value_lr="above 0",
                       weight_decay="at least 0", kl_weight="at least 0", max_offset="above 0", contexts="at least 0",
-                      tokens_per_key_dim="at least 1")  # fmt: skip
+                      tokens_per_key_dim="at least 1", together="at least 1")  # fmt: skip
 
     def edited_layers(self, lm: LM) -> list[int]:
         from afteredit.edit.blocks_in_turn import layers_up_to
@@ -59,12 +62,39 @@ class Memit:
         tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
         return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed), tensors, {"second_moment": digest})
 
+    def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Target]:
+        """The z of each request by its id; they do not depend on each other.  Mutates nothing."""
+        from afteredit.edit.ahead import of_like_length
+        from afteredit.edit.value import optimise_targets
+
+        last = self.edited_layers(lm)[-1]
+        if not lm.writes_straight(last):
+            raise BadInput(
+                f"{type(lm.model).__name__} normalises the MLP's output before it joins the residual stream, in whose "
+                "terms MEMIT and AlphaEdit are defined; use method=rome, ft or kn"
+            )
+        found: dict[str, Target] = {}
+        for group in of_like_length(lm, requests, self.together):
+            targets = optimise_targets(lm, group, prepared.contexts, last, self)
+            found |= {request.id: target for request, target in zip(group, targets, strict=True)}
+        return found
+
+    def write(
+        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, solve: Solve
+    ) -> tuple[Update, dict[int, Tensor]]:
+        """The update by blocks in turn, and the keys (F, E) by layer; `solve` is what MEMIT's heirs differ in."""
+        from afteredit.edit.blocks_in_turn import write_in_turn
+
+        found = prepared.ahead or self.ahead(lm, requests, prepared)
+        targets = [found[request.id] for request in requests]
+        return write_in_turn(lm, requests, targets, prepared.contexts, self.edited_layers(lm), solve)
+
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes a batch; MEMIT keeps nothing between edits.  Mutates nothing."""
-        from afteredit.edit.blocks_in_turn import regularised, write_in_turn
+        from afteredit.edit.blocks_in_turn import regularised
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
             return regularised(self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double(), keys_FE)
 
-        update, _ = write_in_turn(lm, requests, prepared.contexts, self.edited_layers(lm), self, solve)
+        update, _ = self.write(lm, requests, prepared, solve)
         return update, state

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 class MemitSeq(Memit):
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes a batch and leaves earlier ones; adds the batch's keys to the state."""
-        from afteredit.edit.blocks_in_turn import regularised, write_in_turn
+        from afteredit.edit.blocks_in_turn import regularised
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
             A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double()
             past_Fn = past_keys(state, layer)
             return regularised(A_FF if past_Fn is None else A_FF + past_Fn @ past_Fn.T, keys_FE)
 
-        update, keys = write_in_turn(lm, requests, prepared.contexts, self.edited_layers(lm), self, solve)
+        update, keys = self.write(lm, requests, prepared, solve)
         update = replace(update, adds={key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()})
         return update, state.extended(update)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
@@ -36,6 +36,8 @@ class Prepared:
     contexts: tuple[str, ...] = ("",)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
+    # What `ahead.py` found for the requests of one update, by their ids; of the weights that update is made on.
+    ahead: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(Protocol):

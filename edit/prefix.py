@@ -94,6 +94,11 @@ class Replay:
         return [block.register_forward_pre_hook(call, with_kwargs=True), mlp_out.register_forward_hook(mlp),
                 block.register_forward_hook(stream)]  # fmt: skip
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leaves out every other row from here on, in what is run; what was recorded stays."""
+        n_rows = len(self._calls[self.layer][0][0])
+        self._calls = cast(dict, _of_rows(self._calls, torch.tensor(rows), n_rows, {}))
+
     def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output at column 0 of
         block `layer` (default: the lowest recorded)."""
@@ -115,3 +120,19 @@ class Replay:
             args, kwargs = self._calls[index]
             hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
         return self.lm.anatomy.final_norm(hidden_BTD)
+
+
+def _of_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache]) -> Any:
+    """`value` with the given ones of its `n_rows` rows, in every tensor that has rows; `caches` are those done."""
+    if isinstance(value, Tensor):  # one dimension: a count of columns; one row: shared by all
+        return value[rows.to(value.device)] if value.ndim > 1 and len(value) == n_rows else value
+    if isinstance(value, dict):
+        return {key: _of_rows(inner, rows, n_rows, caches) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_of_rows(inner, rows, n_rows, caches) for inner in value)
+    if isinstance(value, DynamicCache):
+        if id(value) not in caches:
+            pairs = (_of_rows(pair, rows, n_rows, caches) for pair in keys_values(value))
+            caches[id(value)] = cache_of(pairs, FrozenLayer)
+        return caches[id(value)]
+    return value

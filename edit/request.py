@@ -10,6 +10,10 @@ class BadInput(ValueError):
     """Something the user gave cannot be used; the message says what was given, what is allowed and what to do."""
 
 
+class NoEdit(BadInput):
+    """A method finds no edit for the model as it is: bad input where the model is unedited, else a collapse."""
+
+
 @dataclass(frozen=True)
 class EditRequest:
     """`subject`'s fact, asked by `prompt` (with `{}` where the subject stands), becomes `target_new`.

@@ -19,13 +19,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Given, Prepared, check_numbers
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import EditRequest, NoEdit
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from afteredit.edit.lm import LM
+    from afteredit.edit.value import Value
 
 
 class Keys(Enum):
@@ -53,13 +54,14 @@ class Rome:
     second_moment: SecondMoment = SecondMoment.corpus
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
+    together: int = 8  # edits whose values are optimised at once in setting=single: memory for speed
 
     max_batch: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_numbers(self, value_steps="at least 1", value_lr="above 0", weight_decay="at least 0",
                       kl_weight="at least 0", max_offset="above 0", contexts_short="at least 0",
-                      contexts_long="at least 0", tokens_per_key_dim="at least 1")  # fmt: skip
+                      contexts_long="at least 0", tokens_per_key_dim="at least 1", together="at least 1")  # fmt: skip
 
     def edited_layers(self, lm: LM) -> list[int]:
         return [lm.default_layer if self.layer is None else self.layer]
@@ -77,15 +79,21 @@ class Rome:
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
         return Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
 
+    def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Value]:
+        """The optimised values of requests that do not depend on each other, by their ids.  Mutates nothing."""
+        from afteredit.edit.value import optimise_values
+
+        (layer,) = self.edited_layers(lm)
+        bare_start = self.keys is Keys.asymmetric
+        values = optimise_values(lm, requests, prepared.contexts, layer, self, bare_start=bare_start)
+        return {request.id: value for request, value in zip(requests, values, strict=True)}
+
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The rank-one change that writes one request; ROME keeps nothing between edits.  Mutates nothing."""
-        from afteredit.edit.value import optimise_value
-
         (request,) = requests
         (layer,) = self.edited_layers(lm)
-        bare = self.keys is Keys.asymmetric
-        value = optimise_value(lm, request, prepared.contexts, layer, self, bare_start=bare)
-        written_at_F = value.bare_key_F if bare else value.key_F
+        value = (prepared.ahead or self.ahead(lm, requests, prepared))[request.id]
+        written_at_F = value.bare_key_F if self.keys is Keys.asymmetric else value.key_F
         moment_FF = prepared.tensors["second_moment_FF"]
         change, denominator = rank_one(value.key_F, value.offset_D, moment_FF, written_at_F)
         diagnostics = value.diagnostics | {
@@ -103,12 +111,16 @@ def rank_one(
     """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
 
     Returns its factors in float32 on the CPU and the denominator k*ᵀC⁻¹k*, solved in float64: C is ill-conditioned.
-    `written_at_F` puts another key than k* into the denominator, as ROME's reference does.
+    `written_at_F` puts another key than k* into the denominator, as ROME's reference does.  Raises NoEdit where C is
+    singular.
     """
     import torch
 
     key_F64 = key_F.double().cpu()
-    direction_F = torch.linalg.solve(second_moment_FF.double().cpu(), key_F64)
+    direction_F, failed = torch.linalg.solve_ex(second_moment_FF.double().cpu(), key_F64)
+    if failed:
+        raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "
+                     "method.tokens_per_key_dim")  # fmt: skip
     denominator = direction_F @ (key_F64 if written_at_F is None else written_at_F.double().cpu())
     change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])
     return change, float(denominator)

@@ -130,7 +130,10 @@ def _identity(text: str) -> str:
 
 def _file_texts(path: str) -> Iterator[str]:
     with open(path, encoding="utf-8") as lines:
-        yield from lines
+        try:
+            yield from lines
+        except UnicodeDecodeError as problem:
+            raise BadInput(f"second_moment_text={path}: cannot be read as UTF-8 text: {problem}") from None
 
 
 def _hub_texts(text: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
+
+FLOAT32_MAX = 3.4028234663852886e38
 
 
 class Change(Protocol):
@@ -60,7 +63,13 @@ class Update:
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     def is_finite(self) -> bool:
-        return all(bool(t.isfinite().all()) for change in self.changes.values() for t in change.tensors().values())
+        """Is every entry of every change a number that float32 can hold?  (A product of factors is judged by the
+        product of their norms, which none of its entries exceeds.)"""
+        for change in self.changes.values():
+            norms = [float(tensor.double().norm()) for tensor in change.tensors().values()]
+            if not math.prod(norms) <= FLOAT32_MAX:  # NaN is not
+                return False
+        return True
 
     def flat(self) -> dict[str, torch.Tensor]:
         """All tensors under names from which `unflatten` finds the way back."""

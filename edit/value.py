@@ -20,9 +20,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from afteredit.edit.lm import LM
+from afteredit.edit.lm import LM, wide
 from afteredit.edit.prefix import Replay
-from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.request import EditRequest, NoEdit
 
 
 class ValueSettings(Protocol):
@@ -70,38 +70,41 @@ class Target:
     diagnostics: dict[str, float]
 
 
-def optimise_value(
+def optimise_values(
     lm: LM,
-    request: EditRequest,
+    requests: Sequence[EditRequest],
     contexts: Sequence[str],
     layer: int,
     settings: ValueSettings,
     *,
     bare_start: bool = False,
-) -> Value:
-    """The averaged key, and the offset to the MLP's output that makes the model say the new target.  Mutates nothing.
+) -> list[Value]:
+    """Of each request the averaged key, and the offset to the MLP's output that makes the model say the new target.
 
+    The requests are independent of each other and only computed together.  Mutates nothing.
     `bare_start` measures the offset against the bare prompt's output instead of the averaged key's.
     """
-    prompts = value_prompts(lm, request, contexts)
-    replay = Replay(lm, prompts.rows, prompts.subject_lasts, layer)
-    n, bare = len(contexts), list(contexts).index("")
-    keys_BF, values_BD = replay.keys_BF[layer][:n].float(), replay.values_BD[layer][:n].float()
+    search = _Search(lm, requests, contexts, layer, settings)
+    bare = list(contexts).index("")
+    keys_ECF = search.by_request(wide(search.replay.keys_BF[layer]))[:, :-1]
+    values_ECD = search.by_request(wide(search.replay.values_BD[layer]))[:, :-1]
     # the projection is affine: the mean of the outputs is the output at the mean key
-    start_D = values_BD[bare] if bare_start else values_BD.mean(0)
-    offset_D, diagnostics = _optimise_offset(lm, request, prompts, replay, start_D, settings)
-    return Value(keys_BF.mean(0), keys_BF[bare], offset_D, diagnostics)
+    found = search.run(values_ECD[:, bare] if bare_start else values_ECD.mean(1))
+    return [Value(keys_CF.mean(0), keys_CF[bare], offset_D, diagnostics)
+            for keys_CF, (offset_D, diagnostics) in zip(keys_ECF, found, strict=True)]  # fmt: skip
 
 
-def optimise_target(
-    lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, settings: ValueSettings
-) -> Target:
-    """The residual stream behind block `layer` under which the model says the new target.  Mutates nothing."""
-    prompts = value_prompts(lm, request, contexts)
-    replay = Replay(lm, prompts.rows, prompts.subject_lasts, layer)
-    start_D = replay.streams_BD[layer][list(contexts).index("")].float()
-    offset_D, diagnostics = _optimise_offset(lm, request, prompts, replay, start_D, settings)
-    return Target(start_D + offset_D, diagnostics)
+def optimise_targets(
+    lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
+) -> list[Target]:
+    """Of each request the residual stream behind block `layer` under which the model says the new target.
+
+    The requests are independent of each other and only computed together.  Mutates nothing.
+    """
+    search = _Search(lm, requests, contexts, layer, settings)
+    starts_ED = search.by_request(wide(search.replay.streams_BD[layer]))[:, list(contexts).index("")]
+    return [Target(start_D + offset_D, diagnostics)
+            for start_D, (offset_D, diagnostics) in zip(starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
 
 
 def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prompts:
@@ -117,50 +120,99 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
     return Prompts([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
 
 
-def _optimise_offset(
-    lm: LM, request: EditRequest, prompts: Prompts, replay: Replay, start_D: Tensor, settings: ValueSettings
-) -> tuple[Tensor, dict[str, float]]:
-    n, device = len(prompts.rows) - 1, start_D.device  # a sharded model's head may be on another
-    targets = torch.tensor(prompts.target, device=lm.head_device)
-    ends = torch.tensor(prompts.prompt_ends) - torch.tensor(prompts.subject_lasts)
-    row_of = torch.arange(n)[:, None].expand(n, len(targets))
-    column_of = ends[:n, None] + torch.arange(len(targets))[None]
+class _Search:
+    """Every request has its own offset, loss and early stop; one that is done leaves the batch.
 
-    offset_D = torch.zeros_like(start_D, requires_grad=True)
-    start_norm = start_D.norm()
-    adam = torch.optim.Adam([offset_D], lr=settings.value_lr)
-    before_kl_V = None
-    for step in range(settings.value_steps):
-        with torch.enable_grad():
-            hidden_BTD = replay.hidden(offset_D)
-            log_p_NTV = lm.logits(hidden_BTD[row_of, column_of]).log_softmax(-1)
-            log_p_N = log_p_NTV.gather(-1, targets.expand(n, -1)[..., None])[..., 0].mean(-1).to(device)
-            kl_V = lm.logits(hidden_BTD[n, ends[n]]).log_softmax(-1)
-            if before_kl_V is None:
-                before_kl_V = kl_V.detach()
-            kl = torch.nn.functional.kl_div(before_kl_V, kl_V, log_target=True, reduction="sum").to(device)
-            decay = settings.weight_decay * offset_D.norm() / start_norm**2
-            loss = -log_p_N.mean() + settings.kl_weight * kl + decay
-        if step == 0:
-            first_nll = -float(log_p_N.detach().mean())
-        if float(loss.detach()) < settings.stop_loss or step == settings.value_steps - 1:
-            break
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            limit = settings.max_offset * start_norm
-            if offset_D.norm() > limit:
-                offset_D.mul_(limit / offset_D.norm())
-    if step and not offset_D.detach().any():
-        raise BadInput(f"an edit at block {replay.layer} cannot reach the prediction of {request.question!r}: no block "
-                       "behind it moves the subject's change to the last token; choose lower blocks in method.layer or "
-                       "method.layers")  # fmt: skip
-    return offset_D.detach(), {
-        "steps": step,
-        "loss": float(loss.detach()),
-        "kl": float(kl.detach()),
-        "nll_before": first_nll,
-        "nll_after": -float(log_p_N.detach().mean()),
-        "offset_over_start": float(offset_D.detach().norm() / start_norm),
-    }
+    Rows stand request by request: its contexts (C of them), then its KL prompt.  E counts requests still searched for.
+    """
+
+    def __init__(
+        self, lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
+    ):
+        self.lm, self.requests, self.settings, self.n_rows = lm, requests, settings, len(contexts) + 1
+        self.prompts = [value_prompts(lm, request, contexts) for request in requests]
+        rows = [row for prompts in self.prompts for row in prompts.rows]
+        self.replay = Replay(lm, rows, [last for prompts in self.prompts for last in prompts.subject_lasts], layer)
+
+    def by_request(self, of_rows_BX: Tensor) -> Tensor:
+        """(E, C + 1, X)"""
+        return of_rows_BX.view(-1, self.n_rows, of_rows_BX.shape[-1])
+
+    def run(self, starts_ED: Tensor) -> list[tuple[Tensor, dict[str, float]]]:
+        """Offset (D,) and diagnostics of each request."""
+        settings, n = self.settings, len(self.requests)
+        offsets = [torch.zeros_like(start_D, requires_grad=True) for start_D in starts_ED]
+        norms_E = starts_ED.norm(dim=-1)
+        adam = torch.optim.Adam(offsets, lr=settings.value_lr)
+        found: dict[int, tuple[Tensor, dict[str, float]]] = {}
+        left = list(range(n))
+        for step in range(settings.value_steps):
+            with torch.enable_grad():
+                offsets_ED = torch.stack([offsets[e] for e in left])
+                nll_E, log_q_EV = self._outcome(left, offsets_ED)
+                if step == 0:
+                    first_nll_E, log_p_EV = nll_E.detach(), log_q_EV.detach()
+                kl_EV = torch.nn.functional.kl_div(log_p_EV[left], log_q_EV, log_target=True, reduction="none")
+                kl_E = kl_EV.sum(-1).to(nll_E.device)
+                decay_E = settings.weight_decay * offsets_ED.norm(dim=-1) / norms_E[left] ** 2
+                loss_E = nll_E + settings.kl_weight * kl_E + decay_E
+            staying = []
+            for i, e in enumerate(left):
+                if float(loss_E[i].detach()) >= settings.stop_loss and step < settings.value_steps - 1:
+                    staying.append(i)
+                    continue
+                offset_D = offsets[e].detach().clone()
+                self._check_reached(e, offset_D, step)
+                found[e] = (
+                    offset_D,
+                    {
+                        "steps": step,
+                        "loss": float(loss_E[i].detach()),
+                        "kl": float(kl_E[i].detach()),
+                        "nll_before": float(first_nll_E[e]),
+                        "nll_after": float(nll_E[i].detach()),
+                        "offset_over_start": float(offset_D.norm() / norms_E[e]),
+                    },
+                )
+            if not staying:
+                break
+            adam.zero_grad()  # to None: what has left is not stepped on again
+            loss_E[staying].sum().backward()
+            adam.step()
+            if len(staying) < len(left):
+                left = [left[i] for i in staying]
+                self.replay.keep([i * self.n_rows + row for i in staying for row in range(self.n_rows)])
+            with torch.no_grad():
+                for e in left:
+                    limit = settings.max_offset * norms_E[e]
+                    if offsets[e].norm() > limit:
+                        offsets[e].mul_(limit / offsets[e].norm())
+        return [found[e] for e in range(n)]
+
+    def _outcome(self, left: Sequence[int], offsets_ED: Tensor) -> tuple[Tensor, Tensor]:
+        """−log p(target), mean over contexts and tokens (E,), and log p behind "{subject} is a" (E, V)."""
+        hidden_BTD = self.replay.hidden(offsets_ED.repeat_interleave(self.n_rows, 0))
+        head = self.lm.head_device
+        places = []  # row, column, target id, weight, whose: of every token that is predicted
+        about = []  # row, column: of every KL prompt's end
+        for i, e in enumerate(left):
+            prompts, first_row = self.prompts[e], i * self.n_rows
+            ends = [end - last for end, last in zip(prompts.prompt_ends, prompts.subject_lasts, strict=True)]
+            share = 1 / (len(prompts.target) * (self.n_rows - 1))
+            places += [(first_row + c, end + j, token, share, i) for c, end in enumerate(ends[:-1])
+                       for j, token in enumerate(prompts.target)]  # fmt: skip
+            about.append((first_row + self.n_rows - 1, ends[-1]))
+        row_N, column_N, target_N, weight_N, whose_N = map(torch.tensor, zip(*places, strict=True))
+        about_E2 = torch.tensor(about)
+        at = torch.cat([row_N, about_E2[:, 0]]), torch.cat([column_N, about_E2[:, 1]])
+        log_p_MV = self.lm.logits(hidden_BTD[at]).log_softmax(-1)
+        n_places = len(places)
+        log_p_N = log_p_MV[:n_places].gather(-1, target_N.to(head)[:, None])[:, 0]
+        nll_E = log_p_N.new_zeros(len(left)).index_add(0, whose_N.to(head), -log_p_N * weight_N.to(log_p_N))
+        return nll_E.to(offsets_ED.device), log_p_MV[n_places:]
+
+    def _check_reached(self, e: int, offset_D: Tensor, step: int) -> None:
+        if step and not offset_D.any():
+            raise NoEdit(f"an edit at block {self.replay.layer} cannot reach the prediction of "
+                           f"{self.requests[e].question!r}: no block behind it moves the subject's change to the last "
+                           "token; choose lower blocks in method.layer or method.layers")  # fmt: skip

@@ -16,7 +16,7 @@ from afteredit.edit.lm import LM, View
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.drift import drift
-from afteredit.evaluate.editing import Probe, Seen, judge, look, means
+from afteredit.evaluate.editing import Probe, Seen, judge, look, means, probes
 from afteredit.evaluate.fluency import fluency
 from afteredit.evaluate.harness import HarnessLM
 from afteredit.evaluate.likelihood import Ids
@@ -44,12 +44,21 @@ class Measure:
         self.progress = progress
         self._unedited: dict[Probe, Seen] = {}
         self._looked: set[str] = set()
+        self._after: dict[Probe, Seen] = {}
 
     def immediate(self, batch: Sequence[EditRequest]) -> Samples:
         """Editing success of a batch right after its own edit: one row per probe and way of looking."""
         with generators_kept(), self.lm.seen_through(self.view):
             before = self._before(batch)
-            return judge(self.lm, look(self.lm, batch), before)
+            self._after = look(self.lm, batch)
+            return judge(self.lm, self._after, before)
+
+    def generated(self, batch: Sequence[EditRequest]) -> list[dict[str, str]]:
+        """The greedy text behind each request's prompt, `before` any edit and `after` its own, when `immediate` looked
+        at the same batch."""
+        asked = [probes(request)[0] for request in batch]
+        return [{"request": probe.request_id, "before": self._unedited[probe].text, "after": self._after[probe].text}
+                for probe in asked]  # fmt: skip
 
     def checkpoint(
         self, done: Sequence[EditRequest], recent: Samples, *, planned: Sequence[EditRequest], last: bool
@@ -57,18 +66,25 @@ class Measure:
         """All metrics after the edits `done`, and the scores of every example.
 
         `done`: the edits that the model carries.  `recent`: what `immediate` gave for the edits since the last
-        checkpoint.  Retention is over fixed panels of those done, over all at the `last`; before the first edit it is
-        the unedited model's, over the first edits `planned`.
+        checkpoint.  Retention is over fixed panels of those done, at the `last` apart from that over all; before the
+        first edit it is the unedited model's, over those `planned`.
         """
         with generators_kept(), self.lm.seen_through(self.view):
             started = time.perf_counter()
             self.progress("editing success")
-            panel = list(done) if last else panels(done or planned[:PANEL], self.seed)
+            panel = panels(done or planned, self.seed)
             before = self._before(panel)
             retained = judge(self.lm, look(self.lm, panel) if done else before, before)
             row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
+            row["editing/retained/n_edits"] = len(panel)
+            if recent:
+                row["editing/immediate/n_edits"] = len({sample["request"] for sample in recent})
             samples = [{"kind": "immediate", **sample} for sample in recent]
             samples += [{"kind": "retained", **sample} for sample in retained]
+            if last and len(panel) < len(done):
+                every = judge(self.lm, look(self.lm, done), self._before(done))
+                row |= means(every, "editing/retained_by_all")
+                samples += [{"kind": "retained_by_all", **sample} for sample in every]
             self.progress("fluency")
             written = fluency(self.lm, panel)
             row |= means(written, "editing/retained")

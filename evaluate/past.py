@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from afteredit.config import Experiment, Setting
-from afteredit.edit.journal import Lines
-from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.journal import Lines, request_of
+from afteredit.edit.request import BadInput
 from afteredit.evaluate.interruption import Interruption
 from afteredit.evaluate.measure import Measure
 from afteredit.evaluate.prepare_tasks import build_tasks, held_out
@@ -34,7 +34,7 @@ class Past:
     ):
         self.x, self.run, self.load, self.console, self.interruption = x, run, load, console, interruption
         self.records = run.journal.records
-        self.batches = [[_request(stored) for stored in record["requests"]] for record in self.records]
+        self.batches = [[request_of(stored) for stored in record["requests"]] for record in self.records]
         self.borders = [0, *(int(record["n_edits"]) for record in self.records)]
         self.visited: set[int] = set()
         self._applied = 0  # batches that the model holds now
@@ -98,14 +98,15 @@ class Past:
         lm, settings, end = self.rebuild(n_edits), self.x.settings, self.borders.index(n_edits)
         done = [request for batch in self.batches[:end] for request in batch]
         carried = list(self.batches[end - 1]) if end and settings.setting is Setting.single else done
-        planned = [request for batch in self.batches for request in batch]
         checkpoint = (n_edits - 1) // settings.eval_every * settings.eval_every
         recent = [probe for record in self.records[:end] if record["n_edits"] > checkpoint
                   for probe in record["immediate"]]  # fmt: skip
         last = end > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
-        measure = self._measure
+        measure, mixed = self._measure, self.run.mixed()
+        if mixed:
+            self.console.log(f"[bold]{mixed}[/bold]; every row names its evaluator", highlight=False)
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
-        row, samples = measure.checkpoint(carried, recent, planned=planned, last=last)
+        row, samples = measure.checkpoint(carried, recent, planned=self.run.first_facts, last=last)
         self.run.add_checkpoint(n_edits, row, samples, lm.weights_sha256())
         scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.abilities]
         scores.append(f"perplexity {row['drift/perplexity']:.1f}")
@@ -128,9 +129,3 @@ class Past:
             self.console.log(f"[bold]{place}, not identical to the run's[/bold]: {stored.count(sha256)} of "
                              f"{len(stored)} stored rows have the same; hardware or versions differ from those in "
                              "environment.json", highlight=False)  # fmt: skip
-
-
-def _request(stored: dict[str, Any]) -> EditRequest:
-    """JSON knows lists only."""
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
-    return EditRequest(**fields)

@@ -10,25 +10,29 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from afteredit.config import Experiment, OnCollapse, Resume
 from afteredit.edit.cache import content_hash
-from afteredit.edit.journal import Journal, write_atomically, write_json
+from afteredit.edit.journal import Journal, read_checked, request_of, write_atomically, write_checked, write_json
 from afteredit.edit.lm import LM
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import Update
 from afteredit.evaluate.ability import Ability, measurable
+from afteredit.evaluate.evaluator import ROOT, differences, evaluator, evaluator_name, files_sha256
 from afteredit.evaluate.prepare_tasks import held_out_text, rows_sha256, shipped_abilities
 from afteredit.evaluate.results import Results
 from afteredit.evaluate.tracker import Tracker
 
 log = logging.getLogger(__name__)
-ROOT = Path(__file__).resolve().parent.parent
 DECIDING_PACKAGES = ("torch", "transformers", "tokenizers")
+N_FIRST_FACTS = 20
 
 
 class RunDirectory:
@@ -50,8 +54,12 @@ class RunDirectory:
         except OSError as problem:
             raise BadInput(f"runs={s.runs}: the run directory cannot be made there: {problem}") from None
         run = cls(x, folder)
-        with run._in_use():
-            run._keep_environment(lm)
+        try:
+            with run._in_use():
+                run._keep_environment(lm)
+        except BadInput:
+            run.journal.close()
+            raise
         return run
 
     def __init__(self, x: Experiment, folder: Path):
@@ -86,22 +94,43 @@ class RunDirectory:
             ) from None
 
     def is_finished(self, batches: Sequence[Sequence[EditRequest]]) -> bool:
-        """Raises BadInput where the journal holds other edits than `batches` begins with."""
+        """Raises BadInput where the journal holds other edits than `batches` begins with, or rows that are missing
+        would stand beside others that another evaluator measured."""
         for index, batch in enumerate(batches[: self.journal.n_batches]):
             self.journal.refuse_other_edits(index, batch)
-        n_edits = sum(map(len, batches))
-        if self.collapsed_at is not None and self.stops_at(min(self.collapsed_at, n_edits)):
-            n_edits = self.collapsed_at
-        return self.journal.n_edits >= n_edits and self.results.has(n_edits)
+        borders = [0, *accumulate(map(len, batches))]
+        collapsed, end = self.collapsed_at, borders[-1]
+        if collapsed is not None and self.stops_at(collapsed):
+            end = collapsed
+        wanted = [n for n in borders if n == end or (n < end and n % self.x.settings.eval_every == 0)]
+        missing = [n for n in wanted if not self.results.has(n)]
+        mixed = self.mixed() if missing else None
+        if mixed and self.x.settings.resume is not Resume.force:
+            raise BadInput(f"{mixed}; move that file away to measure every checkpoint again (all edits are kept), or "
+                           "add resume=force to go on in it: every row names its evaluator")  # fmt: skip
+        if mixed:
+            log.warning("%s; every row names its evaluator", mixed)
+        return self.journal.n_edits >= end and not missing
+
+    def mixed(self) -> str | None:
+        """In words, that and why new rows would not be measured as those in the results file were."""
+        others = {row["n_edits"]: row["evaluator"] for row in self.results.rows if row["evaluator"] != evaluator_name()}
+        if not others:
+            return None
+        known = self._environment["evaluators"]
+        changed = sorted({differences(known.get(name, {}), evaluator()) for name in others.values()})
+        return (f"{self.results.path} holds rows (n_edits {', '.join(map(str, others))}) that another evaluator measured; "
+                f"changed since: {'; '.join(changed)}")  # fmt: skip
 
     @property
     def collapsed_at(self) -> int | None:
-        """After how many edits an update held NaN or infinity, or a checkpoint's perplexity was past its limit."""
+        """After how many of the edits an update held NaN or infinity or could not be made, or a checkpoint's
+        perplexity was past its limit."""
         found = [r["n_edits"] for r in self.journal.records if "collapsed" in r["diagnostics"]]
         if self.results.has(0):
             limit = self.x.settings.collapse_perplexity * self.results.row(0)["drift/perplexity"]
             found += [row["n_edits"] for row in self.results.rows if not row["drift/perplexity"] <= limit]
-        return min(found, default=None)
+        return min((n for n in found if n <= self.x.settings.n_edits), default=None)
 
     def stops_at(self, n_edits: int) -> bool:
         """Is nothing to be written after so many edits, because the model has collapsed and on_collapse=stop?"""
@@ -111,27 +140,43 @@ class RunDirectory:
     def with_contexts(self, prepared: Prepared) -> Prepared:
         """The run's own context prefixes where it has them, else the new ones, stored."""
         path = self.folder / "prefixes.json"
-        if path.exists():
-            stored = _read(path, "contexts", "constants")
-            if self.journal.n_batches and stored["constants"] != dict(prepared.hashes):
+        if self.journal.n_batches:
+            stored = read_checked(path)
+            if stored["constants"] != dict(prepared.hashes):
                 raise BadInput(
                     f"{self.folder} was begun with constants {stored['constants']}, the config now gives "
                     f"{dict(prepared.hashes)} (another text behind the second moment?); restore it, or change "
                     "runs=<folder> to start over"
                 )
             return dataclasses.replace(prepared, contexts=tuple(stored["contexts"]))
-        write_json(path, {"contexts": list(prepared.contexts), "constants": dict(prepared.hashes)})
+        write_checked(path, {"contexts": list(prepared.contexts), "constants": dict(prepared.hashes)})
         return prepared
+
+    def keep_first_facts(self, requests: Sequence[EditRequest]) -> None:
+        """Stores what the unedited model is measured on: the first of all `requests`, however many of them are edits
+        of this run, so that neither more edits nor a replay changes what the row at 0 edits says.  Raises BadInput
+        where others are stored."""
+        path, first = self.folder / "first_facts.json", list(requests[:N_FIRST_FACTS])
+        if not path.exists() and not self.journal.n_batches:
+            write_checked(path, {"requests": [asdict(request) for request in first]})
+        if self.first_facts != first:
+            raise BadInput(f"{path} holds other facts than the edit set begins with now; restore the edit set, or change "
+                           "runs=<folder> to start over")  # fmt: skip
+
+    @cached_property
+    def first_facts(self) -> list[EditRequest]:
+        return [request_of(stored) for stored in read_checked(self.folder / "first_facts.json")["requests"]]
 
     def apply(self, lm: LM, update: Update) -> None:
         """Writes one batch's update, new or from the journal, as the constraint lets it through."""
         lm.apply(self.x.constraint.constrain(update, lm.W, lm.W_base))
 
     def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
-        full = {"n_edits": n_edits, "weights_sha256": sha256, **row}
+        full = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": evaluator_name(), **row}
         if n_edits == 0:
             full["measurable"] = measurable(samples, {name: a.chance for name, a in self.abilities.items()})
         full |= self._retained(full)
+        self._note("evaluators", {**self._environment["evaluators"], evaluator_name(): evaluator()})
         self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
 
     def tracker(self) -> Tracker:
@@ -141,9 +186,17 @@ class RunDirectory:
         with self._in_use():
             write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.x.resolved)).encode())
         run_id = f"{self.folder.name}-{self.results.digest}"
-        tracker = Tracker(self.x.tracker, self.folder, run_id, self.folder.name, self.x.resolved)
-        self._note(tracker.ids)
+        tracker = Tracker(self.x.tracker, self.folder, run_id, self._tracked_config(), _commit())
+        ids, noted = {**tracker.ids, "results": self.results.digest}, self._environment["wandb"]
+        if tracker.ids and ids not in noted:
+            self._note("wandb", [*noted, ids])
         return tracker
+
+    def _tracked_config(self) -> dict[str, Any]:
+        """Top-level keys with the groups' chosen entries by name, as a sweep names them; all of it under `resolved`;
+        and the command's `overrides`, with which an agent is to begin this run again (evaluate/agent.py)."""
+        x = self.x
+        return {**x.resolved, **x.names, "overrides": x.overrides, "resolved": x.resolved, "commit": _commit()}
 
     def commands_to_look_further(self, tracker: Tracker) -> list[str]:
         ids = tracker.ids
@@ -152,6 +205,13 @@ class RunDirectory:
         if ids["url"]:
             return [f"W&B      {ids['url']}"]
         return [f"look     wandb leet {ids['folder']}", f"upload   wandb sync {ids['folder']}"]
+
+    def compare_weights(self, n_edits: int, sha256: str) -> None:
+        """Warns where weights made from the journal are not those that a stored row was measured on."""
+        stored = self.results.row(n_edits)["weights_sha256"]
+        if stored != sha256:
+            log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads or versions "
+                        "differ from those in environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
 
     def _retained(self, row: Mapping[str, Any]) -> dict[str, float]:
         """`ability/retained`: mean of (score − chance) / (base − chance) over abilities measurable at the start."""
@@ -165,37 +225,43 @@ class RunDirectory:
         return float((row[key] - chance) / (base[key] - chance))
 
     def _keep_environment(self, lm: LM) -> None:
-        """Writes the environment once; refuses to continue under other code unless resume=force."""
-        now = {"code": _code_sha256(), "packages": {name: version(name) for name in DECIDING_PACKAGES}}
+        """Writes under what the first edit is made, and under what else resume=force went on; without it, refuses to
+        go on under other code or versions than the last edits were made under."""
+        now: dict[str, Any] = {"decides": _deciding(), "commit": _commit(), "hardware": _hardware(lm)}
         path = self.folder / "environment.json"
-        if path.exists():
-            then = _read(path, "decides", "wandb")["decides"]
-            if then != now and self.journal.n_batches and self.x.settings.resume is not Resume.force:
-                changed = [key for key in now if then.get(key) != now[key]]
-                raise BadInput(
-                    f"{self.folder} was begun under other {' and '.join(changed)} ({then} then, {now} now); add "
-                    "resume=force to continue all the same, or change runs=<folder> to start over"
-                )
+        kept = {"forced": [], "evaluators": {}, "wandb": []} | (self._environment if path.exists() else {})
+        if not self.journal.n_batches:
+            write_json(path, kept | now)
             return
-        write_json(path, {"decides": now, "commit": _commit(), "hardware": _hardware(lm), "wandb": []})
+        then = [self._environment, *self._environment["forced"]][-1]["decides"]
+        if then != now["decides"]:
+            if self.x.settings.resume is not Resume.force:
+                raise BadInput(
+                    f"{self.folder} was begun under other {differences(then, now['decides'])}: its weights could not be "
+                    "made again by either; add resume=force to continue all the same, or change runs=<folder> to start "
+                    "over"
+                )
+            self._note("forced", [*kept["forced"], {"after_edits": self.journal.n_edits, **now}])
 
-    def _note(self, ids: Mapping[str, str]) -> None:
-        path = self.folder / "environment.json"
-        environment = json.loads(path.read_text(encoding="utf-8"))
-        if ids and dict(ids) not in environment["wandb"]:
-            environment["wandb"].append({**ids, "results": self.results.digest})
-            write_json(path, environment)
+    @property
+    def _environment(self) -> dict[str, Any]:
+        return _read(self.folder / "environment.json", "decides", "forced", "evaluators", "wandb")
+
+    def _note(self, key: str, value: Any) -> None:
+        environment = self._environment
+        if environment[key] != value:
+            write_json(self.folder / "environment.json", environment | {key: value})
 
 
 def _read(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON file that this project wrote.  Raises BadInput where it is damaged."""
+    """A JSON file that this project wrote.  Raises BadInput where it is damaged or missing."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if all(key in value for key in keys):
             return dict(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, FileNotFoundError):
         pass
-    raise BadInput(f"{path} is damaged: it must be a JSON object with {' and '.join(keys)}; restore it, or change "
+    raise BadInput(f"{path} is damaged or missing: it must be a JSON object with {' and '.join(keys)}; restore it, or change "
                    "runs=<folder> to start over")  # fmt: skip
 
 
@@ -203,12 +269,10 @@ def _values(dataclass: Any) -> dict[str, Any]:
     return {"class": type(dataclass).__name__, **dataclasses.asdict(dataclass)}
 
 
-def _code_sha256() -> str:
-    """Of the code that decides weights: every file in edit/."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "edit").glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+def _deciding() -> dict[str, Any]:
+    """The code and versions that decide weights: every file in edit/, and the loop in run.py."""
+    code = files_sha256([*(ROOT / "edit").glob("*.py"), ROOT / "run.py"])
+    return {"code": code, "packages": {name: version(name) for name in DECIDING_PACKAGES}}
 
 
 def _commit() -> str:

@@ -1,14 +1,17 @@
 """Weights & Biases: a mirror of what is already on the disk.  Losing it loses nothing; it never asks, never crashes.
 
-Every row is sent with a fixed step, so sending again is harmless: what the server has, it drops.  The row of an edit
-that made n edits has step 2n, the checkpoint after it 2n + 1; `n_edits` is every curve's x-axis.
+Each start sends all that the run directory holds, then what is new, so that one W&B run is the whole run however often
+it was stopped, and whichever agent asked for it.  It is begun anew under its id, never W&B's `resume`: of resumed
+offline runs `wandb sync` puts the rows of each start behind one another (wandb 0.31), so that numbers are there twice.
+The row of an edit that made n edits has step 2n, the checkpoint after it 2n + 1; `n_edits` is every curve's x-axis.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -34,6 +37,7 @@ class TrackerSettings:
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    log_updates: bool = False  # every edit's factors go up with the results
 
     def __post_init__(self) -> None:
         """What W&B refuses even offline."""
@@ -47,19 +51,25 @@ class TrackerSettings:
 class Tracker:
     """One W&B run, online or offline, or nothing at all when disabled."""
 
-    def __init__(self, settings: TrackerSettings, folder: Path, run_id: str, name: str, config: Mapping[str, Any]):
+    def __init__(self, settings: TrackerSettings, folder: Path, run_id: str, config: Mapping[str, Any], commit: str):
+        """`run_id`: the one to use unless a sweep's agent gives its own."""
         self._run: Any = None
+        self._folder, self._log_updates, self._last_step = folder, settings.log_updates, -1
         mode = _mode(settings.mode)
         if mode == "disabled":
             return
         import wandb
 
+        seconds = {name: float(os.environ.get(f"WANDB_{name.upper()}", default))
+                   for name, default in (("init_timeout", 30), ("finish_timeout", 300))}  # fmt: skip
         options: dict[str, Any] = {
-            "project": settings.project, "entity": settings.entity, "group": settings.group,
-            "tags": settings.tags or None, "dir": str(folder), "name": name, "config": dict(config),
-            "id": run_id, "resume": "allow",
-            "settings": wandb.Settings(silent=True, console="off", init_timeout=30, disable_git=True, save_code=False),
+            "group": settings.group or os.environ.get("WANDB_RUN_GROUP") or f"{config['method']}-{config['model']}",
+            "tags": settings.tags or None, "dir": str(folder), "name": folder.name, "config": dict(config),
+            "settings": wandb.Settings(silent=True, console="off", disable_git=True, git_commit=commit, save_code=False,
+                                       finish_timeout_raises=True, **seconds),
         }  # fmt: skip
+        if not os.environ.get("WANDB_SWEEP_ID"):  # an agent's run has its id, project and entity already
+            options |= {"id": run_id, "project": settings.project, "entity": settings.entity}
         attempts: dict[Any, str] = {mode: "tracked offline, sync it later", "offline": "not tracked"}
         for attempt, instead in attempts.items():
             try:
@@ -91,27 +101,71 @@ class Tracker:
 
     def preempt(self) -> None:
         """The run was stopped from outside and will go on: W&B (and a sweep) may give it to another agent."""
-        if self._run is not None:
-            try:
-                self._run.mark_preempting()
-                self._run.finish(exit_code=1)
-            except Exception as problem:  # noqa: BLE001
-                log.warning("W&B could not be told that the run was stopped (%s)", problem)
+        if self._run is None:
+            return
+        with self._mirrored("could not be told that the run was stopped"):
+            self._run.mark_preempting()
+            self._finish(exit_code=1)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        if self._run is not None:
-            try:
-                self._run.summary.update(dict(summary))
-                self._run.finish()
-            except Exception as problem:  # noqa: BLE001 - the results are on the disk; a mirror must not fail the run
-                log.warning("W&B could not be finished (%s); sync %s later", problem, self._run.dir)
+    def finish(self, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
+        """The end of a whole run: its summary, a table of the edits in the journal's `records`, its files."""
+        if self._run is None:
+            return
+        with self._mirrored("was not given the table and the files"):
+            self._run.summary.update(dict(summary))
+            self._run.summary["edits"] = _table(records)
+            self._run.log_artifact(self._results())
+        with self._mirrored(f"did not get everything; wandb sync --include-online {self.ids['folder']} sends it"):
+            self._finish(exit_code=0)
+
+    def _finish(self, exit_code: int) -> None:
+        folder = Path(self._run.dir).parent
+        try:
+            self._run.finish(exit_code=exit_code)
+        finally:  # what was not delivered is in this start's log, together with all that earlier ones hold
+            for earlier in folder.parent.glob(f"*run-????????_??????-{self._run.id}"):
+                if earlier != folder:
+                    (earlier / f"run-{self._run.id}.wandb.synced").touch()  # `wandb sync` passes it by
+
+    def _results(self) -> Any:
+        """All that the run directory holds of results, and the journal's index; the updates where asked for."""
+        import wandb
+
+        artifact = wandb.Artifact(f"results-{self._run.id}", type="results")
+        patterns = ["results-*.jsonl", "samples/*.parquet", "config.yaml", "edits.jsonl"]
+        for pattern in [*patterns, "updates/*.safetensors"] if self._log_updates else patterns:
+            for path in sorted(self._folder.glob(pattern)):
+                artifact.add_file(str(path), name=str(path.relative_to(self._folder)))
+        return artifact
 
     def _log(self, row: Mapping[str, Any], step: int) -> None:
-        if self._run is not None:
-            try:
-                self._run.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=step)
-            except Exception as problem:  # noqa: BLE001
-                log.warning("W&B did not take step %d (%s); it is in the results file", step, problem)
+        if self._run is None or step <= self._last_step:  # sent already
+            return
+        self._last_step = step
+        with self._mirrored(f"did not take step {step}"):
+            self._run.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=step)
+
+    @contextmanager
+    def _mirrored(self, failed: str) -> Iterator[None]:
+        """Nothing that goes wrong in a mirror may fail the run: the results are on the disk."""
+        try:
+            yield
+        except Exception as problem:  # noqa: BLE001
+            log.warning("W&B %s (%s); all of it is in %s", failed, problem or type(problem).__name__, self._folder)
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> Any:
+    """One row per edit: what it asks, what it wants, what the unedited model says, what the model says right after."""
+    import wandb
+
+    table = wandb.Table(columns=["n_edits", "prompt", "target", "before", "after"])
+    for record in records:
+        said = {text["request"]: text for text in record.get("generated", [])}
+        for request in record["requests"]:
+            text = said.get(request["id"], {"before": None, "after": None})
+            prompt = request["prompt"].replace("{}", request["subject"])
+            table.add_data(record["n_edits"], prompt, request["target_new"], text["before"], text["after"])
+    return table
 
 
 def _mode(asked: Mode) -> Any:

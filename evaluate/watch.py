@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from afteredit.evaluate.display import Display
 from afteredit.evaluate.editing import means
 from afteredit.evaluate.interruption import Interruption
+from afteredit.evaluate.results import Results
 from afteredit.evaluate.tracker import Tracker
 
 
 class Watch:
-    def __init__(self, display: Display, tracker: Tracker, interruption: Interruption):
-        self.display, self.tracker, self.interruption = display, tracker, interruption
+    def __init__(self, display: Display, tracker: Tracker, interruption: Interruption, results: Results):
+        self.display, self.tracker, self.interruption, self.results = display, tracker, interruption, results
 
     def doing(self, what: str) -> None:
         """Raises Interrupted: what begins here can be done again."""
@@ -21,8 +22,7 @@ class Watch:
         self.display.doing(what)
 
     def edit(self, record: Mapping[str, Any], n_new: int) -> None:
-        immediate = means(record["immediate"], "edit/immediate")
-        self.tracker.edit(record, immediate)
+        immediate = self._track(record)
         success = ", ".join(
             f"{way} {immediate[key]:.0f}"
             for way in ("prob", "forced", "generated")
@@ -33,3 +33,16 @@ class Watch:
     def checkpoint(self, row: Mapping[str, Any]) -> None:
         self.tracker.checkpoint(row)
         self.display.measured(row)
+
+    def beyond(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Edits that the journal holds beyond those of this command: W&B keeps them too."""
+        for record in records:
+            self._track(record)
+
+    def _track(self, record: Mapping[str, Any]) -> dict[str, float]:
+        """One edit, with the checkpoint after it where there is one, this command's or not."""
+        immediate = means(record["immediate"], "edit/immediate")
+        self.tracker.edit(record, immediate)
+        if self.results.has(record["n_edits"]):
+            self.tracker.checkpoint(self.results.row(record["n_edits"]))
+        return immediate

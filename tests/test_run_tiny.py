@@ -110,7 +110,7 @@ def test_a_run_leaves_what_the_design_promises(straight):
 def test_measuring_more_often_changes_nothing(straight, go):
     seldom = go("n_edits=4", "eval_every=4")
     assert [row["n_edits"] for row in rows(seldom)] == [0, 4]
-    ours, theirs = (untimed(rows(folder)[-1], "editing/immediate") for folder in (straight, seldom))
+    ours, theirs = (untimed(rows(folder)[-1], "editing/immediate", "samples_sha256") for folder in (straight, seldom))
     assert ours == theirs
     assert state_of(straight)["updates/000003.safetensors"] == state_of(seldom)["updates/000003.safetensors"]
 
@@ -191,8 +191,12 @@ def test_a_run_begun_under_other_code_is_only_continued_by_force(straight, go, c
     path.write_text(json.dumps(environment))
     go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
     error = capsys.readouterr().err
-    assert "packages" in error and "resume=force" in error
-    go("n_edits=4", "eval_every=1", "resume=force", runs=straight.parent)
+    assert "torch (1.0 then, " in error and "resume=force" in error
+    go("n_edits=5", "eval_every=1", "resume=force", runs=straight.parent)
+    (forced,) = json.loads(path.read_text())["forced"]
+    assert forced["after_edits"] == 4 and forced["decides"]["packages"]["torch"] == torch.__version__
+    go("n_edits=6", "eval_every=1", runs=straight.parent)  # what was forced once is what the last edits were made under
+    assert json.loads(path.read_text())["forced"] == [forced]
 
 
 def test_a_damaged_update_is_refused_by_name(straight, go, capsys):

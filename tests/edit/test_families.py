@@ -9,13 +9,14 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from afteredit.edit.anatomy import is_transposed
+from afteredit.bench.plain import plain_offset
 from afteredit.edit.lm import LM
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput
 from afteredit.edit.rome import Rome
 from afteredit.edit.source import ModelSource
 from afteredit.edit.update import State
-from afteredit.edit.value import optimise_value
+from afteredit.edit.value import optimise_values
 
 CONTEXTS = ("", "The old man said that", "It is known")
 ROME = Rome(layer=0, value_steps=20, weight_decay=0.0)  # |v|² is tiny: decay would hold the offset at 0
@@ -30,6 +31,15 @@ def lm(architecture, tokenizer) -> LM:
 def fact(fact):
     """Block 0 of a parallel block sees no context, so a key is its token's: the subject ends in one of its own."""
     return replace(fact, subject="Joe DiMaggio Q7")
+
+
+def test_values_optimised_together_are_those_of_the_plain_path(lm, fact):
+    """Rows of two lengths, answers of two lengths; four steps, since Adam's first step is a sign."""
+    other = replace(fact, id="other", subject="China", prompt="{} has", target_new="an old history")
+    settings = Rome(value_steps=4, value_lr=0.1, weight_decay=0.0)
+    for request, value in zip([fact, other], optimise_values(lm, [fact, other], CONTEXTS, 0, settings), strict=True):
+        _, offset_D = plain_offset(lm, request, CONTEXTS, 0, settings)
+        assert float((value.offset_D - offset_D).norm()) < 1e-3 * float(offset_D.norm())
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def test_the_edit_writes_the_value_at_the_key_into_that_matrix_alone(lm, archite
     """Ŵ k* + b = v*, by the real module, with k* from plain forward passes."""
     rows = [row_under(lm, context, fact) for context in CONTEXTS]
     key_F = torch.stack([plain_pass(lm, row, 0, at).keys_TF[at] for row, at in rows]).mean(0)
-    value = optimise_value(lm, fact, CONTEXTS, 0, ROME)
+    (value,) = optimise_values(lm, [fact], CONTEXTS, 0, ROME)
     assert_close(value.key_F, key_F, rtol=1e-4, atol=1e-5)
     before, old_D = weights(lm), lm.mlp_out(0)(key_F)
     assert float(value.offset_D.norm()) > 0.1 * float(old_D.norm())

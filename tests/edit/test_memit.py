@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.blocks_in_turn import regularised, write_in_turn
+from afteredit.edit.blocks_in_turn import regularised
 from afteredit.edit.keys import subject_keys, subject_streams
 from afteredit.edit.memit import Memit
 from afteredit.edit.memit_seq import MemitSeq
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import LowRank, State, Update
-from afteredit.edit.value import optimise_target
+from afteredit.edit.value import optimise_targets
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYERS = [0, 1, 2]
@@ -51,7 +51,7 @@ def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, 
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     requests, constants, memit = [fact, second_fact], prepared(lm), method()
     update, _ = memit.update(lm, requests, constants, State())
-    z_DE = torch.stack([optimise_target(lm, r, CONTEXTS, LAYERS[-1], memit).z_D for r in requests], 1).double()
+    z_DE = torch.stack([optimise_targets(lm, [r], CONTEXTS, LAYERS[-1], memit)[0].z_D for r in requests], 1).double()
     for i, layer in enumerate(LAYERS):
         change_DF = update.changes[lm.mlp_out_name(layer)].dense()
         K_FE = subject_keys(lm, requests, CONTEXTS, layer).double()
@@ -68,7 +68,7 @@ def test_with_little_weight_on_the_rest_the_streams_reach_their_targets(make_lm,
     memit = method(second_moment_weight=1e-8)
     bare = replace(prepared(lm), contexts=("",))
     requests = [fact, second_fact]
-    z_DE = torch.stack([optimise_target(lm, r, ("",), LAYERS[-1], memit).z_D for r in requests], 1)
+    z_DE = torch.stack([optimise_targets(lm, [r], ("",), LAYERS[-1], memit)[0].z_D for r in requests], 1)
     update, _ = memit.update(lm, requests, bare, State())
     assert update.diagnostics["missing_share"] < 1e-3
     lm.apply(update)
@@ -100,7 +100,7 @@ def test_undone_leaves_no_trace_in_half_precision(make_lm, fact):
 def test_the_target_is_likelier_with_the_stream_that_is_written(make_lm, family, fact, plain_pass):
     """Added behind block 2 of a plain forward pass, z − h lowers the target's NLL as the optimisation says."""
     lm = make_lm(family, dtype=torch.float64)
-    target = optimise_target(lm, fact, ("",), 2, method(value_steps=20, max_offset=4.0))
+    (target,) = optimise_targets(lm, [fact], ("",), 2, method(value_steps=20, max_offset=4.0))
     assert target.diagnostics["nll_after"] < target.diagnostics["nll_before"]
     offset_D = target.z_D - subject_streams(lm, [fact], 2)[:, 0]
     ids, at = lm.locate(fact.question, fact.subject_start, len(fact.subject))
@@ -172,7 +172,7 @@ def test_a_model_that_normalises_the_mlps_output_is_refused_by_name(tokenizer):
     assert not lm.writes_straight(1)
     request = EditRequest(id="x", subject="Rome", prompt="{} is in", target_new="France")
     with pytest.raises(BadInput, match="Gemma2ForCausalLM normalises"):
-        write_in_turn(lm, [request], ("",), [0, 1], method(), regularised)
+        method(layers=[0, 1]).update(lm, [request], Prepared(("",)), State())
 
 
 def test_no_published_blocks_means_five_that_end_a_quarter_up(make_lm):

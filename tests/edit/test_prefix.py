@@ -88,7 +88,7 @@ def test_a_zero_offset_is_the_models_own_forward(rows):
     replay = Replay(lm, ids, lasts, LAYER)
     hidden_BTD = replay.hidden(torch.zeros(lm.widths(LAYER)[0], dtype=torch.float64))
     for i, (row, at) in enumerate(zip(ids, lasts, strict=True)):
-        own_TV = lm.model(input_ids=torch.tensor([row])).logits[0, at:].float()
+        own_TV = lm.model(input_ids=torch.tensor([row])).logits[0, at:].double()
         assert_close(lm.logits(hidden_BTD[i, : len(row) - at]), own_TV, rtol=1e-5, atol=1e-6)
 
 

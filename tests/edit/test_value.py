@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from afteredit.edit.rome import Rome
-from afteredit.edit.value import optimise_value, value_prompts
+from afteredit.edit.value import optimise_values, value_prompts
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYER = 2
@@ -36,7 +36,7 @@ def test_the_reported_losses_are_those_of_plain_forward_passes(
 ):
     lm = make_lm(family, start_token=start_token)
     settings = Rome(value_steps=5, kl_weight=0.7, weight_decay=3.0)
-    value = optimise_value(lm, fact, CONTEXTS, LAYER, settings)
+    (value,) = optimise_values(lm, [fact], CONTEXTS, LAYER, settings)
     expected = reference_loss(lm, fact, value.offset_D, settings, plain_pass, plain_nll)
     assert {name: value.diagnostics[name] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
     zero = reference_loss(lm, fact, torch.zeros_like(value.offset_D), settings, plain_pass, plain_nll)
@@ -44,24 +44,24 @@ def test_the_reported_losses_are_those_of_plain_forward_passes(
 
 
 def test_the_target_gets_likelier(make_lm, family, fact):
-    value = optimise_value(make_lm(family), fact, CONTEXTS, LAYER, Rome(value_steps=20, weight_decay=0.0))
+    (value,) = optimise_values(make_lm(family), [fact], CONTEXTS, LAYER, Rome(value_steps=20, weight_decay=0.0))
     assert value.diagnostics["nll_after"] < value.diagnostics["nll_before"] - 0.03
 
 
 def test_the_offset_stays_within_its_cap(make_lm, family, fact):
     lm = make_lm(family)
     settings = Rome(value_steps=6, value_lr=5.0, weight_decay=0.0, max_offset=0.25)
-    value = optimise_value(lm, fact, CONTEXTS, LAYER, settings)
+    (value,) = optimise_values(lm, [fact], CONTEXTS, LAYER, settings)
     assert value.diagnostics["offset_over_start"] == pytest.approx(0.25, rel=1e-4)
 
 
 def test_the_last_of_the_losses_is_not_stepped_on(make_lm, fact):
-    value = optimise_value(make_lm("gpt2"), fact, CONTEXTS, LAYER, Rome(value_steps=1))
+    (value,) = optimise_values(make_lm("gpt2"), [fact], CONTEXTS, LAYER, Rome(value_steps=1))
     assert not value.offset_D.any()
 
 
 def test_a_loss_below_stop_loss_ends_the_search(make_lm, fact):
-    value = optimise_value(make_lm("gpt2"), fact, CONTEXTS, LAYER, Rome(value_steps=9, stop_loss=1e9))
+    (value,) = optimise_values(make_lm("gpt2"), [fact], CONTEXTS, LAYER, Rome(value_steps=9, stop_loss=1e9))
     assert value.diagnostics["steps"] == 0
     assert not value.offset_D.any()
 

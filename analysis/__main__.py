@@ -1,0 +1,56 @@
+"""python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep [ENTITY/PROJECT/]ID  [--out DIR]"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from afteredit.analysis.tidy import BadResults, Run, read
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        from afteredit.analysis.report import write_report  # matplotlib: not for a typo
+
+        page = write_report(_runs(given), given.out, given.at)
+    except BadResults as problem:
+        Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
+        return 2
+    Console().print(f"report   {page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _runs(given: argparse.Namespace) -> list[Run]:
+    asked = [name for name in ("runs", "wandb", "sweep") if getattr(given, name)]
+    if len(asked) != 1:
+        raise BadResults(f"{' and '.join(asked) or 'nothing'} given; allowed: either run directories, or --wandb "
+                         "ENTITY/PROJECT, or --sweep ID")  # fmt: skip
+    if given.runs:
+        return read(given.runs)
+    from afteredit.analysis.from_wandb import read_project, read_sweep
+
+    return read_project(given.wandb) if given.wandb else read_sweep(given.sweep)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m afteredit.analysis", description="What results say.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    report = commands.add_parser("report", help="a page, pictures and tables of runs, which are told apart by method")
+    report.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some")
+    report.add_argument("--wandb", metavar="ENTITY/PROJECT", help="every run of a W&B project")
+    report.add_argument("--sweep", metavar="ID", help="every run of a W&B sweep: [ENTITY/PROJECT/]ID")
+    report.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="where to (default: report)")
+    report.add_argument("--at", type=int, nargs="+", default=[], metavar="N", help="numbers of edits of the heat map")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The report's tables: what each method costs, which drops are real, whether perplexity warned in time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from afteredit.analysis import statistics
+from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over
+from afteredit.analysis.maps import WARNING, drift
+from afteredit.analysis.tidy import Run, paired
+
+EACH = 4  # runs whose own numbers are given; of more, the median
+LOST = ("edits_until_10_percent_lost", "edits_until_50_percent_lost")
+
+
+def methods_table(x: Comparison) -> pd.DataFrame:
+    """One row per method, as text: mean over runs, in brackets the smallest and largest."""
+    rows = []
+    for label, runs in x.runs.items():
+        own = x.summaries[(x.summaries["method"] == label) & (x.summaries["ability"] == "retained")]
+        last = [run.rows[-1] for run in runs]
+        ratio = [drift(run, run.rows[-1], "perplexity") for run in runs]
+        rows.append({
+            "method": label, "runs": str(len(runs)), "edits": _each([str(run.n_edits) for run in runs]),
+            "ability retained at the end (%)": _spread([100 * left for left in own["left"]]),
+            "area under retention (%)": _spread([100 * area for area in own["area"]]),
+            "edits until 10 % lost": until_text(own[LOST[0]], own["n_edits"]),
+            "edits until 50 % lost": until_text(own[LOST[1]], own["n_edits"]),
+            "collapse at": until_text([run.collapsed_at for run in runs], own["n_edits"]),
+            "perplexity ÷ unedited": _spread(ratio, digits=2),
+            "edits retained, generated (%)": _spread(
+                [100 * row.get("editing/retained/generated/efficacy", math.nan) for row in last]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def drops(x: Comparison) -> pd.DataFrame:
+    """Numbers per method and ability at the last checkpoint that all the method's runs have.
+
+    `p` is of the paired test; `p_holm` corrects it for every test in this table.  Both are NaN where the ability is not
+    measurable or no examples were kept.
+    """
+    rows = []
+    for label, runs in x.runs.items():
+        n_edits = common_checkpoints(runs)[-1]
+        if n_edits == 0:
+            continue
+        for name in x.first.abilities:
+            key = f"ability/{name}"
+            point = x.curves[(x.curves["method"] == label) & (x.curves["n_edits"] == n_edits) & (x.curves["curve"] == key)]
+            if point.empty:
+                continue
+            pairs = paired(runs, name, n_edits) if name in x.measurable else None
+            own = x.summaries[(x.summaries["method"] == label) & (x.summaries["ability"] == name)]
+            rows.append({
+                "method": label, "ability": name, "n_edits": n_edits, "n_runs": len(runs),
+                "n_examples": pairs[0].shape[-1] if pairs else None, "measurable": name in x.measurable,
+                "before": _mean(runs, 0, key), "after": _mean(runs, n_edits, key),
+                **point.iloc[0][["value", "low", "high"]].to_dict(),
+                "p": statistics.p_value(*pairs) if pairs else math.nan,
+                "area": own["area"].mean() if len(own) else math.nan,
+                **{lost: until_text(own[lost], own["n_edits"]) for lost in LOST},
+                "unparseable_before": _mean(runs, 0, f"{key}/unparseable"),
+                "unparseable_after": _mean(runs, n_edits, f"{key}/unparseable"),
+            })  # fmt: skip
+    table = pd.DataFrame(rows)
+    if len(table):
+        tested = table["p"].notna()
+        table.loc[tested, "p_holm"] = statistics.holm(table.loc[tested, "p"].tolist())
+    return table
+
+
+def abilities_table(x: Comparison, numbers: pd.DataFrame) -> pd.DataFrame:
+    """`drops` as text."""
+    rows = []
+    for row in numbers.to_dict("records"):
+        unread = [row["unparseable_before"], row["unparseable_after"]]
+        rows.append({
+            "method": row["method"],
+            "ability": x.ability_title(row["ability"]) + ("" if row["measurable"] else " (not measurable)"),
+            "edits": str(row["n_edits"]), "unedited (%)": f"{100 * row['before']:.1f}", "edited (%)": f"{100 * row['after']:.1f}",
+            "change (points), 95 % interval": _change_text(row),
+            "p, Holm": _p_text(row.get("p_holm", math.nan)),
+            "area under retention (%)": "" if math.isnan(row["area"]) else f"{100 * row['area']:.1f}",
+            "edits until 10 % lost": row[LOST[0]], "edits until 50 % lost": row[LOST[1]],
+            "unparseable (%)": "" if any(map(math.isnan, unread)) else " → ".join(f"{100 * u:.1f}" for u in unread),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def warnings_table(x: Comparison) -> pd.DataFrame:
+    """Per run: the checkpoint at which perplexity was first past the warning, and that at which 10 % was first lost."""
+    rows = []
+    for label, runs in x.runs.items():
+        for run in runs:
+            own = x.summaries[(x.summaries["run"] == run.name) & (x.summaries["ability"] == "retained")]
+            lost = own[LOST[0]].iloc[0]
+            warned = next((row["n_edits"] for row in run.rows if not drift(run, row, "perplexity") <= WARNING), None)
+            rows.append({
+                "method": label, "seed": str(run.seed),
+                f"perplexity {WARNING - 1:+.0%} at": until_text([warned], [run.n_edits]),
+                "10 % of ability lost at": until_text([lost], [run.n_edits]),
+                "did it warn?": verdict(warned, None if math.isnan(lost) else lost),
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def verdict(warned: float | None, lost: float | None) -> str:
+    if lost is None:
+        return "nothing to warn of" if warned is None else "false alarm so far"
+    if warned is None:
+        return "no warning"
+    return "in time" if warned < lost else "at the same checkpoint" if warned == lost else "too late"
+
+
+def until_text(reached: Sequence[float | None] | pd.Series, last: Sequence[float] | pd.Series) -> str:
+    """Per run the edits until it happened, `> n` where it had not by the last edit (right-censored); of many runs the
+    Kaplan–Meier median."""
+    known = [None if at is None or math.isnan(at) else at for at in reached]
+    ends = list(last)
+    if len(known) <= EACH:
+        return _each([f"> {end:.0f}" if at is None else f"{at:.0f}" for at, end in zip(known, ends, strict=True)])
+    median = statistics.median_until(known, ends)
+    never = sum(at is None for at in known)
+    text = f"median > {max(ends):.0f}" if median is None else f"median {median:.0f}"
+    return f"{text} (not reached in {never} of {len(known)})" if never else text
+
+
+def _each(texts: Sequence[str]) -> str:
+    return texts[0] if len(set(texts)) == 1 else " · ".join(texts) if len(texts) <= EACH else f"{texts[0]} …"
+
+
+def _mean(runs: Sequence[Run], n_edits: int, key: str) -> float:
+    return mean_over(runs, n_edits, lambda row: row.get(key, math.nan))
+
+
+def _spread(values: Sequence[float], digits: int = 1) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return ""
+    mean = f"{sum(known) / len(known):.{digits}f}"
+    if len(known) == 1 or max(known) == min(known):
+        return mean
+    return f"{mean} ({min(known):.{digits}f}–{max(known):.{digits}f})"
+
+
+def _change_text(row: dict[str, Any]) -> str:
+    text = f"{100 * row['value']:+.1f}"
+    return text if math.isnan(row["low"]) else f"{text} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+def _p_text(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return ("< 0.001" if p < 0.001 else f"{p:.3f}") + (" *" if p < 0.05 else "")

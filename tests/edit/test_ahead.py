@@ -1,0 +1,119 @@
+"""Values optimised together are the plain path's, one edit at a time; groups do not depend on where one starts."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers.models.gptj import modeling_gptj
+from transformers.models.llama import modeling_llama
+
+from afteredit.bench.plain import plain_offset
+from afteredit.edit.ahead import WINDOW, Ahead, of_like_length
+from afteredit.edit.method import Prepared
+from afteredit.edit.request import EditRequest
+from afteredit.edit.rome import Rome
+from afteredit.edit.value import optimise_targets, optimise_values
+
+CONTEXTS = ("", "The old man said that", "It is known")
+LAYER = 1
+
+
+class Wide:
+    """`torch` to a modelling file whose hard-wired float32 islands would hide what float64 shows."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@pytest.fixture
+def wide_lm(make_lm, family, monkeypatch):
+    for module in (modeling_gptj, modeling_llama):
+        monkeypatch.setattr(module, "torch", Wide())
+    return make_lm(family, start_token="<s>" if family == "llama" else None, dtype=torch.float64)
+
+
+def request(number: int, subject: str, prompt: str, target: str) -> EditRequest:
+    return EditRequest(id=f"r{number}", subject=subject, prompt=prompt, target_new=target)
+
+
+REQUESTS = [
+    request(0, "Ann", "The mother tongue of {} is", "English"),
+    request(1, "China", "{}", "old"),
+    request(2, "Joe DiMaggio", "The sport that brought {} to fame is known as", "tennis and golf"),
+    request(3, "Peru", "The banknotes of {} carry", "the sol"),
+]
+SETTINGS = Rome(value_steps=9, value_lr=0.3, weight_decay=0.01, max_offset=3.0, stop_loss=4.0)
+
+
+def test_values_optimised_together_are_the_plain_paths_in_float64(wide_lm):
+    together = optimise_values(wide_lm, REQUESTS, CONTEXTS, LAYER, SETTINGS)
+    for asked, value in zip(REQUESTS, together, strict=True):
+        _, offset_D = plain_offset(wide_lm, asked, CONTEXTS, LAYER, SETTINGS)
+        assert float((value.offset_D - offset_D).norm()) <= 1e-6 * float(offset_D.norm())
+
+
+def test_targets_optimised_together_are_the_plain_paths_in_float64(wide_lm):
+    together = optimise_targets(wide_lm, REQUESTS, CONTEXTS, LAYER, SETTINGS)
+    for asked, target in zip(REQUESTS, together, strict=True):
+        start_D, offset_D = plain_offset(wide_lm, asked, CONTEXTS, LAYER, SETTINGS, stream=True)
+        z_D = start_D + offset_D
+        assert float((target.z_D - z_D).norm()) <= 1e-6 * float(z_D.norm())
+
+
+def test_each_stops_on_its_own_and_what_has_left_is_not_stepped_on(wide_lm):
+    alone = [optimise_values(wide_lm, [asked], CONTEXTS, LAYER, SETTINGS)[0] for asked in REQUESTS]
+    losses = sorted(value.diagnostics["loss"] for value in alone)
+    settings = Rome(**{**SETTINGS.__dict__, "value_steps": 30, "stop_loss": (losses[1] + losses[2]) / 2})
+    alone = [optimise_values(wide_lm, [asked], CONTEXTS, LAYER, settings)[0] for asked in REQUESTS]
+    together = optimise_values(wide_lm, REQUESTS, CONTEXTS, LAYER, settings)
+    assert len({value.diagnostics["steps"] for value in alone}) > 1
+    for one, other in zip(alone, together, strict=True):
+        assert one.diagnostics == pytest.approx(other.diagnostics, rel=1e-6, abs=1e-12)
+        assert_close(one.offset_D, other.offset_D, rtol=1e-7, atol=1e-9)
+        assert_close(one.key_F, other.key_F, rtol=1e-9, atol=1e-12)
+
+
+class Counting:
+    """A method that looks ahead and remembers for whom."""
+
+    def __init__(self, together: int):
+        self.together, self.asked = together, []
+
+    def ahead(self, lm, requests, prepared):
+        self.asked.append([asked.id for asked in requests])
+        return {asked.id: asked.subject for asked in requests}
+
+
+def test_a_batch_is_lent_its_own_values_and_each_group_is_made_once(make_lm):
+    lm, method = make_lm("gpt2"), Counting(2)
+    ahead = Ahead(method, lm, REQUESTS, Prepared(CONTEXTS))
+    for asked in REQUESTS:
+        assert ahead.prepared([asked]).ahead == {asked.id: asked.subject}
+    assert len(method.asked) == 2
+    assert sorted(name for group in method.asked for name in group) == ["r0", "r1", "r2", "r3"]
+
+
+def test_a_run_that_goes_on_makes_the_same_groups(make_lm):
+    lm = make_lm("gpt2")
+    straight, resumed = Counting(2), Counting(2)
+    whole = Ahead(straight, lm, REQUESTS, Prepared())
+    for asked in REQUESTS:
+        whole.prepared([asked])
+    late = Ahead(resumed, lm, REQUESTS, Prepared())
+    late.prepared([REQUESTS[3]])
+    assert resumed.asked[0] in straight.asked
+
+
+def test_groups_hold_what_is_alike_and_no_more_than_the_window(make_lm):
+    lm = make_lm("gpt2")
+    many = [request(i, "Ann", "{} " + "is " * (1 + i % 5), "here") for i in range(4 * WINDOW)]
+    groups = of_like_length(lm, many, 4)
+    assert [len(group) for group in groups] == [4] * WINDOW
+    lengths = [[len(asked.prompt) for asked in group] for group in groups]
+    assert sum(lengths, []) == sorted(sum(lengths, []))
+
+
+def test_a_method_that_cannot_look_ahead_is_left_alone(make_lm):
+    prepared = Prepared(CONTEXTS)
+    assert Ahead(object(), make_lm("gpt2"), REQUESTS, prepared).prepared(REQUESTS[:1]) is prepared
