@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -26,7 +27,7 @@ from afteredit.evaluate.tracker import TrackerSettings
 GROUPS = ("model", "method", "edits", "task", "constraint", "tracker")
 # What a command may say of a replayed run: what is measured of it, and where the same weights lie here.
 OF_A_REPLAY = ("replay", "task", "harness", "limit", "data", "held_out", "held_out_tokens", "device", "tracker",
-               "model.source")  # fmt: skip
+               "evaluate", "model.source")  # fmt: skip
 
 
 class Setting(Enum):
@@ -83,6 +84,17 @@ class ReplaySettings:
 
 
 @dataclass(frozen=True)
+class EvaluateSettings:
+    """How the measuring is done; no number depends on it."""
+
+    cache_gib: float = 2.0  # CPU memory for what editing cannot have changed; 0: it is computed at every checkpoint
+
+    def __post_init__(self) -> None:
+        if not (self.cache_gib >= 0 and math.isfinite(self.cache_gib)):
+            raise BadInput(f"evaluate.cache_gib={self.cache_gib}; it must be at least 0 (0: nothing is kept)")
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One run: everything typed and checked.  `names` are the chosen entries of the groups; `resolved` the whole."""
 
@@ -94,6 +106,7 @@ class Experiment:
     tracker: TrackerSettings
     tasks: dict[str, Ability]
     replay: ReplaySettings = ReplaySettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
     names: dict[str, str] = field(default_factory=dict)
     resolved: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)  # the command's
@@ -101,13 +114,14 @@ class Experiment:
 
 def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = ()) -> Experiment:
     """Raises BadInput, naming the key, what it was given and what is allowed."""
-    plain = {key: config[key] for key in config if key not in (*GROUPS, "replay")}
+    plain = {key: config[key] for key in config if key not in (*GROUPS, "replay", "evaluate")}
     settings = _typed(Settings, OmegaConf.create(plain), "")
     built = {
         "model": _typed(ModelSource, config.model, "model"),
         "edits": _typed(EditSet, config.edits, "edits"),
         "tracker": _typed(TrackerSettings, config.tracker, "tracker"),
         "replay": _typed(ReplaySettings, config.replay, "replay"),
+        "evaluate": _typed(EvaluateSettings, config.evaluate, "evaluate"),
         "method": build(config.method, "method"),
         "constraint": build(config.constraint, "constraint"),
     }

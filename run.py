@@ -18,7 +18,7 @@ from afteredit.config import Experiment, Setting, as_it_ran, experiment, unknown
 from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.evaluate.agent import overrides_from_agent
-from afteredit.evaluate.interruption import Interrupted
+from afteredit.evaluate.interruption import Interrupted, OneOfManyFailed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -142,7 +142,8 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
     with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
         watch = Watch(display, tracker, interruption, run.results)
-        measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"))
+        measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"),
+                          x.evaluate.cache_gib, shared=True)  # fmt: skip
         try:
             edit_in_sequence(lm, x, batches, run, measure, watch)
             watch.beyond(run.journal.records[len(batches) :])
@@ -247,6 +248,8 @@ def _explained(problem: Exception, overrides: Sequence[str]) -> str:
             node = _at(hydra_compose("run"), parent) if parent else hydra_compose("run")
             known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
             return unknown_key(key, known) if known else message
+    if "Error parsing override" in message:
+        return f"{message.partition(' See https')[0]}; a list is written [a,b], with -m values to try one by one a,b"
     return message
 
 
@@ -262,11 +265,13 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break ours
     try:
         if any(argument.startswith("-") for argument in argv):
-            _hydra_command_line()
+            _hydra_command_line(argv)
         else:
             run(compose(overrides_from_agent(argv)))
     except (BadInput, OSError, Interrupted) as problem:
         return _ended(problem)
+    except OneOfManyFailed:
+        return 2
     return 0
 
 
@@ -275,7 +280,7 @@ def _ended(problem: Exception) -> int:
     if isinstance(problem, Interrupted):
         return problem.exit_code
     if isinstance(problem, OSError):
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             raise problem
         _complain(f"{problem.strerror}: {problem.filename or 'the run directory'} cannot be written; every edit and "
                   "checkpoint before this is kept: make room, and the same command goes on from there")  # fmt: skip
@@ -291,18 +296,58 @@ def _complain(problem: Exception | str) -> None:
     Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
 
 
-def _hydra_command_line() -> None:
+def _hydra_command_line(argv: Sequence[str]) -> None:
+    """One run, or with -m several, of which one that fails does not end the others.  Raises BadInput where Hydra cannot
+    read `argv`, before any run is begun; OneOfManyFailed at the end."""
     import hydra
+    from hydra.errors import HydraException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong instead of printing it
+    sys.argv[1:] = argv
+    try:
+        hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(_one_of_many)()
+    except HydraException as problem:
+        raise BadInput(_explained_again(problem, argv)) from None
+
+
+def _one_of_many(config: DictConfig) -> None:
+    import traceback
+
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    @hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")
-    def app(config: DictConfig) -> None:
-        try:
-            run_experiment(_experiment(config.copy(), HydraConfig.get()))
-        except (BadInput, OSError, Interrupted) as problem:
-            sys.exit(_ended(problem))
+    try:
+        run_experiment(_experiment(config.copy(), HydraConfig.get()))
+    except Interrupted as problem:  # asked to stop: the others too
+        sys.exit(_ended(problem))
+    except Exception as problem:
+        if HydraConfig.get().mode is not RunMode.MULTIRUN:
+            raise
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        if not isinstance(problem, BadInput):
+            traceback.print_exc()
+        _complain(f"{problem}  (the run with {overrides}; the others go on)")
+        raise OneOfManyFailed from None
+    finally:
+        _free_memory()
 
-    app()
+
+def _free_memory() -> None:
+    """The next of several runs needs the place of this one's model."""
+    import gc
+
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def _explained_again(problem: Exception, argv: Sequence[str]) -> str:
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return _explained(problem, [argument for argument in argv if not argument.startswith("-")])
 
 
 if __name__ == "__main__":

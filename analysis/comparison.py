@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from afteredit.analysis import statistics
 from afteredit.analysis.summary import summarise
 from afteredit.analysis.tidy import Run, at, paired
 
+log = logging.getLogger(__name__)
+Of = Callable[[Mapping[str, Any]], float]  # from a checkpoint's row to what is drawn
 # What a method's runs may differ in and still be one line: nothing but the seed, and what no weight depends on.
-NOT_OF_A_METHOD = ("model", "edits", "task", "tracker", "harness", "limit", "data", "held_out", "held_out_tokens", "runs",
-                   "resume", "replay", "seed", "n_edits", "eval_every", "device", "on_collapse", "collapse_perplexity",
-                   "setting")  # fmt: skip
+NOT_OF_A_METHOD = ("model", "edits", "task", "tracker", "harness", "limit", "data", "held_out", "held_out_tokens",
+                   "runs", "resume", "replay", "seed", "n_edits", "eval_every", "device", "setting", "on_collapse",
+                   "collapse_perplexity")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,12 @@ class Comparison:
 
     @cached_property
     def measurable(self) -> list[str]:
-        """Abilities whose unedited score is above chance with its whole interval, as the run itself found."""
-        return [name for name in self.first.rows[0].get("measurable", []) if not math.isnan(self.chance[name])]
+        """Abilities whose unedited score is above chance with its whole interval, as the runs themselves found."""
+        firsts = [run.rows[0] for runs in self.runs.values() for run in runs]
+        found = [row["measurable"] for row in firsts if "measurable" in row]
+        if not found:
+            log.warning("%s: no run says which abilities are measurable; none is taken to be", self.title)
+        return [name for name in (found or [[]])[0] if name in self.chance and not math.isnan(self.chance[name])]
 
     def ability_title(self, name: str) -> str:
         return str(at(self.first.config, f"task.{name}.title") or name)
@@ -52,10 +59,10 @@ class Comparison:
     def base(self, ability: str) -> float:
         return float(self.first.rows[0][f"ability/{ability}"])
 
-    def share(self, row: Mapping[str, Any], ability: str) -> float:
-        """Of the ability, what `row` has left: 1 all that the unedited model has, 0 chance."""
-        chance, base = self.chance[ability], self.base(ability)
-        return float((row.get(f"ability/{ability}", math.nan) - chance) / (base - chance))
+    def share(self, ability: str) -> Of:
+        """From a row to what it has left of the ability: 1 all that the unedited model has, 0 chance."""
+        chance, base, score = self.chance[ability], self.base(ability), number(f"ability/{ability}")
+        return lambda row: (score(row) - chance) / (base - chance)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -72,12 +79,15 @@ class Comparison:
     def summaries(self) -> pd.DataFrame:
         """Per run and ability, and for `retained`: area, left, edits until 10 % and 50 % are lost (NaN: never)."""
         return pd.DataFrame([
-            {"method": label, "run": run.name, "seed": run.seed, "n_edits": run.n_edits, "collapsed_at": run.collapsed_at,
-             "ability": name, **{key: summary.get(f"summary/{name}/{key}", math.nan) for key in
+            {"method": label, "run": run.name, "seed": run.seed, "n_edits": run.n_edits, "ability": name,
+             "collapsed_at": run.collapsed_at, **{key: summary.get(f"summary/{name}/{key}", math.nan) for key in
                                  ("area", "left", "edits_until_10_percent_lost", "edits_until_50_percent_lost")}}
             for label, runs in self.runs.items() for run in runs
-            for summary in [summarise(run.rows, self.chance)] for name in ("retained", *self.measurable)
+            for summary in [self._summary(run)] for name in ("retained", *self.measurable)
         ])  # fmt: skip
+
+    def _summary(self, run: Run) -> dict[str, float]:
+        return summarise([{**run.rows[0], "measurable": self.measurable}, *run.rows[1:]], self.chance)
 
     def _points(self, runs: Sequence[Run], n_edits: int) -> list[dict[str, Any]]:
         points, all_pairs = [], {}
@@ -114,7 +124,12 @@ def common_checkpoints(runs: Sequence[Run]) -> list[int]:
     return sorted(set.intersection(*({int(row["n_edits"]) for row in run.rows} for run in runs)))
 
 
-def mean_over(runs: Sequence[Run], n_edits: int, of: Callable[[Mapping[str, Any]], float]) -> float:
+def number(key: str, scale: float = 1) -> Of:
+    """From a row to its number under `key`, NaN where it has none."""
+    return lambda row: scale * float(row.get(key, math.nan))
+
+
+def mean_over(runs: Sequence[Run], n_edits: int, of: Of) -> float:
     """NaN where a run has no such row or value."""
     rows = [run.row(n_edits) for run in runs]
     return sum(math.nan if row is None else of(row) for row in rows) / len(rows)
@@ -126,13 +141,15 @@ def _point(curve: str, value: float, interval: tuple[float, float]) -> dict[str,
 
 def _measured_alike(run: Run) -> str:
     config = run.config
-    parts = [at(config, key) for key in ("model.name", "edits.name", "setting")]
+    parts = [run.model, at(config, "edits.name"), at(config, "setting")]
     source = at(config, "model.source")
     if source and parts[0] == "hf":  # the name of every model that has no file of its own
         parts[0] = source
     limit = at(config, "limit")
     rows = f"data {at(config, 'data')}" + (f", {limit} rows each" if limit else "")
-    return " · ".join([*(str(part) for part in parts if part), rows, f"evaluation {run.evaluation or _evaluation(run)}"])
+    return " · ".join(
+        [*(str(part) for part in parts if part), rows, f"evaluation {run.evaluation or _evaluation(run)}"]
+    )
 
 
 def _evaluation(run: Run) -> str:

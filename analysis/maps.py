@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from afteredit.analysis import statistics
-from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over
-from afteredit.analysis.plots import legend, styles
+from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over, number
+from afteredit.analysis.style import FURTHEST, legend, styles
 from afteredit.analysis.tidy import Run
 
 EFFICACY = {
@@ -29,26 +29,28 @@ def trade_off(x: Comparison) -> Figure:
     """A path per method, checkpoint after checkpoint; up and to the right is better."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharex=True, sharey=True)
     look = styles(list(x.runs))
+    ends = {label: common_checkpoints(runs)[-1] for label, runs in x.runs.items()}
     for axis, (key, title) in zip(axes, EFFICACY.items(), strict=True):
         for label, runs in x.runs.items():
             edited = [n for n in common_checkpoints(runs) if n > 0]
-            kept, wrote = (np.array([100 * mean_over(runs, n, lambda row, k=k: row.get(k, math.nan)) for n in edited])
-                           for k in ("ability/retained", key))  # fmt: skip
+            kept, wrote = ([mean_over(runs, n, number(k, 100)) for n in edited] for k in ("ability/retained", key))
             axis.plot(kept, wrote, linewidth=1, alpha=0.8, markersize=4, **look[label])
             axis.plot(kept[-1:], wrote[-1:], markersize=10, markeredgecolor="black", **look[label])
-            for at_kept, at_wrote in zip(kept[-1:], wrote[-1:], strict=True):
-                axis.annotate(f"{edited[-1]}", (at_kept, at_wrote), xytext=(7, 5), textcoords="offset points", fontsize=8)
+            if kept and ends[label] < max(ends.values()):  # stopped before the others
+                axis.annotate(f"{edited[-1]} edits", (kept[-1], wrote[-1]), xytext=(8, 6), textcoords="offset points",
+                              fontsize=8)  # fmt: skip
             if len(runs) > 1:
-                ends = [(100 * run.rows[-1].get("ability/retained", math.nan), 100 * run.rows[-1].get(key, math.nan))
-                        for run in runs if run.n_edits]  # fmt: skip
-                axis.scatter(*zip(*ends, strict=True), s=22, marker=look[label]["marker"], facecolors="none",
+                seeds = [tuple(100 * run.rows[-1].get(k, math.nan) for k in ("ability/retained", key)) for run in runs]
+                axis.scatter(*zip(*seeds, strict=True), s=22, marker=look[label]["marker"], facecolors="none",
                              edgecolors=look[label]["color"], linewidths=0.8)  # fmt: skip
         axis.axvline(100, color="0.25", linewidth=0.9)
-        axis.set(title=f"Efficacy: {title}", xlabel="ability retained (% of unedited − chance)")
-        axis.set_ylim(-3, 106)
+        axis.set(title=f"Efficacy: {title}", xlabel="ability retained (% of unedited − chance)", ylim=(-3, 106))
+        axis.title.set_fontsize(10)
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("retained edits (%)")
-    legend(figure, x, look, seeds="hollow: one seed, at its last checkpoint")
+    left, right = axes[0].get_xlim()
+    axes[0].set_xlim(min(left, 75), max(right, 102))
+    axes[0].set_ylabel(f"retained edits (%)\nlarge mark: after {max(ends.values())} edits")
+    legend(figure, x, look, seeds="hollow: one seed")
     return figure
 
 
@@ -67,9 +69,9 @@ def chosen_checkpoints(x: Comparison, asked: Sequence[int]) -> list[int]:
 
 def shares(x: Comparison, n_edits: int) -> pd.DataFrame:
     """Method × ability (and all measurable ones together): what is left after `n_edits`, 1 = all; NaN: not known."""
-    table = {label: {x.ability_title(name): mean_over(runs, n_edits, lambda row, name=name: x.share(row, name))
+    table = {label: {x.ability_title(name): mean_over(runs, n_edits, x.share(name))
                      if name in x.measurable else math.nan for name in x.first.abilities}
-             | {"all measurable": mean_over(runs, n_edits, lambda row: row.get("ability/retained", math.nan))}
+             | {"all measurable": mean_over(runs, n_edits, number("ability/retained"))}
              for label, runs in x.runs.items()}  # fmt: skip
     return pd.DataFrame.from_dict(table, orient="index")
 
@@ -100,7 +102,7 @@ def drift_points(runs: Sequence[Run], kind: str) -> list[np.ndarray]:
     by_run = []
     for run in runs:
         points = [(drift(run, row, kind), row.get("ability/retained", math.nan)) for row in run.rows[1:]]
-        kept = [point for point in points if all(map(math.isfinite, point))]
+        kept = [point for point in points if not any(map(math.isnan, point))]
         if kept:
             by_run.append(np.array(kept))
     return by_run
@@ -108,7 +110,8 @@ def drift_points(runs: Sequence[Run], kind: str) -> list[np.ndarray]:
 
 def drift(run: Run, row: Mapping[str, Any], kind: str) -> float:
     if kind == "perplexity":
-        return float(row.get("drift/perplexity", math.nan) / run.rows[0].get("drift/perplexity", math.nan))
+        ratio = float(row.get("drift/perplexity", math.nan) / run.rows[0].get("drift/perplexity", math.nan))
+        return math.inf if "drift/perplexity" in row and math.isnan(ratio) else ratio  # NaN: as far off as can be
     return float(max((value for key, value in row.items() if key.endswith(f"/{kind}")), default=math.nan))
 
 
@@ -122,19 +125,25 @@ def drift_map(x: Comparison) -> Figure:
     """Every checkpoint of every run: does drift say what is lost?"""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
     look = styles(list(x.runs))
-    titles = {"perplexity": "perplexity ÷ unedited model's", "relative_norm": "‖W − W₀‖ ÷ ‖W₀‖, the most changed matrix"}
+    titles = {
+        "perplexity": f"perplexity ÷ unedited model's (above {FURTHEST}: at {FURTHEST})",
+        "relative_norm": "‖W − W₀‖ ÷ ‖W₀‖, the most changed matrix",
+    }
     for axis, (kind, found) in zip(axes, correlations(x).items(), strict=True):
         drawn = []
         for label, runs in x.runs.items():
             for points in drift_points(runs, kind):
-                axis.plot(points[:, 0], 100 * points[:, 1], alpha=0.75, markersize=5, **{**look[label], "linestyle": "none"})
-                drawn += list(points[:, 0])
+                shown = np.minimum(points[:, 0], FURTHEST)
+                axis.plot(shown, 100 * points[:, 1], alpha=0.75, markersize=5, **{**look[label], "linestyle": "none"})
+                drawn += list(shown)
         axis.axhline(100, color="0.25", linewidth=0.9)
         axis.axhline(0, color="0.25", linewidth=0.9, linestyle=":")
         if kind == "perplexity":
             axis.axvline(WARNING, color="0.25", linewidth=0.9, linestyle="--")
         _log_where_wide(axis, drawn)
-        axis.set(title=correlation_text(found), xlabel=titles[kind] + (" (log scale)" if axis.get_xscale() == "log" else ""))
+        axis.set(
+            title=correlation_text(found), xlabel=titles[kind] + (" (log scale)" if axis.get_xscale() == "log" else "")
+        )
         axis.title.set_fontsize(10)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("ability retained (% of unedited − chance)")
@@ -154,5 +163,3 @@ def _log_where_wide(axis: Axes, values: Sequence[float]) -> None:
     positive = [value for value in values if value > 0]
     if positive and max(positive) > 5 * min(positive):
         axis.set_xscale("log")
-
-

@@ -34,7 +34,9 @@ def write_report(runs: Sequence[Run], out: Path, at: Sequence[int] = ()) -> Path
     measured = sorted(set().union(*map(maps.measured_checkpoints, found)))
     for n_edits in at:
         if n_edits not in measured:
-            raise BadResults(f"--at {n_edits}: nothing was measured there; allowed: {', '.join(map(str, measured)) or 'none'}")
+            raise BadResults(
+                f"--at {n_edits}: nothing was measured there; allowed: {', '.join(map(str, measured)) or 'none'}"
+            )
     sections = []
     for number, x in enumerate(found, start=1):
         log.info("%s: %d methods", x.title, len(x.runs))
@@ -47,10 +49,11 @@ def write_report(runs: Sequence[Run], out: Path, at: Sequence[int] = ()) -> Path
 
 def figures(x: Comparison, at: Sequence[int]) -> Iterator[tuple[str, Figure]]:
     """By file name; those for which there is something to draw."""
-    yield "retained", plots.overview(x)
+    yield from plots.overview(x).items()
     yield from plots.abilities(x).items()
-    if any("editing/retained/generated/efficacy" in row for runs in x.runs.values() for run in runs for row in run.rows):
-        yield "editing", plots.editing(x)
+    success = plots.editing(x)
+    if success is not None:
+        yield "editing", success
     chosen = maps.chosen_checkpoints(x, at)
     if chosen and x.measurable:
         yield "trade-off", maps.trade_off(x)
@@ -63,8 +66,8 @@ def _section(x: Comparison, folder: Path, at: Sequence[int]) -> dict[str, Any]:
     numbers = tables.drops(x)
     shown = {"methods": tables.methods_table(x), "abilities": tables.abilities_table(x, numbers),
              "warnings": tables.warnings_table(x)}  # fmt: skip
-    tidy = {"metrics": metrics_table(x.runs), LARGE: samples_table(x.runs), "curves": x.curves, "summaries": x.summaries,
-            "drops": numbers, "warnings": shown["warnings"]}  # fmt: skip
+    tidy = {"metrics": metrics_table(x.runs), LARGE: samples_table(x.runs), "curves": x.curves,
+            "summaries": x.summaries, "drops": numbers, "warnings": shown["warnings"]}  # fmt: skip
     for name, table in tidy.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
         table.to_csv(folder / (f"{name}.csv.gz" if name == LARGE else f"{name}.csv"), index=False)

@@ -8,7 +8,7 @@ and after.  An interval is over examples, given these seeds; of two or three see
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +38,8 @@ def change(before_S2N: np.ndarray, after_S2N: np.ndarray) -> float:
 
 def change_interval(before_S2N: np.ndarray, after_S2N: np.ndarray) -> tuple[float, float]:
     """95 % bootstrap interval of `change` over examples."""
-
-    def statistic(index, axis=-1):
-        return _mean_change(before_S2N[..., index], after_S2N[..., index])
-
-    return _bootstrap([before_S2N.shape[-1]], statistic)
+    drawn_change = _change_of_drawn(before_S2N, after_S2N)
+    return _bootstrap([before_S2N.shape[-1]], lambda index, axis=-1: drawn_change(index))
 
 
 def retained_interval(paired: Mapping[str, Paired], above_chance: Mapping[str, float]) -> tuple[float, float]:
@@ -51,10 +48,11 @@ def retained_interval(paired: Mapping[str, Paired], above_chance: Mapping[str, f
     `above_chance`: base − chance of each; held as it is, since a base near chance would make the quotient's bootstrap
     jump.  At the scores themselves this is the mean of (score − chance) / (base − chance).
     """
+    drawn_changes = {name: _change_of_drawn(*scores) for name, scores in paired.items()}
 
     def statistic(*indices, axis=-1):
-        shares = [1 + _mean_change(before[..., index], after[..., index]) / above_chance[name]
-                  for index, (name, (before, after)) in zip(indices, paired.items(), strict=True)]  # fmt: skip
+        shares = [1 + drawn_change(index) / above_chance[name]
+                  for index, (name, drawn_change) in zip(indices, drawn_changes.items(), strict=True)]  # fmt: skip
         return np.mean(shares, axis=0)
 
     return _bootstrap([before.shape[-1] for before, _ in paired.values()], statistic)
@@ -116,6 +114,14 @@ def rank_correlation(points_by_run: Sequence[np.ndarray]) -> Correlation:
         return 0.0 if np.isnan(drawn) else drawn  # all alike: no order
 
     return Correlation(rho, *_bootstrap([len(parts)], statistic, vectorized=False), len(points), over)
+
+
+def _change_of_drawn(before_S2N: np.ndarray, after_S2N: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """From indices of examples (…, N) to the change over them."""
+    if (before_S2N[:, 1] == 1).all() and (after_S2N[:, 1] == 1).all():  # plain means: one number of an example says all
+        difference_N = (after_S2N[:, 0] - before_S2N[:, 0]).mean(axis=0)
+        return lambda index: difference_N[index].mean(axis=-1)
+    return lambda index: _mean_change(before_S2N[..., index], after_S2N[..., index])
 
 
 def _mean_change(before_S2BN: np.ndarray, after_S2BN: np.ndarray, more_S2: np.ndarray | float = 0.0) -> np.ndarray:

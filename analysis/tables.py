@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from afteredit.analysis import statistics
-from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over
+from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over, number
 from afteredit.analysis.maps import WARNING, drift
 from afteredit.analysis.tidy import Run, paired
 
@@ -51,7 +51,9 @@ def drops(x: Comparison) -> pd.DataFrame:
             continue
         for name in x.first.abilities:
             key = f"ability/{name}"
-            point = x.curves[(x.curves["method"] == label) & (x.curves["n_edits"] == n_edits) & (x.curves["curve"] == key)]
+            point = x.curves[
+                (x.curves["method"] == label) & (x.curves["n_edits"] == n_edits) & (x.curves["curve"] == key)
+            ]
             if point.empty:
                 continue
             pairs = paired(runs, name, n_edits) if name in x.measurable else None
@@ -82,7 +84,8 @@ def abilities_table(x: Comparison, numbers: pd.DataFrame) -> pd.DataFrame:
         rows.append({
             "method": row["method"],
             "ability": x.ability_title(row["ability"]) + ("" if row["measurable"] else " (not measurable)"),
-            "edits": str(row["n_edits"]), "unedited (%)": f"{100 * row['before']:.1f}", "edited (%)": f"{100 * row['after']:.1f}",
+            "edits": str(row["n_edits"]),
+            "unedited (%)": f"{100 * row['before']:.1f}", "edited (%)": f"{100 * row['after']:.1f}",
             "change (points), 95 % interval": _change_text(row),
             "p, Holm": _p_text(row.get("p_holm", math.nan)),
             "area under retention (%)": "" if math.isnan(row["area"]) else f"{100 * row['area']:.1f}",
@@ -135,7 +138,7 @@ def _each(texts: Sequence[str]) -> str:
 
 
 def _mean(runs: Sequence[Run], n_edits: int, key: str) -> float:
-    return mean_over(runs, n_edits, lambda row: row.get(key, math.nan))
+    return mean_over(runs, n_edits, number(key))
 
 
 def _spread(values: Sequence[float], digits: int = 1) -> str:
@@ -149,8 +152,8 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def _change_text(row: dict[str, Any]) -> str:
-    text = f"{100 * row['value']:+.1f}"
-    return text if math.isnan(row["low"]) else f"{text} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+    value, low, high = (f"{100 * row[key]:+.1f}".replace("-", "−") for key in ("value", "low", "high"))
+    return value if math.isnan(row["low"]) else f"{value} [{low}, {high}]"
 
 
 def _p_text(p: float) -> str:

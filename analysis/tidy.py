@@ -38,12 +38,18 @@ class Run:
     @property
     def method(self) -> str:
         """`rome`, or `rome+rect` under a constraint."""
-        model, target = at(self.config, "model.name"), at(self.config, "method._target_")
-        name, found, _ = self.name.rpartition(f"-{model}-")
+        target = at(self.config, "method._target_")
+        name, found, _ = self.name.rpartition(f"-{self.model}-")
         if not found:  # a renamed directory
             name = target.split(".")[-2] if target else at(self.config, "method", self.name)
         constraint = (at(self.config, "constraint._target_") or "").rpartition(".")[2]
         return name if constraint in ("", "Unconstrained") else f"{name}+{constraint.lower()}"
+
+    @property
+    def model(self) -> str:
+        """A sweep's agent leaves the group's name where its content was."""
+        model = self.config.get("model")
+        return model if isinstance(model, str) else str(at(model, "name", ""))
 
     @property
     def seed(self) -> int:

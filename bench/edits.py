@@ -1,7 +1,7 @@
 """Seconds per edit, against the plain path (plain.py), alternating in one run: python -m afteredit.bench.edits
 
-On SmolLM2 and the embedded facts.  Bound: the arithmetic that is left (blocks from the edited one up, on the tokens from
-the subject's last on), at the rate of this machine's own matrix products.
+On SmolLM2 and the embedded facts.  Bound: the arithmetic that is left (blocks from the edited one up, on the tokens
+from the subject's last on), at the rate of this machine's own matrix products.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +71,14 @@ def main() -> None:
 
 
 def _measure(
-    lm: LM, name: str, requests: Sequence[EditRequest], groups: int, optimise: Any, settings: Any, layer: int, stream: bool
+    lm: LM,
+    name: str,
+    requests: Sequence[EditRequest],
+    groups: int,
+    optimise: Any,
+    settings: Any,
+    layer: int,
+    stream: bool,
 ) -> list[dict[str, Any]]:
     contexts = sample_contexts(lm, {5: N_CONTEXTS // 2, 10: N_CONTEXTS // 2}, seed=0)
     spent = {"plain": 0.0, "alone": 0.0, "together": 0.0}

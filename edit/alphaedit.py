@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from afteredit.edit.memit import Memit
-from afteredit.edit.memit_seq import key_name, past_keys
+from afteredit.edit.memit_seq import key_name
 from afteredit.edit.method import Given, Prepared, check_numbers
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
@@ -68,7 +68,8 @@ class AlphaEdit(Memit):
         """The change that writes a batch where nothing else is; adds the batch's keys to the state."""
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_keys(state, layer), self.ridge)
+            past_FF = state.grams.get(key_name(layer))
+            return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_FF, self.ridge)
 
         update, keys = self.write(lm, requests, prepared, solve)
         ranks = [basis_Fr.shape[1] for basis_Fr in prepared.tensors.values()]
@@ -88,14 +89,13 @@ def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor,
     return vectors_FF[:, inside], float(values_F[inside].clamp(min=0).sum() / values_F.sum())
 
 
-def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_Fn: Tensor | None, ridge: float) -> Tensor:
-    """X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64: the change is residual @ Xᵀ."""
+def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, ridge: float) -> Tensor:
+    """X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64: the change is residual @ Xᵀ.  past_FF: K_p K_pᵀ."""
     import torch
 
     from afteredit.edit.blocks_in_turn import regularised
 
     A_rr = ridge * torch.eye(basis_Fr.shape[1], dtype=torch.float64)
-    if past_Fn is not None:
-        past_rn = basis_Fr.T @ past_Fn
-        A_rr += past_rn @ past_rn.T
+    if past_FF is not None:
+        A_rr += basis_Fr.T @ past_FF @ basis_Fr
     return basis_Fr @ regularised(A_rr, basis_Fr.T @ keys_FE.double())

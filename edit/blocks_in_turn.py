@@ -56,9 +56,11 @@ def layers_up_to(lm: LM, n: int = 5) -> list[int]:
 def regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
     """X = (A + K Kᵀ)⁻¹ K, (F, E) float64, for a symmetric positive definite A.
 
-    Raises NoEdit where the sum is not: too few tokens behind the second moment, or keys that have overflowed.
+    NaN where keys have overflowed; raises NoEdit where the sum is singular: too few tokens behind the second moment.
     """
     keys_FE = keys_FE.double()
+    if not keys_FE.isfinite().all():
+        return torch.full_like(keys_FE, torch.nan)
     factor_FF, failed = torch.linalg.cholesky_ex(A_FF.double() + keys_FE @ keys_FE.T)
     if failed:
         raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "

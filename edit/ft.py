@@ -1,8 +1,9 @@
 """FT: constrained fine-tuning, the baseline of Meng et al. (2022), after Zhu et al. (2020, arXiv 2012.00363).
 
 Adam on −log p(target | prompt) over the MLP output matrices of a few blocks, every entry of the change kept within
-±max_change after each step (L∞).  The reference (FT+L in kmeng01/rome) does the same on one block; a batch of facts is
-one loss here, their mean.
+±max_change after each step (L∞).  The reference (FT+L in kmeng01/rome) does the same on one block.
+Departures from it: each token of the target is predicted behind those before it, where the reference reads all of them
+off the prompt's last position; a batch of facts is one loss, their mean.
 """
 
 from __future__ import annotations

@@ -32,8 +32,7 @@ class MemitSeq(Memit):
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
             A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double()
-            past_Fn = past_keys(state, layer)
-            return regularised(A_FF if past_Fn is None else A_FF + past_Fn @ past_Fn.T, keys_FE)
+            return regularised(A_FF + state.grams.get(key_name(layer), 0), keys_FE)
 
         update, keys = self.write(lm, requests, prepared, solve)
         update = replace(update, adds={key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()})
@@ -43,11 +42,3 @@ class MemitSeq(Memit):
 def key_name(layer: int) -> str:
     """Under which a State holds the keys written at a block."""
     return f"keys/{layer}"
-
-
-def past_keys(state: State, layer: int) -> Tensor | None:
-    """(F, n) float64: the keys of all edits before, None before the first."""
-    import torch
-
-    past = state.past.get(key_name(layer), ())
-    return torch.cat([keys_FE.double() for keys_FE in past], dim=1) if past else None

@@ -56,7 +56,7 @@ KINDS: dict[str, type[LowRank] | type[Dense]] = {"LowRank": LowRank, "Dense": De
 
 @dataclass(frozen=True)
 class Update:
-    """`changes` by parameter name; `adds`, by name, what this edit appends to the State; `diagnostics`, numbers."""
+    """`changes` by parameter name; `adds`, by name, keys (F, E) that later edits must know of; `diagnostics`, numbers."""
 
     changes: Mapping[str, Change]
     adds: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -98,12 +98,17 @@ def load_update(path: Path) -> Update:
 
 @dataclass(frozen=True)
 class State:
-    """What edits add up to (past keys, say): a fold of the journal, never written as such."""
+    """What edits add up to: a fold of the journal, never written as such.
 
-    past: Mapping[str, tuple[torch.Tensor, ...]] = field(default_factory=dict)
+    `grams`: Σ K Kᵀ (F, F) float64 over the keys added under each name: all that the least squares of later edits need,
+    and no larger after a thousand edits than after one.
+    """
+
+    grams: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def extended(self, update: Update) -> State:
-        past = dict(self.past)
-        for name, tensor in update.adds.items():
-            past[name] = (*past.get(name, ()), tensor)
-        return State(past)
+        grams = dict(self.grams)
+        for name, keys_FE in update.adds.items():
+            keys_FE = keys_FE.double()
+            grams[name] = grams.get(name, 0) + keys_FE @ keys_FE.T
+        return State(grams)

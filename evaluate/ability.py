@@ -64,6 +64,7 @@ class BuiltAbility:
         from lm_eval.evaluator import evaluate
 
         harness.scored.clear()
+        harness.gold = self._gold
         with _reused_requests(self):
             results = evaluate(
                 harness, {self.name: self.task}, limit=self.limit, bootstrap_iters=0, log_samples=True,
@@ -91,8 +92,15 @@ class BuiltAbility:
             row[f"ability/{self.name}/unparseable"] = sum(unread) / len(unread)
         return row, examples
 
+    def _gold(self, request: Any) -> str | None:
+        """The answer wanted to a request to generate, as it continues the context."""
+        gold = self.task.doc_to_target(request.doc)
+        text = gold[0] if isinstance(gold, list) else str(gold)
+        return self.task.config.target_delimiter + text if text.strip() else None
+
     def _gold_nll(self, harness: HarnessLM) -> dict[int, float]:
-        """Per document, of the gold answer behind the same context; already scored where it was one of the choices."""
+        """Per document, of the gold answer behind the same context; already scored where it was one of the choices, or
+        on the way to an answer generated."""
         from lm_eval.api.instance import Instance
 
         asked: dict[int, tuple[str, str]] = {}
@@ -100,15 +108,15 @@ class BuiltAbility:
         for instance in self.task.instances:
             by_doc.setdefault(instance.doc_id, []).append(instance)
         for doc_id, instances in by_doc.items():
-            gold = self.task.doc_to_target(instances[0].doc)
             if self.task.OUTPUT_TYPE == "multiple_choice":
+                gold = self.task.doc_to_target(instances[0].doc)
                 index = gold[0] if isinstance(gold, list) else gold
                 if isinstance(index, int) and 0 <= index < len(instances):
                     asked[doc_id] = instances[index].args
             elif self.task.OUTPUT_TYPE == "generate_until":
-                text = gold[0] if isinstance(gold, list) else str(gold)
-                if text.strip():
-                    asked[doc_id] = (instances[0].args[0], self.task.config.target_delimiter + text)
+                answer = self._gold(instances[0])
+                if answer is not None:
+                    asked[doc_id] = (instances[0].args[0], answer)
         missing = [pair for pair in asked.values() if pair not in harness.scored]
         harness.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in missing])
         return {doc_id: -harness.scored[pair][0] / harness.scored[pair][1] for doc_id, pair in asked.items()}

@@ -28,12 +28,13 @@ def overrides_from_agent(arguments: Sequence[str], environment: Mapping[str, str
     if path is None:
         return list(arguments)
     given = _parameters(Path(path))
-    begun_with = given.get("overrides")
-    if begun_with is not None:
-        fixed = [argument for argument in arguments if argument.partition("=")[0] not in given]
-        return list(dict.fromkeys([*fixed, *begun_with]))
-    as_hydra = {f"{key}={value}": list(_written(key, value)) for key, value in given.items()}
-    return [override for argument in arguments for override in as_hydra.get(argument, [argument])]
+    if "overrides" in given:
+        return [*(fixed for fixed in arguments if fixed.partition("=")[0] not in given), *given["overrides"]]
+    overrides: list[str] = []
+    for argument in arguments:
+        key = argument.partition("=")[0]
+        overrides += _written(key, given[key]) if key in given else [argument]
+    return overrides
 
 
 def _parameters(path: Path) -> dict[str, Any]:

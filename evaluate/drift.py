@@ -7,7 +7,9 @@ import math
 import torch
 
 from afteredit.edit.lm import LM
-from afteredit.evaluate.likelihood import Ids, score
+from afteredit.evaluate.base_blocks import BaseBlocks
+from afteredit.evaluate.likelihood import score
+from afteredit.evaluate.packing import Ids
 
 LENGTH = 256  # tokens of one held-out window
 
@@ -24,9 +26,9 @@ def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
     return windows
 
 
-def drift(lm: LM, windows: list[tuple[Ids, Ids]]) -> dict[str, float]:
+def drift(lm: LM, windows: list[tuple[Ids, Ids]], base: BaseBlocks | None = None) -> dict[str, float]:
     """`drift/perplexity` (exp of nats per token) and, per edited block, ‖W−W₀‖/‖W₀‖ and σ_max(W)."""
-    log_p = [value for scored in score(lm, windows) for value in scored.log_p]
+    log_p = [value for scored in score(lm, windows, base) for value in scored.log_p]
     row = {"drift/perplexity": math.exp(min(-sum(log_p) / len(log_p), 700.0))}
     for layer in range(lm.n_blocks):
         name = lm.mlp_out_name(layer)

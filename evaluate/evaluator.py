@@ -11,7 +11,7 @@ from typing import Any
 from afteredit.edit.cache import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent
-CARRYING = ("display", "interruption", "replay", "tracker", "watch")  # files of evaluate/ that make no number
+CARRYING = ("agent", "display", "interruption", "replay", "tracker", "watch")  # files of evaluate/ that make no number
 RUNNING = ("anatomy", "generate", "lm", "prefix")  # files of edit/ through which a model is run
 PACKAGES = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
 

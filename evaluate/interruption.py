@@ -15,6 +15,10 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
+class OneOfManyFailed(Exception):
+    """Of several runs of one command; why was said when it happened."""
+
+
 class Interruption:
     """A context manager: inside, the first signal is remembered for `check`, a second one acts as it always does."""
 

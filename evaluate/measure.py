@@ -15,6 +15,8 @@ import torch
 from afteredit.edit.lm import LM, View
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.ability import BuiltAbility
+from afteredit.evaluate.base_blocks import BaseBlocks
+from afteredit.evaluate.base_results import measure_base
 from afteredit.evaluate.drift import drift
 from afteredit.evaluate.editing import Probe, Seen, judge, look, means, probes
 from afteredit.evaluate.fluency import fluency
@@ -38,10 +40,15 @@ class Measure:
         seed: int,
         view: View = lambda _W_base_DF, W_DF: W_DF,
         progress: Callable[[str], None] = lambda _what: None,
+        cache_gib: float = 0.0,
+        shared: bool = False,
     ):
+        """`cache_gib`: for what editing cannot have changed.  `shared`: the unedited model's abilities are read from the
+        user's cache, or kept there."""
         self.lm, self.abilities, self.held_out, self.seed, self.view = lm, abilities, held_out, seed, view
-        self.harness = HarnessLM(lm)
-        self.progress = progress
+        self.base_blocks = BaseBlocks(lm, cache_gib)
+        self.harness = HarnessLM(lm, self.base_blocks)
+        self.progress, self.shared = progress, shared
         self._unedited: dict[Probe, Seen] = {}
         self._looked: set[str] = set()
         self._after: dict[Probe, Seen] = {}
@@ -90,15 +97,20 @@ class Measure:
             row |= means(written, "editing/retained")
             samples += [{"kind": "fluency", **sample} for sample in written]
             self.progress("drift")
-            row |= drift(self.lm, self.held_out)
+            row |= drift(self.lm, self.held_out, self.base_blocks)
+            from_cache = self.shared and not done and self._is_unedited()
             for built in self.abilities:
                 self.progress(built.name)
-                metrics, examples = built.measure(self.harness, chat=self.lm.prompt == "chat")
+                measured = measure_base if from_cache else BuiltAbility.measure
+                metrics, examples = measured(built, self.harness, chat=self.lm.prompt == "chat")
                 row |= metrics
                 samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
             row["time/eval_s"] = time.perf_counter() - started
             row["memory/peak_gib"] = peak_memory_gib(self.lm.device)
             return row, samples
+
+    def _is_unedited(self) -> bool:
+        return all(torch.equal(self.lm.W(name), base_DF) for name, base_DF in self.lm.base.items())
 
     def _before(self, requests: Sequence[EditRequest]) -> dict[Probe, Seen]:
         """What the unedited model does on the requests' probes; computed once, by putting W0 back for the while."""

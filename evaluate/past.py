@@ -56,7 +56,8 @@ class Past:
         self.console.log("preparing the abilities")
         settings = self.x.settings
         parts = build_tasks(self.x.tasks, settings), held_out(self.lm, settings), settings.seed
-        return Measure(self.lm, *parts, self.x.constraint.view, lambda _what: self.interruption.check())
+        return Measure(self.lm, *parts, self.x.constraint.view, lambda _what: self.interruption.check(),
+                       self.x.evaluate.cache_gib, shared=True)  # fmt: skip
 
     def check_border(self, n_edits: int) -> None:
         """Raises BadInput where no batch ends after so many edits."""

@@ -174,7 +174,8 @@ class RunDirectory:
     def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
         full = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": evaluator_name(), **row}
         if n_edits == 0:
-            full["measurable"] = measurable(samples, {name: a.chance for name, a in self.abilities.items()})
+            full["chance"] = {name: ability.chance for name, ability in self.abilities.items()}
+            full["measurable"] = measurable(samples, full["chance"])
         full |= self._retained(full)
         self._note("evaluators", {**self._environment["evaluators"], evaluator_name(): evaluator()})
         self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
@@ -196,14 +197,17 @@ class RunDirectory:
         """Top-level keys with the groups' chosen entries by name, as a sweep names them; all of it under `resolved`;
         and the command's `overrides`, with which an agent is to begin this run again (evaluate/agent.py)."""
         x = self.x
-        return {**x.resolved, **x.names, "overrides": x.overrides, "resolved": x.resolved, "commit": _commit()}
+        names = {group: name for group, name in x.names.items() if name != "None"} | {"task": list(x.tasks)}
+        return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved, "commit": _commit()}
 
     def commands_to_look_further(self, tracker: Tracker) -> list[str]:
         ids = tracker.ids
         if not ids:
             return []
         if ids["url"]:
-            return [f"W&B      {ids['url']}"]
+            again = [f"upload   wandb sync --include-online {ids['folder']}",
+                     "         that sends every number; the same command again sends files and table too"]  # fmt: skip
+            return [f"W&B      {ids['url']}", *([] if tracker.delivered else again)]
         return [f"look     wandb leet {ids['folder']}", f"upload   wandb sync {ids['folder']}"]
 
     def compare_weights(self, n_edits: int, sha256: str) -> None:

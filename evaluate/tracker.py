@@ -54,6 +54,7 @@ class Tracker:
     def __init__(self, settings: TrackerSettings, folder: Path, run_id: str, config: Mapping[str, Any], commit: str):
         """`run_id`: the one to use unless a sweep's agent gives its own."""
         self._run: Any = None
+        self.delivered = False
         self._folder, self._log_updates, self._last_step = folder, settings.log_updates, -1
         mode = _mode(settings.mode)
         if mode == "disabled":
@@ -115,8 +116,9 @@ class Tracker:
             self._run.summary.update(dict(summary))
             self._run.summary["edits"] = _table(records)
             self._run.log_artifact(self._results())
-        with self._mirrored(f"did not get everything; wandb sync --include-online {self.ids['folder']} sends it"):
+        with self._mirrored("did not get everything"):
             self._finish(exit_code=0)
+            self.delivered = True
 
     def _finish(self, exit_code: int) -> None:
         folder = Path(self._run.dir).parent
@@ -169,12 +171,15 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _mode(asked: Mode) -> Any:
-    if asked is not Mode.auto:
-        return asked.value
-    chosen = os.environ.get("WANDB_MODE")
-    if chosen in ("online", "offline", "disabled"):
+    """Never online without a key: W&B would ask for one."""
+    chosen = os.environ.get("WANDB_MODE") if asked is Mode.auto else asked.value
+    if chosen in ("offline", "disabled"):
         return chosen
-    return "online" if _has_key() else "offline"
+    if not _has_key():
+        if chosen == "online":
+            log.warning("W&B is to be online, but there is no key (wandb login, WANDB_API_KEY): tracked offline")
+        return "offline"
+    return "online"
 
 
 def _has_key() -> bool:

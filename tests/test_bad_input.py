@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, T5Config
 
-from afteredit.edit.journal import Journal
+from afteredit.edit.journal import Journal, read_checked, write_checked
 from afteredit.run import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,6 +158,9 @@ CONFIG = {  # overrides; what the error must say
     "n_edits_negative": ("n_edits=-2", ["n_edits=-2", "at least 1"]),
     "n_edits_in_parts": ("n_edits=1.5", ["n_edits", "1.5", "int"]),
     "between_batches": ("method=memit batch_size=4 eval_every=6", ["eval_every=6", "multiple of batch_size=4"]),
+    "last_batch_cut_short": ("method=memit n_edits=25 batch_size=10 eval_every=10",
+                             ["n_edits=25", "multiple of batch_size=10", "set n_edits=20 or 30"]),
+    "batch_of_more_than_all": ("method=memit n_edits=3 batch_size=10 eval_every=10", ["set n_edits=10, or another"]),
     "rome_in_batches": ("batch_size=5", ["batch_size=5", "at most 1", "set batch_size=1"]),
 }  # fmt: skip
 
@@ -223,10 +226,15 @@ def sentiment(*rows: str) -> Callable[[Path], str]:
     return prepare
 
 
-def no_true_answer(folder: Path) -> str:
-    data = facts(folder / "data", *[GOOD | {"id": number, "target_true": None} for number in (1, 2)])
-    shutil.copy(ROOT / "data" / "sentiment.jsonl", data)
-    return f"data={data}"
+def second_row(**fields: object) -> Callable[[Path], str]:
+    """A good fact, and one with these fields."""
+
+    def prepare(folder: Path) -> str:
+        data = facts(folder / "data", GOOD, GOOD | {"id": "r2"} | fields)
+        shutil.copy(ROOT / "data" / "sentiment.jsonl", data)
+        return f"data={data}"
+
+    return prepare
 
 
 KN = ("method=kn", "method.steps=2", "method.contexts=1")
@@ -253,7 +261,13 @@ LATE = {  # overrides, or a function of a folder that gives one; what the error 
                        "method.tokens_per_key_dim=8", "method.contexts=0")),
     "mend_without_training": ("edits.train=", ["edits=facts has no training split", "edits.train="], ("method=mend",)),
     "mend_too_many_layers": ("method.n_layers=4", ["method.n_layers=4", "3 blocks"], ("method=mend",)),
-    "kn_without_true_answer": (no_true_answer, ["edit 1", "no target_true", "another method"], KN),
+    "kn_without_true_answer": (second_row(target_true=None),
+                               ["1 of 2 planned edits", "edit r2", "no target_true", "another method"], KN),
+    "subject_before_the_last_block": ("method.layer=2", ["2 of 2 planned edits", "last block", "method.layer"], ROME),
+    "second_moment_latin_1": ("method.second_moment_text={place}/latin.txt",
+                              ["second_moment_text=", "latin.txt", "UTF-8"], ROME),
+    "cpu_with_a_number": ("device=cpu:7", ["device=cpu:7", "allowed here: auto, cpu"], ROME),
+    "device_unknown": ("device=tpu", ["device=tpu", "allowed here: auto, cpu"], ROME),
     "held_out_missing": ("held_out=/nowhere.txt", ["held_out=/nowhere.txt", "no such file", "null"], ROME),
     "held_out_latin_1": ("held_out={place}/latin.txt", ["latin.txt", "UTF-8"], ROME),
     "held_out_empty": ("held_out={place}/empty.txt", ["empty.txt", "no token to predict", "longer text"], ROME),
@@ -284,6 +298,21 @@ def test_what_does_not_fit_is_refused_and_harms_no_run_there_is(name, command, b
     assert unharmed(begun, before)
 
 
+@pytest.mark.parametrize("where", ["text.txt", "text.txt/deeper"])
+def test_a_cache_that_is_a_file_is_refused(place, command, begun, monkeypatch, capsys, where):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(place / where))
+    before = files(begun)
+    assert main([*command(*RUN), f"runs={begun}"]) == 2
+    refused(capsys.readouterr().err, ["the cache cannot be made", "text.txt", "set AFTEREDIT_CACHE"])
+    assert unharmed(begun, before)
+
+
+def test_no_edit_is_made_before_a_row_that_cannot_be_edited_is_found(command, tmp_path, capsys):
+    data = second_row(target_true=None)(tmp_path)
+    assert main([*command(*RUN, data, method=KN), f"runs={tmp_path}/runs"]) == 2
+    assert "edit r2" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_cuda_that_is_not_there_is_refused(command, begun, capsys):
     before = files(begun)
@@ -312,8 +341,17 @@ def instead(name: str, content: str | None) -> Callable[[Path], None]:
     return put
 
 
-def missing(folder: Path) -> None:
-    (folder / "updates" / "000001.safetensors").unlink()
+def gone(name: str) -> Callable[[Path], None]:
+    def remove(folder: Path) -> None:
+        (path,) = folder.glob(name)
+        path.unlink()
+
+    return remove
+
+
+def other_constants(folder: Path) -> None:
+    stored = read_checked(folder / "prefixes.json")
+    write_checked(folder / "prefixes.json", stored | {"constants": {"second_moment": "0"}})
 
 
 def as_it_was(folder: Path) -> None: ...
@@ -324,14 +362,20 @@ DAMAGED = {  # what happened to the run directory; further overrides; what the e
     "edit_altered": (changed("edits.jsonl", b"Fenrir", b"Fenris"), "", ["edits.jsonl:1", "checksum", "restore it"]),
     "row_altered": (changed("results-*.jsonl", b"0.", b"1."), "", [".jsonl:1", "checksum", "restore it"]),
     "update_altered": (instead("updates/000001.safetensors", "x"), "", ["000001.safetensors", "checksum", "restore"]),
-    "update_missing": (missing, "", ["000001.safetensors", "is missing", "restore it"]),
+    "update_missing": (gone("updates/000001.safetensors"), "", ["000001.safetensors", "is missing", "restore it"]),
     "environment_cut": (instead("environment.json", "{"), "n_edits=3", ["environment.json is damaged", "restore it"]),
     "environment_other": (instead("environment.json", "[]"), "", ["environment.json is damaged", "decides"]),
-    "prefixes_cut": (instead("prefixes.json", "{"), "n_edits=3", ["prefixes.json is damaged", "restore it"]),
-    "other_code": (changed("environment.json", b'"code": "', b'"code": "0'), "n_edits=3",
-                   ["begun under other code", "resume=force", "runs=<folder>"]),
-    "other_constants": (changed("prefixes.json", b'"second_moment": "', b'"second_moment": "0'), "n_edits=3",
-                        ["begun with constants", "restore it", "runs=<folder>"]),
+    "environment_missing": (gone("environment.json"), "n_edits=3", ["environment.json is", "missing", "restore it"]),
+    "prefixes_cut": (instead("prefixes.json", "{"), "n_edits=3", ["prefixes.json", "does not match", "restore it"]),
+    "prefixes_altered": (changed("prefixes.json", b'"', b'" '), "n_edits=3", ["prefixes.json", "checksum"]),
+    "prefixes_missing": (gone("prefixes.json"), "n_edits=3", ["prefixes.json is missing", "restore it"]),
+    "first_facts_altered": (changed("first_facts.json", b"Fenrir", b"Fenris"), "", ["first_facts.json", "checksum"]),
+    "samples_altered": (changed("samples/*-000001.parquet", b"PAR1", b"par1"), "",
+                        ["-000001.parquet", "checksum", "measure every checkpoint again"]),
+    "samples_missing": (gone("samples/*-000001.parquet"), "", ["-000001.parquet is missing", "restore it"]),
+    "other_code": (changed("environment.json", b'"decides": {\n    "code": "', b'"decides": {\n    "code": "0'),
+                   "n_edits=3", ["begun under other code", "resume=force", "runs=<folder>"]),
+    "other_constants": (other_constants, "n_edits=3", ["begun with constants", "restore it", "runs=<folder>"]),
     "other_edits": (as_it_was, OTHER, ["was written with target_new", "the config gives", "runs="]),
     "other_paraphrases": (as_it_was, "edits.columns.paraphrases=prompt", ["was written with paraphrases", "runs="]),
     "updates_is_a_file": (instead("updates", "x"), "", ["cannot be used", "updates", "runs=<folder>"]),

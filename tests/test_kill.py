@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -68,7 +70,7 @@ def left_by(folder: Path) -> dict:
     (results,) = folder.glob("results-*.jsonl")
     rows = [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in Lines(results).records]
     edits = [{k: v for k, v in edit.items() if k != "edit_s"} for edit in Lines(folder / "edits.jsonl").records]
-    kinds = ("updates/*", "samples/*", "prefixes.json*")
+    kinds = ("updates/*", "samples/*", "prefixes.json*", "first_facts.json*")
     files = {p.name: p.read_bytes() for kind in kinds for p in sorted(folder.glob(kind))}
     return {"name": folder.name, "rows": rows, "edits": edits, "files": files}
 
@@ -148,6 +150,27 @@ def begin(place: Place, runs: Path, tracker: str) -> subprocess.Popen:
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
 
 
+def history(path: Path) -> dict[int, dict]:
+    """What W&B's own file of an offline run holds, by step: records cut into chunks (checksum, length, kind: 1 whole,
+    2 to 4 first, middle and last part) that do not cross blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, at, record, found = path.read_bytes(), 7, b"", {}
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        record, at = record + content[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):
+            parsed, record = wandb_internal_pb2.Record.FromString(record), b""
+            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                     for item in parsed.history.item}  # fmt: skip
+            if items:
+                found[parsed.history.step.num] = items
+    return found
+
+
 @pytest.mark.parametrize(
     ("tracker", "n_kills", "seed"),
     [
@@ -173,7 +196,14 @@ def test_a_run_killed_at_any_moment_ends_where_an_uninterrupted_one_does(
     monkeypatch.setenv("AFTEREDIT_CACHE", place.environment["AFTEREDIT_CACHE"])
     assert main([*place.command, *RUN, tracker, f"runs={runs}"]) == 0  # in this process: it is not killed
     assert left_by(the_run(runs)) == expected
-    assert bool(list(runs.glob("*/wandb/offline-run-*"))) == (tracker == "tracker.mode=offline")
+    starts = sorted(runs.glob("*/wandb/offline-run-*/run-*.wandb"))
+    assert bool(starts) == (tracker == "tracker.mode=offline")
+    if starts:  # the last one holds every number, whatever the killed ones before it hold
+        kept = history(starts[-1])
+        for row in expected["rows"]:
+            numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+            assert {key: kept[2 * row["n_edits"] + 1][key] for key in numbers} == numbers
+        assert set(kept) == {1, *(step for n in (1, 2, 3) for step in (2 * n, 2 * n + 1))}
 
 
 def test_of_two_runs_that_need_the_same_constants_one_makes_them(place, tmp_path):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +22,8 @@ from afteredit.edit.journal import Lines
 from afteredit.edit.rome import Rome
 from afteredit.edit.source import ModelSource
 from afteredit.edit.update import load_update
-from afteredit.evaluate import measure
+from afteredit.evaluate import measure, run_directory
+from afteredit.evaluate.interruption import Interrupted
 from afteredit.run import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -326,3 +330,112 @@ def test_a_full_disk_ends_the_run_with_a_remedy_and_keeps_what_was_written(go, s
     assert len(Lines(folder / "edits.jsonl").records) == 2
     go("n_edits=4", "eval_every=1", runs=runs)
     assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]
+
+
+def test_a_limit_on_file_sizes_tears_a_line_and_nothing_is_lost(go, straight, place, tmp_path):
+    """The system itself stops the write of the fourth edit's line after 100 bytes."""
+    lines = (straight / "edits.jsonl").read_bytes().splitlines(keepends=True)
+    limit, runs = len(b"".join(lines[:3])) + 100, tmp_path / "limited"
+    assert limit > max(path.stat().st_size for path in straight.glob("samples/*"))
+    command = [sys.executable, ROOT / "run.py", *go.fixed, TASKS, "n_edits=4", "eval_every=1", f"runs={runs}"]
+    done = subprocess.run(
+        command, env=os.environ | {"AFTEREDIT_CACHE": str(place / "cache")}, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    (folder,) = runs.iterdir()
+    assert done.returncode == 2 and "error: File too large" in done.stderr and "make room" in done.stderr, done.stderr
+    left = (folder / "edits.jsonl").read_bytes()
+    assert len(left) == limit and not left.endswith(b"\n")
+    go("n_edits=4", "eval_every=1", runs=runs)
+    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]
+
+
+@pytest.mark.parametrize("method", ["rome", "memit", "kn", "ft"])
+def test_a_model_that_earlier_edits_broke_is_a_collapse_for_every_method_and_no_crash(go, place, tmp_path, method):
+    """In float16, with steps so large that activations overflow."""
+    keys = {"rome": ["method.layer=1", "method.contexts_short=1", "method.contexts_long=0"],
+            "memit": ["method.layers=[0,1]", "method.contexts=1", "method.second_moment_weight=1e-6"],
+            "kn": ["method.steps=2", "method.contexts=1", "method.lambda_new=1e15"],
+            "ft": ["method.layers=[0,1]", "method.steps=4", "method.learning_rate=1e4", "method.max_change=1e4"]}  # fmt: skip
+    if method in ("rome", "memit"):
+        keys[method] += [f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=8",
+                         "method.value_steps=4", "method.max_offset=1e4", "method.value_lr=1e4"]  # fmt: skip
+    fixed = [key for key in go.fixed if not key.startswith("method.")]
+    command = [*fixed, f"method={method}", *keys[method], "task=none", "n_edits=6", "eval_every=3", "dtype=float16"]
+    for on_collapse, n_made in (("stop", None), ("continue", 6)):
+        assert main([*command, f"on_collapse={on_collapse}", f"runs={tmp_path}/runs"]) == 0
+        (folder,) = (tmp_path / "runs").iterdir()
+        made = Lines(folder / "edits.jsonl").records
+        collapsed = [edit["n_edits"] for edit in made if "collapsed" in edit["diagnostics"]]
+        assert collapsed and len(made) == (n_made or collapsed[0])
+
+
+def test_rows_of_another_evaluator_are_not_continued_unasked(straight, go, monkeypatch, capsys):
+    """A finished run is finished under any evaluator; what is missing is not measured beside what another measured."""
+    (path,) = straight.glob("results-*.jsonl")
+    (ours,) = {row["evaluator"] for row in rows(straight)}
+    other = {"code": "new", "packages": {"lm_eval": "9.9"}}
+    monkeypatch.setattr(run_directory, "evaluator", lambda: other)
+    monkeypatch.setattr(run_directory, "evaluator_name", lambda: "other")
+    go("n_edits=4", "eval_every=1", runs=straight.parent)
+    assert "finished already" in capsys.readouterr().out
+    before = state_of(straight)
+    go("n_edits=5", "eval_every=1", runs=straight.parent, rc=2)
+    error = capsys.readouterr().err
+    for text in (path.name, "n_edits 0, 1, 2, 3, 4", "code, lm_eval (", "9.9 now", "move that file away", "resume=force"):
+        assert text in error
+    assert state_of(straight) == before
+    go("n_edits=5", "eval_every=1", "resume=force", runs=straight.parent)
+    assert [row["evaluator"] for row in rows(straight)] == [ours] * 5 + ["other"]
+    assert json.loads((straight / "environment.json").read_text())["evaluators"]["other"] == other
+    path.rename(straight / "before.jsonl")
+    go("n_edits=5", "eval_every=1", runs=straight.parent)
+    assert [row["evaluator"] for row in rows(straight)] == ["other"] * 6
+    assert state_of(straight)["edits.jsonl"].startswith(before["edits.jsonl"])
+
+
+def test_fewer_edits_than_there_are_say_nothing_of_later_ones(straight, go, capsys):
+    before = state_of(straight)
+    capsys.readouterr()
+    go("n_edits=2", "eval_every=1", runs=straight.parent)
+    said = capsys.readouterr().out
+    assert "after 2 edits" in said and "at 4" not in said and "after 4 edits" not in said
+    assert state_of(straight) == before
+
+
+def test_the_row_at_0_edits_is_the_same_however_many_edits_follow(straight, go, tmp_path):
+    one = go("n_edits=1", "eval_every=1", runs=tmp_path / "one")
+    assert untimed(rows(one)[0]) == untimed(rows(straight)[0])
+    assert rows(one)[0]["editing/retained/n_edits"] == 20 and rows(one)[1]["editing/retained/n_edits"] == 1
+
+
+def test_what_was_begun_but_has_no_edit_yet_takes_on_what_the_first_edit_is_made_under(go, tmp_path, monkeypatch):
+    """Interrupted before the first edit, continued under other code and another seedless text: nothing old is kept."""
+
+    def stopped(*_args, **_kwargs):
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Rome, "update", stopped)
+        folder = go("n_edits=1", "eval_every=1", runs=tmp_path / "runs", rc=128 + signal.SIGTERM)
+    environment, prefixes = json.loads((folder / "environment.json").read_text()), (folder / "prefixes.json").read_bytes()
+    environment["decides"]["packages"]["torch"], environment["commit"] = "1.0", "old"
+    journal.write_json(folder / "environment.json", environment)
+    journal.write_checked(folder / "prefixes.json", {"contexts": ["An old one"], "constants": {"second_moment": "old"}})
+    go("n_edits=1", "eval_every=1", runs=tmp_path / "runs")
+    now = json.loads((folder / "environment.json").read_text())
+    assert now["decides"]["packages"]["torch"] == torch.__version__ and now["commit"] != "old" and not now["forced"]
+    assert (folder / "prefixes.json").read_bytes() == prefixes
+
+
+def test_weights_that_are_not_those_measured_are_told(straight, go, capsys):
+    """As after moving a run to other hardware."""
+    (path,) = straight.glob("results-*.jsonl")
+    records = Lines(path).records
+    path.unlink()
+    for record in records:
+        Lines(path).append(record | ({"weights_sha256": "0" * 64} if record["n_edits"] == 2 else {}))
+    go("n_edits=5", "eval_every=1", runs=straight.parent)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "after 2 edits the weights are" in said and "hardware, threads or versions differ" in said
+    assert "after 3 edits the weights are" not in said

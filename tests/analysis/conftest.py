@@ -41,10 +41,14 @@ def write_run(
     for n_edits, abilities in checkpoints.items():
         score = {name: sum(right) / len(right) for name, right in abilities.items()}
         row: dict = {"n_edits": n_edits, "drift/perplexity": (perplexity or {}).get(n_edits, 20.0 + n_edits),
-                     "drift/1/relative_norm": 0.01 * n_edits, "editing/retained/generated/efficacy": 0.9 * (n_edits > 0),
-                     "editing/retained/prob/efficacy": 1.0 * (n_edits > 0)}  # fmt: skip
+                     "drift/1/relative_norm": 0.01 * n_edits, "editing/retained/prob/efficacy": 1.0 * (n_edits > 0),
+                     "editing/retained/generated/efficacy": 0.9 * (n_edits > 0)}  # fmt: skip
         for name, value in score.items():
-            row |= {f"ability/{name}": value, f"ability/{name}/gold_nll": 1 - value, f"ability/{name}/unparseable": 0.25}
+            row |= {
+                f"ability/{name}": value,
+                f"ability/{name}/gold_nll": 1 - value,
+                f"ability/{name}/unparseable": 0.25,
+            }
         if n_edits == 0:
             base, row["measurable"] = score, list(measurable)
         chance = {name: tasks[name]["chance"] for name in measurable}
@@ -60,6 +64,6 @@ def write_run(
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def made_run() -> Callable[..., Path]:
     return write_run

@@ -33,7 +33,7 @@ def test_the_symmetric_solve_is_the_published_formula():
     R = np.random.default_rng(0).normal(size=(6, 3))
     P, K, Kp = (basis_Fr @ basis_Fr.T).numpy(), keys_FE.numpy(), past_Fn.numpy()
     expected = R @ K.T @ P @ np.linalg.inv(Kp @ Kp.T @ P + K @ K.T @ P + 10.0 * np.eye(F))
-    ours = torch.from_numpy(R) @ in_null_space(basis_Fr, keys_FE, past_Fn, ridge=10.0).T
+    ours = torch.from_numpy(R) @ in_null_space(basis_Fr, keys_FE, past_Fn @ past_Fn.T, ridge=10.0).T
     assert_close(ours, torch.from_numpy(expected), rtol=1e-8, atol=1e-10)
 
 
@@ -60,7 +60,7 @@ def edited(make_lm, family, fact):
     method = AlphaEdit(layers=[1, 2], value_steps=20, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=1e-4)
     prepared = Prepared(CONTEXTS, bases)
     update, state = method.update(lm, [fact], prepared, State())
-    assert sorted(state.past) == ["keys/1", "keys/2"]
+    assert sorted(state.grams) == ["keys/1", "keys/2"]
     assert update.diagnostics["null_rank"] == F - 20
     return lm, update, prepared
 

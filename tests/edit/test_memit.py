@@ -136,10 +136,12 @@ def test_memit_seq_protects_the_keys_written_before(make_lm, fact, second_fact):
     constants, seq = prepared(lm), method(MemitSeq)
     first, state = seq.update(lm, [fact], constants, State())
     lm.apply(first)
-    K1 = {layer: state.past[f"keys/{layer}"][0].double() for layer in LAYERS}
+    K1 = {layer: first.adds[f"keys/{layer}"].double() for layer in LAYERS}
     second, state = seq.update(lm, [second_fact], constants, state)
     for i, layer in enumerate(LAYERS):
-        (_, k2_F1) = state.past[f"keys/{layer}"]
+        k2_F1 = second.adds[f"keys/{layer}"]
+        both_F2 = torch.cat([K1[layer], k2_F1.double()], dim=1)
+        assert_close(state.grams[f"keys/{layer}"], both_F2 @ both_F2.T)
         change_DF = second.changes[lm.mlp_out_name(layer)].dense()
         A_FF = 0.5 * constants.tensors[f"second_moment/{layer}"] + K1[layer] @ K1[layer].T
         moved = float((change_DF @ (A_FF + k2_F1.double() @ k2_F1.double().T)).norm())
@@ -155,7 +157,7 @@ def test_the_first_update_of_memit_seq_is_memits(make_lm, fact):
     seq, state = method(MemitSeq).update(lm, [fact], prepared(lm), State())
     for name, change in plain.changes.items():
         assert torch.equal(change.dense(), seq.changes[name].dense())
-    assert sorted(state.past) == sorted(f"keys/{layer}" for layer in LAYERS)
+    assert sorted(state.grams) == sorted(f"keys/{layer}" for layer in LAYERS)
 
 
 def test_a_model_that_normalises_the_mlps_output_is_refused_by_name(tokenizer):

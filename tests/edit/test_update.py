@@ -54,11 +54,11 @@ def test_one_number_that_is_not_finite_is_seen(broken, at):
 
 
 def test_a_state_is_the_fold_of_what_updates_add():
-    first, second, third = (Update({}, adds) for adds in (
-        {"keys": torch.ones(2)}, {"keys": torch.zeros(3), "norms": torch.ones(1)}, {}))  # fmt: skip
+    first_F2, second_F1 = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0], [1.0]])
+    first, second, third = Update({}, {"keys": first_F2}), Update({}, {"keys": second_F1, "others": first_F2}), Update({})
     start = State()
     state = start.extended(first).extended(second).extended(third)
-    assert [tuple(t.shape) for t in state.past["keys"]] == [(2,), (3,)]
-    assert state.past["keys"][0] is first.adds["keys"]
-    assert len(state.past["norms"]) == 1
-    assert start.past == {}
+    all_F3 = torch.cat([first_F2, second_F1], dim=1).double()
+    assert torch.equal(state.grams["keys"], all_F3 @ all_F3.T)
+    assert torch.equal(state.grams["others"], torch.tensor([[5.0, -2.0], [-2.0, 1.0]], dtype=torch.float64))
+    assert start.grams == {}

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from afteredit.evaluate import likelihood
+from afteredit.evaluate import generation, packing
 from afteredit.evaluate.generation import generate, score_and_generate
 from afteredit.evaluate.likelihood import passes, score
 
@@ -45,8 +45,8 @@ def test_neither_shared_prefixes_nor_the_batch_change_an_answer(make_lm, family,
     lm = make_lm(family)
     contexts = contexts_of_all_kinds(len(lm.tokenizer))
     together = generate(lm, contexts, 6)
-    monkeypatch.setattr(likelihood, "SHARED_AT_LEAST", 10_000)
-    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", budget)
+    monkeypatch.setattr(packing, "SHARED_AT_LEAST", 10_000)
+    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
     assert generate(lm, contexts, 6) == together
 
 
@@ -76,7 +76,7 @@ def wanted_of_all_kinds(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...
 
 @pytest.mark.parametrize("budget", [1, 60, 4096])
 def test_one_pass_gives_what_scoring_and_generating_apart_give(make_lm, family, monkeypatch, budget):
-    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", budget)
+    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
     lm = make_lm(family)
     wanted = wanted_of_all_kinds(len(lm.tokenizer))
     pairs = [(context, continuation) for context, own in wanted.items() for continuation in own]
@@ -95,9 +95,9 @@ def test_one_pass_computes_no_context_twice(make_lm, monkeypatch):
     pairs = [(context, continuation) for context, own in wanted.items() for continuation in own]
     tokens, forward = [0], lm.forward
 
-    def counting(ids_BT, *rest):
-        tokens[0] += ids_BT.numel()
-        return forward(ids_BT, *rest)
+    def counting(ids_BT, mask_BT, cache, past):
+        tokens[0] += int(mask_BT[:, past:].sum())
+        return forward(ids_BT, mask_BT, cache, past)
 
     def cost(call, *args) -> int:
         tokens[0] = 0
@@ -111,13 +111,32 @@ def test_one_pass_computes_no_context_twice(make_lm, monkeypatch):
     assert contexts_alone > 40 and cost(score_and_generate, wanted, 6) == apart
 
 
-def test_a_batch_leaves_room_for_what_is_generated_and_scored(make_lm, monkeypatch):
-    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", 100)
+def test_a_batch_leaves_room_for_what_is_generated_and_for_its_copies_of_the_prefix(make_lm, monkeypatch):
+    monkeypatch.setattr(packing, "CACHE_BUDGET", 100)
     lm = make_lm("llama")
     contexts = [(3 + i, 5, 7, 9) for i in range(12)]
-    assert [len(one.contexts) for one in passes(lm, dict.fromkeys(contexts, ()), 21)] == [4, 4, 4]  # 4 + 21 each
-    assert [len(one.contexts) for one in passes(lm, dict.fromkeys(contexts, [(1, 2, 3)]), 40)] == [2] * 6
-    assert [len(one.contexts) for one in passes(lm, dict.fromkeys(contexts, [(1, 2)]))] == [12]
+    assert [len(one.rows) for one in passes(lm, dict.fromkeys(contexts, ()), 21)] == [4, 4, 4]  # 4 + 21 each
+    assert [len(one.rows) for one in passes(lm, dict.fromkeys(contexts, [(1, 2, 3)]), 40)] == [2] * 6
+    prefix = tuple(range(40, 60))
+    behind = [(*prefix, *context) for context in contexts]
+    assert [len(one.rows) for one in passes(lm, dict.fromkeys(behind, [(1,)]))] == [4, 4, 4]  # 20 + 4 + 1 each
+    monkeypatch.setattr(packing, "CACHE_BUDGET", 1000)
+    assert [len(one.rows) for one in passes(lm, dict.fromkeys(contexts, [(1, 2)]))] == [12]
+
+
+def test_passes_are_continued_together_within_the_cache_budget(make_lm, monkeypatch):
+    lm = make_lm("gpt2")
+    contexts = contexts_of_all_kinds(len(lm.tokenizer))
+    expected = generate(lm, contexts, 6)
+    monkeypatch.setattr(packing, "TOKEN_BUDGET", 1)
+    seen = []
+    original = generation.decode
+    monkeypatch.setattr(generation, "decode", lambda lm, prompts, *rest: (
+        seen.append([tuple(one.mask_BT.shape) for one in prompts]), original(lm, prompts, *rest))[1])  # fmt: skip
+    monkeypatch.setattr(packing, "CACHE_BUDGET", 120)
+    assert generate(lm, contexts, 6) == expected
+    assert max(map(len, seen)) > 1
+    assert all(len(shapes) * (max(width for _, width in shapes) + 6) <= 120 for shapes in seen)
 
 
 def test_nothing_asked_is_nothing_answered(make_lm):

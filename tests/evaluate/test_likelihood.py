@@ -7,8 +7,9 @@ import random
 import pytest
 import torch
 
-from afteredit.evaluate import likelihood
-from afteredit.evaluate.likelihood import packed, score, shared_prefixes
+from afteredit.evaluate import likelihood, packing
+from afteredit.evaluate.likelihood import score
+from afteredit.evaluate.packing import Size, packed, shared_prefixes
 
 
 def plain(lm, context, continuation):
@@ -56,7 +57,7 @@ def test_scores_are_those_of_one_plain_forward_pass_per_request(make_lm, family)
 
 @pytest.mark.parametrize("budget", [1, 30, 120])
 def test_the_token_budget_changes_no_score(make_lm, family, monkeypatch, budget):
-    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", budget)
+    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
     monkeypatch.setattr(likelihood, "LOGIT_ROWS", 3)
     lm = make_lm(family)
     assert_as_plain(lm, hard_pairs(len(lm.tokenizer)))
@@ -70,14 +71,3 @@ def test_shared_prefixes_give_each_context_once_and_longer_than_its_prefix(make_
     for prefix, group in groups:
         assert all(context[: len(prefix)] == prefix and len(context) > len(prefix) for context in group)
     assert sorted(len(prefix) for prefix, group in groups if prefix)[-2:] == [23, 40]
-
-
-def test_batches_hold_every_item_once_within_the_budget(monkeypatch):
-    monkeypatch.setattr(likelihood, "TOKEN_BUDGET", 50)
-    rng = random.Random(1)
-    items = [tuple(rng.randrange(99) for _ in range(rng.randrange(1, 30))) for _ in range(40)] + [tuple(range(70))]
-    batches = list(packed({item: len(item) for item in items}))
-    assert sorted(item for batch in batches for item in batch) == sorted(items)
-    for batch in batches:
-        assert len(batch) == 1 or max(map(len, batch)) * len(batch) <= 50
-    assert len(batches) < len(items)

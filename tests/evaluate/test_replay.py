@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from afteredit.edit.journal import Journal, Lines
 from afteredit.edit.prune import Prune
 from afteredit.edit.rome import Rome
 from afteredit.edit.source import ModelSource
-from afteredit.edit.update import load_update
+from afteredit.edit.update import LowRank, load_update
 from afteredit.evaluate.measure import Measure
 from afteredit.evaluate.replay import crossing
 from afteredit.run import main
@@ -84,7 +85,7 @@ def copied(made, tmp_path):
 
 STRAIGHT = ("n_edits=4", "eval_every=1", "task=[sentiment]")
 LONG = ("n_edits=11", "eval_every=11", "task=none")
-BATCHES = ("method=ft", "method.layers=[0,1]", "method.steps=2", "n_edits=5", "batch_size=2", "eval_every=2",
+BATCHES = ("method=ft", "method.layers=[0,1]", "method.steps=2", "n_edits=6", "batch_size=2", "eval_every=2",
            "task=none")  # fmt: skip
 
 
@@ -195,6 +196,39 @@ def test_weights_that_are_not_the_runs_are_told(copied, capsys):
     go(folder, "replay.at=2", "task=[sentiment]")
     said = out(capsys)
     assert "not identical" in said and "0 of 1 stored rows" in said and "hardware or versions differ" in said
+
+
+def test_another_order_of_summing_moves_a_weight_by_a_rounding_for_each_edit(made, place):
+    """What other hardware or thread counts do to a product of factors; one rank at a time is exact everywhere."""
+    folder = made("method=memit", "method.layers=[0,1]", "method.value_steps=3", "method.contexts=1",
+                  f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=8",
+                  "method.second_moment_weight=1", "n_edits=6", "batch_size=3", "eval_every=3", "task=none")  # fmt: skip
+    ours, theirs = (ModelSource("hf", f"{place}/model").load("cpu", "float32") for _ in range(2))
+    for index in range(2):
+        update = load_update(folder / "updates" / f"{index:06d}.safetensors")
+        assert {change.left_Dr.shape[1] for change in update.changes.values()} == {3}
+        ours.apply(update)
+        flipped = {name: LowRank(c.left_Dr.flip(1), c.right_Fr.flip(1)) for name, c in update.changes.items()}
+        theirs.apply(replace(update, changes=flipped))
+    assert ours.weights_sha256() == rows(folder)[-1]["weights_sha256"]
+    for name in ours.base:
+        torch.testing.assert_close(theirs.W(name), ours.W(name), rtol=2 * 2**-23, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_rows_measured_with_other_threads_are_the_same_within_tolerance(copied, threads):
+    folder = copied(*STRAIGHT)
+    expected = forget_results(folder)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        go(folder, "replay.at=4", "task=[sentiment]")
+    finally:
+        torch.set_num_threads(before)
+    (row,) = (row for row in rows(folder) if row["n_edits"] == 4)
+    assert row["weights_sha256"] == expected[4]["weights_sha256"]  # rank one: nothing is summed
+    for key in ("drift/perplexity", "ability/sentiment/gold_nll", "drift/1/relative_norm", "drift/1/spectral_norm"):
+        assert row[key] == pytest.approx(expected[4][key], rel=1e-5)
 
 
 def test_the_model_may_lie_elsewhere_but_must_be_the_same(copied, place, tmp_path, capsys):
@@ -446,6 +480,6 @@ def test_a_run_goes_on_over_the_rows_that_a_replay_added(copied, made, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Measure, "checkpoint", refuse)
         assert main([*made.fixed, *STRAIGHT, f"runs={folder.parent}"]) == 0
-    immediate = {key for row in expected for key in row if key.startswith("editing/immediate")}
+    immediate = {key for row in expected for key in row if key.startswith(("editing/immediate", "samples_sha256"))}
     without = [{k: v for k, v in row.items() if k not in immediate} for row in expected]
     assert [{k: v for k, v in untimed(row).items() if k not in immediate} for row in rows(folder)] == without

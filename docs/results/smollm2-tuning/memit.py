@@ -3,17 +3,16 @@
     python docs/results/smollm2-tuning/memit.py METHOD ROWS.jsonl SKIP N "key=value;key=value" …
 
 METHOD: memit or alphaedit.  ROWS: counterfact_train.jsonl; rows SKIP to SKIP + N.  Each further argument is one
-configuration of the method's keys.  Every fact edits the unedited model; targets z are optimised once per last block.
+configuration of the method's keys.  Every fact edits the unedited model.
 """
 
-import functools
 import json
 import sys
 import time
 from itertools import islice
 from pathlib import Path
 
-from afteredit.edit import blocks_in_turn
+from afteredit.edit.ahead import Ahead
 from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
@@ -31,16 +30,14 @@ def main() -> None:
     facts = [_request(row) for _, row in rows]
     before = look(lm, facts)
     held_out = held_out_windows(lm, (CONF.parent / "data" / "heldout.txt").read_text(encoding="utf-8"), 512)
-    blocks_in_turn.optimise_target = functools.lru_cache(maxsize=None)(blocks_in_turn.optimise_target)
     for configuration in configurations:
         overrides = [f"method.{pair}" for pair in configuration.split(";")]
         method = compose([f"method={name}", "task=none", "tracker=none", *overrides]).method
-        _cacheable(method)
-        prepared = method.prepare(lm, Given(0, list))
+        ahead = Ahead(method, lm, facts, method.prepare(lm, Given(0, list)))
         samples, numbers, perplexity = [], [], []
         started = time.perf_counter()
         for fact in facts:
-            update, _ = method.update(lm, [fact], prepared, State())
+            update, _ = method.update(lm, [fact], ahead.prepared([fact]), State())
             lm.apply(update)
             samples += judge(lm, look(lm, [fact]), before)
             perplexity.append(drift(lm, held_out)["drift/perplexity"])
@@ -53,14 +50,6 @@ def main() -> None:
             **{k.removeprefix("single/"): round(v, 3) for k, v in means(samples, "single").items()},
         }  # fmt: skip
         print(json.dumps(result), flush=True)
-
-
-def _cacheable(method: object) -> None:
-    """Settings that decide z, and no others, decide the cache's key."""
-    keys = ("value_steps", "value_lr", "weight_decay", "kl_weight", "max_offset", "stop_loss")
-    cls = type(method)
-    cls.__hash__ = lambda self: hash(tuple(getattr(self, key) for key in keys))  # type: ignore[method-assign]
-    cls.__eq__ = lambda self, other: hash(self) == hash(other)  # type: ignore[assignment, method-assign]
 
 
 def _request(row: dict) -> EditRequest:

@@ -1,0 +1,145 @@
+"""Reading through W&B's public API, against a stand-in for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import wandb
+import yaml
+
+from afteredit.analysis import from_wandb
+from afteredit.analysis.comparison import comparisons
+from afteredit.analysis.from_wandb import read_project, read_sweep
+from afteredit.analysis.tidy import BadResults, read
+
+START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}
+WORSE = {"nli": [1.0] * 7 + [0.0] * 3, "reasoning": [0.0] * 10}
+
+
+def artifact(folder: Path, run_id: str, version: int):
+    """What the run logged: `folder` as it was."""
+
+    def download(root):
+        return shutil.copytree(folder, root, dirs_exist_ok=True)
+
+    name = f"results-{run_id}:v{version}"
+    return SimpleNamespace(type="results", name=name, version=f"v{version}", download=download)
+
+
+def tracked(folder: Path, run_id: str, artifacts=()):
+    """A W&B run as the tracker leaves it: a row per edit and a row per checkpoint, numbers only."""
+    rows = [json.loads(line) for line in (folder / "results-aaaaaaaa.jsonl").read_text().splitlines()]
+    history = []
+    for row in rows:
+        if row["n_edits"]:
+            history.append({"_step": 2 * row["n_edits"], "n_edits": row["n_edits"], "time/edit_s": 1.0,
+                            "editing/immediate/prob/efficacy": 1.0})  # fmt: skip
+        numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+        history.append({"_step": 2 * row["n_edits"] + 1, "drift/9/relative_norm": None, **numbers})
+    summary = {"summary/nli/left": 0.5, "summary/nli/area": 0.75, "summary/retained/left": 0.5}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    others = [SimpleNamespace(type="wandb-history", name="history:v9", version="v9"), *artifacts]
+    return SimpleNamespace(id=run_id, name=folder.name, config=config, summary=summary,
+                           scan_history=lambda: iter(history), logged_artifacts=lambda: others)  # fmt: skip
+
+
+def api(*runs, path="lab/edits"):
+    def listed(asked):
+        if asked != path:
+            raise ValueError(f"Could not find project {asked}")
+        return list(runs)
+
+    return SimpleNamespace(runs=listed, sweep=lambda asked: SimpleNamespace(runs=listed(asked)))
+
+
+@pytest.fixture
+def folder(tmp_path, made_run) -> Path:
+    return made_run(tmp_path, "rome", 1, {0: START, 5: WORSE, 10: WORSE})
+
+
+@pytest.mark.parametrize("read_from", [read_project, read_sweep])
+def test_the_newest_artifact_is_the_run_itself(folder, tmp_path, made_run, read_from):
+    older = made_run(tmp_path / "older", "rome", 1, {0: START})
+    found = read_from("lab/edits", api(tracked(folder, "x1", [artifact(older, "x1", 2), artifact(folder, "x1", 10)])))
+    assert_same(found, read([folder]))
+
+
+def test_another_runs_artifact_is_not_taken(folder):
+    (run,) = read_project("lab/edits", api(tracked(folder, "x1", [artifact(folder, "other", 0)])))
+    assert run.evaluation == "" and run.samples.empty
+
+
+def test_without_an_artifact_the_history_gives_the_same_curves_without_bands(folder):
+    (found,) = comparisons(read_project("lab/edits", api(tracked(folder, "x1"))))
+    (local,) = comparisons(read([folder]))
+    columns = ["method", "n_edits", "curve", "value"]
+    assert found.curves[columns].equals(local.curves[columns]) and len(found.curves) == 3 * 5
+    assert found.curves["low"].isna().all() and found.measurable == ["nli"]
+    assert found.summaries.drop(columns="run").equals(local.summaries.drop(columns="run"))
+
+
+def test_numbers_that_json_has_not_come_as_text(folder):
+    run = tracked(folder, "x1")
+    rows = [{**row, "drift/perplexity": "NaN"} if row["n_edits"] == 10 and "drift/perplexity" in row else row
+            for row in run.scan_history()]  # fmt: skip
+    run.scan_history = lambda: rows
+    (found,) = read_project("lab/edits", api(run))
+    assert found.n_edits == 10 and found.collapsed_at == 10
+
+
+def test_collapse_is_read_off_the_summary_where_there_is_no_journal(folder):
+    run = tracked(folder, "x1")
+    run.summary["summary/collapse"] = 7
+    assert read_project("lab/edits", api(run))[0].collapsed_at == 7
+
+
+def test_a_run_tracked_twice_is_taken_once_where_it_is_longest(folder):
+    short = tracked(folder, "x1")
+    rows = list(short.scan_history())[:1]
+    short.scan_history = lambda: rows
+    found = read_project("lab/edits", api(short, tracked(folder, "x2"), short))
+    assert [run.n_edits for run in found] == [10]
+
+
+def test_sweep_values_in_place_of_groups_are_understood(folder):
+    """Under an agent W&B's config holds the sweep's `method: rome`, not the group's content."""
+    run = tracked(folder, "x1")
+    run.config |= {"method": "rome", "model": "tiny"}
+    (x,) = comparisons(read_project("lab/edits", api(run)))
+    assert list(x.runs) == ["rome"] and x.title.startswith("tiny · facts")
+
+
+def test_runs_that_measured_nothing_yet_are_left_out_and_nothing_at_all_is_refused(folder):
+    new = tracked(folder, "x1")
+    new.scan_history = lambda: iter([])
+    assert len(read_project("lab/edits", api(new, tracked(folder, "x2")))) == 1
+    with pytest.raises(BadResults, match="--sweep lab/edits has no run with a measured checkpoint"):
+        read_sweep("lab/edits", api(new))
+
+
+@pytest.mark.parametrize("path", ["lab", "lab/edits/x", "/edits", "lab/"])
+def test_a_project_is_entity_and_name(path):
+    with pytest.raises(BadResults, match="must be ENTITY/PROJECT"):
+        read_project(path, api())
+
+
+def test_what_wandb_refuses_is_said_in_one_line(monkeypatch):
+    with pytest.raises(BadResults, match=r"--wandb lab/absent cannot be read \(Could not find project lab/absent\)"):
+        read_project("lab/absent", api())
+
+    def refuse():
+        raise wandb.errors.CommError("permission\ndenied")
+
+    monkeypatch.setattr(from_wandb, "_api", refuse)
+    with pytest.raises(BadResults, match=r"--sweep x cannot be read \(permission denied\); check the name"):
+        read_sweep("x")
+
+
+def assert_same(found, wanted):
+    (one,), (other,) = found, wanted
+    assert (one.name, one.evaluation, one.rows, one.config) == (other.name, other.evaluation, other.rows, other.config)
+    assert one.samples.equals(other.samples) and len(one.samples) == 60
