@@ -133,7 +133,8 @@ class Journal:
 
 def request_of(stored: Record) -> EditRequest:
     """The request that a record holds; JSON knows lists only."""
-    return EditRequest(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return EditRequest(**fields)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

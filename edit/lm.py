@@ -135,11 +135,22 @@ class LM:
     def forward_from(
         self, block: int, hidden_BTD: Tensor, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache, past: int
     ) -> Tensor:
-        """`forward`, given the hidden states that enter `block`: the blocks below it are not run and extend no cache."""
+        """`forward`, given the hidden states that enter `block`: those below it do not run and extend no cache."""
         with ExitStack() as stack:
             for below in self.anatomy.blocks[:block]:
-                stack.enter_context(_answering(below, hidden_BTD))
+                stack.enter_context(_answering(below, (hidden_BTD,) if self._answers_in_tuples else hidden_BTD))
             return self.forward(ids_BT, mask_BT, cache, past)
+
+    @cached_property
+    @torch.no_grad()
+    def _answers_in_tuples(self) -> bool:
+        """Do the blocks return tuples, as older ones do?"""
+        seen: list[Any] = []
+        hook = self.anatomy.blocks[0].register_forward_hook(lambda _m, _i, out: seen.append(out))
+        ids_BT = torch.tensor([[1]])
+        self.forward(ids_BT, torch.ones_like(ids_BT))
+        hook.remove()
+        return isinstance(seen[0], tuple)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The model's own head, at least float32: (…, V) from normalised hidden states (…, D)."""
@@ -295,7 +306,7 @@ def first(output: Any) -> Tensor:
 
 
 @contextmanager
-def _answering(block: nn.Module, output: Tensor) -> Iterator[None]:
+def _answering(block: nn.Module, output: Any) -> Iterator[None]:
     """Inside, the block returns `output`, whatever it is given."""
     own = block.__dict__.get("forward")  # there where something has wrapped this one block
     block.forward = lambda *_args, **_kwargs: output

@@ -56,7 +56,7 @@ KINDS: dict[str, type[LowRank] | type[Dense]] = {"LowRank": LowRank, "Dense": De
 
 @dataclass(frozen=True)
 class Update:
-    """`changes` by parameter name; `adds`, by name, keys (F, E) that later edits must know of; `diagnostics`, numbers."""
+    """`changes` by parameter name; `adds`, by name, keys (F, E) that later edits must know; `diagnostics`, numbers."""
 
     changes: Mapping[str, Change]
     adds: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -12,13 +12,14 @@ import logging
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from afteredit.edit.lm import LM
+from afteredit.edit.lm import LM, first
 from afteredit.edit.prefix import keys_values
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Tape:
         entering_BTD = call.hidden_BTD.to(self.lm.device)
         hidden_BTD = self.lm.forward_from(self.block, entering_BTD, ids_BT, mask_BT, cache, past)
         for index in range(self.block):
-            layer = cache.layers[index]
+            layer = cast(DynamicLayer, cache.layers[index])
             if call.below is not None:
                 keys, values = call.below[index]
                 layer.update(keys.to(self.lm.device), values.to(self.lm.device))
@@ -147,8 +148,6 @@ def can_start_at(lm: LM, block: int) -> bool:
     ids_BT = torch.tensor([[1, 2, 3]])
     mask_BT = torch.ones_like(ids_BT)
     whole_BTD, entering_BTD = seen_entering(lm, block, ids_BT, mask_BT, DynamicCache(), 0)
-    if not isinstance(entering_BTD, Tensor):  # a tuple, which older blocks return
-        return False
     return torch.equal(lm.forward_from(block, entering_BTD, ids_BT, mask_BT, DynamicCache(), 0), whole_BTD)
 
 
@@ -157,7 +156,7 @@ def seen_entering(
 ) -> tuple[Tensor, Tensor]:
     """`lm.forward`, and the hidden states that enter `block` on the way."""
     seen: list[Tensor] = []
-    hook = lm.anatomy.blocks[block - 1].register_forward_hook(lambda _m, _i, output: seen.append(output))
+    hook = lm.anatomy.blocks[block - 1].register_forward_hook(lambda _m, _i, output: seen.append(first(output)))
     try:
         return lm.forward(ids_BT, mask_BT, cache, past), seen[0]
     finally:

@@ -66,12 +66,12 @@ class HarnessLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = []
+        pairs: list[tuple[Ids, Ids]] = []
         for _texts, context, continuation in requests:
             kept = (*context, *continuation)[-(self.max_length + 1) :]  # as lm-eval: cut on the left
             pairs.append((kept[: -len(continuation)], tuple(continuation)))
         results = score(self.lm, pairs, self.base)
-        for (texts, *_), scored in zip(requests, results, strict=True):
+        for (texts, *_ids), scored in zip(requests, results, strict=True):
             self._keep(texts, scored)
         return [(sum(scored.log_p), scored.said == pair[1]) for scored, pair in zip(results, pairs, strict=True)]
 

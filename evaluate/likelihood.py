@@ -104,7 +104,9 @@ def _read(lm: LM, forward: Forward, parent: Pass, prefix_of: dict[Ids, Ids], *, 
 
 def rows_of(cache: DynamicCache, rows_B: Tensor) -> DynamicCache:
     """A cache of its own that holds the given rows of another."""
-    return cache_of((keys[rows_B.to(keys.device)], values[rows_B.to(keys.device)]) for keys, values in keys_values(cache))
+    return cache_of(
+        (keys[rows_B.to(keys.device)], values[rows_B.to(keys.device)]) for keys, values in keys_values(cache)
+    )
 
 
 @torch.no_grad()

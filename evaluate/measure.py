@@ -43,8 +43,8 @@ class Measure:
         cache_gib: float = 0.0,
         shared: bool = False,
     ):
-        """`cache_gib`: for what editing cannot have changed.  `shared`: the unedited model's abilities are read from the
-        user's cache, or kept there."""
+        """`cache_gib`: for what editing cannot have changed.  `shared`: the unedited model's abilities are read from
+        the user's cache, or kept there."""
         self.lm, self.abilities, self.held_out, self.seed, self.view = lm, abilities, held_out, seed, view
         self.base_blocks = BaseBlocks(lm, cache_gib)
         self.harness = HarnessLM(lm, self.base_blocks)

@@ -46,8 +46,8 @@ def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
 
 
 def packed(sizes: Mapping[Row, Size], *, padded: bool = True, n_passes: int = 1) -> list[list[Row]]:
-    """The batches that compute the fewest tokens: padding, and PASS_TOKENS for each of a batch's `n_passes` (its own and
-    those that will read on behind it), included.
+    """The batches that compute the fewest tokens: padding, and PASS_TOKENS for each of a batch's `n_passes` (its own
+    and those that will read on behind it), included.
 
     Longest rows first; within the two budgets, except for a row that is beyond them alone.  Not `padded`: only rows of
     one length stand together.  Least cost of the first j rows: min over i of that of the first i + one batch of the

@@ -119,8 +119,8 @@ class RunDirectory:
             return None
         known = self._environment["evaluators"]
         changed = sorted({differences(known.get(name, {}), evaluator()) for name in others.values()})
-        return (f"{self.results.path} holds rows (n_edits {', '.join(map(str, others))}) that another evaluator measured; "
-                f"changed since: {'; '.join(changed)}")  # fmt: skip
+        return (f"{self.results.path} holds rows (n_edits {', '.join(map(str, others))}) that another evaluator "
+                f"measured; changed since: {'; '.join(changed)}")  # fmt: skip
 
     @property
     def collapsed_at(self) -> int | None:
@@ -160,8 +160,8 @@ class RunDirectory:
         if not path.exists() and not self.journal.n_batches:
             write_checked(path, {"requests": [asdict(request) for request in first]})
         if self.first_facts != first:
-            raise BadInput(f"{path} holds other facts than the edit set begins with now; restore the edit set, or change "
-                           "runs=<folder> to start over")  # fmt: skip
+            raise BadInput(f"{path} holds other facts than the edit set begins with now; restore the edit set, or "
+                           "change runs=<folder> to start over")  # fmt: skip
 
     @cached_property
     def first_facts(self) -> list[EditRequest]:
@@ -174,8 +174,8 @@ class RunDirectory:
     def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
         full = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": evaluator_name(), **row}
         if n_edits == 0:
-            full["chance"] = {name: ability.chance for name, ability in self.abilities.items()}
-            full["measurable"] = measurable(samples, full["chance"])
+            full["chance"] = chance = {name: ability.chance for name, ability in self.abilities.items()}
+            full["measurable"] = measurable(samples, chance)
         full |= self._retained(full)
         self._note("evaluators", {**self._environment["evaluators"], evaluator_name(): evaluator()})
         self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
@@ -214,8 +214,8 @@ class RunDirectory:
         """Warns where weights made from the journal are not those that a stored row was measured on."""
         stored = self.results.row(n_edits)["weights_sha256"]
         if stored != sha256:
-            log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads or versions "
-                        "differ from those in environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
+            log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads "
+                        "or versions differ from environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
 
     def _retained(self, row: Mapping[str, Any]) -> dict[str, float]:
         """`ability/retained`: mean of (score − chance) / (base − chance) over abilities measurable at the start."""
@@ -241,9 +241,9 @@ class RunDirectory:
         if then != now["decides"]:
             if self.x.settings.resume is not Resume.force:
                 raise BadInput(
-                    f"{self.folder} was begun under other {differences(then, now['decides'])}: its weights could not be "
-                    "made again by either; add resume=force to continue all the same, or change runs=<folder> to start "
-                    "over"
+                    f"{self.folder} was begun under other {differences(then, now['decides'])}: its weights could not "
+                    "be made again by either; add resume=force to continue all the same, or change runs=<folder> to "
+                    "start over"
                 )
             self._note("forced", [*kept["forced"], {"after_edits": self.journal.n_edits, **now}])
 
@@ -265,8 +265,8 @@ def _read(path: Path, *keys: str) -> dict[str, Any]:
             return dict(value)
     except (ValueError, TypeError, FileNotFoundError):
         pass
-    raise BadInput(f"{path} is damaged or missing: it must be a JSON object with {' and '.join(keys)}; restore it, or change "
-                   "runs=<folder> to start over")  # fmt: skip
+    raise BadInput(f"{path} is damaged or missing: it must be a JSON object with {' and '.join(keys)}; restore it, or "
+                   "change runs=<folder> to start over")  # fmt: skip
 
 
 def _values(dataclass: Any) -> dict[str, Any]:

@@ -61,8 +61,8 @@ class Tracker:
             return
         import wandb
 
-        seconds = {name: float(os.environ.get(f"WANDB_{name.upper()}", default))
-                   for name, default in (("init_timeout", 30), ("finish_timeout", 300))}  # fmt: skip
+        default = {"init_timeout": 30, "finish_timeout": 300}
+        seconds: dict[str, Any] = {k: float(os.environ.get(f"WANDB_{k.upper()}", s)) for k, s in default.items()}
         options: dict[str, Any] = {
             "group": settings.group or os.environ.get("WANDB_RUN_GROUP") or f"{config['method']}-{config['model']}",
             "tags": settings.tags or None, "dir": str(folder), "name": folder.name, "config": dict(config),

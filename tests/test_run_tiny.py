@@ -333,21 +333,29 @@ def test_a_full_disk_ends_the_run_with_a_remedy_and_keeps_what_was_written(go, s
 
 
 def test_a_limit_on_file_sizes_tears_a_line_and_nothing_is_lost(go, straight, place, tmp_path):
-    """The system itself stops the write of the fourth edit's line after 100 bytes."""
-    lines = (straight / "edits.jsonl").read_bytes().splitlines(keepends=True)
-    limit, runs = len(b"".join(lines[:3])) + 100, tmp_path / "limited"
-    assert limit > max(path.stat().st_size for path in straight.glob("samples/*"))
-    command = [sys.executable, ROOT / "run.py", *go.fixed, TASKS, "n_edits=4", "eval_every=1", f"runs={runs}"]
+    """The system itself stops the write of the fifth edit's line on the way."""
+    whole = shutil.copytree(straight.parent, tmp_path / "whole")
+    go("n_edits=5", "eval_every=1", runs=whole)
+    written = (path for path in straight.rglob("*") if path.is_file() and path.suffix != ".png")
+    limit = max(path.stat().st_size for path in written) + 100
+    command = [
+        sys.executable,
+        ROOT / "run.py",
+        *go.fixed,
+        TASKS,
+        "n_edits=5",
+        "eval_every=1",
+        f"runs={straight.parent}",
+    ]
     done = subprocess.run(
         command, env=os.environ | {"AFTEREDIT_CACHE": str(place / "cache")}, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
-    (folder,) = runs.iterdir()
     assert done.returncode == 2 and "error: File too large" in done.stderr and "make room" in done.stderr, done.stderr
-    left = (folder / "edits.jsonl").read_bytes()
+    left = (straight / "edits.jsonl").read_bytes()
     assert len(left) == limit and not left.endswith(b"\n")
-    go("n_edits=4", "eval_every=1", runs=runs)
-    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]
+    go("n_edits=5", "eval_every=1", runs=straight.parent)
+    assert [untimed(row) for row in rows(straight)] == [untimed(row) for row in rows(whole / straight.name)]
 
 
 @pytest.mark.parametrize("method", ["rome", "memit", "kn", "ft"])
@@ -356,7 +364,8 @@ def test_a_model_that_earlier_edits_broke_is_a_collapse_for_every_method_and_no_
     keys = {"rome": ["method.layer=1", "method.contexts_short=1", "method.contexts_long=0"],
             "memit": ["method.layers=[0,1]", "method.contexts=1", "method.second_moment_weight=1e-6"],
             "kn": ["method.steps=2", "method.contexts=1", "method.lambda_new=1e15"],
-            "ft": ["method.layers=[0,1]", "method.steps=4", "method.learning_rate=1e4", "method.max_change=1e4"]}  # fmt: skip
+            "ft": ["method.layers=[0,1]", "method.steps=4", "method.learning_rate=1e4",
+                   "method.max_change=1e4"]}  # fmt: skip
     if method in ("rome", "memit"):
         keys[method] += [f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=8",
                          "method.value_steps=4", "method.max_offset=1e4", "method.value_lr=1e4"]  # fmt: skip
@@ -382,7 +391,14 @@ def test_rows_of_another_evaluator_are_not_continued_unasked(straight, go, monke
     before = state_of(straight)
     go("n_edits=5", "eval_every=1", runs=straight.parent, rc=2)
     error = capsys.readouterr().err
-    for text in (path.name, "n_edits 0, 1, 2, 3, 4", "code, lm_eval (", "9.9 now", "move that file away", "resume=force"):
+    for text in (
+        path.name,
+        "n_edits 0, 1, 2, 3, 4",
+        "code, lm_eval (",
+        "9.9 now",
+        "move that file away",
+        "resume=force",
+    ):
         assert text in error
     assert state_of(straight) == before
     go("n_edits=5", "eval_every=1", "resume=force", runs=straight.parent)
@@ -418,7 +434,10 @@ def test_what_was_begun_but_has_no_edit_yet_takes_on_what_the_first_edit_is_made
     with monkeypatch.context() as patch:
         patch.setattr(Rome, "update", stopped)
         folder = go("n_edits=1", "eval_every=1", runs=tmp_path / "runs", rc=128 + signal.SIGTERM)
-    environment, prefixes = json.loads((folder / "environment.json").read_text()), (folder / "prefixes.json").read_bytes()
+    environment, prefixes = (
+        json.loads((folder / "environment.json").read_text()),
+        (folder / "prefixes.json").read_bytes(),
+    )
     environment["decides"]["packages"]["torch"], environment["commit"] = "1.0", "old"
     journal.write_json(folder / "environment.json", environment)
     journal.write_checked(folder / "prefixes.json", {"contexts": ["An old one"], "constants": {"second_moment": "old"}})

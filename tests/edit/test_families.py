@@ -8,8 +8,8 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from afteredit.edit.anatomy import is_transposed
 from afteredit.bench.plain import plain_offset
+from afteredit.edit.anatomy import is_transposed
 from afteredit.edit.lm import LM
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput

@@ -55,7 +55,11 @@ def test_one_number_that_is_not_finite_is_seen(broken, at):
 
 def test_a_state_is_the_fold_of_what_updates_add():
     first_F2, second_F1 = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0], [1.0]])
-    first, second, third = Update({}, {"keys": first_F2}), Update({}, {"keys": second_F1, "others": first_F2}), Update({})
+    first, second, third = (
+        Update({}, {"keys": first_F2}),
+        Update({}, {"keys": second_F1, "others": first_F2}),
+        Update({}),
+    )
     start = State()
     state = start.extended(first).extended(second).extended(third)
     all_F3 = torch.cat([first_F2, second_F1], dim=1).double()

@@ -9,7 +9,7 @@ import torch
 
 from afteredit.evaluate import likelihood, packing
 from afteredit.evaluate.likelihood import score
-from afteredit.evaluate.packing import Size, packed, shared_prefixes
+from afteredit.evaluate.packing import shared_prefixes
 
 
 def plain(lm, context, continuation):

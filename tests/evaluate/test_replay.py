@@ -202,7 +202,8 @@ def test_another_order_of_summing_moves_a_weight_by_a_rounding_for_each_edit(mad
     """What other hardware or thread counts do to a product of factors; one rank at a time is exact everywhere."""
     folder = made("method=memit", "method.layers=[0,1]", "method.value_steps=3", "method.contexts=1",
                   f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=8",
-                  "method.second_moment_weight=1", "n_edits=6", "batch_size=3", "eval_every=3", "task=none")  # fmt: skip
+                  "method.second_moment_weight=1", "n_edits=6", "batch_size=3", "eval_every=3",
+                  "task=none")  # fmt: skip
     ours, theirs = (ModelSource("hf", f"{place}/model").load("cpu", "float32") for _ in range(2))
     for index in range(2):
         update = load_update(folder / "updates" / f"{index:06d}.safetensors")

@@ -23,7 +23,12 @@ def test_rows_come_sorted_and_are_still_there_when_opened_again(tmp_path):
         results.append({"n_edits": n, "ability/nli": n / 10, "weights_sha256": f"{n}"}, SAMPLES)
     for opened in (results, Results(tmp_path, "abcd")):
         assert [row["n_edits"] for row in opened.rows] == [0, 5, 10]
-        assert opened.row(5) == {"n_edits": 5, "ability/nli": 0.5, "weights_sha256": "5", "samples_sha256": sha256(results, 5)}
+        assert opened.row(5) == {
+            "n_edits": 5,
+            "ability/nli": 0.5,
+            "weights_sha256": "5",
+            "samples_sha256": sha256(results, 5),
+        }
         assert opened.has(10) and not opened.has(1)
     assert Results(tmp_path, "other").rows == []
 

@@ -17,7 +17,9 @@ def lines(path: Path, *timed: str) -> list[dict]:
 def left(folder: Path) -> dict:
     (results,) = folder.glob("results-*.jsonl")
     rows = lines(results, "time/", "memory/")
-    files = {kind: {p.name: p.read_bytes() for p in folder.glob(kind)} for kind in ("updates/*.safetensors", "samples/*")}
+    files = {
+        kind: {p.name: p.read_bytes() for p in folder.glob(kind)} for kind in ("updates/*.safetensors", "samples/*")
+    }
     return {"weights": [row["weights_sha256"] for row in rows], "rows": rows,
             "edits": lines(folder / "edits.jsonl", "edit_s"), **files}  # fmt: skip
 
