@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +29,14 @@ check: setup
 	mkdir -p .typecheck && ln -sfn .. .typecheck/afteredit
 	$(BIN)/mypy -p afteredit.edit -p afteredit.evaluate -p afteredit.analysis -m afteredit.run -m afteredit.config
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not real"
+
+# Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and README's table.
+bench: setup
+	$(BIN)/python -m afteredit.bench.edits
+	$(BIN)/python -m afteredit.bench.evaluation $(ROWS)
+	$(BIN)/python -m afteredit.bench.second_moment $(if $(ROWS),$(ROWS)/wikitext2.txt)
+	$(BIN)/python -m afteredit.bench.growth
+	$(BIN)/python -m afteredit.bench.overhead
 
 clean:
 	rm -rf $(VENV) .typecheck .pytest_cache .ruff_cache .mypy_cache *.egg-info build

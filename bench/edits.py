@@ -7,12 +7,10 @@ from the subject's last on), at the rate of this machine's own matrix products.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
+from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import write_rows
 from afteredit.edit.contexts import sample_contexts
@@ -27,22 +25,9 @@ TOGETHER = 8
 N_CONTEXTS = 10
 
 
-def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    result = work()
-    return time.perf_counter() - started, result
-
-
-def matrix_rate(lm: LM, n_rows: int) -> float:
-    """FLOP/s of the model's own MLP matrix product at so many rows, the best of ten."""
-    W_DF = lm.W(lm.mlp_out_name(0))
-    keys_NF = torch.randn(n_rows, W_DF.shape[1])
-    return 2 * keys_NF.numel() * W_DF.shape[0] / min(seconds(lambda: keys_NF @ W_DF.T)[0] for _ in range(10))
-
-
 def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, steps: Sequence[int]) -> float:
     """Of matrix products that remain: forward on every loss, backward (to the inputs alone) on all but the last."""
-    block = sum(p.numel() for p in lm.anatomy.blocks[layer].parameters() if p.ndim == 2)
+    block = block_parameters(lm, layer)
     head = lm.model.get_output_embeddings().weight.numel()
     total = 0.0
     for request, n_steps in zip(requests, steps, strict=True):

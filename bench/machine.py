@@ -1,0 +1,29 @@
+"""What this machine does at best, which bounds are reckoned with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from afteredit.edit.lm import LM
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, result
+
+
+def matrix_rate(lm: LM, n_rows: int) -> float:
+    """FLOP/s of the model's own MLP matrix product at so many rows, the best of ten."""
+    W_DF = lm.W(lm.mlp_out_name(0))
+    keys_NF = torch.randn(n_rows, W_DF.shape[1])
+    return 2 * keys_NF.numel() * W_DF.shape[0] / min(seconds(lambda: keys_NF @ W_DF.T)[0] for _ in range(10))
+
+
+def block_parameters(lm: LM, layer: int) -> int:
+    """In the matrices of one block."""
+    return sum(p.numel() for p in lm.anatomy.blocks[layer].parameters() if p.ndim == 2)
