@@ -50,7 +50,7 @@ def final_table(results: Results, chance: Mapping[str, float]) -> Table:
 def editing_table(results: Results) -> Table:
     """Editing success at the last checkpoint (in brackets: the unedited model's), by the three ways of looking."""
     first, last = results.rows[0], results.rows[-1]
-    table = Table(title=f"editing success after {last['n_edits']} edits (unedited model)")
+    table = Table(title=f"editing success after {last['n_edits']} edits (unedited model)", pad_edge=False)
     for column in ("", *WAYS):
         table.add_column(column, justify="left" if not column else "right")
     for when in ("immediate", "retained"):

@@ -58,7 +58,11 @@ class LM:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, start token in front.  Ids that the tokenizer itself would add are left out."""
-        return (*self.start_ids, *self.tokenizer(text, add_special_tokens=False).input_ids)
+        return tuple(self._started(self.tokenizer(text, add_special_tokens=False).input_ids))
+
+    def _started(self, ids: list[int]) -> list[int]:
+        """The start token once: some chat templates write it themselves."""
+        return ids if ids[: len(self.start_ids)] == self.start_ids else [*self.start_ids, *ids]
 
     def in_prompt_mode(self, question: str) -> tuple[str, int]:
         """The text that asks `question` (itself, or a chat turn), and where in it the question starts."""
@@ -84,7 +88,8 @@ class LM:
         overlapping = [i for i, (a, b) in enumerate(encoded.offset_mapping) if a < end and b > begin and b > a]
         if not overlapping:
             raise BadInput(f"the subject {text[begin:end]!r} is covered by no token of {text!r}")
-        return [*self.start_ids, *encoded.input_ids], overlapping[-1] + len(self.start_ids)
+        ids = self._started(encoded.input_ids)
+        return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
 
     def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of an answer as it continues a prompt: with its blank in front in plain mode.

@@ -64,6 +64,7 @@ class BuiltAbility:
         from lm_eval.evaluator import evaluate
 
         harness.scored.clear()
+        self._delimiter = "" if chat else self.task.config.target_delimiter  # behind a chat turn lm-eval puts none
         harness.gold = self._gold
         with _reused_requests(self):
             results = evaluate(
@@ -96,7 +97,7 @@ class BuiltAbility:
         """The answer wanted to a request to generate, as it continues the context."""
         gold = self.task.doc_to_target(request.doc)
         text = gold[0] if isinstance(gold, list) else str(gold)
-        return self.task.config.target_delimiter + text if text.strip() else None
+        return self._delimiter + text if text.strip() else None
 
     def _gold_nll(self, harness: HarnessLM) -> dict[int, float]:
         """Per document, of the gold answer behind the same context; already scored where it was one of the choices, or

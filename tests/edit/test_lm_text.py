@@ -134,6 +134,17 @@ def test_chat_mode_asks_in_a_turn_and_answers_without_a_blank(chat_lm):
     assert chat_lm.tokenizer.decode(chat_lm.answer_ids(" boxing")) == "boxing"
 
 
+def test_a_start_token_that_the_template_writes_itself_is_there_once(tokenizer, make_lm):
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "<s>{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    lm = LM(make_lm("gpt2").model, chatty, start_token="<s>", prompt="chat")
+    ids, last = lm.locate("The sport of Joe DiMaggio is", 13, 12)
+    assert ids[0] == lm.start_ids[0] and ids.count(lm.start_ids[0]) == 1
+    assert lm.tokenizer.decode(ids[: last + 1]) == "<s>The sport of Joe DiMaggio"
+    assert lm.ask("The sport of Joe DiMaggio is") == tuple(ids)
+    assert lm.encode("Joe")[:1] == tuple(lm.start_ids)
+
+
 def test_chat_mode_without_a_template_is_refused(tokenizer, make_lm):
     with pytest.raises(BadInput, match="prompt=chat.*no chat template"):
         LM(make_lm("gpt2").model, tokenizer, prompt="chat")
