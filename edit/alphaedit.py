@@ -13,11 +13,13 @@ that rank and retained energy are logged; `threshold_kind=relative` counts in mu
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afteredit.edit.cache import content_hash, made_once
 from afteredit.edit.memit import Memit
 from afteredit.edit.memit_seq import key_name
 from afteredit.edit.method import Given, Prepared, check_numbers
@@ -51,18 +53,34 @@ class AlphaEdit(Memit):
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Raises BadInput where the threshold leaves no direction to write in."""
+        from safetensors.torch import load_file, save_file
+
         prepared = super().prepare(lm, given)
-        bases = {}
+        decides = {**prepared.hashes, "threshold": self.threshold, "kind": self.threshold_kind.value}
+
+        def make(path: Path) -> None:  # hours where F is 16384
+            save_file(self._null_spaces(prepared.tensors), path)
+
+        path = made_once(f"null_space/{content_hash(decides)}.safetensors", make)
+        bases = load_file(path)
         for layer in self.edited_layers(lm):
-            C_FF = prepared.tensors[f"second_moment/{layer}"]
+            F, rank = bases[f"null_space/{layer}"].shape
+            log.info("null space of block %d: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
+                     bases.pop(f"energy/{layer}"))  # fmt: skip
+        return replace(prepared, tensors=bases)
+
+    def _null_spaces(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        import torch
+
+        bases = {}
+        for name, C_FF in moments.items():
+            layer = name.removeprefix("second_moment/")
             basis_Fr, energy = null_space(C_FF, self.threshold, self.threshold_kind)
             if not basis_Fr.shape[1]:
                 raise BadInput(f"method.threshold={self.threshold} ({self.threshold_kind.value}) leaves no null space "
                                f"at block {layer}; raise it, or set method.threshold_kind=relative")  # fmt: skip
-            log.info("null space of block %d: %d of %d directions, holding %.4g of the keys' energy", layer,
-                     basis_Fr.shape[1], len(C_FF), energy)  # fmt: skip
-            bases[f"null_space/{layer}"] = basis_Fr
-        return replace(prepared, tensors=bases)
+            bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
+        return bases
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes a batch where nothing else is; adds the batch's keys to the state."""
@@ -86,7 +104,7 @@ def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor,
     values_F, vectors_FF = torch.linalg.eigh(C_FF.double())
     limit = threshold * (float(values_F.mean()) if kind is Threshold.relative else 1.0)
     inside = values_F < limit
-    return vectors_FF[:, inside], float(values_F[inside].clamp(min=0).sum() / values_F.sum())
+    return vectors_FF[:, inside].contiguous(), float(values_F[inside].clamp(min=0).sum() / values_F.sum())
 
 
 def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, ridge: float) -> Tensor:

@@ -92,3 +92,22 @@ def test_a_threshold_that_leaves_nothing_is_refused_before_any_edit(make_lm, mon
     method = AlphaEdit(layers=[1], contexts=0, threshold=1e-6)
     with pytest.raises(BadInput, match="method.threshold=1e-06"):
         method.prepare(make_lm("gpt2"), Given(0, list))
+
+
+def test_null_spaces_are_made_once_and_their_rank_and_energy_logged_each_time(make_lm, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("The old town has a market, and people come to buy fish and bread.\n" * 300)
+    lm = make_lm("llama")
+    method = AlphaEdit(layers=[1], contexts=0, second_moment_text=str(text), tokens_per_key_dim=8, threshold=1.0,
+                       threshold_kind=Threshold.relative)  # fmt: skip
+    with caplog.at_level("INFO", logger="afteredit.edit.alphaedit"):
+        first = method.prepare(lm, Given(0, list))
+        monkeypatch.setattr(torch.linalg, "eigh", None)  # the second time it is not asked
+        second = method.prepare(lm, Given(0, list))
+    basis_Fr = first.tensors["null_space/1"]
+    assert list(first.tensors) == list(second.tensors) == ["null_space/1"]
+    assert torch.equal(basis_Fr, second.tensors["null_space/1"])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and said[0] == said[1]
+    assert said[0].startswith(f"null space of block 1: {basis_Fr.shape[1]} of {len(basis_Fr)} directions")
