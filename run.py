@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.config import Experiment, Setting, as_it_ran, experiment, unknown_key
+from afteredit.command_line import CONF, compose, experiment_of, explained_again
+from afteredit.config import Experiment, Setting
 from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.evaluate.agent import overrides_from_agent
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from afteredit.evaluate.measure import Measure
     from afteredit.evaluate.run_directory import RunDirectory
     from afteredit.evaluate.watch import Watch
-
-CONF = Path(__file__).resolve().parent / "conf"
 
 
 def edit_in_sequence(
@@ -206,59 +205,6 @@ def _device(asked: str) -> str:
     return asked
 
 
-def compose(overrides: Sequence[str]) -> Experiment:
-    """The typed experiment of command-line overrides.  Raises BadInput."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            config = hydra_compose("run", list(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as problem:
-            raise BadInput(_explained(problem, overrides)) from None
-    return _experiment(config, config.hydra)
-
-
-def _experiment(config: DictConfig, hydra: Any) -> Experiment:
-    from omegaconf import open_dict
-
-    names = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
-    with open_dict(config):
-        config.pop("hydra", None)
-    if config.replay.run is not None:
-        config = as_it_ran(config, hydra.overrides.task)
-    return experiment(config, names, hydra.overrides.task)
-
-
-def _explained(problem: Exception, overrides: Sequence[str]) -> str:
-    """What was given, what is allowed: for an unknown entry of a group or an unknown key; else Hydra's own message."""
-    from hydra import compose as hydra_compose
-
-    message = " ".join(str(problem).split())
-    for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
-        if (CONF / key).is_dir():
-            entries = sorted(path.stem for path in (CONF / key).glob("*.yaml") if path.stem != "base")
-            unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
-            if unknown:
-                return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
-        elif f"'{key}'" in message and "Could not override" in message:
-            parent, _, _ = key.rpartition(".")
-            node = _at(hydra_compose("run"), parent) if parent else hydra_compose("run")
-            known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
-            return unknown_key(key, known) if known else message
-    if "Error parsing override" in message:
-        return f"{message.partition(' See https')[0]}; a list is written [a,b], with -m values to try one by one a,b"
-    return message
-
-
-def _at(config: Any, path: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(config, path)
-
-
 def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:
     """`python run.py key=value …`; flags (-m, --cfg, --help) go to Hydra's own command line."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -307,7 +253,7 @@ def _hydra_command_line(argv: Sequence[str]) -> None:
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(_one_of_many)()
     except HydraException as problem:
-        raise BadInput(_explained_again(problem, argv)) from None
+        raise BadInput(explained_again(problem, argv)) from None
 
 
 def _one_of_many(config: DictConfig) -> None:
@@ -317,7 +263,7 @@ def _one_of_many(config: DictConfig) -> None:
     from hydra.types import RunMode
 
     try:
-        run_experiment(_experiment(config.copy(), HydraConfig.get()))
+        run_experiment(experiment_of(config.copy(), HydraConfig.get()))
     except Interrupted as problem:  # asked to stop: the others too
         sys.exit(_ended(problem))
     except Exception as problem:
@@ -339,15 +285,6 @@ def _free_memory() -> None:
     gc.collect()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
-
-
-def _explained_again(problem: Exception, argv: Sequence[str]) -> str:
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return _explained(problem, [argument for argument in argv if not argument.startswith("-")])
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from typing import Any
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import write_rows
+from afteredit.command_line import compose
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.lm import LM
 from afteredit.edit.memit import Memit
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import Rome
 from afteredit.edit.value import optimise_targets, optimise_values, value_prompts
-from afteredit.run import compose
 
 TOGETHER = 8
 N_CONTEXTS = 10

@@ -22,12 +22,12 @@ from tokenizers.processors import TemplateProcessing
 
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.table import write_rows
+from afteredit.command_line import compose
 from afteredit.edit.lm import LM
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.base_blocks import BaseBlocks
 from afteredit.evaluate.harness import HarnessLM
-from afteredit.run import compose
 
 BATCH_SIZES = (1, 4, 16)
 N_TRIED = 8  # rows on which HFLM's batch size is chosen

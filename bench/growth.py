@@ -18,8 +18,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from afteredit.bench.table import write_rows
+from afteredit.command_line import compose
 from afteredit.edit.journal import Lines
-from afteredit.run import compose, main
+from afteredit.run import main
 
 N, EVERY, PANELS = 1000, 100, 300
 METHODS = {"rome": "method.layer=1", "memit_seq": "method.layers=[0,1]"}

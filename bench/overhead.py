@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from afteredit.bench.table import write_rows
+from afteredit.command_line import CONF, compose
 from afteredit.edit.journal import Lines
-from afteredit.run import CONF, compose
 
 DEMO = ["n_edits=20", "eval_every=5", "limit=24", "held_out_tokens=1024"]
 

@@ -13,9 +13,9 @@ from itertools import islice
 import torch
 
 from afteredit.bench.table import write_rows
+from afteredit.command_line import compose
 from afteredit.edit.lm import LM
 from afteredit.edit.second_moment import BATCH, LENGTH, estimate, sequences
-from afteredit.run import compose
 
 ROUNDS = 3
 FEW, MANY = 9, 180  # tokens per key dimension

@@ -72,7 +72,7 @@ class AlphaEdit(Memit):
     def _null_spaces(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
 
-        bases = {}
+        bases: dict[str, Tensor] = {}
         for name, C_FF in moments.items():
             layer = name.removeprefix("second_moment/")
             basis_Fr, energy = null_space(C_FF, self.threshold, self.threshold_kind)

@@ -44,7 +44,7 @@ class Toy:
 
 def test_one_python_file_and_one_yaml_make_a_method(tmp_path, tiny_folder):
     copy = tmp_path / "path" / "afteredit"
-    wanted = ("conf", "data", "edit", "evaluate", "analysis", "run.py", "config.py")
+    wanted = ("conf", "data", "edit", "evaluate", "analysis", "run.py", "command_line.py", "config.py")
     copy.mkdir(parents=True)
     for name in wanted:
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from afteredit.command_line import compose
 from afteredit.config import Experiment
 from afteredit.edit.request import BadInput
-from afteredit.run import compose, main
+from afteredit.run import main
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("model", "method", "edits", "task", "constraint", "tracker", "experiment")
@@ -119,7 +120,8 @@ def test_a_wrong_key_costs_a_second_not_fifteen(tmp_path):
 def test_the_config_is_checked_before_torch_is_imported():
     heavy = ("torch", "transformers", "lm_eval", "datasets", "wandb")
     code = (
-        f"import sys; from afteredit.run import compose; compose([]); print([m for m in {heavy} if m in sys.modules])"
+        "import sys; from afteredit.command_line import compose; compose([]); "
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

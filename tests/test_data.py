@@ -157,7 +157,7 @@ def test_neighbours_are_about_other_subjects(name):
 
 
 def test_every_fact_is_read_as_an_edit():
-    from afteredit.run import compose
+    from afteredit.command_line import compose
 
     requests, digest = compose([]).edits.read("mini", seed=0)
     assert len(requests) == len(rows("facts")) and len(digest) == 64

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from afteredit.run import compose
+from afteredit.command_line import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [ROOT / "sweep.yaml", *sorted((ROOT / "sweeps").glob("*.yaml"))]

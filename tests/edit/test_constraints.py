@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
+from afteredit.command_line import compose
 from afteredit.edit.constraint import Unconstrained
 from afteredit.edit.method import Prepared
 from afteredit.edit.norm_cap import NormCap, largest_step
@@ -21,7 +22,6 @@ from afteredit.edit.rect import Rect
 from afteredit.edit.request import BadInput
 from afteredit.edit.rome import Rome
 from afteredit.edit.update import Dense, LowRank, State, Update, load_update
-from afteredit.run import compose
 
 D, F = 6, 9
 NAME = "w"

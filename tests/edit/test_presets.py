@@ -12,10 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from afteredit.command_line import compose
 from afteredit.config import Experiment
 from afteredit.edit.anatomy import is_transposed
 from afteredit.edit.lm import LM
-from afteredit.run import compose
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"base", "hf"})  # hf takes any model

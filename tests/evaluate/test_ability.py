@@ -12,11 +12,11 @@ import jinja2
 import pytest
 import torch
 
+from afteredit.command_line import compose
 from afteredit.edit.request import BadInput
 from afteredit.evaluate.ability import Ability, BuiltAbility, _resolved, measurable, shipped
 from afteredit.evaluate.harness import HarnessLM
 from afteredit.evaluate.scores import entity_f1
-from afteredit.run import compose
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if path.stem not in ("all", "none"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from afteredit.command_line import compose
 from afteredit.edit.request import BadInput
 from afteredit.evaluate.agent import overrides_from_agent
-from afteredit.run import compose
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from afteredit.command_line import compose
 from afteredit.edit.source import ModelSource
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.harness import HarnessLM
-from afteredit.run import compose
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if path.stem not in ("all", "none"))

@@ -8,12 +8,12 @@ import sys
 import time
 from dataclasses import asdict
 
+from afteredit.command_line import compose
 from afteredit.evaluate.ability import measurable
 from afteredit.evaluate.harness import HarnessLM
 from afteredit.evaluate.intervals import interval
 from afteredit.evaluate.prepare_tasks import build_tasks
 from afteredit.evaluate.scores import rouge_mean
-from afteredit.run import compose
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
     python docs/results/disk/measure.py FOLDER          (FOLDER gets the runs)
 
-Two edits each.  Steps and contexts are cut to what still makes a file: they decide numbers in it, not how many.
+Two edits each.  Steps and contexts are cut to what still makes a file: they decide numbers in it, not how many.  (KN's
+are as many as it finds neurons.)
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-FEW = ["method.value_steps=2", "method.second_moment_text=data/heldout.txt", "method.tokens_per_key_dim=1"]
+FEW = ["method.value_steps=2"]
 METHODS = {
     "rome": [*FEW, "method.contexts_short=0", "method.contexts_long=0"],
     "memit": [*FEW, "method.contexts=0"],
     "memit_seq": [*FEW, "method.contexts=0"],
-    "alphaedit": [*FEW, "method.contexts=0", "method.threshold_kind=relative", "method.threshold=1"],
+    "alphaedit": [*FEW, "method.contexts=0"],
     "kn": ["method.steps=2", "method.contexts=0"],
     "ft": ["method.steps=2"],
 }

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from afteredit.command_line import compose
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.request import EditRequest
@@ -29,7 +30,6 @@ from afteredit.edit.update import Update
 from afteredit.edit.value import optimise_value
 from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
-from afteredit.run import compose
 
 N_FACTS = 24
 REFERENCE = "text, 150 per dimension"

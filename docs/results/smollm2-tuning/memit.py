@@ -12,6 +12,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+from afteredit.command_line import CONF, compose
 from afteredit.edit.ahead import Ahead
 from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.method import Given
@@ -19,7 +20,6 @@ from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State
 from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
-from afteredit.run import CONF, compose
 
 
 def main() -> None:
