@@ -1,7 +1,8 @@
 """Seconds per edit, against the plain path (plain.py), alternating in one run: python -m afteredit.bench.edits
 
-On SmolLM2 and the embedded facts.  Bound: the arithmetic that is left (blocks from the edited one up, on the tokens
-from the subject's last on), at the rate of this machine's own matrix products.
+On SmolLM2 and the embedded facts, in the groups that a run with setting=single makes of them.  Bound: the arithmetic
+that is left (blocks from the edited one up, on the tokens from the subject's last on), at the rate of this machine's own
+matrix products.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import write_rows
 from afteredit.command_line import compose
+from afteredit.edit.ahead import WINDOW, of_like_length
 from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.lm import LM
 from afteredit.edit.memit import Memit
@@ -41,9 +43,9 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--groups", type=int, default=2, help=f"of {TOGETHER} edits")
+    parser.add_argument("--groups", type=int, default=1, help=f"of {TOGETHER} edits, of the {WINDOW} in a window")
     groups = parser.parse_args().groups
-    x = compose(["model=smollm2", f"n_edits={groups * TOGETHER}", "tracker=none"])
+    x = compose(["model=smollm2", "tracker=none"])
     requests, _ = x.edits.read(x.settings.data, x.settings.seed)
     lm = x.model.load("cpu", "float32")
     rome, memit = x.method, compose(["model=smollm2", "method=memit"]).method
@@ -68,8 +70,8 @@ def _measure(
     contexts = sample_contexts(lm, {5: N_CONTEXTS // 2, 10: N_CONTEXTS // 2}, seed=0)
     spent = {"plain": 0.0, "alone": 0.0, "together": 0.0}
     n_flops, worst = 0.0, 0.0
-    for g in range(groups):
-        group = requests[g * TOGETHER : (g + 1) * TOGETHER]
+    window = of_like_length(lm, requests[: WINDOW * TOGETHER], TOGETHER)
+    for group in window[1 : 1 + groups]:  # the middle ones first
         steps = []
         for request in group:
             plain_s, (start_D, offset_D) = seconds(

@@ -143,7 +143,8 @@ class LM:
         """`forward`, given the hidden states that enter `block`: those below it do not run and extend no cache."""
         with ExitStack() as stack:
             for below in self.anatomy.blocks[:block]:
-                stack.enter_context(_answering(below, (hidden_BTD,) if self._answers_in_tuples else hidden_BTD))
+                output = (hidden_BTD,) if self._answers_in_tuples else hidden_BTD
+                stack.enter_context(answering_by(below, lambda *_args, output=output, **_kwargs: output))
             return self.forward(ids_BT, mask_BT, cache, past)
 
     @cached_property
@@ -311,16 +312,16 @@ def first(output: Any) -> Tensor:
 
 
 @contextmanager
-def _answering(block: nn.Module, output: Any) -> Iterator[None]:
-    """Inside, the block returns `output`, whatever it is given."""
-    own = block.__dict__.get("forward")  # there where something has wrapped this one block
-    block.forward = lambda *_args, **_kwargs: output
+def answering_by(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
+    """Inside, the module answers by `function` in place of its own forward; hooks stay."""
+    own = module.__dict__.get("forward")  # there where something has wrapped this one module
+    module.forward = function
     try:
         yield
     finally:
-        del block.forward
+        del module.forward
         if own is not None:
-            block.forward = own
+            module.forward = own
 
 
 def pad(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from afteredit.edit.lm import LM, wide
+from afteredit.edit.packed import packed
 from afteredit.edit.prefix import Replay
 from afteredit.edit.request import EditRequest, NoEdit
 
@@ -140,6 +141,10 @@ class _Search:
 
     def run(self, starts_ED: Tensor) -> list[tuple[Tensor, dict[str, float]]]:
         """Offset (D,) and diagnostics of each request."""
+        with packed(self.lm, self.replay.layer, self.replay.n_tokens):
+            return self._run(starts_ED)
+
+    def _run(self, starts_ED: Tensor) -> list[tuple[Tensor, dict[str, float]]]:
         settings, n = self.settings, len(self.requests)
         offsets = [torch.zeros_like(start_D, requires_grad=True) for start_D in starts_ED]
         norms_E = starts_ED.norm(dim=-1)
