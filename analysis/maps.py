@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from afteredit.analysis import statistics
 from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over, number
@@ -163,3 +164,5 @@ def _log_where_wide(axis: Axes, values: Sequence[float]) -> None:
     positive = [value for value in values if value > 0]
     if positive and max(positive) > 5 * min(positive):
         axis.set_xscale("log")
+        for written in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+            written(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.6)))  # 0.2, not 2 × 10⁻¹

@@ -1,7 +1,7 @@
 """Seconds per edit, against the plain path (plain.py), alternating in one run: python -m afteredit.bench.edits
 
 On SmolLM2 and the embedded facts, in the groups that a run with setting=single makes of them.  Bound: the arithmetic
-that is left (blocks from the edited one up, on the tokens from the subject's last on), at the rate of this machine's own
+that is left (blocks from the edited one up, on the tokens from the subject's last on), at the rate of this machine's
 matrix products.
 """
 
