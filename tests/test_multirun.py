@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -28,8 +29,13 @@ def command(tiny_folder, tmp_path) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def hydra_alone(monkeypatch):
-    """Hydra's command line reads and leaves globals of the process."""
+    """Hydra's command line reads and leaves globals of the process.
+
+    Its logging closes every handler there is; absl's (rouge_score brings it) would close pytest's own stream with it.
+    """
     from hydra.core.global_hydra import GlobalHydra
+
+    monkeypatch.setattr(logging, "_handlerList", [])
 
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
