@@ -78,9 +78,10 @@ def edit_in_sequence(
         done += batch
         carried = list(batch) if single else done
         if new:
-            edit_s = time.perf_counter() - started
+            edited = time.perf_counter()
             seen = {"immediate": measure.immediate(batch), "generated": measure.generated(batch)}
-            run.journal.append(batch, update, len(done), {"edit_s": edit_s, **seen})
+            timed = {"edit_s": edited - started, "immediate_s": time.perf_counter() - edited}
+            run.journal.append(batch, update, len(done), {**timed, **seen})
         record = run.journal.records[index]
         watch.edit(record, len(batch))
         recent += record["immediate"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from afteredit.edit.lm import LM, View
+from afteredit.edit.packed import PackedUnedited
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.base_blocks import BaseBlocks
@@ -49,13 +50,14 @@ class Measure:
         self.base_blocks = BaseBlocks(lm, cache_gib)
         self.harness = HarnessLM(lm, self.base_blocks)
         self.progress, self.shared = progress, shared
+        self._packed = PackedUnedited(lm)
         self._unedited: dict[Probe, Seen] = {}
         self._looked: set[str] = set()
         self._after: dict[Probe, Seen] = {}
 
     def immediate(self, batch: Sequence[EditRequest]) -> Samples:
         """Editing success of a batch right after its own edit: one row per probe and way of looking."""
-        with generators_kept(), self.lm.seen_through(self.view):
+        with generators_kept(), self.lm.seen_through(self.view), self._packed.used():
             before = self._before(batch)
             self._after = look(self.lm, batch)
             return judge(self.lm, self._after, before)
@@ -76,7 +78,7 @@ class Measure:
         checkpoint.  Retention is over fixed panels of those done, at the `last` apart from that over all; before the
         first edit it is the unedited model's, over those `planned`.
         """
-        with generators_kept(), self.lm.seen_through(self.view):
+        with generators_kept(), self.lm.seen_through(self.view), self._packed.used():
             started = time.perf_counter()
             self.progress("editing success")
             panel = panels(done or planned, self.seed)

@@ -20,6 +20,6 @@ for name in "${@:-rome_published rome rome_identity rome_asymmetric memit memit_
   for variant in $name; do
     # shellcheck disable=SC2086
     python run.py n_edits=30 ${variants[$variant]} edits=counterfact "data=$data" eval_every=5 limit=100 \
-      'task=[sentiment,ner,dialogue,nli]' tracker=none "runs=runs/findings/$variant"
+      'task=[sentiment,ner,dialogue,summarization]' tracker=none "runs=runs/findings/$variant"
   done
 done

@@ -21,7 +21,7 @@ def left(folder: Path) -> dict:
         kind: {p.name: p.read_bytes() for p in folder.glob(kind)} for kind in ("updates/*.safetensors", "samples/*")
     }
     return {"weights": [row["weights_sha256"] for row in rows], "rows": rows,
-            "edits": lines(folder / "edits.jsonl", "edit_s"), **files}  # fmt: skip
+            "edits": lines(folder / "edits.jsonl", "edit_s", "immediate_s"), **files}  # fmt: skip
 
 
 one, other = (left(Path(folder)) for folder in sys.argv[1:3])
