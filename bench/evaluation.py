@@ -24,7 +24,7 @@ from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.table import write_rows
 from afteredit.command_line import compose
 from afteredit.edit.lm import LM
-from afteredit.edit.packed import PackedUnedited
+from afteredit.edit.packed import packed
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.base_blocks import BaseBlocks
@@ -48,12 +48,12 @@ def main() -> None:
     lm = x.model.load("cpu", "float32")
     layers = x.method.edited_layers(lm)
     lm.keep_base(layers)
-    ours, theirs, packed = HarnessLM(lm, BaseBlocks(lm, CACHE_GIB)), hflm(lm), PackedUnedited(lm)
+    ours, theirs = HarnessLM(lm, BaseBlocks(lm, CACHE_GIB)), hflm(lm)
     rows = []
     for name, ability in x.tasks.items():
         built = BuiltAbility(name, ability, arguments.data, arguments.limit)
         built.task.build_all_requests(limit=arguments.limit, rank=0, world_size=1)
-        rows.append(_measure(lm, layers[0], name, built.task.instances, ours, theirs, packed))
+        rows.append(_measure(lm, layers[0], name, built.task.instances, ours, theirs))
         print(json.dumps(rows[-1]), flush=True)
     kinds = {"multiple choice": [r for r in rows if r["kind"] == "loglikelihood"],
              "generation": [r for r in rows if r["kind"] == "generate_until"], "all eight": rows}  # fmt: skip
@@ -61,18 +61,17 @@ def main() -> None:
     write_rows([summary(kind, state, of, rate) for kind, of in kinds.items() for state in ("cold", "kept")])
 
 
-def _measure(
-    lm: LM, layer: int, name: str, requests: list[Instance], ours: HarnessLM, theirs: HFLM, packed: PackedUnedited
-) -> dict[str, Any]:
+def _measure(lm: LM, layer: int, name: str, requests: list[Instance], ours: HarnessLM, theirs: HFLM) -> dict[str, Any]:
     """Seconds of each on one task's requests: theirs, ours cold, and after an edit ours kept; theirs and ours compared
     on the edited model too."""
     kind = requests[0].request_type
     ask_ours, ask_theirs = (getattr(model, kind) for model in (ours, theirs))
     theirs.batch_size_per_gpu = batch_size(theirs, ask_theirs, requests)
     hflm_s, expected = seconds(lambda: ask_theirs(requests))
-    with packed.used():
+    with packed(lm):
         cold_s, cold = seconds(lambda: ask_ours(requests))
-        lm.apply(small_edit(lm, layer))
+    lm.apply(small_edit(lm, layer))
+    with packed(lm):
         kept_s, kept = seconds(lambda: ask_ours(requests))
         uncached = getattr(HarnessLM(lm), kind)(requests)
     lm.restore()

@@ -1,16 +1,17 @@
-"""Frozen matrices in the layout that the CPU multiplies fastest with.
+"""Matrices in the layout that the CPU multiplies fastest with.
 
 A step of an optimisation, or of decoding, multiplies few rows with every matrix, and what a plain product spends on
-laying the matrix out anew each time is then a third of it and more.  Here that is done once: for an optimisation, in
-which no weight changes, with the gradient's product too (`packed`); for measuring, for all but the matrices that edits
-change (`PackedUnedited`).  Same arithmetic, summed in another order.
+laying the matrix out anew each time is then a third of it and more.  Here that is done once and kept for as long as the
+matrix stays as it is; an edit changes few.  Same arithmetic, summed in another order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,76 +20,63 @@ from afteredit.edit.anatomy import is_transposed
 from afteredit.edit.lm import LM, answering_by
 
 AT_MOST_GIB = 8.0  # of packed matrices; a model that needs more runs as it is
-MANY_ROWS = 1024  # a hint that gives the layout good for any number
+MANY_ROWS = 1024  # a hint that gives the layout good for any number of rows
+
+
+class Packs:
+    """A module's matrix as it was at one version, packed for the product and, once asked for, for its gradient."""
+
+    def __init__(self, module: Any):
+        self.weight, self.version, self.bias = module.weight, module.weight._version, module.bias
+        W = module.weight.detach()
+        self._W_out_in = W.T if is_transposed(module) else W
+        self.forth = _reordered(self._W_out_in)
+
+    @cached_property
+    def back(self) -> Tensor:
+        return _reordered(self._W_out_in.T)
+
+    def are_of(self, weight: Tensor) -> bool:
+        return self.weight is weight and self.version == weight._version
+
+
+_kept: WeakKeyDictionary[nn.Module, Packs] = WeakKeyDictionary()
 
 
 class _Product(torch.autograd.Function):
     """x Wᵀ + b, with gradients to x alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forth: Tensor, back: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.back = back
-        return _multiply(x, forth, bias)
+    def forward(ctx: Any, x: Tensor, packs: Packs) -> Tensor:
+        ctx.packs = packs
+        return _multiply(x, packs.forth, packs.bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return _multiply(gradients[0], ctx.back, None), None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _multiply(gradients[0], ctx.packs.back, None), None
 
 
 @contextmanager
-def packed(lm: LM, first_block: int, n_rows: int) -> Iterator[None]:
-    """Inside, blocks from `first_block` up and the head multiply with packed matrices; their weights must not change.
+def packed(lm: LM) -> Iterator[None]:
+    """Inside, all blocks and the head multiply with packed matrices.
 
-    `n_rows`: rows of a product, a hint.  Nothing happens off the CPU, in other types than float32, and for models too
-    large.
+    Nothing happens off the CPU, in other types than float32, and for models too large.  Raises RuntimeError at the end
+    where a weight has changed meanwhile.
     """
-    modules = [lm.model.get_output_embeddings(), *_matrices(lm.anatomy.blocks[first_block:])]
-    if not _worth_it(modules, copies=2):
+    modules = [lm.model.get_output_embeddings(), *_matrices(lm.anatomy.blocks)]
+    weights = [module.weight for module in modules]
+    gib = 2 * sum(weight.numel() * weight.element_size() for weight in weights) / 2**30
+    fits = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
+    if not fits or gib > AT_MOST_GIB or not torch.backends.mkldnn.is_available():
         yield
         return
+    packs = [_packs(module) for module in modules]
     with ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(answering_by(module, _product_with(module, n_rows)))
+        for module, own in zip(modules, packs, strict=True):
+            stack.enter_context(answering_by(module, _product_with(own)))
         yield
-
-
-class PackedUnedited:
-    """What measuring multiplies with: every matrix but the blocks' MLP outputs, packed once, when first asked for.
-
-    MLP outputs are what edits change.  All of them are left out, whichever are edited, so that one model gives the same
-    bits under every method; nothing is packed where an edit has touched another matrix.
-    """
-
-    def __init__(self, lm: LM):
-        self.lm = lm
-        self._products: list[tuple[nn.Module, Callable[[Tensor], Tensor]]] | None = None
-
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Inside, without gradients, the model multiplies with them."""
-        if not self.lm.base.keys() <= set(self.lm.anatomy.mlp_out_names):
-            yield
-            return
-        with ExitStack() as stack:
-            for module, product in self._packed():
-                stack.enter_context(answering_by(module, product))
-            yield
-
-    def _packed(self) -> list[tuple[nn.Module, Callable[[Tensor], Tensor]]]:
-        if self._products is None:
-            outputs = {self.lm.mlp_out(layer) for layer in range(self.lm.n_blocks)}
-            modules = [self.lm.model.get_output_embeddings(), *_matrices(self.lm.anatomy.blocks)]
-            modules = [module for module in modules if module not in outputs]
-            worth_it = _worth_it(modules, copies=1)
-            self._products = [(module, _forward_with(module)) for module in modules] if worth_it else []
-        return self._products
-
-
-def _worth_it(modules: Sequence[nn.Module], copies: int) -> bool:
-    weights = [cast(Tensor, module.weight) for module in modules]
-    gib = copies * sum(weight.numel() * weight.element_size() for weight in weights) / 2**30
-    fits = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-    return fits and gib <= AT_MOST_GIB and torch.backends.mkldnn.is_available()
+    if not all(own.are_of(weight) for own, weight in zip(packs, weights, strict=True)):
+        raise RuntimeError("a weight was changed while its packed copy stood in for it")
 
 
 def _matrices(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
@@ -98,25 +86,19 @@ def _matrices(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
                 yield module
 
 
-def _product_with(module: nn.Module, n_rows: int) -> Callable[[Tensor], Tensor]:
-    W_out_in, bias = _weights(module)
-    forth, back = (_reordered(M, n_rows) for M in (W_out_in, W_out_in.T))
-    return lambda x: _Product.apply(x, forth, back, bias)
+def _packs(module: Any) -> Packs:
+    packs = _kept.get(module)
+    if packs is None or not packs.are_of(module.weight):
+        packs = _kept[module] = Packs(module)
+    return packs
 
 
-def _forward_with(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    W_out_in, bias = _weights(module)
-    forth = _reordered(W_out_in, MANY_ROWS)
-    return lambda x: _multiply(x, forth, bias)
+def _product_with(packs: Packs) -> Callable[[Tensor], Tensor]:
+    return lambda x: _Product.apply(x, packs)
 
 
-def _weights(module: Any) -> tuple[Tensor, Tensor | None]:
-    W = module.weight.detach()
-    return W.T if is_transposed(module) else W, None if module.bias is None else module.bias.detach()
-
-
-def _reordered(M: Tensor, n_rows: int) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(M.contiguous(), n_rows)
+def _reordered(M: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(M.contiguous(), MANY_ROWS)
 
 
 def _multiply(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

@@ -71,7 +71,6 @@ class Replay:
             pairs = ((k[of_row_B.to(k.device)], v[of_row_B.to(v.device)]) for k, v in keys_values(cache))
             cache = cache_of(pairs, FrozenLayer)
             mask_BT = torch.cat([before_mask_UP[of_row_B], after_mask_BT], dim=1)
-        self.n_tokens = after_ids_BT.numel()  # that each run computes, padding included
         self._calls: dict[int, tuple[tuple, dict]] = {}
         hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
         try:

@@ -133,7 +133,8 @@ class _Search:
         self.lm, self.requests, self.settings, self.n_rows = lm, requests, settings, len(contexts) + 1
         self.prompts = [value_prompts(lm, request, contexts) for request in requests]
         rows = [row for prompts in self.prompts for row in prompts.rows]
-        self.replay = Replay(lm, rows, [last for prompts in self.prompts for last in prompts.subject_lasts], layer)
+        with packed(lm):
+            self.replay = Replay(lm, rows, [last for prompts in self.prompts for last in prompts.subject_lasts], layer)
 
     def by_request(self, of_rows_BX: Tensor) -> Tensor:
         """(E, C + 1, X)"""
@@ -141,7 +142,7 @@ class _Search:
 
     def run(self, starts_ED: Tensor) -> list[tuple[Tensor, dict[str, float]]]:
         """Offset (D,) and diagnostics of each request."""
-        with packed(self.lm, self.replay.layer, self.replay.n_tokens):
+        with packed(self.lm):
             return self._run(starts_ED)
 
     def _run(self, starts_ED: Tensor) -> list[tuple[Tensor, dict[str, float]]]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from afteredit.edit.lm import LM, View
-from afteredit.edit.packed import PackedUnedited
+from afteredit.edit.packed import packed
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.ability import BuiltAbility
 from afteredit.evaluate.base_blocks import BaseBlocks
@@ -50,16 +50,16 @@ class Measure:
         self.base_blocks = BaseBlocks(lm, cache_gib)
         self.harness = HarnessLM(lm, self.base_blocks)
         self.progress, self.shared = progress, shared
-        self._packed = PackedUnedited(lm)
         self._unedited: dict[Probe, Seen] = {}
         self._looked: set[str] = set()
         self._after: dict[Probe, Seen] = {}
 
     def immediate(self, batch: Sequence[EditRequest]) -> Samples:
         """Editing success of a batch right after its own edit: one row per probe and way of looking."""
-        with generators_kept(), self.lm.seen_through(self.view), self._packed.used():
+        with generators_kept(), self.lm.seen_through(self.view):
             before = self._before(batch)
-            self._after = look(self.lm, batch)
+            with packed(self.lm):
+                self._after = look(self.lm, batch)
             return judge(self.lm, self._after, before)
 
     def generated(self, batch: Sequence[EditRequest]) -> list[dict[str, str]]:
@@ -78,38 +78,51 @@ class Measure:
         checkpoint.  Retention is over fixed panels of those done, at the `last` apart from that over all; before the
         first edit it is the unedited model's, over those `planned`.
         """
-        with generators_kept(), self.lm.seen_through(self.view), self._packed.used():
+        with generators_kept(), self.lm.seen_through(self.view):
             started = time.perf_counter()
             self.progress("editing success")
             panel = panels(done or planned, self.seed)
-            before = self._before(panel)
-            retained = judge(self.lm, look(self.lm, panel) if done else before, before)
-            row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
-            row["editing/retained/n_edits"] = len(panel)
-            if recent:
-                row["editing/immediate/n_edits"] = len({sample["request"] for sample in recent})
-            samples = [{"kind": "immediate", **sample} for sample in recent]
-            samples += [{"kind": "retained", **sample} for sample in retained]
-            if last and len(panel) < len(done):
-                every = judge(self.lm, look(self.lm, done), self._before(done))
-                row |= means(every, "editing/retained_by_all")
-                samples += [{"kind": "retained_by_all", **sample} for sample in every]
-            self.progress("fluency")
-            written = fluency(self.lm, panel)
-            row |= means(written, "editing/retained")
-            samples += [{"kind": "fluency", **sample} for sample in written]
-            self.progress("drift")
-            row |= drift(self.lm, self.held_out, self.base_blocks)
-            from_cache = self.shared and not done and self._is_unedited()
-            for built in self.abilities:
-                self.progress(built.name)
-                measured = measure_base if from_cache else BuiltAbility.measure
-                metrics, examples = measured(built, self.harness, chat=self.lm.prompt == "chat")
-                row |= metrics
-                samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
+            everyone = done if last and len(panel) < len(done) else []
+            before = self._before([*panel, *everyone])
+            with packed(self.lm):
+                row, samples = self._of_this_model(done, recent, panel, everyone, before)
             row["time/eval_s"] = time.perf_counter() - started
             row["memory/peak_gib"] = peak_memory_gib(self.lm.device)
             return row, samples
+
+    def _of_this_model(
+        self,
+        done: Sequence[EditRequest],
+        recent: Samples,
+        panel: Sequence[EditRequest],
+        everyone: Sequence[EditRequest],
+        before: dict[Probe, Seen],
+    ) -> tuple[Row, Samples]:
+        retained = judge(self.lm, look(self.lm, panel) if done else before, before)
+        row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
+        row["editing/retained/n_edits"] = len(panel)
+        if recent:
+            row["editing/immediate/n_edits"] = len({sample["request"] for sample in recent})
+        samples = [{"kind": "immediate", **sample} for sample in recent]
+        samples += [{"kind": "retained", **sample} for sample in retained]
+        if everyone:
+            by_all = judge(self.lm, look(self.lm, everyone), before)
+            row |= means(by_all, "editing/retained_by_all")
+            samples += [{"kind": "retained_by_all", **sample} for sample in by_all]
+        self.progress("fluency")
+        written = fluency(self.lm, panel)
+        row |= means(written, "editing/retained")
+        samples += [{"kind": "fluency", **sample} for sample in written]
+        self.progress("drift")
+        row |= drift(self.lm, self.held_out, self.base_blocks)
+        from_cache = self.shared and not done and self._is_unedited()
+        for built in self.abilities:
+            self.progress(built.name)
+            measured = measure_base if from_cache else BuiltAbility.measure
+            metrics, examples = measured(built, self.harness, chat=self.lm.prompt == "chat")
+            row |= metrics
+            samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
+        return row, samples
 
     def _is_unedited(self) -> bool:
         return all(torch.equal(self.lm.W(name), base_DF) for name, base_DF in self.lm.base.items())
@@ -120,7 +133,8 @@ class Measure:
         if missing:
             edited = self.lm.edited()
             self.lm.restore()
-            self._unedited |= look(self.lm, missing)
+            with packed(self.lm):
+                self._unedited |= look(self.lm, missing)
             self.lm.put_back(edited)
             self._looked |= {request.id for request in missing}
         return self._unedited

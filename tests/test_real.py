@@ -62,6 +62,25 @@ def test_a_batch_of_memit_takes_on_the_real_model(tmp_path):
     assert last["drift/perplexity"] < 1.1 * _rows(folder)[0]["drift/perplexity"]
 
 
+def test_the_text_shipped_for_the_second_moment_is_what_the_model_writes():
+    """Its beginnings drawn again: rounding on another machine may turn one row in many elsewhere."""
+    import torch
+
+    from afteredit.command_line import compose
+    from afteredit.edit.generate import continue_rows, sampler
+    from afteredit.edit.second_moment import sequences
+
+    lm = compose(["model=smollm2"]).model.load("cpu", "float32")
+    (shipped,) = (ROOT / "data" / "sampled_text").iterdir()
+    before = shipped.stat().st_mtime_ns
+    rows = list(sequences(lm, "sampled", 10 * 1536))
+    assert len(rows) == 120 and {len(row) for row in rows} == {128}
+    generator = torch.Generator().manual_seed(0)
+    again = continue_rows(lm, [lm.start_ids] * 120, 6, sampler(generator))
+    alike = [row[1:7] == new for row, new in zip(rows, again, strict=True)]
+    assert sum(alike) >= 114 and shipped.stat().st_mtime_ns == before
+
+
 def test_two_edits_take_and_leave_everything_a_reader_needs(finished_run):
     rows = _rows(finished_run)
     assert [row["n_edits"] for row in rows] == [0, 1, 2]

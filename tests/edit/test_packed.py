@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.edit import packed as packing
-from afteredit.edit.packed import PackedUnedited, packed
+from afteredit.edit.packed import packed
 from afteredit.edit.prefix import Replay
 from afteredit.edit.update import LowRank, Update
 
@@ -22,7 +22,7 @@ def outcome(lm) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits at every column, and the gradient of their sum of squares to an offset at column 0."""
     replay = Replay(lm, ROWS, LASTS, LAYER)
     D, _ = lm.widths(LAYER)
-    with packed(lm, LAYER, replay.n_tokens), torch.enable_grad():
+    with packed(lm), torch.enable_grad():
         offset_D = torch.linspace(-1, 1, D, dtype=lm.W(lm.mlp_out_name(LAYER)).dtype).requires_grad_()
         logits_BTV = lm.logits(replay.hidden(offset_D))
         (logits_BTV**2).mean().backward()
@@ -52,7 +52,7 @@ def test_other_types_are_left_alone(make_lm, family, monkeypatch):
 
 def test_the_model_is_itself_again_after_a_failure(make_lm):
     lm = make_lm("llama")
-    with pytest.raises(KeyboardInterrupt), packed(lm, 0, 4):
+    with pytest.raises(KeyboardInterrupt), packed(lm):
         assert forwards(lm)
         raise KeyboardInterrupt
     assert not forwards(lm)
@@ -71,33 +71,28 @@ def logits(lm) -> torch.Tensor:
     return lm.logits(lm.forward(ids_BT, torch.ones_like(ids_BT)))
 
 
-def test_measuring_with_packed_matrices_sees_every_edit(make_lm, family):
+def test_every_edit_is_seen(make_lm, family):
     lm = make_lm(family)
-    unedited = PackedUnedited(lm)
-    for layer in (2, 1):  # the second edits a block that was unedited when the matrices were packed
+    for layer in (2, 1):
         before = logits(lm)
-        with unedited.used():
-            assert len(forwards(lm)) > 3 * lm.n_blocks  # GPT-2 has three matrices in a block besides, and the head
+        with packed(lm):
+            assert len(forwards(lm)) > 4 * lm.n_blocks
             assert_close(logits(lm), before, rtol=1e-4, atol=1e-5)
-            lm.apply(edit_of(lm, lm.mlp_out_name(layer)))
-            inside = logits(lm)
-        assert not forwards(lm)
-        assert_close(logits(lm), inside, rtol=1e-4, atol=1e-5)
-        assert (inside - before).abs().max() > 1e-2
+        lm.apply(edit_of(lm, lm.mlp_out_name(layer)))
+        after = logits(lm)
+        with packed(lm):
+            assert_close(logits(lm), after, rtol=1e-4, atol=1e-5)
+        assert (after - before).abs().max() > 1e-2
+    lm.restore()
+    with packed(lm):
+        packings = dict(packing._kept)
+        assert_close(logits(lm), logits(make_lm(family)), rtol=1e-4, atol=1e-5)
+    with packed(lm):
+        assert dict(packing._kept) == packings  # what has not changed is not packed again
 
 
-def test_an_unedited_model_measures_to_the_same_bits_whichever_blocks_are_edited(make_lm):
-    def seen(layers) -> torch.Tensor:
-        lm = make_lm("llama")
-        lm.keep_base(layers)
-        with PackedUnedited(lm).used():
-            return logits(lm)
-
-    assert torch.equal(seen([1]), seen([0, 2]))
-
-
-def test_nothing_is_packed_where_another_matrix_is_edited(make_lm):
+def test_a_weight_that_changes_inside_is_an_error(make_lm):
     lm = make_lm("llama")
-    lm.base["model.layers.0.self_attn.q_proj.weight"] = torch.zeros(1)
-    with PackedUnedited(lm).used():
-        assert not forwards(lm)
+    with pytest.raises(RuntimeError, match="changed"), packed(lm):
+        lm.apply(edit_of(lm, lm.mlp_out_name(1)))
+    assert not forwards(lm)
