@@ -27,7 +27,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .typecheck && ln -sfn .. .typecheck/afteredit
-	$(BIN)/mypy -p afteredit.edit -p afteredit.evaluate -p afteredit.analysis -m afteredit.run -m afteredit.command_line -m afteredit.config
+	$(BIN)/mypy -p afteredit.edit -p afteredit.evaluate -p afteredit.analysis -p afteredit.bench -m afteredit.run
 	$(BIN)/python -m pytest -q -m "not slow and not gpu and not real"
 
 # Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and README's table.

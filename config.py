@@ -27,7 +27,7 @@ from afteredit.evaluate.tracker import TrackerSettings
 GROUPS = ("model", "method", "edits", "task", "constraint", "tracker")
 # What a command may say of a replayed run: what is measured of it, and where the same weights lie here.
 OF_A_REPLAY = ("replay", "task", "harness", "limit", "data", "held_out", "held_out_tokens", "device", "tracker",
-               "evaluate", "model.source")  # fmt: skip
+               "evaluate", "model.source", "model.trust_remote_code")  # fmt: skip
 
 
 class Setting(Enum):
@@ -48,6 +48,7 @@ OnCollapse = Enum("OnCollapse", ["stop", "continue"])  # written so, since `cont
 class Resume(Enum):
     same = "same"  # only under the code and package versions that began the run
     force = "force"
+    whole = "whole"  # as same; of a damaged journal, from its last whole record
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     ours = {str(key): stored[key] for key in stored if key not in OF_A_REPLAY}
     if "model.source" in given:
         ours["model"].source = config.model.source
+    ours["model"].trust_remote_code = config.model.trust_remote_code  # this command's to allow, not a folder's
     with open_dict(config):
         for key, value in ours.items():
             config[key] = value
@@ -177,9 +179,11 @@ def build(node: DictConfig, key: str) -> Any:
         raise BadInput(f"{key}._target_ is {target!r}; it must name a class of this project (afteredit.…)")
     module, _, name = target.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as problem:
         raise BadInput(f"{key}._target_={target} cannot be imported: {problem}") from None
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise BadInput(f"{key}._target_={target} is no dataclass; it must name a method, constraint or ability")
     rest = {k: node._get_node(k) for k in node if k != "_target_"}
     return _typed(cls, OmegaConf.create(rest, parent=cast(Any, node._get_parent())), key)
 

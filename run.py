@@ -5,7 +5,6 @@ config → requests → method.update → Update (constrained) → applied and j
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -18,8 +17,9 @@ from afteredit.command_line import CONF, compose, experiment_of, explained_again
 from afteredit.config import Experiment, Setting
 from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput, EditRequest
+from afteredit.ending import complain, ended
 from afteredit.evaluate.agent import overrides_from_agent
-from afteredit.evaluate.interruption import Interrupted, OneOfManyFailed
+from afteredit.evaluate.interruption import Interrupted, Interruption, OneOfManyFailed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from afteredit.edit.lm import LM
     from afteredit.evaluate.measure import Measure
     from afteredit.evaluate.run_directory import RunDirectory
+    from afteredit.evaluate.tracker import Tracker
     from afteredit.evaluate.watch import Watch
 
 
@@ -72,6 +73,7 @@ def edit_in_sequence(
             prepared = ahead.prepared(batch) if ahead else run.prepared
             update, state = update_or_collapse(x.method, lm, batch, prepared, state)
         else:
+            watch.doing(f"edit {run.journal.records[index]['n_edits']}, from the journal")
             update = run.journal.update(index, batch)
             state = state.extended(update)
         run.apply(lm, update)
@@ -96,19 +98,28 @@ def run_experiment(x: Experiment) -> Path:
     """One experiment from config to pictures; returns its run directory.  The same call continues or finishes it."""
     from rich.console import Console
 
-    from afteredit.evaluate.prepare_tasks import check_rows
-
     console = Console()
-    if x.replay.run is not None:
-        from afteredit.evaluate.replay import replay
+    with Interruption(at_once=True):  # the edits themselves have one of their own, that waits for a whole one
+        try:
+            if x.replay.run is None:
+                return _experiment(x, console)
+            from afteredit.evaluate.replay import replay
 
-        return replay(x, lambda: _load(x, console), console)
+            return replay(x, lambda: _load(x, console), console)
+        except Interrupted:
+            console.log("[bold]stopped[/bold]; what is made is kept, and the same command goes on from there")
+            raise
+
+
+def _experiment(x: Experiment, console: Console) -> Path:
+    from afteredit.evaluate.prepare_tasks import check_files
+
     requests, edits_sha256 = x.edits.read(x.settings.data, x.settings.seed)
     if len(requests) < x.settings.n_edits:
         raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
                        f"set n_edits={len(requests)} or give more rows")  # fmt: skip
     batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
-    check_rows(x.tasks, x.settings.data)
+    check_files(x.tasks, x.settings)
     lm = _load(x, console)
     from afteredit.edit.editable import refuse_uneditable
     from afteredit.evaluate.run_directory import RunDirectory  # imports torch, as everything from here on
@@ -124,10 +135,7 @@ def run_experiment(x: Experiment) -> Path:
 
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
-    from afteredit.analysis.curves import draw_curves
-    from afteredit.analysis.summary import editing_table, final_table, summarise
     from afteredit.evaluate.display import Display
-    from afteredit.evaluate.interruption import Interruption
     from afteredit.evaluate.measure import Measure
     from afteredit.evaluate.prepare_tasks import build_tasks, held_out
     from afteredit.evaluate.watch import Watch
@@ -135,23 +143,32 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     console.log(f"run directory {run.folder}")
     console.log("preparing the method's constants (cached) and the abilities")
     lm.keep_base(x.method.edited_layers(lm))
+    run.refuse_other_model(lm.weights_sha256())
     given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
     run.prepared = run.with_contexts(x.method.prepare(lm, given))
     measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
     tracker = run.tracker()
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
-    with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
-        watch = Watch(display, tracker, interruption, run.results)
-        measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"),
-                          x.evaluate.cache_gib, shared=True)  # fmt: skip
-        try:
+    try:
+        with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
+            watch = Watch(display, tracker, interruption, run.results)
+            measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"),
+                              x.evaluate.cache_gib, shared=True)  # fmt: skip
             edit_in_sequence(lm, x, batches, run, measure, watch)
             watch.beyond(run.journal.records[len(batches) :])
-        except Interrupted:
-            tracker.preempt()
-            console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}; "
-                        "the same command goes on from there")  # fmt: skip
-            raise
+        _end(x, run, tracker, console)
+    except Interrupted:
+        console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}")
+        tracker.preempt()
+        raise
+    return run.folder
+
+
+def _end(x: Experiment, run: RunDirectory, tracker: Tracker, console: Console) -> None:
+    """Of a whole run: the picture, W&B's summary and files, the tables."""
+    from afteredit.analysis.curves import draw_curves
+    from afteredit.analysis.summary import editing_table, final_table, summarise
+
     chance = {name: ability.chance for name, ability in run.abilities.items()}
     results = run.results.up_to(x.settings.n_edits)
     picture = draw_curves(results.rows, chance, run.folder / "curves.png", title=run.folder.name)
@@ -165,7 +182,6 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
     for line in run.commands_to_look_further(tracker):
         console.print(line, highlight=False, soft_wrap=True)
-    return run.folder
 
 
 def _load(x: Experiment, console: Console) -> LM:
@@ -216,31 +232,10 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
         else:
             run(compose(overrides_from_agent(argv)))
     except (BadInput, OSError, Interrupted) as problem:
-        return _ended(problem)
+        return ended(problem)
     except OneOfManyFailed:
         return 2
     return 0
-
-
-def _ended(problem: Exception) -> int:
-    """The exit code of a run that could not go on, said in one line where there is a remedy."""
-    if isinstance(problem, Interrupted):
-        return problem.exit_code
-    if isinstance(problem, OSError):
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            raise problem
-        _complain(f"{problem.strerror}: {problem.filename or 'the run directory'} cannot be written; every edit and "
-                  "checkpoint before this is kept: make room, and the same command goes on from there")  # fmt: skip
-        return 2
-    _complain(problem)
-    return 2
-
-
-def _complain(problem: Exception | str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
 
 
 def _hydra_command_line(argv: Sequence[str]) -> None:
@@ -266,14 +261,14 @@ def _one_of_many(config: DictConfig) -> None:
     try:
         run_experiment(experiment_of(config.copy(), HydraConfig.get()))
     except Interrupted as problem:  # asked to stop: the others too
-        sys.exit(_ended(problem))
+        sys.exit(ended(problem))
     except Exception as problem:
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
             raise
         overrides = " ".join(HydraConfig.get().overrides.task)
-        if not isinstance(problem, BadInput):
+        if not isinstance(problem, BadInput | OSError):
             traceback.print_exc()
-        _complain(f"{problem}  (the run with {overrides}; the others go on)")
+        complain(f"{problem}  (the run with {overrides}; the others go on)")
         raise OneOfManyFailed from None
     finally:
         _free_memory()

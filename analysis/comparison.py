@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,9 +20,9 @@ from afteredit.analysis.summary import summarise
 from afteredit.analysis.tidy import Run, at, paired
 
 log = logging.getLogger(__name__)
-Of = Callable[[Mapping[str, Any]], float]  # from a checkpoint's row to what is drawn
+Of = Callable[[Run, Mapping[str, Any]], float]  # from a run and its row at a checkpoint to what is drawn
 # What a method's runs may differ in and still be one line: nothing but the seed, and what no weight depends on.
-NOT_OF_A_METHOD = ("model", "edits", "task", "tracker", "harness", "limit", "data", "held_out", "held_out_tokens",
+NOT_OF_A_METHOD = ("model", "task", "tracker", "harness", "limit", "data", "held_out", "held_out_tokens", "evaluate",
                    "runs", "resume", "replay", "seed", "n_edits", "eval_every", "device", "setting", "on_collapse",
                    "collapse_perplexity")  # fmt: skip
 
@@ -56,13 +57,30 @@ class Comparison:
     def ability_title(self, name: str) -> str:
         return str(at(self.first.config, f"task.{name}.title") or name)
 
+    @property
+    def caption(self) -> str:
+        """Model, edit set, rows of each ability and seeds, as one line under a picture."""
+        sizes = {len(run.examples[name, 0]) for runs in self.runs.values() for run in runs for name in run.abilities
+                 if (name, 0) in run.examples}  # fmt: skip
+        seeds = sorted({run.seed for runs in self.runs.values() for run in runs})
+        listed = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 3 else ", ".join(map(str, seeds))
+        order = at(self.first.config, "edits.order")
+        parts = [_model(self.first), f"edits: {_edit_set(self.first)}" + (f" in {order} order" if order else ""),
+                 f"setting: {at(self.first.config, 'setting', 'sequential')}"]  # fmt: skip
+        if sizes:
+            rows = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)}–{max(sizes)}"
+            parts.append(f"{rows} rows per ability")
+        return " · ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {listed}"])
+
     def base(self, ability: str) -> float:
-        return float(self.first.rows[0][f"ability/{ability}"])
+        """The unedited model's score, mean over all runs."""
+        own = [_base(run, ability) for runs in self.runs.values() for run in runs]
+        return sum(own) / len(own)
 
     def share(self, ability: str) -> Of:
-        """From a row to what it has left of the ability: 1 all that the unedited model has, 0 chance."""
-        chance, base, score = self.chance[ability], self.base(ability), number(f"ability/{ability}")
-        return lambda row: (score(row) - chance) / (base - chance)
+        """From a row to what it has left of the ability: 1 all that the run's unedited model has, 0 chance."""
+        chance, score = self.chance[ability], number(f"ability/{ability}")
+        return lambda run, row: (score(run, row) - chance) / (_base(run, ability) - chance)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -105,7 +123,7 @@ class Comparison:
         if len(kept) == len(rows):
             interval = math.nan, math.nan
             if self.measurable and set(self.measurable) <= set(all_pairs):
-                above = {name: self.base(name) - self.chance[name] for name in self.measurable}
+                above = {name: [_base(run, name) - self.chance[name] for run in runs] for name in self.measurable}
                 interval = statistics.retained_interval({name: all_pairs[name] for name in above}, above)
             points.append(_point("retained", sum(kept) / len(kept), interval))
         return points
@@ -125,28 +143,41 @@ def common_checkpoints(runs: Sequence[Run]) -> list[int]:
 
 
 def number(key: str, scale: float = 1) -> Of:
-    """From a row to its number under `key`, NaN where it has none."""
-    return lambda row: scale * float(row.get(key, math.nan))
+    """A row's number under `key`, NaN where it has none."""
+    return lambda _run, row: scale * float(row.get(key, math.nan))
 
 
 def mean_over(runs: Sequence[Run], n_edits: int, of: Of) -> float:
     """NaN where a run has no such row or value."""
-    rows = [run.row(n_edits) for run in runs]
-    return sum(math.nan if row is None else of(row) for row in rows) / len(rows)
+    values = [math.nan if (row := run.row(n_edits)) is None else of(run, row) for run in runs]
+    return sum(values) / len(values)
 
 
 def _point(curve: str, value: float, interval: tuple[float, float]) -> dict[str, Any]:
     return {"curve": curve, "value": value, "low": interval[0], "high": interval[1]}
 
 
+def _base(run: Run, ability: str) -> float:
+    return float(run.rows[0][f"ability/{ability}"])
+
+
+def _model(run: Run) -> str:
+    """`hf` is the name of every model that has no file of its own."""
+    return str(at(run.config, "model.source") or run.model) if run.model == "hf" else run.model
+
+
+def _edit_set(run: Run) -> str:
+    """A sweep's agent leaves the group's name where its content was."""
+    edits = run.config.get("edits")
+    return edits if isinstance(edits, str) else str(at(edits, "name", ""))
+
+
 def _measured_alike(run: Run) -> str:
     config = run.config
-    parts = [run.model, at(config, "edits.name"), at(config, "setting")]
-    source = at(config, "model.source")
-    if source and parts[0] == "hf":  # the name of every model that has no file of its own
-        parts[0] = source
+    parts = [_model(run), _edit_set(run), at(config, "setting")]
     limit = at(config, "limit")
-    rows = f"data {at(config, 'data')}" + (f", {limit} rows each" if limit else "")
+    data = Path(str(at(config, "data"))).name  # of a folder its name only
+    rows = f"data {data}" + (f", {limit} rows each" if limit else "")
     return " · ".join(
         [*(str(part) for part in parts if part), rows, f"evaluation {run.evaluation or _evaluation(run)}"]
     )
@@ -161,8 +192,7 @@ def _evaluation(run: Run) -> str:
 
 def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """By label: the method's name, and in brackets the values in which runs of that name differ."""
-    flat = {id(run): {key: value for key, value in _flat(run.config)
-                      if key.split(".")[0] not in NOT_OF_A_METHOD} for run in runs}  # fmt: skip
+    flat = {id(run): {key: value for key, value in _flat(run.config) if _tells_methods_apart(key)} for run in runs}
     labelled: dict[str, list[Run]] = {}
     for run in runs:
         own = flat[id(run)]
@@ -171,6 +201,11 @@ def _by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
         values = ", ".join(f"{key.rpartition('.')[2]}={own.get(key)}" for key in differing)
         labelled.setdefault(f"{run.method} ({values})" if values else run.method, []).append(run)
     return {label: sorted(labelled[label], key=lambda run: (run.seed, run.name)) for label in sorted(labelled)}
+
+
+def _tells_methods_apart(key: str) -> bool:
+    """So does what the list does not know.  The edit set's name does not: it is in the title."""
+    return key.split(".")[0] not in NOT_OF_A_METHOD and key not in ("edits", "edits.name")
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
-"""Runs as Weights & Biases holds them: the artifact with their results files, else their history.
+"""Runs as Weights & Biases holds them: the artifact with their results files, else (of a run that is not at its end)
+their history.
 
-The history has every checkpoint's numbers but no examples, so no bands and no tests; which abilities are measurable is
-read off the summary, which has those only.
+The history has every checkpoint's numbers but no examples, so no bands and no tests; what the unedited model's row has
+beside numbers is in the summary.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from afteredit.analysis.tidy import BadResults, Run, read_run
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "drift/perplexity"  # every checkpoint has it, no edit's row does
+BESIDE_NUMBERS = {"measurable": list, "chance": dict}  # of the row at 0 edits
 
 
 def read_project(path: str, api: Any = None) -> list[Run]:
@@ -40,6 +42,7 @@ def _read(asked: str, find: Any) -> list[Run]:
     """A run that was tracked twice (resumed under another id) is taken once, where it has most rows."""
     import requests
     import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError  # no wandb.errors.Error
 
     best: dict[tuple[str, str], Run] = {}
     try:
@@ -48,7 +51,7 @@ def _read(asked: str, find: Any) -> list[Run]:
                 other = best.get((run.name, run.evaluation))
                 if other is None or len(run.rows) > len(other.rows):
                     best[run.name, run.evaluation] = run
-    except (wandb.errors.Error, requests.RequestException, ValueError) as problem:
+    except (wandb.errors.Error, WandbApiFailedError, requests.RequestException, ValueError) as problem:
         if isinstance(problem, BadResults):
             raise
         reason = " ".join(str(problem).split())
@@ -65,12 +68,13 @@ def _runs(tracked: Any) -> list[Run]:
     if artifact is not None:
         with tempfile.TemporaryDirectory() as folder:
             return read_run(Path(artifact.download(root=folder)), name=tracked.name)
-    rows = _history(tracked.scan_history(), dict(tracked.summary))
+    rows = _history(tracked.scan_history(), tracked.summary)
     if not rows or rows[0]["n_edits"] != 0:
         log.warning("W&B run %s (%s) is left out: the unedited model has no row in it yet", tracked.name, tracked.id)
         return []
-    collapsed = tracked.summary.get("summary/collapse")
-    return [Run(tracked.name, "", dict(tracked.config), rows, broken_at=None if collapsed is None else int(collapsed))]
+    config, collapsed = dict(tracked.config), tracked.summary.get("summary/collapse")
+    return [Run(tracked.name, config.get("evaluation", ""), config.get("resolved", config), rows,
+                broken_at=None if collapsed is None else int(collapsed))]  # fmt: skip
 
 
 def _artifact(tracked: Any) -> Any:
@@ -89,9 +93,8 @@ def _history(history: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -
                                if not key.startswith("_") and _is_number(value)}  # fmt: skip
         rows.append(row | {"n_edits": int(row["n_edits"])})
     rows.sort(key=lambda row: row["n_edits"])
-    finished = [key.split("/")[1] for key in summary if key.startswith("summary/") and key.endswith("/left")]
-    if rows and finished:
-        rows[0]["measurable"] = [name for name in finished if name != "retained"]
+    if rows:
+        rows[0] |= {key: kind(summary[key]) for key, kind in BESIDE_NUMBERS.items() if key in summary}
     return rows
 
 

@@ -1,8 +1,9 @@
-"""Pictures without a time axis: efficacy against what is kept, methods × abilities, drift against what is kept."""
+"""Pictures without a time axis: methods × abilities, drift against what is kept."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,48 +12,24 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.patches import Rectangle
 
 from afteredit.analysis import statistics
+from afteredit.analysis.axes import FURTHEST, log_axis
 from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over, number
-from afteredit.analysis.style import FURTHEST, legend, styles
+from afteredit.analysis.style import (
+    RETAINED,
+    caption,
+    legend,
+    retained_axis,
+    signed,
+    styles,
+)
 from afteredit.analysis.tidy import Run
 
-EFFICACY = {
-    "editing/retained/generated/efficacy": "greedy text begins with the new target",
-    "editing/retained/prob/efficacy": "new target likelier than the true one",
-}
 N_CHOSEN = 3
+ALL = "all measurable"
 WARNING = 1.1  # perplexity past this multiple of the unedited model's is a warning: 10 %, as the first loss looked for
-
-
-def trade_off(x: Comparison) -> Figure:
-    """A path per method, checkpoint after checkpoint; up and to the right is better."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharex=True, sharey=True)
-    look = styles(list(x.runs))
-    ends = {label: common_checkpoints(runs)[-1] for label, runs in x.runs.items()}
-    for axis, (key, title) in zip(axes, EFFICACY.items(), strict=True):
-        for label, runs in x.runs.items():
-            edited = [n for n in common_checkpoints(runs) if n > 0]
-            kept, wrote = ([mean_over(runs, n, number(k, 100)) for n in edited] for k in ("ability/retained", key))
-            axis.plot(kept, wrote, linewidth=1, alpha=0.8, markersize=4, **look[label])
-            axis.plot(kept[-1:], wrote[-1:], markersize=10, markeredgecolor="black", **look[label])
-            if kept and ends[label] < max(ends.values()):  # stopped before the others
-                axis.annotate(f"{edited[-1]} edits", (kept[-1], wrote[-1]), xytext=(8, 6), textcoords="offset points",
-                              fontsize=8)  # fmt: skip
-            if len(runs) > 1:
-                seeds = [tuple(100 * run.rows[-1].get(k, math.nan) for k in ("ability/retained", key)) for run in runs]
-                axis.scatter(*zip(*seeds, strict=True), s=22, marker=look[label]["marker"], facecolors="none",
-                             edgecolors=look[label]["color"], linewidths=0.8)  # fmt: skip
-        axis.axvline(100, color="0.25", linewidth=0.9)
-        axis.set(title=f"Efficacy: {title}", xlabel="ability retained (% of unedited − chance)", ylim=(-3, 106))
-        axis.title.set_fontsize(10)
-        axis.grid(alpha=0.25)
-    left, right = axes[0].get_xlim()
-    axes[0].set_xlim(min(left, 75), max(right, 102))
-    axes[0].set_ylabel(f"retained edits (%)\nlarge mark: after {max(ends.values())} edits")
-    legend(figure, x, look, seeds="hollow: one seed")
-    return figure
 
 
 def measured_checkpoints(x: Comparison) -> list[int]:
@@ -72,29 +49,59 @@ def shares(x: Comparison, n_edits: int) -> pd.DataFrame:
     """Method × ability (and all measurable ones together): what is left after `n_edits`, 1 = all; NaN: not known."""
     table = {label: {x.ability_title(name): mean_over(runs, n_edits, x.share(name))
                      if name in x.measurable else math.nan for name in x.first.abilities}
-             | {"all measurable": mean_over(runs, n_edits, number("ability/retained"))}
+             | {ALL: mean_over(runs, n_edits, number("ability/retained"))}
              for label, runs in x.runs.items()}  # fmt: skip
     return pd.DataFrame.from_dict(table, orient="index")
 
 
+def half_widths(x: Comparison, n_edits: int) -> pd.DataFrame:
+    """Of `shares`: half the 95 % interval's width, NaN where there is none."""
+    at_n = x.curves[x.curves["n_edits"] == n_edits].set_index(["method", "curve"])
+    half = (at_n["high"] - at_n["low"]) / 2
+    above = {x.ability_title(name): (f"ability/{name}", x.base(name) - x.chance[name]) for name in x.measurable}
+    above |= {ALL: ("retained", 1.0)}
+    table = {label: {title: half.get((label, curve), math.nan) / scale for title, (curve, scale) in above.items()}
+             for label in x.runs}  # fmt: skip
+    return pd.DataFrame.from_dict(table, orient="index").replace(math.inf, math.nan)
+
+
 def heat_map(x: Comparison, chosen: Sequence[int]) -> Figure:
-    """What is left of each ability after the chosen numbers of edits."""
-    n_rows = len(x.runs)
-    figure, axes = plt.subplots(len(chosen), 1, figsize=(11, 1.1 + len(chosen) * (0.65 + 0.36 * n_rows)), squeeze=False,
-                                layout="constrained", sharex=True)  # fmt: skip
+    """What is left of each ability after the chosen numbers of edits; the method that lost least comes first."""
+    labels = list(shares(x, chosen[-1])[ALL].sort_values(ascending=False, kind="stable").index)
+    figure, axes = plt.subplots(len(chosen), 1, figsize=(11, max(3.6, 1.6 + len(chosen) * (0.5 + 0.46 * len(labels)))),
+                                squeeze=False, layout="constrained", sharex=True)  # fmt: skip
     for axis, n_edits in zip(axes[:, 0], chosen, strict=True):
-        table = 100 * shares(x, n_edits)
+        table = 100 * shares(x, n_edits).loc[labels]
+        half = 100 * half_widths(x, n_edits).reindex(index=labels, columns=table.columns)
         image = axis.imshow(table.to_numpy(), cmap="cividis", vmin=0, vmax=100, aspect="auto")
         for (i, j), value in np.ndenumerate(table.to_numpy()):
-            nothing = "n. m." if j < len(x.first.abilities) and x.first.abilities[j] not in x.measurable else "–"
-            axis.text(j, i, nothing if math.isnan(value) else f"{value:.0f}", ha="center", va="center", fontsize=9,
-                      color="white" if value < 55 else "black")  # fmt: skip
-        axis.set_yticks(range(n_rows), list(table.index), fontsize=9)
-        axis.set_xticks(range(table.shape[1]), list(table.columns), rotation=25, ha="right", fontsize=9)
+            measurable = j >= len(x.first.abilities) or x.first.abilities[j] in x.measurable
+            _cell(axis, i, j, value, float(half.iat[i, j]), measurable)
+        axis.set_yticks(range(len(labels)), labels, fontsize=9)
+        axis.set_xticks(range(table.shape[1]), [textwrap.fill(title, 14) for title in table.columns], fontsize=8)
         axis.set_title(f"after {n_edits} edits", fontsize=10, loc="left")
         axis.axvline(table.shape[1] - 1.5, color="white", linewidth=3)
-    figure.colorbar(image, ax=axes[:, 0], label="share of unedited − chance (%)", fraction=0.03, pad=0.02)
+    figure.colorbar(image, ax=axes[:, 0], label=RETAINED, fraction=0.03, pad=0.02, extend="both")
+    note = (
+        "Mean over runs; small: half the 95 % interval over examples.  n. m.: not measurable, the unedited model is at "
+        "chance.  The method that lost least in the last panel comes first."
+    )
+    caption(figure, x, note)
     return figure
+
+
+def _cell(axis: Axes, i: int, j: int, value: float, half: float, measurable: bool) -> None:
+    if math.isnan(value):
+        axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor="white", edgecolor="0.8", linewidth=0,
+                                 hatch="" if measurable else "////"))  # fmt: skip
+        axis.text(j, i, "–" if measurable else "n. m.", ha="center", va="center", fontsize=9,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
+        return
+    colour, known = "white" if value < 55 else "black", not math.isnan(half)
+    placed: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
+    axis.annotate(signed(f"{value:.0f}"), (j, i), xytext=(0, 5 * known), fontsize=9, **placed)
+    if known:
+        axis.annotate(f"± {half:.0f}", (j, i), xytext=(0, -8), fontsize=6.5, **placed)
 
 
 def drift_points(runs: Sequence[Run], kind: str) -> list[np.ndarray]:
@@ -127,7 +134,7 @@ def drift_map(x: Comparison) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
     look = styles(list(x.runs))
     titles = {
-        "perplexity": f"perplexity ÷ unedited model's (above {FURTHEST}: at {FURTHEST})",
+        "perplexity": "perplexity ÷ unedited model's",
         "relative_norm": "‖W − W₀‖ ÷ ‖W₀‖, the most changed matrix",
     }
     for axis, (kind, found) in zip(axes, correlations(x).items(), strict=True):
@@ -137,32 +144,33 @@ def drift_map(x: Comparison) -> Figure:
                 shown = np.minimum(points[:, 0], FURTHEST)
                 axis.plot(shown, 100 * points[:, 1], alpha=0.75, markersize=5, **{**look[label], "linestyle": "none"})
                 drawn += list(shown)
-        axis.axhline(100, color="0.25", linewidth=0.9)
-        axis.axhline(0, color="0.25", linewidth=0.9, linestyle=":")
+        chance = retained_axis(axis)
         if kind == "perplexity":
             axis.axvline(WARNING, color="0.25", linewidth=0.9, linestyle="--")
+            drawn.append(WARNING)
         _log_where_wide(axis, drawn)
         axis.set(
             title=correlation_text(found), xlabel=titles[kind] + (" (log scale)" if axis.get_xscale() == "log" else "")
         )
         axis.title.set_fontsize(10)
         axis.grid(alpha=0.25)
-    axes[0].set_ylabel("ability retained (% of unedited − chance)")
-    legend(figure, x, {label: {**style, "linestyle": "none"} for label, style in look.items()})
+    axes[1].set_ylabel("")
+    legend(figure, x, {label: {**style, "linestyle": "none"} for label, style in look.items()}, chance=chance)
+    note = f"One mark per run and checkpoint.  Dashed: perplexity {100 * (WARNING - 1):.0f} % up."
+    caption(figure, x, f"{note}  A perplexity past {FURTHEST} times the unedited model's is drawn there.")
     return figure
 
 
 def correlation_text(found: statistics.Correlation) -> str:
     if math.isnan(found.rho):
         return "rank correlation: not defined here"
+    rho, low, high = (signed(f"{value:.2f}") for value in found[:3])
     if math.isnan(found.low):
-        return f"Spearman ρ = {found.rho:.2f} ({found.n_points} checkpoints: too few for an interval)"
-    return f"Spearman ρ = {found.rho:.2f}, 95 % interval [{found.low:.2f}, {found.high:.2f}] over {found.over}"
+        return f"Spearman ρ = {rho} ({found.n_points} checkpoints: too few for an interval)"
+    return f"Spearman ρ = {rho}, 95 % interval [{low}, {high}] over {found.over}"
 
 
 def _log_where_wide(axis: Axes, values: Sequence[float]) -> None:
     positive = [value for value in values if value > 0]
     if positive and max(positive) > 5 * min(positive):
-        axis.set_xscale("log")
-        for written in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-            written(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.6)))  # 0.2, not 2 × 10⁻¹
+        log_axis(axis, "x", 0.85 * min(positive), 1.18 * max(positive))

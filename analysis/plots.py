@@ -11,12 +11,12 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from afteredit.analysis.axes import FURTHEST, at_least, log_axis
 from afteredit.analysis.comparison import Comparison, Of, common_checkpoints, mean_over, number
-from afteredit.analysis.style import FURTHEST, Styles, at_least, finish, log_where_wide, styles
+from afteredit.analysis.style import TOGETHER, Styles, drawn_range, finish, groups, retained_axis, styles
 from afteredit.analysis.tidy import Run
 
-RETAINED = number("ability/retained", 100)
-TOGETHER = 4  # methods in one panel with their bands; more overlap
+KEPT = number("ability/retained", 100)
 EDITING = {
     "editing/immediate/generated/efficacy": "Efficacy, right after the edit",
     "editing/retained/generated/efficacy": "Efficacy, retained",
@@ -30,23 +30,31 @@ def overview(x: Comparison) -> dict[str, Figure]:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     look = styles(list(x.runs))
     for label, runs in x.runs.items():
-        _curve(left, x, label, "retained", RETAINED, look, 100, band=len(x.runs) <= TOGETHER)
-        _seeds(right, runs, _perplexity(runs[0]), look[label], mean=True)
-    _retained_axis(left)
-    left.set_title("Ability retained, mean over measurable abilities")
-    right.set(title="Perplexity of held-out text", ylabel="perplexity")
-    log_where_wide(right)
-    finish(figure, [left, right], x, look, chance=True)
+        _curve(left, x, label, "retained", KEPT, look, 100, band=len(x.runs) <= TOGETHER)
+        _seeds(right, runs, perplexity_ratio, look[label], mean=True)
+    chance = retained_axis(left)
+    left.set_title(f"Ability retained, mean over measurable abilities ({len(x.measurable)})")
+    low, high = drawn_range(right, "y")
+    log_axis(right, "y", min(0.9, 0.95 * low), max(1.2, 1.1 * high))  # 1 % is no cliff
+    right.axhline(1, color="0.25", linewidth=1, zorder=1.5)
+    right.set(title="Perplexity of held-out text", ylabel="perplexity ÷ unedited model's (log scale)")
+    finish(figure, [left, right], x, look, chance=chance)
     if len(x.runs) <= TOGETHER:
         return {"retained": figure}
     return {"retained": figure, "retained-bands": _retained_bands(x, look)}
 
 
+def perplexity_ratio(run: Run, row: Mapping[str, Any]) -> float:
+    """Perplexity as a multiple of the run's unedited model's, at most FURTHEST; NaN where there is none."""
+    now = number("drift/perplexity")
+    return min(now(run, row) / now(run, run.rows[0]), FURTHEST)
+
+
 def abilities(x: Comparison) -> dict[str, Figure]:
     """Per ability the score's and the gold answer's NLL's change; in panels of few methods, the others in grey."""
-    groups = _groups(x)
-    names = ["abilities"] if len(groups) == 1 else [f"abilities-{i}" for i in range(1, len(groups) + 1)]
-    return {name: _abilities(x, group) for name, group in zip(names, groups, strict=True) if x.first.abilities}
+    shown = groups(list(x.runs))
+    names = ["abilities"] if len(shown) == 1 else [f"abilities-{i}" for i in range(1, len(shown) + 1)]
+    return {name: _abilities(x, group) for name, group in zip(names, shown, strict=True) if x.first.abilities}
 
 
 def editing(x: Comparison) -> Figure | None:
@@ -68,65 +76,54 @@ def editing(x: Comparison) -> Figure | None:
     return figure
 
 
-def _groups(x: Comparison) -> list[list[str]]:
-    """The methods in groups that one panel can show with their bands."""
-    return [group.tolist() for group in np.array_split(list(x.runs), math.ceil(len(x.runs) / TOGETHER))]
-
-
 def _retained_bands(x: Comparison, look: Styles) -> Figure:
-    groups = _groups(x)
-    figure, axes = plt.subplots(1, len(groups), figsize=(11, 3.9), layout="constrained", sharey=True)
-    for axis, group in zip(axes, groups, strict=True):
+    shown = groups(list(x.runs))
+    figure, axes = plt.subplots(1, len(shown), figsize=(11, 4.2), layout="constrained")
+    for axis, group in zip(axes, shown, strict=True):
         for label in [*(label for label in x.runs if label not in group), *group]:  # grey ones below
-            _curve(axis, x, label, "retained", RETAINED, look, 100, grey=label not in group)
-        _retained_axis(axis)
+            _curve(axis, x, label, "retained", KEPT, look, 100, grey=label not in group)
+    chance = any([retained_axis(axis) for axis in axes])
+    limits = [axis.get_ylim() for axis in axes]
+    for axis in axes:
+        axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     for axis in axes[1:]:
         axis.set_ylabel("")
-    finish(figure, list(axes), x, look, grey=True, chance=True)
+    finish(figure, list(axes), x, look, grey=True, chance=chance)
     return figure
-
-
-def _perplexity(run: Run) -> Of:
-    now = number("drift/perplexity")
-    most = FURTHEST * now(run.rows[0])
-    return lambda row: min(now(row), most)
-
-
-def _retained_axis(axis: Axes) -> None:
-    for level, dash in ((100, "-"), (0, ":")):
-        axis.axhline(level, color="0.25", linewidth=1, linestyle=dash, zorder=1.5)
-    axis.set_ylabel("share of unedited − chance (%)")
 
 
 def _abilities(x: Comparison, shown: Sequence[str]) -> Figure:
     look = styles(list(x.runs))
     names = x.first.abilities
-    figure, axes = plt.subplots(len(names), 2, figsize=(11, 2.7 * len(names) + 0.6), layout="constrained",
+    figure, axes = plt.subplots(len(names), 2, figsize=(11, 2.7 * len(names) + 0.9), layout="constrained",
                                 squeeze=False, sharex=True)  # fmt: skip
+    chance_drawn = False
     for (left, right), name in zip(axes, names, strict=True):
         key, gold = f"ability/{name}", f"ability/{name}/gold_nll"
         for label in [*(label for label in x.runs if label not in shown), *shown]:  # grey ones below
             for axis, curve, scale in ((left, key, 100), (right, gold, 1)):
-                _curve(axis, x, label, curve, _since_start(x.runs[label], curve, scale), look, scale,
-                       grey=label not in shown)  # fmt: skip
+                _curve(axis, x, label, curve, _since_start(curve, scale), look, scale, grey=label not in shown)
         base, chance = x.base(name), x.chance[name]
         for axis in (left, right):
             axis.axhline(0, color="0.25", linewidth=0.9, zorder=1.5)
-        if not math.isnan(chance):
+        lost = 0.75 * 100 * (chance - base)  # where anything is lost so far, chance is near and drawn
+        if drawn_range(left, "y")[0] < lost:
             left.axhline(100 * (chance - base), color="0.25", linestyle=":", linewidth=1.2)
+            chance_drawn = True
         title = x.ability_title(name)
         if name not in x.measurable:
             left.set_facecolor("#ececec")
             title += " — not measurable (at chance)"
         left.set_title(title, fontsize=10, loc="left")
         right.set_title("gold answers", fontsize=10, loc="left")
-        left.set_ylabel(f"change (points)\nunedited: {100 * base:.1f} %", fontsize=9)
+        guessing = "" if math.isnan(chance) else f", chance {100 * chance:.1f} %"
+        left.set_ylabel(f"change (points)\nunedited {100 * base:.1f} %{guessing}", fontsize=9)
         right.set_ylabel("change of NLL\n(nats per token)", fontsize=9)
         left.margins(y=0.1)
         at_least(left, 4)
         at_least(right, 0.04)
     finish(figure, list(axes.flat), x, {label: look[label] for label in shown}, xlabels=list(axes[-1]),
-           grey=len(shown) < len(x.runs), chance=True)  # fmt: skip
+           grey=len(shown) < len(x.runs), chance=chance_drawn)  # fmt: skip
     return figure
 
 
@@ -148,17 +145,16 @@ def _curve(axis: Axes, x: Comparison, label: str, curve: str, of: Of, look: Styl
 def _seeds(axis: Axes, runs: Sequence[Run], of: Of, style: Mapping[str, Any], *, mean: bool) -> None:
     """Each run a thin line where there are several; with `mean`, their mean at the checkpoints that all have."""
     for run in runs if len(runs) > 1 else []:
-        axis.plot([row["n_edits"] for row in run.rows], [_finite(of(row)) for row in run.rows], color=style["color"],
-                  linestyle=style["linestyle"], linewidth=0.7, alpha=0.6)  # fmt: skip
+        axis.plot([row["n_edits"] for row in run.rows], [_finite(of(run, row)) for row in run.rows],
+                  color=style["color"], linestyle=style["linestyle"], linewidth=0.9, alpha=0.9)  # fmt: skip
     if mean:
         n_edits = common_checkpoints(runs)
         axis.plot(n_edits, [_finite(mean_over(runs, n, of)) for n in n_edits], linewidth=1.9, markersize=5, **style)
 
 
-def _since_start(runs: Sequence[Run], key: str, scale: float) -> Of:
+def _since_start(key: str, scale: float) -> Of:
     now = number(key, scale)
-    start = now(runs[0].rows[0])
-    return lambda row: now(row) - start
+    return lambda run, row: now(run, row) - now(run, run.rows[0])
 
 
 def _finite(value: float) -> float:

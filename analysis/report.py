@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from afteredit.analysis import maps, plots, tables
 from afteredit.analysis.comparison import Comparison, comparisons
-from afteredit.analysis.tidy import BadResults, Run, metrics_table, samples_table
+from afteredit.analysis.tidy import BadResults, Run, edits_table, metrics_table, samples_table
+from afteredit.analysis.trade_off import trade_off
 
 log = logging.getLogger(__name__)
 LARGE = "samples"  # one row per example and checkpoint: its CSV is compressed
@@ -56,7 +57,7 @@ def figures(x: Comparison, at: Sequence[int]) -> Iterator[tuple[str, Figure]]:
         yield "editing", success
     chosen = maps.chosen_checkpoints(x, at)
     if chosen and x.measurable:
-        yield "trade-off", maps.trade_off(x)
+        yield "trade-off", trade_off(x)
         yield "heat-map", maps.heat_map(x, chosen)
         yield "drift", maps.drift_map(x)
 
@@ -67,7 +68,8 @@ def _section(x: Comparison, folder: Path, at: Sequence[int]) -> dict[str, Any]:
     shown = {"methods": tables.methods_table(x), "abilities": tables.abilities_table(x, numbers),
              "warnings": tables.warnings_table(x)}  # fmt: skip
     tidy = {"metrics": metrics_table(x.runs), LARGE: samples_table(x.runs), "curves": x.curves,
-            "summaries": x.summaries, "drops": numbers, "warnings": shown["warnings"]}  # fmt: skip
+            "edits": edits_table(x.runs), "summaries": x.summaries, "drops": numbers,
+            "warnings": shown["warnings"]}  # fmt: skip
     for name, table in tidy.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
         table.to_csv(folder / (f"{name}.csv.gz" if name == LARGE else f"{name}.csv"), index=False)

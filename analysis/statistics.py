@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 2000
+from afteredit.evaluate.intervals import RESAMPLES  # and its seed: one run's interval is the same in its own table
+
 PERMUTATIONS = 9999
 FEWEST_RUNS = 5  # fewer are not resampled
 
@@ -42,17 +43,21 @@ def change_interval(before_S2N: np.ndarray, after_S2N: np.ndarray) -> tuple[floa
     return _bootstrap([before_S2N.shape[-1]], lambda index, axis=-1: drawn_change(index))
 
 
-def retained_interval(paired: Mapping[str, Paired], above_chance: Mapping[str, float]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over abilities of 1 + change / (base − chance), examples drawn per ability.
+def retained_interval(paired: Mapping[str, Paired], above_chance: Mapping[str, Sequence[float]]) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over abilities and runs of 1 + change / (base − chance), examples drawn per
+    ability.
 
-    `above_chance`: base − chance of each; held as it is, since a base near chance would make the quotient's bootstrap
-    jump.  At the scores themselves this is the mean of (score − chance) / (base − chance).
+    `above_chance`: of each ability every run's base − chance; held as it is, since a base near chance would make the
+    quotient's bootstrap jump.  At the scores themselves this is the mean of (score − chance) / (base − chance).
     """
-    drawn_changes = {name: _change_of_drawn(*scores) for name, scores in paired.items()}
+    drawn_changes = []
+    for name, scores in paired.items():
+        unit_S21 = np.ones((len(scores[0]), 2, 1))
+        unit_S21[:, 0, 0] = above_chance[name]  # numerators counted in it: a change is then a share
+        drawn_changes.append(_change_of_drawn(*(scores_S2N / unit_S21 for scores_S2N in scores)))
 
     def statistic(*indices, axis=-1):
-        shares = [1 + drawn_change(index) / above_chance[name]
-                  for index, (name, drawn_change) in zip(indices, drawn_changes.items(), strict=True)]  # fmt: skip
+        shares = [1 + drawn_change(index) for index, drawn_change in zip(indices, drawn_changes, strict=True)]
         return np.mean(shares, axis=0)
 
     return _bootstrap([before.shape[-1] for before, _ in paired.values()], statistic)
@@ -149,6 +154,6 @@ def _bootstrap(sizes: Sequence[int], statistic, vectorized: bool = True) -> tupl
         return float("-inf"), float("inf")  # one example says nothing
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=stats.DegenerateDataWarning)  # nothing moved: an interval of width 0
-        drawn = stats.bootstrap(tuple(np.arange(n) for n in sizes), statistic, vectorized=vectorized, batch=200,
+        drawn = stats.bootstrap(tuple(np.arange(n) for n in sizes), statistic, vectorized=vectorized, batch=500,
                                 method="percentile", n_resamples=RESAMPLES, rng=np.random.default_rng(0))  # fmt: skip
     return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

@@ -71,8 +71,9 @@ def _with_start(first: Mapping[str, Any], last: Mapping[str, Any], key: str) -> 
 
 
 def summarise(rows: Rows, chance: Mapping[str, float]) -> dict[str, float]:
-    """Per ability and for `retained`: area under the curve of what is left (1 = nothing lost), edits until 10 % and
-    50 % of it are lost (absent when never), and what is left at the end."""
+    """Per ability and for `retained`: area under the curve of what is left (1 = nothing lost), what is left at the end,
+    and edits until 10 % and 50 % of it are lost; where that had not come, `…_lost_censored_at`, the last edit measured.
+    Where there are no data there is neither."""
     first, summary = rows[0], {}
     curves = {name: [_left(row.get(f"ability/{name}"), first[f"ability/{name}"], chance[name]) for row in rows]
               for name in first.get("measurable", [])}  # fmt: skip
@@ -89,6 +90,8 @@ def summarise(rows: Rows, chance: Mapping[str, float]) -> dict[str, float]:
             lost = x[y <= 1 - percent / 100 + 1e-9]
             if len(lost):
                 summary[f"summary/{name}/edits_until_{percent}_percent_lost"] = float(lost[0])
+            elif x[-1] > x[0]:
+                summary[f"summary/{name}/edits_until_{percent}_percent_lost_censored_at"] = float(x[-1])
     return summary
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from afteredit.analysis import statistics
 from afteredit.analysis.comparison import Comparison, common_checkpoints, mean_over, number
 from afteredit.analysis.maps import WARNING, drift
+from afteredit.analysis.style import signed
 from afteredit.analysis.tidy import Run, paired
 
 EACH = 4  # runs whose own numbers are given; of more, the median
@@ -105,7 +106,7 @@ def warnings_table(x: Comparison) -> pd.DataFrame:
             warned = next((row["n_edits"] for row in run.rows if not drift(run, row, "perplexity") <= WARNING), None)
             rows.append({
                 "method": label, "seed": str(run.seed),
-                f"perplexity {WARNING - 1:+.0%} at": until_text([warned], [run.n_edits]),
+                f"perplexity +{100 * (WARNING - 1):.0f} % at": until_text([warned], [run.n_edits]),
                 "10 % of ability lost at": until_text([lost], [run.n_edits]),
                 "did it warn?": verdict(warned, None if math.isnan(lost) else lost),
             })  # fmt: skip
@@ -152,7 +153,7 @@ def _spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def _change_text(row: dict[str, Any]) -> str:
-    value, low, high = (f"{100 * row[key]:+.1f}".replace("-", "−") for key in ("value", "low", "high"))
+    value, low, high = (signed(f"{100 * row[key]:+.1f}") for key in ("value", "low", "high"))
     return value if math.isnan(row["low"]) else f"{value} [{low}, {high}]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -34,6 +35,7 @@ class Run:
     rows: Sequence[Mapping[str, Any]]  # one per checkpoint, by n_edits; the first is the unedited model's
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # every example at every checkpoint; may be empty
     broken_at: int | None = None  # an update held NaN or infinity
+    edits: Sequence[Mapping[str, Any]] = ()  # the journal's records, one per batch of edits; empty where there is none
 
     @property
     def method(self) -> str:
@@ -102,8 +104,8 @@ def read(paths: Iterable[Path]) -> list[Run]:
 def read_run(folder: Path, name: str | None = None) -> list[Run]:
     """One `Run` per results file of a run directory, called `name` or as the directory.  Raises BadResults."""
     config = _config(folder / "config.yaml")
-    broken = [record["n_edits"] for record in _lines(folder / "edits.jsonl")
-              if "collapsed" in record.get("diagnostics", {})]  # fmt: skip
+    edits = _lines(folder / "edits.jsonl")
+    broken = [record["n_edits"] for record in edits if "collapsed" in record.get("diagnostics", {})]
     runs = []
     for path in sorted(folder.glob("results*.jsonl")):
         rows = sorted(_lines(path), key=lambda row: row["n_edits"])
@@ -114,7 +116,9 @@ def read_run(folder: Path, name: str | None = None) -> list[Run]:
         own = [folder / "samples" / f"{evaluation}-{row['n_edits']:06d}.parquet" for row in rows]
         frames = [pd.read_parquet(sample) for sample in own if sample.exists()]
         samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-        runs.append(Run(name or folder.resolve().name, evaluation, config, rows, samples, min(broken, default=None)))
+        runs.append(
+            Run(name or folder.resolve().name, evaluation, config, rows, samples, min(broken, default=None), edits)
+        )
     if not runs:
         raise BadResults(f"{folder} holds no measured checkpoint; let the run measure the unedited model first")
     return runs
@@ -127,6 +131,14 @@ def metrics_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         for label, own in runs.items() for run in own for row in run.rows for key, value in row.items()
         if key != "n_edits" and isinstance(value, int | float) and not isinstance(value, bool)
     ])  # fmt: skip
+
+
+def edits_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """One row per update: the edits it wrote, its seconds, diagnostics, and how often they succeeded right after it."""
+    rows = [{"method": label, "run": run.name, "seed": run.seed, "n_edits": record["n_edits"],
+             "n_new": len(record.get("requests", [])), **_edited(record)}
+            for label, own in runs.items() for run in own for record in run.edits]  # fmt: skip
+    return pd.DataFrame(rows, columns=None if rows else ["method", "run", "seed", "n_edits", "n_new", *_edited({})])
 
 
 def samples_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -161,6 +173,20 @@ def at(config: Any, path: str, default: Any = None) -> Any:
     return config
 
 
+def _edited(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An update's columns; ids, subjects and targets of a batch are in one text each."""
+    requests = [request if isinstance(request, Mapping) else {"id": request} for request in record.get("requests", [])]
+    texts = {f"{name}s": "; ".join(str(request.get(name, "")) for request in requests)
+             for name in ("id", "subject", "target_new")}  # fmt: skip
+    numbers = {key: value for key, value in record.get("diagnostics", {}).items() if isinstance(value, int | float)}
+    scores: dict[str, list[float]] = {}
+    for scored in record.get("immediate", []):
+        scores.setdefault(f"immediate/{scored['name']}", []).append(scored["score"])
+    return {**texts, "edit_s": record.get("edit_s", math.nan),
+            **{f"diagnostics/{key}": float(value) for key, value in sorted(numbers.items())},
+            **{key: sum(values) / len(values) for key, values in sorted(scores.items())}}  # fmt: skip
+
+
 def _scores(frame: pd.DataFrame, gold: bool) -> pd.DataFrame:
     if gold:
         return frame[["gold_nll"]].dropna().assign(one=1.0)
@@ -191,18 +217,33 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """A JSON-lines file's records; a torn last line (a run still writing) is left out."""
+    """A JSON-lines file's records, as the run wrote them; a torn last line (a run still writing) is left out.
+
+    Lines end at line feeds only: texts hold U+2028 and their like.  Raises BadResults where a line is none, or does not
+    match its checksum.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     records = []
     for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            record["n_edits"] = int(record["n_edits"])
-        except (ValueError, TypeError, KeyError):
+        record = _record(line)
+        if record is None:
             if number == len(lines):
                 break
-            raise BadResults(f"{path}:{number} is damaged: no JSON object with n_edits; restore it") from None
+            raise BadResults(f"{path}:{number} is damaged: no JSON object with n_edits that matches its checksum; "
+                             "restore it")  # fmt: skip
         records.append(record)
     return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """None where it is damaged.  `check` is the journal's: of the record without it, keys sorted, texts as they are."""
+    try:
+        record = json.loads(line)
+        check = record.pop("check", None)
+        record["n_edits"] = int(record["n_edits"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    return record if check in (None, hashlib.sha256(text.encode()).hexdigest()[:16]) else None

@@ -1,26 +1,39 @@
 """Peak memory over the model's own size, and the share of a run that is neither editing nor measuring (start, journal,
 tracking, pictures): python -m afteredit.bench.overhead [key=value …]
 
-Runs `python run.py` as a process of its own, the demo's settings unless told otherwise, tracked offline.
+Runs `python run.py` as a process of its own, the demo's settings unless told otherwise, tracked offline.  What that
+share would be for GPT-J is reckoned from it (gptj.py), with what writing one of its edits takes on this disk.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from afteredit.bench.table import write_rows
+from afteredit.bench.gptj import FACTOR_BYTES, Assumed, gptj_share
+from afteredit.bench.machine import seconds
+from afteredit.bench.table import results_option, write_rows
 from afteredit.command_line import CONF, compose
+from afteredit.edit.disk import write_atomically
 from afteredit.edit.journal import Lines
 
 DEMO = ["n_edits=20", "eval_every=5", "limit=24", "held_out_tokens=1024"]
+JOURNALLED = 20  # edits' worth of bytes, written to find the seconds of one
+LINE_BYTES = 5000  # of an edit in edits.jsonl
 
 
 def main() -> None:
-    overrides = [*DEMO, *sys.argv[1:], "tracker.mode=offline"]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    results_option(parser)
+    arguments = parser.parse_args()
+    overrides = [*DEMO, *arguments.overrides, "tracker.mode=offline"]
     with tempfile.TemporaryDirectory() as runs:
         started = time.perf_counter()
         subprocess.run([sys.executable, str(CONF.parent / "run.py"), *overrides, f"runs={runs}"], check=True)
@@ -34,11 +47,28 @@ def main() -> None:
     lm = compose(overrides).model.load("cpu", "float32")
     model_gib = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**30
     peak_gib = max(row["memory/peak_gib"] for row in rows)
-    write_rows([{
-        "name": "a whole run", "wall_s": wall_s, "edit_s": edit_s, "eval_s": eval_s,
-        "neither_s": wall_s - edit_s - eval_s, "neither_share": 1 - (edit_s + eval_s) / wall_s,
-        "peak_gib": peak_gib, "model_gib": model_gib, "peak_over_model": peak_gib / model_gib,
-    }])  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=arguments.results.parent) as folder:  # elsewhere may be memory
+        journal_s = seconds_of_an_edit(Path(folder))
+    neither_s, assumed = wall_s - edit_s - eval_s, Assumed()
+    write_rows([
+        {"name": "a whole run", "wall_s": wall_s, "edit_s": edit_s, "eval_s": eval_s, "neither_s": neither_s,
+         "neither_share": neither_s / wall_s, "peak_gib": peak_gib, "model_gib": model_gib,
+         "peak_over_model": peak_gib / model_gib},
+        {"name": "a run on GPT-J, by arithmetic", **gptj_share(journal_s, neither_s, assumed),
+         "assumed": asdict(assumed)},
+    ], arguments.results)  # fmt: skip
+
+
+def seconds_of_an_edit(folder: Path) -> float:
+    """To bring the bytes of one of GPT-J's edits, and its line, to the disk."""
+    lines, content = Lines(folder / "edits.jsonl"), os.urandom(FACTOR_BYTES)
+
+    def journal() -> None:
+        for index in range(JOURNALLED):
+            write_atomically(folder / f"{index}.safetensors", content)
+            lines.append({"request": "x" * LINE_BYTES})
+
+    return seconds(journal)[0] / JOURNALLED
 
 
 if __name__ == "__main__":

@@ -1,37 +1,70 @@
-"""bench/results.json, one row per thing measured, named, and the README's table of them; every script replaces its own
+"""bench/results.json, one row per thing measured, named, and the README's tables of them; every script replaces its own
 rows."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
-from afteredit.edit.journal import write_atomically, write_json
+from afteredit.edit.disk import write_atomically, write_json
 
 PATH = Path(__file__).resolve().parent / "results.json"
 README = PATH.parent.parent / "README.md"
 BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
 COLUMNS = ("name", "ours_s", "baseline_s", "speedup", "bound_speedup", "gflops")  # what every row has; null: none
+# Of a row, beside its times: each sentence whose every number it has.
+SENTENCES = (
+    "a whole edit, keys and solving included: {whole_edit_s:.2f} s",
+    "offsets differ from the plain path's by at most {largest_relative_deviation:.1e} of their norm, in float32",
+    "log-likelihoods differ by at most {worst_nats_per_token:.1e} nats per token",
+    "of {n} answers {answers_that_differ} differ, {unexplained_differences} of them further than by a near tie",
+    "{tokens_per_s:.0f} tokens/s, full passes {full_pass_tokens_per_s:.0f}",
+    "{few_per_dimension:.0f} tokens per key dimension: relative error {relative_error_of_few:.2f} against the "
+    "{many_per_dimension:.0f} that follow them",
+    "of {n_edits} edits one of the last hundred takes {edit_growth:.2f} times one of the first hundred",
+    "the checkpoint at {late_checkpoint} edits takes {checkpoint_growth:.2f} times that at {early_checkpoint}",
+    "{neither_share:.1%} of {wall_s:.0f} s are neither editing nor measuring",
+    "peak memory {peak_gib:.2f} GiB, {peak_over_model:.1f} times the model's own",
+    "by arithmetic, not measured: {arithmetic_share:.1%} of {arithmetic_s:.0f} s are neither editing nor measuring; "
+    "under 3 % with {rows_from_which_under_bar:.0f} rows evaluated or more",
+)
+
+
+def results_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=PATH, help="another file, which leaves the README as it is")
 
 
 def read_rows(path: Path = PATH) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path = PATH, readme: Path = README) -> None:
-    """Each in the place of the row of its name, or at the end; all or nothing.  Then the table in `readme`."""
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path = PATH, readme: Path | None = None) -> None:
+    """Each in the place of the row of its name, or at the end; all or nothing.  Then the tables in `readme`, which is
+    the repository's for the repository's `path`.  Raises ValueError where it lacks the two marks."""
     names = {row["name"]: dict.fromkeys(COLUMNS) | dict(row) for row in rows}
     kept = [names.pop(row["name"], row) for row in read_rows(path)]
     write_json(path, [*kept, *names.values()])
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_atomically(readme, f"{before}{BEGIN}\n{as_markdown(read_rows(path))}{END}{after}".encode())
+    if readme is None and path == PATH:
+        readme = README
+    if readme is not None:
+        text = with_tables(readme.read_text(encoding="utf-8"), read_rows(path))
+        write_atomically(readme, text.encode())
 
 
-def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def with_tables(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """`text` with the tables of `rows` between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the README must hold {BEGIN} and, behind it, {END}")
+    return f"{before}{BEGIN}\n{speeds(rows)}\n{sentences(rows)}{END}{after}"
+
+
+def speeds(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows that have a baseline: what was taken, and how far from the bound that is."""
     lines = ["| | ours | baseline | faster | bound | GFLOP/s of the machine's |", "|---|---|---|---|---|---|"]
     for row in rows:
@@ -42,3 +75,17 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f"| {row['name']} | {row['ours_s']:.2f} s | {row['baseline_s']:.2f} s | "
                      f"**{row['speedup']:.1f} ×** | {bound} | {rate} |")  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def sentences(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What else the rows say: errors, growth, shares, memory."""
+    lines = ["| | also measured |", "|---|---|"]
+    for row in rows:
+        said = [sentence.format_map(row) for sentence in SENTENCES if fields(sentence) <= row.keys()]
+        if said:
+            lines.append(f"| {row['name']} | {'; '.join(said)} |")
+    return "\n".join(lines) + "\n"
+
+
+def fields(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(sentence) if name}

@@ -75,13 +75,23 @@ class EditSet:
         return requests, digest.hexdigest()
 
     def training(self, data: str) -> list[EditRequest]:
-        """The rows of the training split, in file order.  Raises BadInput where there is none."""
+        """The rows of the training split, in file order.  Raises BadInput where there is none, or where it holds facts
+        of the evaluation rows: what learned them must not be measured by them."""
         if not self.train:
             raise BadInput(f"edits={self.name} has no training split, which this method must learn from; give "
                            "edits.train=<JSON-lines file, in the folder data=…> or use another edit set")  # fmt: skip
         split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", order=Order.file,
                         columns=self.train_columns or self.columns)  # fmt: skip
-        return split.read(data, seed=0)[0]
+        training = split.read(data, seed=0)[0]
+        evaluation = {name for request in self.read(data, seed=0)[0] for name in _fact_names(request)}
+        shared = [request for request in training if not evaluation.isdisjoint(_fact_names(request))]
+        if shared:
+            where, _ = split._rows(data)
+            named = ", ".join(f"{request.id} ({request.question!r})" for request in shared[:5])
+            raise BadInput(f"edits={self.name}: {len(shared)} rows of the training split {where} are facts of the "
+                           f"evaluation rows ({self.file}) too: {named}{', …' if len(shared) > 5 else ''}; take them "
+                           "out of the training split, or give another file (edits.train)")  # fmt: skip
+        return training
 
     def _rows(self, data: str) -> tuple[str, Iterator[tuple[int, Any]]]:
         embedded = EMBEDDED / self.file
@@ -137,6 +147,12 @@ class EditSet:
             return EditRequest(**values)
         except BadInput as problem:
             raise BadInput(f"{place}: {problem}") from None
+
+
+def _fact_names(request: EditRequest) -> set[tuple[str, str]]:
+    """What a fact is known by in another row: its subject with its prompt, and with its relation where one is given."""
+    subject = request.subject.casefold()
+    return {(subject, asked) for asked in (request.prompt, request.relation) if asked}
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -8,6 +8,7 @@ off the prompt's last position; a batch of facts is one loss, their mean.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from afteredit.edit.lm import LM
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Ft:
         return sorted(self.layers) if self.layers else [0]
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
+        if self.layers is None:
+            log.warning("no edit layers are known for this model: blocks %s of %d are used (the lowest one, as "
+                        "published); set method.layers to choose", self.edited_layers(lm), lm.n_blocks)  # fmt: skip
         return Prepared()
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:

@@ -1,7 +1,8 @@
 """The run directory: append-only, from which the weights after any n edits are rebuilt.
 
 Every record reaches the disk whole (fsync, atomic rename, a checksum in each line) before the next edit begins; a torn
-last line is dropped, since the edit it would have recorded is made again.
+last line is dropped, since the edit it would have recorded is made again.  What was altered is named and refused, or,
+where the user asks for it (resume=whole), set aside with all that follows: those edits are made again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from afteredit.edit.disk import make_folder, sync_folder, write_atomically, write_json
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import Update, load_update
 
@@ -26,8 +28,9 @@ Record = dict[str, Any]
 class Lines:
     """A JSON-lines file whose every line carries its own checksum under `check`."""
 
-    def __init__(self, path: Path):
-        """Reads what is there.  A broken last line is cut off; a broken line before others raises BadInput."""
+    def __init__(self, path: Path, *, fall_back: bool = False):
+        """Reads what is there.  A broken last line is cut off; a broken line before others raises BadInput, or with
+        `fall_back` is set aside with all that follow."""
         self.path = path
         self.records: list[Record] = []
         if not path.exists():
@@ -38,41 +41,71 @@ class Lines:
         for number, line in enumerate(lines, start=1):
             record = _checked(line)
             if record is None:
-                if number < len(lines):
+                if number == len(lines):
+                    log.warning("%s:%d: torn or altered last line dropped; it is made again", path, number)
+                    self._truncate(whole)
+                elif fall_back:
+                    self.set_aside(number - 1, "does not match its checksum")
+                else:
                     raise BadInput(f"{path}:{number}: the line does not match its checksum: the file was altered; "
-                                   "restore it, or delete the run directory to start over")  # fmt: skip
-                log.warning("%s:%d: torn last line dropped; it is made again", path, number)
-                with open(path, "r+b") as file:
-                    file.truncate(whole)
+                                   f"{self.remedy(number - 1)}")  # fmt: skip
                 return
             self.records.append(record)
             whole += len(line)
 
+    def remedy(self, n_whole: int) -> str:
+        return (f"restore it, or add resume=whole to go on from the {n_whole} records before it (the rest is kept in "
+                f"{self.path.name}.damaged)")  # fmt: skip
+
+    def set_aside(self, n_whole: int, why: str) -> None:
+        """Leaves the first `n_whole` records; the lines behind them are kept in `<name>.damaged`."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = self.path.with_name(f"{self.path.name}.damaged")
+        write_atomically(kept, (kept.read_bytes() if kept.exists() else b"") + b"".join(lines[n_whole:]))
+        self._truncate(sum(map(len, lines[:n_whole])))
+        del self.records[n_whole:]
+        log.warning(
+            "%s:%d %s: it and what follows are set aside in %s and made again", self.path, n_whole + 1, why, kept
+        )
+
+    def _truncate(self, n_bytes: int) -> None:
+        with open(self.path, "r+b") as file:
+            file.truncate(n_bytes)
+            os.fsync(file.fileno())
+
     def append(self, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, ensure_ascii=False, sort_keys=True)
         line = json.dumps({**json.loads(text), "check": _digest(text)}, ensure_ascii=False, sort_keys=True)
+        new = not self.path.exists()
         with open(self.path, "ab") as file:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync_folder(self.path.parent)
         self.records.append(json.loads(text))
 
 
 class Journal:
     """The journal of edits in `folder`; held by one process at a time."""
 
-    def __init__(self, folder: Path):
-        """Raises BadInput where another process has the run, or a record is damaged."""
+    def __init__(self, folder: Path, *, fall_back: bool = False):
+        """Raises BadInput where another process has the run, or a record is damaged; with `fall_back`, that record and
+        those behind it are set aside."""
         from filelock import FileLock, Timeout
 
         self.folder = folder
-        (folder / "updates").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "updates")
         self._lock = FileLock(folder / ".lock")
         try:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise BadInput(f"{folder} is in use by another process; wait for it, or change seed or config") from None
-        self._lines = Lines(folder / "edits.jsonl")
+        self._lines = Lines(folder / "edits.jsonl", fall_back=fall_back)
+        if fall_back:
+            whole = [self._holds_update(index) for index in range(self.n_batches)]
+            if not all(whole):
+                self._lines.set_aside(whole.index(False), "has an update that does not match its checksum")
 
     def close(self) -> None:
         self._lock.release()
@@ -94,13 +127,13 @@ class Journal:
         from safetensors.torch import save
 
         content = save(update.flat())
-        name = f"updates/{self.n_batches:06d}.safetensors"
-        write_atomically(self.folder / name, content)
+        path = self._update_path(self.n_batches)
+        write_atomically(path, content)
         self._lines.append(
             {
                 "n_edits": n_edits,
                 "requests": [asdict(request) for request in batch],
-                "update": name,
+                "update": str(path.relative_to(self.folder)),
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "diagnostics": dict(update.diagnostics),
                 **measured,
@@ -110,12 +143,19 @@ class Journal:
     def update(self, index: int, batch: Sequence[EditRequest]) -> Update:
         """The stored update of one batch.  Raises BadInput where it is damaged, missing, or of other requests."""
         self.refuse_other_edits(index, batch)
-        record = self.records[index]
-        path = self.folder / record["update"]
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != record["sha256"]:
-            raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; restore it, or "
-                           "delete the run directory to start over")  # fmt: skip
+        path = self._update_path(index)
+        if not self._holds_update(index):
+            raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; "
+                           f"{self._lines.remedy(index)}")  # fmt: skip
         return load_update(path)
+
+    def _update_path(self, index: int) -> Path:
+        """By place, not as the record names it: nothing that is read becomes a path."""
+        return self.folder / f"updates/{index:06d}.safetensors"
+
+    def _holds_update(self, index: int) -> bool:
+        path = self._update_path(index)
+        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.records[index]["sha256"]
 
     def refuse_other_edits(self, index: int, batch: Sequence[EditRequest]) -> None:
         """Raises BadInput where batch `index` wrote other edits, or the same ids with other texts (other columns)."""
@@ -135,29 +175,6 @@ def request_of(stored: Record) -> EditRequest:
     """The request that a record holds; JSON knows lists only."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     return EditRequest(**fields)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All or nothing, and on the disk when this returns."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # a full disk is not left fuller
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def write_checked(path: Path, value: Mapping[str, Any]) -> None:
@@ -182,7 +199,7 @@ def _checked(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
         check = record.pop("check")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
     whole = line.endswith(b"\n") and check == _digest(json.dumps(record, ensure_ascii=False, sort_keys=True))
     return record if whole else None

@@ -12,6 +12,7 @@ does that).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from afteredit.edit.blocks_in_turn import Solve
     from afteredit.edit.lm import LM
     from afteredit.edit.value import Target
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,20 @@ class Memit:
         return sorted(self.layers) if self.layers else layers_up_to(lm)
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
+        """Raises BadInput where the MLP's output is not added to the residual stream as it is (Gemma 2)."""
         from afteredit.edit.contexts import sample_contexts
         from afteredit.edit.second_moment import second_moments
 
-        moments, digest = second_moments(lm, self.edited_layers(lm), self.second_moment_text, self.tokens_per_key_dim)
+        layers = self.edited_layers(lm)
+        if not lm.writes_straight(layers[-1]):
+            raise BadInput(
+                f"{type(lm.model).__name__} normalises the MLP's output before it joins the residual stream, in whose "
+                "terms MEMIT and AlphaEdit are defined; use method=rome, ft or kn"
+            )
+        if self.layers is None:
+            log.warning("no edit layers are known for this model: blocks %s of %d are used (five that end a quarter of "
+                        "the way up); set method.layers to choose", layers, lm.n_blocks)  # fmt: skip
+        moments, digest = second_moments(lm, layers, self.second_moment_text, self.tokens_per_key_dim)
         tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
         return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed), tensors, {"second_moment": digest})
 
@@ -68,11 +81,6 @@ class Memit:
         from afteredit.edit.value import optimise_targets
 
         last = self.edited_layers(lm)[-1]
-        if not lm.writes_straight(last):
-            raise BadInput(
-                f"{type(lm.model).__name__} normalises the MLP's output before it joins the residual stream, in whose "
-                "terms MEMIT and AlphaEdit are defined; use method=rome, ft or kn"
-            )
         found: dict[str, Target] = {}
         for group in of_like_length(lm, requests, self.together):
             targets = optimise_targets(lm, group, prepared.contexts, last, self)

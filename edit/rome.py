@@ -98,7 +98,7 @@ class Rome:
         change, denominator = rank_one(value.key_F, value.offset_D, moment_FF, written_at_F)
         diagnostics = value.diagnostics | {
             "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
-            "bare_key_share": float(change.right_Fr[:, 0] @ value.bare_key_F.cpu()),
+            "bare_key_share": float(change.right_Fr[:, 0].double() @ value.bare_key_F.double().cpu()),
             "denominator": denominator,
             "update_norm": float(change.left_Dr.norm() * change.right_Fr.norm()),
         }

@@ -56,7 +56,7 @@ class ModelSource:
             tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             placed = {"device_map": self.device_map} if self.device_map else {}
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), output_loading_info=True, **placed, **options
+                folder, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, **placed, **options
             )
         except BadInput:
             raise

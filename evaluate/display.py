@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -57,7 +57,7 @@ class Display:
         known = {k: s for k, s in self._seconds.items() if s}
         left = sum(self._left[k] * sum(s) / len(s) for k, s in known.items())
         if all(known.get(k) or not self._left[k] for k in self._left):
-            self._bar.update(self._task, left=f"{time.strftime('%H:%M:%S', time.gmtime(left))} left")
+            self._bar.update(self._task, left=f"{timedelta(seconds=round(left))} left")
 
 
 def _is_headline(key: str) -> bool:

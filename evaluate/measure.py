@@ -134,7 +134,8 @@ class Measure:
             edited = self.lm.edited()
             self.lm.restore()
             with packed(self.lm):
-                self._unedited |= look(self.lm, missing)
+                for request in missing:  # each alone: a batch's rounding must not hang on what a resumed run has left
+                    self._unedited |= look(self.lm, [request])
             self.lm.put_back(edited)
             self._looked |= {request.id for request in missing}
         return self._unedited

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from afteredit.evaluate.likelihood import Ids
 
 
-def check_rows(tasks: Mapping[str, Ability], data: str) -> None:
-    """Raises BadInput, before anything heavy is loaded, where a task's rows are not there."""
-    if data != "hub":
+def check_files(tasks: Mapping[str, Ability], settings: Settings) -> None:
+    """Raises BadInput, before anything heavy is loaded, where a task's rows or the held-out text are not there."""
+    held_out_text(settings)
+    if settings.data != "hub":
         for name, ability in tasks.items():
             if not isinstance(ability.lm_eval, str):
-                find_rows(name, ability.rows, data)
+                find_rows(name, ability.rows, settings.data)
 
 
 def rows_sha256(tasks: Mapping[str, Ability], data: str) -> dict[str, str]:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afteredit.config import Experiment, Settings
-from afteredit.edit.journal import write_json
+from afteredit.edit.disk import write_json
 from afteredit.edit.request import BadInput
 from afteredit.evaluate.interruption import Interrupted, Interruption
 from afteredit.evaluate.past import Past
-from afteredit.evaluate.prepare_tasks import check_rows
+from afteredit.evaluate.prepare_tasks import check_files
 from afteredit.evaluate.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def replay(x: Experiment, load: Callable[[], LM], console: Console) -> Path:
     asked, folder = x.replay, Path(str(x.replay.run))
     if asked.collapse is not None:
         x = _with_only(x, asked.collapse)
-    check_rows(x.tasks, x.settings.data)
+    check_files(x.tasks, x.settings)
     with RunDirectory(x, folder) as run, Interruption() as interruption:
         past = Past(x, run, load, console, interruption)
         if asked.at is not None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from afteredit.edit.journal import Lines, write_atomically
+from afteredit.edit.disk import make_folder, write_atomically
+from afteredit.edit.journal import Lines
 from afteredit.edit.request import BadInput
 
 
@@ -21,7 +22,7 @@ class Results:
         self.digest, self.path = digest, folder / f"results-{digest}.jsonl"
         self._lines = Lines(self.path)
         self._samples = folder / "samples"
-        self._samples.mkdir(exist_ok=True)
+        make_folder(self._samples)
         for row in self._lines.records:
             self._check_samples(row)
 

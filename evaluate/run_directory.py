@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import platform
 import subprocess
@@ -19,7 +18,8 @@ from typing import Any
 
 from afteredit.config import Experiment, OnCollapse, Resume
 from afteredit.edit.cache import content_hash
-from afteredit.edit.journal import Journal, read_checked, request_of, write_atomically, write_checked, write_json
+from afteredit.edit.disk import make_folder, write_atomically
+from afteredit.edit.journal import Journal, read_checked, request_of, write_checked
 from afteredit.edit.lm import LM
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput, EditRequest
@@ -50,7 +50,7 @@ class RunDirectory:
         name = f"{x.names['method']}-{x.names['model']}-{content_hash(decides)[:8]}"
         folder = Path(s.runs) / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as problem:
             raise BadInput(f"runs={s.runs}: the run directory cannot be made there: {problem}") from None
         run = cls(x, folder)
@@ -72,7 +72,8 @@ class RunDirectory:
             "held_out": hashlib.sha256(held_out_text(s).encode()).hexdigest(),
         }  # fmt: skip
         with self._in_use():
-            self.journal = Journal(folder)
+            fall_back = s.resume is Resume.whole and x.replay.run is None  # a replay changes no edit
+            self.journal = Journal(folder, fall_back=fall_back)
             self.results = Results(self.folder, content_hash(evaluates)[:8])
         self.prepared = Prepared()
 
@@ -210,6 +211,14 @@ class RunDirectory:
             return [f"W&B      {ids['url']}", *([] if tracker.delivered else again)]
         return [f"look     wandb leet {ids['folder']}", f"upload   wandb sync {ids['folder']}"]
 
+    def refuse_other_model(self, sha256: str) -> None:
+        """`sha256`: of the matrices to edit, unedited.  Raises BadInput where the stored row at 0 edits has another."""
+        stored = self.results.row(0)["weights_sha256"] if self.results.has(0) else sha256
+        if stored != sha256:
+            raise BadInput(f"model.source={self.x.model.source} is not the model that {self.folder} edited: unedited, "
+                           f"its matrices are {sha256[:16]} here and were {stored[:16]}; give the same weights, or "
+                           "change runs=<folder> to start over")  # fmt: skip
+
     def compare_weights(self, n_edits: int, sha256: str) -> None:
         """Warns where weights made from the journal are not those that a stored row was measured on."""
         stored = self.results.row(n_edits)["weights_sha256"]
@@ -233,9 +242,9 @@ class RunDirectory:
         go on under other code or versions than the last edits were made under."""
         now: dict[str, Any] = {"decides": _deciding(), "commit": _commit(), "hardware": _hardware(lm)}
         path = self.folder / "environment.json"
-        kept = {"forced": [], "evaluators": {}, "wandb": []} | (self._environment if path.exists() else {})
+        kept = {"forced": [], "moved": [], "evaluators": {}, "wandb": []} | (self._environment if path.exists() else {})
         if not self.journal.n_batches:
-            write_json(path, kept | now)
+            write_checked(path, kept | now)
             return
         then = [self._environment, *self._environment["forced"]][-1]["decides"]
         if then != now["decides"]:
@@ -246,27 +255,21 @@ class RunDirectory:
                     "start over"
                 )
             self._note("forced", [*kept["forced"], {"after_edits": self.journal.n_edits, **now}])
+        if [kept, *kept["moved"]][-1]["hardware"] != now["hardware"]:
+            log.warning("the edits before were made on other hardware or threads (environment.json): what is made from "
+                        "here on may differ from an unmoved run's in the last bits")  # fmt: skip
+            moved = {"after_edits": self.journal.n_edits, "hardware": now["hardware"]}
+            self._note("moved", [*kept["moved"], moved])
 
     @property
     def _environment(self) -> dict[str, Any]:
-        return _read(self.folder / "environment.json", "decides", "forced", "evaluators", "wandb")
+        """Raises BadInput where the file is damaged or missing."""
+        return read_checked(self.folder / "environment.json")
 
     def _note(self, key: str, value: Any) -> None:
         environment = self._environment
         if environment[key] != value:
-            write_json(self.folder / "environment.json", environment | {key: value})
-
-
-def _read(path: Path, *keys: str) -> dict[str, Any]:
-    """A JSON file that this project wrote.  Raises BadInput where it is damaged or missing."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if all(key in value for key in keys):
-            return dict(value)
-    except (ValueError, TypeError, FileNotFoundError):
-        pass
-    raise BadInput(f"{path} is damaged or missing: it must be a JSON object with {' and '.join(keys)}; restore it, or "
-                   "change runs=<folder> to start over")  # fmt: skip
+            write_checked(self.folder / "environment.json", environment | {key: value})
 
 
 def _values(dataclass: Any) -> dict[str, Any]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +20,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM, T5Config
 
-from afteredit.edit.journal import Journal, read_checked, write_checked
+from afteredit.edit.journal import Journal, Lines, read_checked, write_checked
 from afteredit.run import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,9 +46,11 @@ def place(tmp_path_factory, tokenizer):
     llama = LlamaForCausalLM(config)
     llama.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    for name in ("no_weights", "damaged", "lacking", "other_json"):
+    for name in ("no_weights", "pickled", "damaged", "lacking", "other_json"):
         shutil.copytree(folder / "model", folder / name)
     (folder / "no_weights" / "model.safetensors").unlink()
+    torch.save(llama.state_dict(), folder / "pickled" / "pytorch_model.bin")
+    (folder / "pickled" / "model.safetensors").unlink()
     (folder / "damaged" / "model.safetensors").write_bytes(b"no header" * 99)
     (folder / "other_json" / "config.json").write_text("{")
     less = {k: v for k, v in llama.state_dict().items() if "layers.1.mlp.down_proj" not in k}
@@ -118,6 +124,8 @@ def refused(error: str, told: list[str]) -> None:
 
 LONG = "t" * 65
 CONFIG = {  # overrides; what the error must say
+    "target_no_class": ("method._target_=afteredit.edit.rome.rank_one", ["method._target_", "rank_one", "dataclass"]),
+    "resume_unknown": ("resume=maybe", ["resume", "maybe", "same, force, whole"]),
     "value_steps_zero": ("method.value_steps=0", ["method.value_steps=0", "at least 1"]),
     "value_lr_negative": ("method.value_lr=-1", ["method.value_lr=-1.0", "above 0"]),
     "value_lr_nan": ("method.value_lr=nan", ["method.value_lr=nan", "above 0"]),
@@ -240,6 +248,7 @@ def second_row(**fields: object) -> Callable[[Path], str]:
 KN = ("method=kn", "method.steps=2", "method.contexts=1")
 LATE = {  # overrides, or a function of a folder that gives one; what the error must say; the method's overrides
     "weights_missing": ("model.source={place}/no_weights", ["model=hf", "no_weights", "model.source="], ROME),
+    "weights_pickled": ("model.source={place}/pickled", ["pickled", "model.safetensors", "safetensors>"], ROME),
     "weights_damaged": ("model.source={place}/damaged", ["model=hf", "damaged", "model.source="], ROME),
     "weights_lacking": ("model.source={place}/lacking", ["lack 1 parameters", "layers.1.mlp", "safetensors"], ROME),
     "config_damaged": ("model.source={place}/other_json", ["config.json", "not a valid JSON", "model.source="], ROME),
@@ -307,6 +316,42 @@ def test_a_cache_that_is_a_file_is_refused(place, command, begun, monkeypatch, c
     assert unharmed(begun, before)
 
 
+NOT_ALLOWED = {  # where the system says no; further overrides; what the error must say
+    "cache": ("cache", "method.tokens_per_key_dim=3", ["the cache cannot be made", "Permission denied", "set AFTERE"]),
+    "runs": ("runs", "seed=5", ["runs=", "cannot be made there", "Permission denied"]),
+    "updates": ("updates/000002", "n_edits=3", ["Permission denied", "000002.safetensors", "readable and writable"]),
+    "results": ("results-", "n_edits=3 limit=2", ["Permission denied", "results-", "readable and writable"]),
+    "edits": ("edits.jsonl", "n_edits=3", ["edits.jsonl", "readable and writable"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_ALLOWED)
+def test_a_place_that_may_not_be_used_is_named_and_nothing_is_lost(name, command, begun, monkeypatch, capsys):
+    """The tests may run as root, who may do everything: the refusal is put where the system would make it."""
+    part, overrides, told = NOT_ALLOWED[name]
+    place, before = str(begun), files(begun)
+    if name == "cache":
+        place = str(begun.parent / "cache_of_another")
+        monkeypatch.setenv("AFTEREDIT_CACHE", place)
+
+    def guarded(call):
+        def guard(path, *args, **kwargs):
+            text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+            if text.startswith(place) and (name in ("cache", "runs") or part in text):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), text)
+            return call(path, *args, **kwargs)
+
+        return guard
+
+    for module, call in ((os, "mkdir"), (io, "open"), (builtins, "open")):
+        monkeypatch.setattr(module, call, guarded(getattr(module, call)))
+    assert main([*command(*RUN, *overrides.split()), f"runs={begun}"]) == 2
+    monkeypatch.undo()
+    refused(capsys.readouterr().err, told)
+    of_the_command = ("config.yaml", "environment.json")  # a run that has begun writes its own
+    assert unharmed(begun, {name: content for name, content in before.items() if not name.endswith(of_the_command)})
+
+
 def test_no_edit_is_made_before_a_row_that_cannot_be_edited_is_found(command, tmp_path, capsys):
     data = second_row(target_true=None)(tmp_path)
     assert main([*command(*RUN, data, method=KN), f"runs={tmp_path}/runs"]) == 2
@@ -354,17 +399,34 @@ def other_constants(folder: Path) -> None:
     write_checked(folder / "prefixes.json", stored | {"constants": {"second_moment": "0"}})
 
 
+def other_code(folder: Path) -> None:
+    stored = read_checked(folder / "environment.json")
+    write_checked(folder / "environment.json", stored | {"decides": stored["decides"] | {"code": "0"}})
+
+
+def other_model(folder: Path) -> None:
+    """As if the row at 0 edits had been measured on other matrices."""
+    (path,) = folder.glob("results-*.jsonl")
+    records = Lines(path).records
+    path.unlink()
+    for record in records:
+        Lines(path).append(record | ({"weights_sha256": "0" * 64} if record["n_edits"] == 0 else {}))
+
+
 def as_it_was(folder: Path) -> None: ...
 
 
 OTHER = "edits.columns.target_new=target_true edits.columns.target_true=target_new"
 DAMAGED = {  # what happened to the run directory; further overrides; what the error must say
-    "edit_altered": (changed("edits.jsonl", b"Fenrir", b"Fenris"), "", ["edits.jsonl:1", "checksum", "restore it"]),
+    "edit_altered": (changed("edits.jsonl", b"Fenrir", b"Fenris"), "", ["edits.jsonl:1", "checksum", "resume=whole"]),
     "row_altered": (changed("results-*.jsonl", b"0.", b"1."), "", [".jsonl:1", "checksum", "restore it"]),
-    "update_altered": (instead("updates/000001.safetensors", "x"), "", ["000001.safetensors", "checksum", "restore"]),
-    "update_missing": (gone("updates/000001.safetensors"), "", ["000001.safetensors", "is missing", "restore it"]),
-    "environment_cut": (instead("environment.json", "{"), "n_edits=3", ["environment.json is damaged", "restore it"]),
-    "environment_other": (instead("environment.json", "[]"), "", ["environment.json is damaged", "decides"]),
+    "update_altered": (instead("updates/000001.safetensors", "x"), "", ["000001.safetensors", "checksum", "resume"]),
+    "update_missing": (gone("updates/000001.safetensors"), "", ["000001.safetensors", "is missing", "resume=whole"]),
+    "edit_no_object": (changed("edits.jsonl", b"{", b"[{"), "", ["edits.jsonl:1", "checksum", "resume=whole"]),
+    "environment_cut": (instead("environment.json", "{"), "n_edits=3", ["environment.json", "damaged", "restore it"]),
+    "environment_other": (instead("environment.json", "[]"), "", ["environment.json", "checksum", "restore it"]),
+    "environment_altered": (changed("environment.json", b'"device": "cpu"', b'"device": "gpu"'), "n_edits=3",
+                            ["environment.json", "checksum", "restore it"]),
     "environment_missing": (gone("environment.json"), "n_edits=3", ["environment.json is", "missing", "restore it"]),
     "prefixes_cut": (instead("prefixes.json", "{"), "n_edits=3", ["prefixes.json", "does not match", "restore it"]),
     "prefixes_altered": (changed("prefixes.json", b'"', b'" '), "n_edits=3", ["prefixes.json", "checksum"]),
@@ -373,8 +435,8 @@ DAMAGED = {  # what happened to the run directory; further overrides; what the e
     "samples_altered": (changed("samples/*-000001.parquet", b"PAR1", b"par1"), "",
                         ["-000001.parquet", "checksum", "measure every checkpoint again"]),
     "samples_missing": (gone("samples/*-000001.parquet"), "", ["-000001.parquet is missing", "restore it"]),
-    "other_code": (changed("environment.json", b'"decides": {\n    "code": "', b'"decides": {\n    "code": "0'),
-                   "n_edits=3", ["begun under other code", "resume=force", "runs=<folder>"]),
+    "other_code": (other_code, "n_edits=3", ["begun under other code", "resume=force", "runs=<folder>"]),
+    "other_model": (other_model, "n_edits=3", ["is not the model that", "the same weights", "runs=<folder>"]),
     "other_constants": (other_constants, "n_edits=3", ["begun with constants", "restore it", "runs=<folder>"]),
     "other_edits": (as_it_was, OTHER, ["was written with target_new", "the config gives", "runs="]),
     "other_paraphrases": (as_it_was, "edits.columns.paraphrases=prompt", ["was written with paraphrases", "runs="]),

@@ -190,9 +190,9 @@ def test_a_task_added_later_is_measured_at_every_checkpoint_of_the_same_run(stra
 
 def test_a_run_begun_under_other_code_is_only_continued_by_force(straight, go, capsys):
     path = straight / "environment.json"
-    environment = json.loads(path.read_text())
+    environment = journal.read_checked(path)
     environment["decides"]["packages"]["torch"] = "1.0"
-    path.write_text(json.dumps(environment))
+    journal.write_checked(path, environment)
     go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
     error = capsys.readouterr().err
     assert "torch (1.0 then, " in error and "resume=force" in error
@@ -208,6 +208,39 @@ def test_a_damaged_update_is_refused_by_name(straight, go, capsys):
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
     assert "000001.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["update", "line"])
+def test_a_damaged_journal_goes_on_from_its_last_whole_record_where_that_is_asked_for(straight, go, damage, capsys):
+    """What follows is set aside, made again, and the same to the bit."""
+    before = {name: content for name, content in state_of(straight).items() if "environment" not in name}
+    if damage == "update":
+        (straight / "updates" / "000001.safetensors").write_bytes(b"x")
+    else:
+        path = straight / "edits.jsonl"
+        first, second, *rest = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join([first, second.replace(b"n_edits", b"n_edit5", 1), *rest]))
+    go("n_edits=4", "eval_every=1", "resume=whole", runs=straight.parent)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "edits.jsonl:2" in said and "set aside" in said
+    assert len((straight / "edits.jsonl.damaged").read_bytes().splitlines()) == 3
+    after = state_of(straight)
+    kept = [name for name in before if name.startswith(("updates", "results", "samples"))]
+    assert kept and all(after[name] == before[name] for name in kept)
+    made = Lines(straight / "edits.jsonl").records
+    assert [record["n_edits"] for record in made] == [1, 2, 3, 4]
+
+
+def test_other_hardware_or_threads_are_noted_and_told(straight, go, capsys):
+    path = straight / "environment.json"
+    stored = journal.read_checked(path)
+    journal.write_checked(path, stored | {"hardware": stored["hardware"] | {"threads": 99}})
+    go("n_edits=5", "eval_every=1", runs=straight.parent)
+    assert "made on other hardware or threads" in " ".join(capsys.readouterr().out.split())
+    (moved,) = journal.read_checked(path)["moved"]
+    assert moved["after_edits"] == 4 and moved["hardware"] == stored["hardware"]
+    go("n_edits=6", "eval_every=1", runs=straight.parent)
+    assert journal.read_checked(path)["moved"] == [moved]
 
 
 def test_a_run_does_not_go_on_under_another_second_moment(straight, go, place):
@@ -435,11 +468,11 @@ def test_what_was_begun_but_has_no_edit_yet_takes_on_what_the_first_edit_is_made
         patch.setattr(Rome, "update", stopped)
         folder = go("n_edits=1", "eval_every=1", runs=tmp_path / "runs", rc=128 + signal.SIGTERM)
     environment, prefixes = (
-        json.loads((folder / "environment.json").read_text()),
+        journal.read_checked(folder / "environment.json"),
         (folder / "prefixes.json").read_bytes(),
     )
     environment["decides"]["packages"]["torch"], environment["commit"] = "1.0", "old"
-    journal.write_json(folder / "environment.json", environment)
+    journal.write_checked(folder / "environment.json", environment)
     journal.write_checked(folder / "prefixes.json", {"contexts": ["An old one"], "constants": {"second_moment": "old"}})
     go("n_edits=1", "eval_every=1", runs=tmp_path / "runs")
     now = json.loads((folder / "environment.json").read_text())

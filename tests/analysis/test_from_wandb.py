@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 import wandb
 import yaml
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from afteredit.analysis import from_wandb
 from afteredit.analysis.comparison import comparisons
 from afteredit.analysis.from_wandb import read_project, read_sweep
 from afteredit.analysis.tidy import BadResults, read
+from afteredit.evaluate.tracker import Mode, Tracker, TrackerSettings
 
 START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}
 WORSE = {"nli": [1.0] * 7 + [0.0] * 3, "reasoning": [0.0] * 10}
@@ -30,21 +32,39 @@ def artifact(folder: Path, run_id: str, version: int):
     return SimpleNamespace(type="results", name=name, version=f"v{version}", download=download)
 
 
+class Sent:
+    """A W&B run that keeps what the tracker sends."""
+
+    offline, id, url = True, "x1", None
+
+    def __init__(self, folder: Path):
+        self.dir, self.lines, self.summary = str(folder / "wandb" / "offline-run" / "files"), [], {}
+
+    def define_metric(self, *_, **__):
+        pass
+
+    def log(self, row, step, commit):
+        self.lines.append({"_step": step, **row})
+
+
 def tracked(folder: Path, run_id: str, artifacts=()):
-    """A W&B run as the tracker leaves it: a row per edit and a row per checkpoint, numbers only."""
-    rows = [json.loads(line) for line in (folder / "results-aaaaaaaa.jsonl").read_text().splitlines()]
-    history = []
-    for row in rows:
-        if row["n_edits"]:
-            history.append({"_step": 2 * row["n_edits"], "n_edits": row["n_edits"], "time/edit_s": 1.0,
-                            "editing/immediate/prob/efficacy": 1.0})  # fmt: skip
-        numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
-        history.append({"_step": 2 * row["n_edits"] + 1, "drift/9/relative_norm": None, **numbers})
-    summary = {"summary/nli/left": 0.5, "summary/nli/area": 0.75, "summary/retained/left": 0.5}
+    """A W&B run as the tracker leaves it before its end, seen through W&B's API."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
+    names = {"method": "rome", "model": "tiny", "edits": "facts", "task": list(config["task"])}
+    whole = {**config, **names, "overrides": [], "resolved": config, "evaluation": "aaaaaaaa", "commit": "abc123"}
+    sent = Sent(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wandb, "init", lambda **_: sent)
+        tracker = Tracker(TrackerSettings(mode=Mode.offline), folder, run_id, whole, "abc123")
+    for line in (folder / "results-aaaaaaaa.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["n_edits"]:
+            tracker.edit({"n_edits": row["n_edits"], "edit_s": 1.0, "diagnostics": {"kl": 0.1}},
+                         {"edit/immediate/prob/efficacy": 1.0})  # fmt: skip
+        tracker.checkpoint(row)
     others = [SimpleNamespace(type="wandb-history", name="history:v9", version="v9"), *artifacts]
-    return SimpleNamespace(id=run_id, name=folder.name, config=config, summary=summary,
-                           scan_history=lambda: iter(history), logged_artifacts=lambda: others)  # fmt: skip
+    return SimpleNamespace(id=run_id, name=folder.name, config=whole, summary=sent.summary,
+                           scan_history=lambda: iter(sent.lines), logged_artifacts=lambda: others)  # fmt: skip
 
 
 def api(*runs, path="lab/edits"):
@@ -70,7 +90,7 @@ def test_the_newest_artifact_is_the_run_itself(folder, tmp_path, made_run, read_
 
 def test_another_runs_artifact_is_not_taken(folder):
     (run,) = read_project("lab/edits", api(tracked(folder, "x1", [artifact(folder, "other", 0)])))
-    assert run.evaluation == "" and run.samples.empty
+    assert run.samples.empty
 
 
 def test_without_an_artifact_the_history_gives_the_same_curves_without_bands(folder):
@@ -80,6 +100,27 @@ def test_without_an_artifact_the_history_gives_the_same_curves_without_bands(fol
     assert found.curves[columns].equals(local.curves[columns]) and len(found.curves) == 3 * 5
     assert found.curves["low"].isna().all() and found.measurable == ["nli"]
     assert found.summaries.drop(columns="run").equals(local.summaries.drop(columns="run"))
+    assert found.title == local.title and found.chance == local.chance == {"nli": 0.5, "reasoning": 0.0}
+
+
+def test_a_run_without_an_artifact_is_compared_with_one_that_has_it(folder, tmp_path, made_run):
+    """One is at its end, the other is not: same config, same evaluation, two seeds of one curve."""
+    other = made_run(tmp_path, "rome", 2, {0: START, 5: WORSE}, config={"seed": 2})
+    crashed = tracked(other, "x2")
+    (x,) = comparisons(read_project("lab/edits", api(tracked(folder, "x1", [artifact(folder, "x1", 0)]), crashed)))
+    assert [run.name for run in x.runs["rome"]] == [folder.name, other.name]
+
+
+def test_what_the_results_say_of_the_unedited_model_is_read_from_the_summary(folder, tmp_path):
+    """Where chance is not in the config: an ability that lm-eval ships."""
+    path = folder / "results-aaaaaaaa.jsonl"
+    first, *others = path.read_text().splitlines()
+    row = json.loads(first) | {"chance": {"nli": 0.25, "reasoning": 0.0}, "measurable": ["reasoning"]}
+    path.write_text("\n".join([json.dumps(row), *others]) + "\n")
+    (run,) = read_project("lab/edits", api(tracked(folder, "x1")))
+    assert run.rows[0]["chance"] == {"nli": 0.25, "reasoning": 0.0} and run.rows[0]["measurable"] == ["reasoning"]
+    (x,) = comparisons([run])
+    assert x.chance["nli"] == 0.25 and x.measurable == ["reasoning"]
 
 
 def test_numbers_that_json_has_not_come_as_text(folder):
@@ -105,12 +146,11 @@ def test_a_run_tracked_twice_is_taken_once_where_it_is_longest(folder):
     assert [run.n_edits for run in found] == [10]
 
 
-def test_sweep_values_in_place_of_groups_are_understood(folder):
-    """Under an agent W&B's config holds the sweep's `method: rome`, not the group's content."""
+def test_a_collapse_is_in_the_summary(folder):
     run = tracked(folder, "x1")
-    run.config |= {"method": "rome", "model": "tiny"}
-    (x,) = comparisons(read_project("lab/edits", api(run)))
-    assert list(x.runs) == ["rome"] and x.title.startswith("tiny · facts")
+    run.summary["summary/collapse"] = 7
+    (found,) = read_project("lab/edits", api(run))
+    assert found.collapsed_at == 7
 
 
 def test_runs_that_measured_nothing_yet_are_left_out_and_nothing_at_all_is_refused(folder):
@@ -127,12 +167,13 @@ def test_a_project_is_entity_and_name(path):
         read_project(path, api())
 
 
-def test_what_wandb_refuses_is_said_in_one_line(monkeypatch):
+@pytest.mark.parametrize("kind", [wandb.errors.CommError, WandbApiFailedError])
+def test_what_wandb_refuses_is_said_in_one_line(monkeypatch, kind):
     with pytest.raises(BadResults, match=r"--wandb lab/absent cannot be read \(Could not find project lab/absent\)"):
         read_project("lab/absent", api())
 
     def refuse():
-        raise wandb.errors.CommError("permission\ndenied")
+        raise kind("permission\ndenied")
 
     monkeypatch.setattr(from_wandb, "_api", refuse)
     with pytest.raises(BadResults, match=r"--sweep x cannot be read \(permission denied\); check the name"):

@@ -50,8 +50,25 @@ def test_ratio_of_sums_and_plain_mean_agree_where_they_are_the_same():
 
 def test_retained_interval_puts_each_ability_on_its_own_scale():
     before, after = scores([1.0] * 10), scores([0.8] * 10)  # every example loses 0.2
-    same = statistics.retained_interval({"a": (before, after), "b": (before, before)}, {"a": 0.4, "b": 0.1})
+    same = statistics.retained_interval({"a": (before, after), "b": (before, before)}, {"a": [0.4], "b": [0.1]})
     assert same == pytest.approx(((1 - 0.5 + 1) / 2,) * 2)
+
+
+def test_each_run_is_on_its_own_scale():
+    """Two runs whose unedited scores differ each lose all they had above chance."""
+    before, after = scores([1.0] * 10, [0.75] * 10), scores([0.5] * 10, [0.5] * 10)
+    assert statistics.retained_interval({"a": (before, after)}, {"a": [0.5, 0.25]}) == pytest.approx((0, 0))
+
+
+def test_one_runs_interval_is_the_same_as_in_its_own_table():
+    from afteredit.evaluate import intervals
+
+    rng = np.random.default_rng(1)
+    for denominators in (np.ones(90), rng.integers(1, 5, 90)):
+        before, after = (rng.random(90).round() * denominators for _ in range(2))
+        own = intervals.change_interval((before, denominators), (after, denominators))
+        ours = statistics.change_interval(np.array([[before, denominators]]), np.array([[after, denominators]]))
+        assert ours == pytest.approx(own, abs=1e-12)
 
 
 def test_one_example_says_nothing():

@@ -34,12 +34,20 @@ def test_summary_of_a_made_up_run():
     }
 
 
-def test_what_is_never_lost_has_no_number_of_edits():
+def test_what_is_never_lost_is_censored_where_the_run_ended():
     rows = [row(0, 0.9, 0.1, 1.0), row(10, 0.95, 0.1, 1.1)]
     rows[0]["measurable"] = ["nli"]
     summary = summarise(rows, CHANCE)
     assert summary["summary/nli/area"] > 1  # better than before
-    assert not any("lost" in key for key in summary)
+    lost = {key: value for key, value in summary.items() if "lost" in key}
+    assert lost == {f"summary/{name}/edits_until_{percent}_percent_lost_censored_at": 10.0
+                    for name in ("nli", "retained") for percent in (10, 50)}  # fmt: skip
+
+
+def test_without_data_there_is_neither_a_number_of_edits_nor_a_censored_one():
+    rows = [row(0, 0.9, 0.1, None), row(10, None, 0.1, None)]
+    rows[0]["measurable"] = ["nli"]
+    assert summarise(rows, CHANCE) == {"summary/nli/left": 1.0}
 
 
 def test_a_checkpoint_without_an_ability_is_left_out_of_its_curve_only():

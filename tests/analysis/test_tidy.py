@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
-from afteredit.analysis.comparison import common_checkpoints, comparisons
-from afteredit.analysis.tidy import BadResults, metrics_table, paired, read, read_run, samples_table
+from afteredit.analysis.comparison import NOT_OF_A_METHOD, common_checkpoints, comparisons
+from afteredit.analysis.tidy import BadResults, edits_table, metrics_table, paired, read, read_run, samples_table
 
 TASKS = {"nli": {"chance": 0.5}, "reasoning": {"chance": 0.0}}
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
@@ -74,6 +77,96 @@ def test_an_update_of_nan_is_a_collapse(tmp_path, made_run):
     (folder / "edits.jsonl").write_text('{"n_edits": 3, "diagnostics": {}}\n{"n_edits": 4, "diagnostics": '
                                         '{"collapsed": 1.0}}\n{"n_edi')  # fmt: skip
     assert read([tmp_path])[0].collapsed_at == 4
+
+
+def checked(record: dict) -> str:
+    """A line as the journal writes it."""
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    check = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.dumps({**record, "check": check}, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def edit(n_edits: int, *ids: str, immediate: tuple[float, ...] = (), **diagnostics: float) -> dict:
+    requests = [{"id": name, "subject": f"Line\u2028{name}\x85", "target_new": "Rome"} for name in ids]
+    scored = [{"name": "prob/efficacy", "request": ids[0], "probe": i, "score": s} for i, s in enumerate(immediate)]
+    return {"n_edits": n_edits, "requests": requests, "diagnostics": diagnostics, "immediate": scored, "edit_s": 2.5}
+
+
+def test_line_separators_inside_texts_end_no_line(tmp_path, made_run):
+    folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE})
+    (folder / "edits.jsonl").write_text(checked(edit(1, "a")) + checked(edit(2, "b")), encoding="utf-8")
+    (run,) = read([folder])
+    assert [record["n_edits"] for record in run.edits] == [1, 2]
+    assert run.edits[0]["requests"][0]["subject"] == "Line\u2028a\x85"
+
+
+@pytest.mark.parametrize(("name", "place"), [("edits.jsonl", 1), ("results-aaaaaaaa.jsonl", 2)])
+def test_a_line_that_was_altered_is_refused(tmp_path, made_run, name, place):
+    folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE, 10: WORSE})
+    path = folder / name
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else [edit(1, "a"), edit(2)]
+    lines = [checked(record) for record in records]
+    path.write_text("".join(lines), encoding="utf-8")
+    assert read([folder])
+    lines[place - 1] = lines[place - 1].replace('"n_edits": ', '"n_edits": 1')
+    path.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(BadResults, match=f"{name}:{place} is damaged: .* matches its checksum"):
+        read([folder])
+
+
+def test_every_edit_is_in_a_table_with_its_diagnostics_success_and_seconds(tmp_path, made_run):
+    folder = made_run(tmp_path, "rome", 3, {0: START, 5: WORSE})
+    records = [edit(2, "a", "b", immediate=(1.0, 0.0), nll_after=0.25), edit(3, "c", immediate=(1.0,), steps=7)]
+    (folder / "edits.jsonl").write_text("".join(map(checked, records)), encoding="utf-8")
+    (x,) = comparisons(read([tmp_path]))
+    first, second = edits_table(x.runs).to_dict("records")
+    assert (first["method"], first["seed"], first["n_edits"], first["n_new"]) == ("rome", 3, 2, 2)
+    assert first["ids"] == "a; b" and first["target_news"] == "Rome; Rome" and first["edit_s"] == 2.5
+    assert first["diagnostics/nll_after"] == 0.25 and math.isnan(first["diagnostics/steps"])
+    assert first["immediate/prob/efficacy"] == 0.5 and second["immediate/prob/efficacy"] == 1.0
+    assert (second["n_edits"], second["n_new"], second["diagnostics/steps"]) == (3, 1, 7.0)
+
+
+def test_every_key_of_the_main_config_is_known_to_tell_methods_apart_or_not():
+    """A key that is new in conf/run.yaml must be put into one of the two lists."""
+    of_a_method = {"method", "constraint", "edits", "batch_size", "dtype"}
+    main = yaml.safe_load((Path(__file__).parents[2] / "conf" / "run.yaml").read_text(encoding="utf-8"))
+    groups = {name for default in main.pop("defaults") if isinstance(default, dict) for name in default}
+    keys = (set(main) | groups) - {"hydra", "override hydra/job_logging", "experiment"}  # no keys of a resolved config
+    assert keys == of_a_method | set(NOT_OF_A_METHOD) and not of_a_method & set(NOT_OF_A_METHOD)
+
+
+def test_what_no_weight_depends_on_splits_no_method_and_another_order_of_edits_does(tmp_path, made_run):
+    for seed, config in enumerate([{"evaluate": {"cache_gib": 2.0}}, {"evaluate": {"cache_gib": 0}},
+                                   {"edits": {"name": "facts", "order": "shuffled"}}]):  # fmt: skip
+        made_run(tmp_path, "rome", seed, {0: START}, config={"edits": {"name": "facts", "order": "file"}, **config})
+    (x,) = comparisons(read([tmp_path]))
+    seeds = {label: [run.seed for run in runs] for label, runs in x.runs.items()}
+    assert seeds == {"rome (order=file)": [0, 1], "rome (order=shuffled)": [2]}
+
+
+def test_each_run_is_compared_with_its_own_unedited_model(tmp_path, made_run):
+    """Another machine's unedited model may score otherwise: 0.8 → 0.6 and 1 → 0.8 are −0.2 each, 1/3 and 3/5 left."""
+    made_run(tmp_path, "rome", 1, {0: START, 5: WORSE})
+    made_run(tmp_path, "rome", 2, {0: {**START, "nli": [1] * 5}, 5: START})
+    (x,) = comparisons(read([tmp_path]))
+    left = [x.share("nli")(run, run.row(5)) for run in x.runs["rome"]]
+    assert left == pytest.approx([1 / 3, 3 / 5]) and x.base("nli") == pytest.approx(0.9)
+    point = x.curves.query("n_edits == 5 and curve == 'retained'").iloc[0]
+    assert point["value"] == pytest.approx(sum(left) / 2) and point["low"] < sum(left) / 2 < point["high"]
+
+
+def test_the_title_does_not_say_where_the_rows_lie(tmp_path, made_run):
+    made_run(tmp_path, "rome", 1, {0: START}, config={"data": "/home/somebody/rows"})
+    (x,) = comparisons(read([tmp_path]))
+    assert "data rows" in x.title and "somebody" not in x.title
+
+
+def test_the_caption_says_model_edits_rows_and_seeds(tmp_path, made_run):
+    for seed in (1, 2):
+        made_run(tmp_path, "rome", seed, {0: START, 5: WORSE}, config={"edits": {"name": "zsre", "order": "file"}})
+    (x,) = comparisons(read([tmp_path]))
+    assert x.caption == "tiny · edits: zsre in file order · setting: sequential · 5 rows per ability · seeds 1, 2"
 
 
 def test_methods_are_told_apart_by_what_differs_and_not_by_seed(tmp_path, made_run):

@@ -1,5 +1,8 @@
 """AlphaEdit: the published formula, the null space, and preserved keys that do not move."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,10 @@ from afteredit.edit import second_moment
 from afteredit.edit.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import BadInput
-from afteredit.edit.update import State
+from afteredit.edit.update import State, Update
+from afteredit.edit.value import optimise_targets
 
+FACTS = Path(__file__).resolve().parents[2] / "data" / "facts.jsonl"
 CONTEXTS = ("",)
 F = 48
 
@@ -78,6 +83,86 @@ def test_held_out_preserved_keys_hardly_move(edited):
         assert moved <= energy**0.5 * (1 + 1e-6)
         inside_DF = change_DF @ basis_Fr @ basis_Fr.T
         assert_close(inside_DF, change_DF, rtol=0, atol=1e-6 * float(change_DF.abs().max()))
+
+
+def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_lm, family, fact, second_fact):
+    """Δ_l = R_l K_lᵀ P (K_p K_pᵀ P + K_l K_lᵀ P + ρ I)⁻¹ by NumPy, with keys and streams read off the plain model as it
+    is when the block's turn comes, and K_p what the first edit was written at: its own keys, read off the same way."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    layers, bases = [1, 2], {}
+    for layer in layers:
+        sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
+        bases[f"null_space/{layer}"], _ = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+    method = AlphaEdit(layers=layers, value_steps=8, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=0.05)
+    prepared, state, past = Prepared(CONTEXTS, bases), State(), {layer: np.zeros((F, 0)) for layer in layers}
+    for request in (fact, second_fact):
+        (target,) = optimise_targets(lm, [request], CONTEXTS, layers[-1], method)
+        update, state = method.update(lm, [request], prepared, state)
+        for i, layer in enumerate(layers):
+            key_F, stream_D = at_the_subject(lm, request, layer, layers[-1])
+            K, Kp = key_F[:, None], past[layer]
+            R = (target.z_D.double().numpy() - stream_D)[:, None] / (len(layers) - i)
+            P = (bases[f"null_space/{layer}"] @ bases[f"null_space/{layer}"].T).numpy()
+            expected_DF, forgetful_DF = (
+                R @ K.T @ P @ np.linalg.inv(gram_FF @ P + K @ K.T @ P + 0.05 * np.eye(F))
+                for gram_FF in (Kp @ Kp.T, np.zeros((F, F)))
+            )
+            name = lm.mlp_out_name(layer)
+            change_DF = update.changes[name].dense().numpy()
+            assert np.linalg.norm(change_DF - expected_DF) < 1e-4 * np.linalg.norm(expected_DF)
+            assert request is fact or np.linalg.norm(change_DF - forgetful_DF) > 0.01 * np.linalg.norm(expected_DF)
+            past[layer] = np.concatenate([Kp, K], axis=1)
+            lm.apply(Update({name: update.changes[name]}))
+    for layer in layers:
+        assert_close(state.grams[f"keys/{layer}"], torch.from_numpy(past[layer] @ past[layer].T), rtol=1e-4, atol=1e-5)
+
+
+def at_the_subject(lm, request, layer: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """(F,) key of block `layer` and (D,) stream behind block `last`, by one plain pass under the bare prompt."""
+    at = len(lm.encode(request.prompt.partition("{}")[0] + request.subject)) - 1
+    keys = []
+    hook = lm.mlp_out(layer).register_forward_pre_hook(lambda _module, args: keys.append(args[0][0, at]))
+    seen = lm.model(torch.tensor([lm.encode(request.question)]), use_cache=False, output_hidden_states=True)
+    hook.remove()
+    return keys[0].double().numpy(), seen.hidden_states[last + 1][0, at].double().numpy()
+
+
+def test_the_models_own_keys_of_other_text_move_by_no_more_than_the_energy_that_is_logged(
+    make_lm, family, fact, tmp_path, monkeypatch, caplog
+):
+    """C from one half of the embedded facts, judged on keys of the other: their energy in the null space is the one
+    that `prepare` states, and the real module's outputs move by |ΔK|² ≤ energy · |Δ|² |K|²; 30 % for the sampling."""
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    rows = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
+    said = [f"{row['prompt'].replace('{}', row['subject'])} {row['target_true']}.\n" for row in rows]
+    text, other = tmp_path / "text.txt", tmp_path / "other.txt"
+    text.write_text("".join(said[::2]), encoding="utf-8")
+    other.write_text("".join(said[1::2]), encoding="utf-8")
+    lm = make_lm(family)
+    method = AlphaEdit(layers=[1], contexts=0, second_moment_text=str(text), tokens_per_key_dim=40, threshold=0.2,
+                       threshold_kind=Threshold.relative, value_steps=8, value_lr=0.5, weight_decay=0.0,
+                       max_offset=4.0, ridge=1e-3)  # fmt: skip
+    with caplog.at_level("INFO", logger="afteredit.edit.alphaedit"):
+        prepared = method.prepare(lm, Given(0, list))
+    energy = float(caplog.messages[-1].split("holding ")[1].split()[0])
+    update, _ = method.update(lm, [fact], prepared, State())
+    change_DF = update.changes[lm.mlp_out_name(1)].dense()
+
+    keys = []
+    hook = lm.mlp_out(1).register_forward_pre_hook(lambda _module, args: keys.append(args[0][0]))
+    for row in second_moment.sequences(lm, str(other), 1920):
+        lm.model(torch.tensor([row]), use_cache=False)
+    hook.remove()
+    keys_NF = torch.cat(keys)
+    before_ND = lm.mlp_out(1)(keys_NF)
+    lm.apply(update)
+    moved = float((lm.mlp_out(1)(keys_NF) - before_ND).double().norm())
+    basis_Fr = prepared.tensors["null_space/1"]
+    assert float((basis_Fr.T @ keys_NF.double().T).norm() / keys_NF.norm()) ** 2 < 1.3 * energy < 0.06
+    assert moved**2 <= 1.3 * energy * float(torch.linalg.matrix_norm(change_DF, 2) * keys_NF.norm()) ** 2
+    key_F = torch.from_numpy(at_the_subject(lm, fact, 1, 1)[0])
+    at_fact, elsewhere = float((change_DF @ key_F).norm() / key_F.norm()), moved / float(keys_NF.norm())
+    assert at_fact > 1.5 * elsewhere
 
 
 def test_an_edit_in_the_null_space_still_reaches_its_target(edited):

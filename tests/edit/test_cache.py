@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from afteredit.edit.cache import cache_folder, content_hash, made_once
+from afteredit.edit.request import BadInput
 
 MAKER = """
 import pathlib, sys, time
@@ -57,6 +59,37 @@ def test_what_was_half_made_is_made_again(cache):
         made_once("thing.txt", fail)
     assert not (cache / "thing.txt").exists()
     assert made_once("thing.txt", lambda path: path.write_text("whole")).read_text() == "whole"
+
+
+@pytest.mark.parametrize("harm", ["altered", "cut", "without_sum"])
+def test_a_file_that_is_not_as_it_was_made_is_named_and_made_anew(cache, harm, caplog):
+    made_once("thing.txt", lambda path: path.write_text("content"))
+    if harm == "without_sum":
+        (cache / "thing.txt.sha256").unlink()
+    else:
+        (cache / "thing.txt").write_text("c0ntent" if harm == "altered" else "cont")
+    with caplog.at_level("WARNING"):
+        assert made_once("thing.txt", lambda path: path.write_text("again")).read_text() == "again"
+    assert "thing.txt does not match its checksum" in caplog.text
+    assert made_once("thing.txt", pytest.fail).read_text() == "again"
+
+
+def test_what_killed_processes_left_is_cleared_away(cache):
+    (cache / "models").mkdir(parents=True)
+    (cache / "models" / "tiny.123.part").mkdir()
+    (cache / "models" / "tiny.124.part").write_text("half")
+    made_once("models/tiny", lambda folder: folder.mkdir())
+    assert not list((cache / "models").glob("*.part"))
+
+
+def test_a_disk_that_is_full_is_said_in_words_and_leaves_nothing_half_made(cache):
+    def fill(path: Path) -> None:
+        path.write_text("half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(BadInput, match=r"thing.txt cannot be written .*No space left.*AFTEREDIT_CACHE"):
+        made_once("thing.txt", fill)
+    assert [path.name for path in cache.iterdir()] == ["thing.txt.lock"]
 
 
 def test_of_processes_that_ask_at_once_one_makes_and_the_others_use_it(tmp_path):

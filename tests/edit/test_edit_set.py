@@ -37,13 +37,17 @@ def test_every_embedded_fact_is_a_request():
     assert digest == edit_set("facts").read("mini", seed=1)[1]
 
 
-def test_a_counterfact_record_becomes_a_request(tmp_path):
-    rewrite = {"prompt": "{} was born in", "relation_id": "P19", "subject": "Ada Quill",
+def counterfact_row(subject: str) -> dict:
+    rewrite = {"prompt": "{} was born in", "relation_id": "P19", "subject": subject,
                "target_new": {"str": "Oslo", "id": "Q1"}, "target_true": {"str": "Lima", "id": "Q2"}}  # fmt: skip
-    row = {"case_id": 7, "pararel_idx": 1, "requested_rewrite": rewrite, "paraphrase_prompts": ["Ada Quill hails from"],
-           "neighborhood_prompts": ["Bo Lund was born in", "Cy Moor was born in"], "attribute_prompts": [],
-           "generation_prompts": ["Ada Quill grew up in"]}  # fmt: skip
-    ((request,), _) = edit_set("counterfact").read(str(written(tmp_path, [row], "counterfact.jsonl")), 0)
+    return {"case_id": 7, "pararel_idx": 1, "requested_rewrite": rewrite, "attribute_prompts": [],
+            "paraphrase_prompts": [f"{subject} hails from"], "generation_prompts": [f"{subject} grew up in"],
+            "neighborhood_prompts": ["Bo Lund was born in", "Cy Moor was born in"]}  # fmt: skip
+
+
+def test_a_counterfact_record_becomes_a_request(tmp_path):
+    rows = [counterfact_row("Ada Quill")]
+    ((request,), _) = edit_set("counterfact").read(str(written(tmp_path, rows, "counterfact.jsonl")), 0)
     assert request == EditRequest(
         id="7", subject="Ada Quill", prompt="{} was born in", target_new="Oslo", target_true="Lima", relation="P19",
         paraphrases=("Ada Quill hails from",), neighbourhood=("Bo Lund was born in", "Cy Moor was born in"),
@@ -81,11 +85,13 @@ def test_training_rows_are_found_in_the_data_folder_and_read_by_their_own_column
     row = {"row": 0, "case_id": 12, "prompt": "{} was born in", "subject": "Ada Quill", "target_new": "Oslo",
            "target_true": "Lima", "locality_prompt": "Bo Lund was born in", "locality_answer": "Rome"}  # fmt: skip
     written(tmp_path, [row], "counterfact_train.jsonl")
+    written(tmp_path, [counterfact_row("Dee Moss")], "counterfact.jsonl")
     assert edit_set("counterfact").training(str(tmp_path)) == [
         EditRequest(id="12", subject="Ada Quill", prompt="{} was born in", target_new="Oslo", target_true="Lima",
                     neighbourhood=("Bo Lund was born in",), neighbourhood_answers=("Rome",))]  # fmt: skip
     rows = [{k: v for k, v in zsre_row(alt).items() if k != "portability"} for alt in ("Lima", "Oslo", "Bern")]
     written(tmp_path, rows, "zsre_train.jsonl")
+    written(tmp_path, [zsre_row("Oslo") | {"subject": "Dee Moss", "src": "Where did Dee Moss live?"}], "zsre.jsonl")
     training = edit_set("zsre").training(str(tmp_path))
     assert [(r.target_new, r.subject, r.prompt) for r in training] == [  # the first row's target is its true answer
         (alt, "Ada Quill", "Where did {} live?") for alt in ("Oslo", "Bern")]  # fmt: skip
@@ -93,11 +99,42 @@ def test_training_rows_are_found_in_the_data_folder_and_read_by_their_own_column
     assert training[0].paraphrases == ("Ada Quill's home is?",) and not training[0].portability
 
 
-def test_training_rows_stay_in_file_order_and_are_never_the_evaluation_rows(tmp_path):
+def test_training_rows_stay_in_file_order(tmp_path):
     written(tmp_path, [GOOD | {"id": f"e{i}"} for i in range(9)], "mine.jsonl")
-    written(tmp_path, [GOOD | {"id": f"t{i}"} for i in range(9)], "mine_train.jsonl")
+    written(tmp_path, [GOOD | {"id": f"t{i}", "subject": "Cuba"} for i in range(9)], "mine_train.jsonl")
     mine = edit_set("facts", file="mine.jsonl", train="mine_train.jsonl", order=Order.shuffled)
     assert [request.id for request in mine.training(str(tmp_path))] == [f"t{i}" for i in range(9)]
+
+
+SHARED = {
+    "the_same_row": {},
+    "another_target": {"target_new": "Bern"},
+    "another_case_and_no_relation": {"subject": "PERU", "prompt": "The capital of {} is", "relation": None},
+    "reworded": {"prompt": "{} is ruled from"},
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_training_rows_that_are_evaluation_rows_too_are_refused_by_name(tmp_path, name):
+    other = {"subject": "Chile", "prompt": "The capital of {} is"}
+    written(tmp_path, [GOOD | other | {"id": "e1"}, GOOD | {"id": "e2"}], "mine.jsonl")
+    rows = [GOOD | {"id": "t1", "subject": "Cuba"}, GOOD | {"id": "t2"} | SHARED[name]]
+    rows += [GOOD | {"id": "t3", "relation": "anthem", "prompt": "{} sings"}]
+    mine = edit_set("facts", file="mine.jsonl", train="mine_train.jsonl")
+    written(tmp_path, [rows[0], rows[2]], "mine_train.jsonl")
+    assert [request.id for request in mine.training(str(tmp_path))] == ["t1", "t3"]
+    written(tmp_path, rows, "mine_train.jsonl")
+    with pytest.raises(BadInput) as problem:
+        mine.training(str(tmp_path))
+    for words in ("edits=facts: 1 rows", str(tmp_path / "mine_train.jsonl"), "t2 (", "mine.jsonl", "edits.train"):
+        assert words in str(problem.value)
+    assert "t1" not in str(problem.value)
+
+
+def test_of_many_shared_rows_the_first_are_named(tmp_path):
+    written(tmp_path, [GOOD | {"id": f"r{i}"} for i in range(7)], "mine.jsonl")
+    with pytest.raises(BadInput, match=r"7 rows of the training split .*mine.jsonl.* r0 .*, r4 \([^,]*, …; take"):
+        edit_set("facts", file="mine.jsonl", train="mine.jsonl").training(str(tmp_path))
 
 
 def test_an_edit_set_without_training_rows_is_refused_by_name(tmp_path):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from afteredit.edit.journal import Journal, Lines, write_json
+from afteredit.edit.disk import write_json
+from afteredit.edit.journal import Journal, Lines
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import LowRank, Update
 

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from afteredit.edit import contexts, second_moment
+from afteredit.edit.alphaedit import AlphaEdit
 from afteredit.edit.blocks_in_turn import regularised
+from afteredit.edit.ft import Ft
 from afteredit.edit.keys import subject_keys, subject_streams
+from afteredit.edit.lm import LM
 from afteredit.edit.memit import Memit
 from afteredit.edit.memit_seq import MemitSeq
-from afteredit.edit.method import Prepared
+from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.edit.value import optimise_targets
@@ -130,25 +135,65 @@ def test_memit_seq_in_steps_equals_the_one_shot_solution():
     assert not torch.allclose(forgetful, once, rtol=1e-2)
 
 
-def test_memit_seq_protects_the_keys_written_before(make_lm, fact, second_fact):
-    """The second update solves (λ C + K_past K_pastᵀ + K Kᵀ), and what it adds to the state is the keys it wrote at."""
-    lm = make_lm("gpt2")
+@pytest.fixture
+def three_facts(fact, second_fact):
+    third = replace(fact, id="f3", subject="Peru", prompt="The banknotes of {} carry the name of", target_new="rand")
+    return [fact, second_fact, third]
+
+
+def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(make_lm, family, three_facts):
+    """W0 + (Z − H) Kᵀ (λ C + K Kᵀ)⁻¹ by NumPy over all facts.  At one block with the bare prompt alone keys are fixed:
+    what is written behind a key does not change it; the targets are fixed by handing them over."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    seq, plain = method(MemitSeq, layers=[1]), method(layers=[1])
+    targets = optimise_targets(lm, three_facts, ("",), 1, seq)
+    ahead = {request.id: target for request, target in zip(three_facts, targets, strict=True)}
+    fixed = replace(prepared(lm), contexts=("",), ahead=ahead)
+    K = subject_keys(lm, three_facts, ("",), 1).double().numpy()
+    H = subject_streams(lm, three_facts, 1).double().numpy()
+    Z = torch.stack([target.z_D for target in targets], dim=1).double().numpy()
+    C = fixed.tensors["second_moment/1"].numpy()
+    once_DF = torch.from_numpy((Z - H) @ K.T @ np.linalg.inv(0.5 * C + K @ K.T))
+
+    def added_up(memit: Memit) -> tuple[torch.Tensor, State]:
+        total_DF, state = torch.zeros_like(once_DF), State()
+        for batch in (three_facts[:1], three_facts[1:]):
+            update, state = memit.update(lm, batch, fixed, state)
+            lm.apply(update)
+            total_DF += update.changes[lm.mlp_out_name(1)].dense()
+        lm.restore()
+        return total_DF, state
+
+    tolerance = 1e-4 * float(once_DF.abs().max())
+    in_steps_DF, state = added_up(seq)
+    assert_close(in_steps_DF, once_DF, rtol=0, atol=tolerance)
+    assert_close(state.grams["keys/1"], torch.from_numpy(K @ K.T), rtol=1e-5, atol=1e-6)
+    together, _ = seq.update(lm, three_facts, fixed, State())
+    assert_close(together.changes[lm.mlp_out_name(1)].dense(), once_DF, rtol=0, atol=tolerance)
+    forgetful_DF, _ = added_up(plain)
+    assert float((forgetful_DF - once_DF).abs().max()) > 100 * tolerance
+
+
+def test_memit_seq_protects_the_keys_written_before(make_lm, family, fact, second_fact):
+    """The second update solves Δ (λ C + K_p K_pᵀ + k kᵀ) = r kᵀ, with r and k of the model as it is when the block's
+    turn comes; what it adds to the state is the key it was written at."""
+    lm = make_lm(family)
     constants, seq = prepared(lm), method(MemitSeq)
     first, state = seq.update(lm, [fact], constants, State())
     lm.apply(first)
-    K1 = {layer: first.adds[f"keys/{layer}"].double() for layer in LAYERS}
+    z_D = optimise_targets(lm, [second_fact], CONTEXTS, LAYERS[-1], seq)[0].z_D.double()
     second, state = seq.update(lm, [second_fact], constants, state)
     for i, layer in enumerate(LAYERS):
-        k2_F1 = second.adds[f"keys/{layer}"]
-        both_F2 = torch.cat([K1[layer], k2_F1.double()], dim=1)
+        past_F1, k_F1 = first.adds[f"keys/{layer}"].double(), second.adds[f"keys/{layer}"].double()
+        assert_close(k_F1, subject_keys(lm, [second_fact], CONTEXTS, layer).double(), rtol=1e-5, atol=1e-6)
+        both_F2 = torch.cat([past_F1, k_F1], dim=1)
         assert_close(state.grams[f"keys/{layer}"], both_F2 @ both_F2.T)
-        change_DF = second.changes[lm.mlp_out_name(layer)].dense()
-        A_FF = 0.5 * constants.tensors[f"second_moment/{layer}"] + K1[layer] @ K1[layer].T
-        moved = float((change_DF @ (A_FF + k2_F1.double() @ k2_F1.double().T)).norm())
-        X_F1 = regularised(A_FF, k2_F1)
-        left = second.changes[lm.mlp_out_name(layer)].left_Dr
-        assert_close(change_DF, left.double() @ X_F1.T, rtol=1e-4, atol=1e-7 * moved)
-        assert i == LAYERS.index(layer)
+        r_D1 = (z_D[:, None] - subject_streams(lm, [second_fact], LAYERS[-1]).double()) / (len(LAYERS) - i)
+        change = second.changes[lm.mlp_out_name(layer)]
+        left = change.dense() @ (0.5 * constants.tensors[f"second_moment/{layer}"] + both_F2 @ both_F2.T)
+        right = r_D1 @ k_F1.T
+        assert float((left - right).norm() / right.norm()) < 1e-4
+        lm.apply(Update({lm.mlp_out_name(layer): change}))
 
 
 def test_the_first_update_of_memit_seq_is_memits(make_lm, fact):
@@ -160,23 +205,43 @@ def test_the_first_update_of_memit_seq_is_memits(make_lm, fact):
     assert sorted(state.grams) == sorted(f"keys/{layer}" for layer in LAYERS)
 
 
-def test_a_model_that_normalises_the_mlps_output_is_refused_by_name(tokenizer):
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    from afteredit.edit.lm import LM
-    from afteredit.edit.request import EditRequest
-
+@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
+def test_a_model_that_normalises_the_mlps_output_is_refused_before_anything_is_computed(tokenizer, monkeypatch, cls):
     torch.manual_seed(0)
     config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=3,
                           num_attention_heads=2, num_key_value_heads=1, head_dim=8, bos_token_id=0, eos_token_id=0,
                           pad_token_id=0)  # fmt: skip
     lm = LM(Gemma2ForCausalLM(config), tokenizer)
     assert not lm.writes_straight(1)
-    request = EditRequest(id="x", subject="Rome", prompt="{} is in", target_new="France")
-    with pytest.raises(BadInput, match="Gemma2ForCausalLM normalises"):
-        method(layers=[0, 1]).update(lm, [request], Prepared(("",)), State())
+    monkeypatch.setattr(contexts, "sample_contexts", None)
+    monkeypatch.setattr(second_moment, "second_moments", None)
+    with pytest.raises(BadInput, match="Gemma2ForCausalLM normalises.*method=rome, ft or kn"):
+        cls(layers=[0, 1]).prepare(lm, Given(0, list))
 
 
 def test_no_published_blocks_means_five_that_end_a_quarter_up(make_lm):
     assert Memit(layers=None).edited_layers(make_lm("gpt2")) == [0, 1]  # 4 blocks: a quarter up is block 1
     assert Memit(layers=[3, 1]).edited_layers(make_lm("gpt2")) == [1, 3]
+
+
+@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit, Ft])
+def test_the_log_says_once_which_blocks_stand_in_for_published_ones_and_by_what_rule(
+    make_lm, fact, tmp_path, monkeypatch, caplog, cls
+):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("The old town has a market, and people come to buy fish and bread.\n" * 60, encoding="utf-8")
+    keys = {} if cls is Ft else {"second_moment_text": str(text), "tokens_per_key_dim": 8, "contexts": 0}
+    blocks, rule = ("[0]", "the lowest one") if cls is Ft else ("[0, 1]", "five that end a quarter of the way up")
+    if cls is AlphaEdit:
+        keys["threshold"] = 1e6  # every direction: these keys are few
+    for layers, times in ((None, 1), ([0, 1], 0)):
+        lm, memit = make_lm("gpt2"), cls(layers=layers, **keys)
+        caplog.clear()
+        state = State()
+        constants = memit.prepare(lm, Given(0, list))
+        for _ in range(2):
+            _, state = memit.update(lm, [fact], constants, state)
+        said = [message for message in caplog.messages if "method.layers" in message]
+        assert len(said) == times
+        assert all(f"blocks {blocks} of 4" in message and rule in message for message in said)

@@ -156,6 +156,14 @@ def test_an_edit_set_without_training_split_is_refused_by_name(make_lm):
         METHOD.prepare(make_lm("llama"), Given(0, lambda: edits.training("mini")))
 
 
+def test_training_rows_that_are_evaluation_rows_are_refused_before_training(make_lm, monkeypatch):
+    monkeypatch.setattr(mend_training, "trained", None)
+    columns = {name: name for name in ("id", "subject", "prompt", "target_new")}
+    edits = EditSet(name="mine", file="facts.jsonl", columns=columns, train="facts.jsonl")
+    with pytest.raises(BadInput, match=r"edits=mine: 200 rows of the training split .*facts.jsonl.*edits.train"):
+        METHOD.prepare(make_lm("llama"), Given(0, lambda: edits.training("mini")))
+
+
 def test_a_cached_network_is_used_without_training_again(make_lm, requests, monkeypatch):
     lm, calls = make_lm("llama"), []
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.method import Prepared
-from afteredit.edit.rome import Rome, rank_one
+from afteredit.edit.method import Given, Prepared
+from afteredit.edit.rome import Keys, Rome, SecondMoment, rank_one
 from afteredit.edit.update import State
 
 CONTEXTS = ("", "The old man said that", "It is known")
@@ -138,3 +138,68 @@ def test_without_a_layer_a_quarter_of_the_way_up_is_edited(make_lm, family, fact
     assert lm.n_blocks == 4
     assert Rome(layer=None).edited_layers(lm) == [1]
     assert list(update.changes) == [lm.mlp_out_name(1)]
+
+
+def plain_offset(lm, places, target, method, start_D, plain_pass) -> torch.Tensor:
+    """eq. 4 without its KL term: Adam over plain passes, one context at a time; decay and cap are `start_D`'s."""
+    offset_D = torch.zeros_like(start_D, requires_grad=True)
+    adam = torch.optim.Adam([offset_D], lr=method.value_lr)
+    for _ in range(method.value_steps - 1):
+        nlls = []
+        for ids, at in places:
+            log_p_TV = plain_pass(lm, [*ids, *target], 1, at, offset_D).logits_TV.log_softmax(-1)
+            nlls.append(-log_p_TV[len(ids) - 1 : -1][range(len(target)), target].mean())
+        loss = torch.stack(nlls).mean() + method.weight_decay * offset_D.norm() / start_D.norm() ** 2
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        with torch.no_grad():
+            cap = method.max_offset * start_D.norm()
+            if offset_D.norm() > cap:
+                offset_D.mul_(cap / offset_D.norm())
+    return offset_D.detach()
+
+
+@pytest.mark.parametrize("second_moment", SecondMoment, ids=lambda moment: moment.value)
+@pytest.mark.parametrize("keys", Keys, ids=lambda keys: keys.value)
+@pytest.mark.parametrize("max_offset", [0.1, 40.0])
+def test_each_variant_is_its_formula(make_lm, family, fact, plain_pass, keys, second_moment, max_offset):
+    """ΔW = δ (C⁻¹ k̄)ᵀ / (kᵀ C⁻¹ k̄): k is k̄, the mean over contexts, or the bare prompt's key, and δ starts from, and
+    is capped by, the output that goes with k.  kmeng01/rome takes the bare prompt's of both."""
+    lm = make_lm(family)
+    method = Rome(layer=1, value_steps=6, kl_weight=0.0, weight_decay=0.05, max_offset=max_offset, stop_loss=0.0,
+                  contexts_short=0, contexts_long=0, keys=keys, second_moment=second_moment)  # fmt: skip
+    F = lm.widths(1)[1]
+    if second_moment is SecondMoment.identity:
+        C_FF = torch.eye(F, dtype=torch.float64)
+        constants = replace(method.prepare(lm, Given(0, list)), contexts=CONTEXTS)
+    else:
+        C_FF = spd(F)
+        constants = Prepared(CONTEXTS, {"second_moment_FF": C_FF})
+    update, _ = method.update(lm, [fact], constants, State())
+
+    places = []
+    for context in CONTEXTS:
+        front = f"{context}. " if context else ""
+        at = len(lm.encode(front + fact.prompt.partition("{}")[0] + fact.subject)) - 1
+        places.append((lm.encode(front + fact.question), at))
+    passes = [plain_pass(lm, ids, 1, at) for ids, at in places]
+    keys_CF = torch.stack([seen.keys_TF[at] for seen, (_, at) in zip(passes, places, strict=True)])
+    values_CD = torch.stack([seen.value_D for seen in passes])
+    bare = keys is Keys.asymmetric
+    second_key_F, start_D = (keys_CF[0], values_CD[0]) if bare else (keys_CF.mean(0), values_CD.mean(0))
+    offset_D = plain_offset(lm, places, lm.answer_ids(fact.target_new), method, start_D, plain_pass)
+    if max_offset < 1:
+        assert float(offset_D.norm()) == pytest.approx(max_offset * float(start_D.norm()), rel=1e-5)
+    direction_F = np.linalg.inv(C_FF.numpy()) @ keys_CF.double().mean(0).numpy()
+    expected_DF = np.outer(offset_D.double().numpy(), direction_F) / (second_key_F.double().numpy() @ direction_F)
+    (change,) = update.changes.values()
+    assert_close(change.dense(), torch.from_numpy(expected_DF), rtol=0, atol=1e-3 * float(np.abs(expected_DF).max()))
+
+
+def test_without_a_corpus_the_second_moment_is_the_identity(make_lm, family):
+    lm = make_lm(family)
+    method = Rome(layer=1, contexts_short=0, contexts_long=0, second_moment=SecondMoment.identity)
+    prepared = method.prepare(lm, Given(0, list))
+    assert_close(prepared.tensors["second_moment_FF"], torch.eye(lm.widths(1)[1]), rtol=0, atol=0)
+    assert not prepared.hashes

@@ -89,16 +89,15 @@ def test_look_and_judge_are_a_plain_computation(lm, fact, size):
 
 
 def test_an_edit_that_took_scores_one_in_every_way_of_looking(lm, fact):
-    """Targets chosen so that the random model already says them: the other half of the comparison above."""
-    *_, text = plain_look(lm, fact.question, "x", 2)
-    said = text.split()[0]
-    taken = replace(fact, target_new=said, target_true="zz zz zz", paraphrases=(), neighbourhood=(),
-                    neighbourhood_answers=())  # fmt: skip
-    rows = judge(lm, look(lm, [taken]), look(lm, [taken]))
-    scores = {row["name"]: row["score"] for row in rows}
-    assert scores == {"generated/efficacy": 1.0, "prob/efficacy": 1.0, "forced/efficacy": scores["forced/efficacy"]}
-    if lm.answer_ids(said) == tuple(lm.tokenizer(text, add_special_tokens=False).input_ids[: len(lm.answer_ids(said))]):
-        assert scores["forced/efficacy"] == 1.0
+    """A target that the random model already says, a word of one token: the other half of the comparison above."""
+    taken = replace(fact, subject="Alibaba", prompt="The country where the company {} was founded is",
+                    target_true="zz zz zz", paraphrases=(), neighbourhood=(), neighbourhood_answers=())  # fmt: skip
+    _, _, (said, *_), text = plain_look(lm, taken.question, "x", 1)
+    taken = replace(taken, target_new=text.strip())
+    assert lm.answer_ids(taken.target_new) == (said,)
+    now = look(lm, [taken])
+    scores = {row["name"]: row["score"] for row in judge(lm, now, now)}
+    assert scores == {"prob/efficacy": 1.0, "forced/efficacy": 1.0, "generated/efficacy": 1.0}
 
 
 def test_portability_asks_for_the_answer_wanted_after_the_edit_and_compares_it_with_no_other(lm, fact):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from afteredit.edit.update import LowRank, Update
+from afteredit.evaluate import measure
 from afteredit.evaluate.drift import held_out_windows
 from afteredit.evaluate.editing import means
 from afteredit.evaluate.fluency import fluency
@@ -100,6 +101,22 @@ def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_looked_a
     for seed in range(3):
         edit(lm, seed)
     assert early.immediate([fact]) == late.immediate([fact])
+
+
+def test_each_fact_is_looked_at_alone_on_the_unedited_model_whatever_was_asked_before(
+    lm, fact, second_fact, monkeypatch
+):
+    """Rounding hangs on what is computed together, and a resumed run asks in another order."""
+    asked: list[list[str]] = []
+    look = measure.look
+    monkeypatch.setattr(
+        measure, "look", lambda lm, requests: asked.append([r.id for r in requests]) or look(lm, requests)
+    )
+    straight, resumed = Measure(lm, [], [], seed=0), Measure(lm, [], [], seed=0)
+    together = dict(straight._before([fact, second_fact]))
+    resumed._before([second_fact])
+    assert dict(resumed._before([fact])) == together
+    assert asked == [["f1"], ["f2"], ["f2"], ["f1"]]
 
 
 def test_fluency_is_that_of_the_model_as_it_is_now_with_its_texts_kept(lm, fact):
