@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from afteredit.edit.anatomy import find_anatomy, is_transposed, matrix_shape
+from afteredit.edit.fingerprint import fingerprint
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import Update
 
@@ -44,8 +45,9 @@ class LM:
         self.base: dict[str, Tensor] = {}  # W0 of every matrix an edit has touched, (D, F)
         self._masters: dict[str, Tensor] = {}  # float32 copies of edited matrices that the model holds in less
         self.encode = lru_cache(maxsize=None)(self._encode)  # the same prompts come back at every checkpoint
+        self._said: set[str] = set()
         self._check_head()
-        self.fingerprint = _fingerprint(model, self.start_ids, prompt)
+        self.fingerprint = fingerprint(model, tokenizer, self.start_ids, prompt)
 
     # ---- text
 
@@ -193,6 +195,12 @@ class LM:
         adding.remove()
         return bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
 
+    def say_once(self, message: str) -> None:
+        """Logs that this model does not take a shortcut, the first time that it is said."""
+        if message not in self._said:
+            self._said.add(message)
+            log.info("%s: %s", type(self.model).__name__, message)
+
     # ---- weights
 
     @cached_property
@@ -236,6 +244,10 @@ class LM:
     def W_base(self, name: str) -> Tensor:
         """W as it was before any edit."""
         return self.base.get(name, self.W(name))
+
+    def is_unedited(self) -> bool:
+        """Is every matrix that was touched back at W0, to the bit?"""
+        return all(torch.equal(self.W(name), base_DF) for name, base_DF in self.base.items())
 
     @torch.no_grad()
     def apply(self, update: Update) -> None:
@@ -334,15 +346,3 @@ def pad(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
         ids_BT[i, at] = torch.tensor(row, dtype=torch.long)
         mask_BT[i, at] = 1
     return ids_BT, mask_BT
-
-
-def _fingerprint(model: nn.Module, start_ids: Iterable[int], prompt: str) -> str:
-    """Names the weights by a sample of each parameter (all of them would take long on large models)."""
-    digest = hashlib.sha256(f"{list(start_ids)} {prompt}".encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        if parameter.device.type != "meta":
-            flat = parameter.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 997)][:997]
-            digest.update(sample.double().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from afteredit.edit.anatomy import is_transposed
 from afteredit.edit.lm import LM, answering_by
@@ -66,8 +67,13 @@ def packed(lm: LM) -> Iterator[None]:
     modules = [lm.model.get_output_embeddings(), *_matrices(lm.anatomy.blocks)]
     weights = [module.weight for module in modules]
     gib = 2 * sum(weight.numel() * weight.element_size() for weight in weights) / 2**30
-    fits = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-    if not fits or gib > AT_MOST_GIB or not torch.backends.mkldnn.is_available():
+    on_cpu = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
+    can = on_cpu and torch.backends.mkldnn.is_available()
+    if can and gib > AT_MOST_GIB:
+        lm.say_once(
+            f"its matrices would take {gib:.1f} GiB packed, more than {AT_MOST_GIB:g}: they are left as they are"
+        )
+    if not can or gib > AT_MOST_GIB:
         yield
         return
     packs = [_packs(module) for module in modules]
@@ -82,7 +88,8 @@ def packed(lm: LM) -> Iterator[None]:
 def _matrices(blocks: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for block in blocks:
         for module in block.modules():
-            if type(module) is nn.Linear or is_transposed(module):
+            # by what it runs, not by its type: anatomy.py makes OPT's MLP output matrices a subclass, to the same end
+            if getattr(type(module), "forward", None) in (nn.Linear.forward, Conv1D.forward):
                 yield module
 
 

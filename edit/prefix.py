@@ -3,13 +3,15 @@
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once, hidden states entering block L at the
 positions from s on are computed once, and each step of an optimisation runs blocks L, L+1, … on those few positions.
-The mathematics is that of the full forward pass (a test holds the two against each other).
+The mathematics is that of the full forward pass (a test holds the two against each other).  Every model is asked once
+whether it holds for its blocks; where it does not, each step runs all of them on whole rows, and the log says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -46,22 +48,34 @@ def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = 
 class Replay:
     """Rows of token ids cut at their subject's last token, ready to be run again and again from block `layer` up.
 
-    Column 0 of everything here is the subject's last token.  By block from `layer` up, `keys_BF` and `values_BD` are
-    the input and output of the MLP output matrix there, `streams_BD` the block's own output there.
+    Column 0 of what `hidden` and `run` give is the subject's last token.  By block from `layer` up, `keys_BF` and
+    `values_BD` are the input and output of the MLP output matrix there, `streams_BD` the block's own output there.
     """
 
     @torch.no_grad()
-    def __init__(self, lm: LM, rows: Sequence[Sequence[int]], subject_lasts: Sequence[int], layer: int):
+    def __init__(
+        self,
+        lm: LM,
+        rows: Sequence[Sequence[int]],
+        subject_lasts: Sequence[int],
+        layer: int,
+        *,
+        whole: bool | None = None,
+    ):
+        """`whole`: all blocks are run on uncut rows; None: where the model's blocks cannot be run otherwise."""
         self.lm, self.layer = lm, layer
         lm.mlp_out(layer)  # a layer out of range is named
         self.keys_BF: dict[int, Tensor] = {}
         self.values_BD: dict[int, Tensor] = {}
         self.streams_BD: dict[int, Tensor] = {}
-        before = [row[:s] for row, s in zip(rows, subject_lasts, strict=True)]
-        after = [row[s:] for row, s in zip(rows, subject_lasts, strict=True)]
+        self._whole = not _can_replay(lm) if whole is None else whole
+        cuts = [0] * len(rows) if self._whole else subject_lasts
+        before = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
+        after = [row[cut:] for row, cut in zip(rows, cuts, strict=True)]
+        self._column_B = torch.tensor(subject_lasts) - torch.tensor(cuts)  # of the subject's last token in what is run
         past = max(len(row) for row in before)
-        after_ids_BT, after_mask_BT = pad(after, "right")
-        mask_BT, cache = after_mask_BT, None
+        self._ids_BT, self._mask_BT = pad(after, "right")
+        mask_BT, cache = self._mask_BT, None
         if past:
             distinct = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, before)))}
             of_row_B = torch.tensor([distinct[tuple(row)] for row in before])
@@ -70,42 +84,48 @@ class Replay:
             lm.forward(before_ids_UP, before_mask_UP, cache)
             pairs = ((k[of_row_B.to(k.device)], v[of_row_B.to(v.device)]) for k, v in keys_values(cache))
             cache = cache_of(pairs, FrozenLayer)
-            mask_BT = torch.cat([before_mask_UP[of_row_B], after_mask_BT], dim=1)
+            mask_BT = torch.cat([before_mask_UP[of_row_B], mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
         hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
         try:
-            lm.forward(after_ids_BT, mask_BT, cache, past)
+            lm.forward(self._ids_BT, mask_BT, cache, past)
         finally:
             for hook in hooks:
                 hook.remove()
 
     def _recorders(self, index: int) -> list[Any]:
-        block, mlp_out = self.lm.anatomy.blocks[index], self.lm.mlp_out(index)
+        block, mlp_out, at = self.lm.anatomy.blocks[index], self.lm.mlp_out(index), self._at()
 
         def call(_module: Any, args: tuple, kwargs: dict) -> None:
-            self._calls[index] = (args, kwargs)
+            if not self._whole:
+                self._calls[index] = (args, kwargs)
 
         def mlp(_module: Any, args: tuple, output: Tensor) -> None:
-            self.keys_BF[index], self.values_BD[index] = args[0][:, 0].clone(), output[:, 0].clone()
+            self.keys_BF[index], self.values_BD[index] = args[0][at], output[at]
 
         def stream(_module: Any, _args: tuple, output: Any) -> None:
-            self.streams_BD[index] = first(output)[:, 0].clone()
+            self.streams_BD[index] = first(output)[at]
 
         return [block.register_forward_pre_hook(call, with_kwargs=True), mlp_out.register_forward_hook(mlp),
                 block.register_forward_hook(stream)]  # fmt: skip
 
+    def _at(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the subjects' last tokens in what is run."""
+        return torch.arange(len(self._column_B)), self._column_B
+
     def keep(self, rows: Sequence[int]) -> None:
         """Leaves out every other row from here on, in what is run; what was recorded stays."""
-        n_rows = len(self._calls[self.layer][0][0])
-        self._calls = cast(dict, _of_rows(self._calls, torch.tensor(rows), n_rows, {}))
+        kept, n_rows = torch.tensor(rows), len(self._column_B)
+        self._calls = cast(dict, _of_rows(self._calls, kept, n_rows, {}))
+        self._column_B, self._ids_BT, self._mask_BT = self._column_B[kept], self._ids_BT[kept], self._mask_BT[kept]
 
     def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
-        """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output at column 0 of
-        block `layer` (default: the lowest recorded)."""
-        layer = self.layer if layer is None else layer
+        """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
+        (default: the lowest recorded) at the subject's last token."""
+        layer, at = self.layer if layer is None else layer, self._at()
 
         def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
-            return torch.cat([output[:, :1] + offset.to(output.dtype).view(-1, 1, output.shape[-1]), output[:, 1:]], 1)
+            return output.index_put(at, output[at] + offset.to(output.dtype))
 
         hook = self.lm.mlp_out(layer).register_forward_hook(add)
         try:
@@ -115,11 +135,45 @@ class Replay:
 
     def run(self, layer: int) -> Tensor:
         """Normalised hidden states (B, T, D), computed again from block `layer` up."""
+        if self._whole:
+            return self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
         hidden_BTD = self._calls[layer][0][0]
         for index in range(layer, self.lm.n_blocks):
             args, kwargs = self._calls[index]
             hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
         return self.lm.anatomy.final_norm(hidden_BTD)
+
+    def _from_subjects(self, hidden_BTD: Tensor) -> Tensor:
+        """Each row moved to begin at its subject's last token; columns behind its end mean nothing."""
+        n_rows, width = hidden_BTD.shape[:2]
+        columns_BT = (self._column_B[:, None] + torch.arange(width)).clamp(max=width - 1)
+        return hidden_BTD[torch.arange(n_rows)[:, None], columns_BT]
+
+
+_asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()
+
+
+def _can_replay(lm: LM) -> bool:
+    """Do the model's blocks, run again behind a prefix, give what the model gives on each row alone?  Asked once."""
+    if lm not in _asked:
+        _asked[lm] = _replays(lm, [[1, 2, 3, 1], [3, 2]], [2, 0])
+        if not _asked[lm]:
+            lm.say_once("its blocks cannot be run again on the tokens behind a prefix alone; every step of an edit's "
+                        "optimisation runs all of them on whole rows")  # fmt: skip
+    return _asked[lm]
+
+
+@torch.no_grad()
+def _replays(lm: LM, rows: Sequence[Sequence[int]], lasts: Sequence[int]) -> bool:
+    replay = Replay(lm, rows, lasts, 0, whole=False)
+    for hidden_BTD in (replay.run(0), replay.run(0)):
+        for row, last, hidden_TD in zip(rows, lasts, hidden_BTD, strict=True):
+            own_TD = lm.forward(*pad([row], "right"))[0, last:]
+            half_the_digits = max(torch.finfo(own_TD.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+            difference = (hidden_TD[: len(own_TD)] - own_TD).abs().max()
+            if not difference <= half_the_digits * own_TD.abs().max():  # nor where either is no number
+                return False
+    return True
 
 
 def _of_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache]) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,32 +20,27 @@ from afteredit.evaluate.ability import BuiltAbility, Example
 from afteredit.evaluate.evaluator import evaluator
 from afteredit.evaluate.harness import HarnessLM
 
-log = logging.getLogger(__name__)
-
 Scores = tuple[dict[str, float], list[Example]]
 
 
 def measure_base(built: BuiltAbility, harness: HarnessLM, chat: bool) -> Scores:
-    """`built.measure(harness, chat)` of an unedited model: from the cache where any run has measured it."""
-    if not prompts_known(built):
+    """`built.measure(harness, chat)`; of an unedited model from the cache, where any run has measured it."""
+    if not prompts_known(built) or not harness.lm.is_unedited():
         return built.measure(harness, chat)
 
     def make(path: Path) -> None:
         row, examples = built.measure(harness, chat)
-        path.write_text(json.dumps({"row": row, "examples": [dataclasses.asdict(e) for e in examples]}))
+        kept = {"row": row, "examples": [dataclasses.asdict(example) for example in examples]}
+        path.write_text(json.dumps(kept), encoding="utf-8")
 
     path = made_once(f"base_results/{content_hash(decides(built, harness.lm, chat))}.json", make)
-    try:
-        kept = json.loads(path.read_text())
-        return kept["row"], [Example(**example) for example in kept["examples"]]
-    except (ValueError, KeyError, TypeError):
-        log.warning("%s is damaged; it is made anew", path)
-        path.unlink(missing_ok=True)
-        return measure_base(built, harness, chat)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return kept["row"], [Example(**example) for example in kept["examples"]]
 
 
 def decides(built: BuiltAbility, lm: LM, chat: bool) -> dict[str, Any]:
-    """All that the scores depend on.  The fingerprint holds the model's dtype, start token and prompt mode."""
+    """All that the scores depend on.  The fingerprint holds the weights, their dtype, the tokenizer with its chat
+    template, the start token and the prompt mode."""
     on_gpu = lm.device.type == "cuda"
     hardware = torch.cuda.get_device_name(lm.device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     return {

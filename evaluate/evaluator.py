@@ -12,7 +12,15 @@ from afteredit.edit.cache import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 CARRYING = ("agent", "display", "interruption", "replay", "tracker", "watch")  # files of evaluate/ that make no number
-RUNNING = ("anatomy", "generate", "lm", "prefix")  # files of edit/ through which a model is run
+RUNNING = (
+    "anatomy",
+    "fingerprint",
+    "generate",
+    "lm",
+    "packed",
+    "prefix",
+    "request",
+)  # of edit/, run when measuring
 PACKAGES = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
 
 

@@ -161,4 +161,8 @@ def may_pad(lm: LM, wanted: Wanted, n_tokens: int) -> bool:
     longest = max(map(len, wanted), default=0)
     behind = max((len(continuation) for own in wanted.values() for continuation in own), default=0)
     columns = 2 * longest + max(behind, n_tokens)  # a prefix and what follows it are padded apart
-    return all(window is None or window >= columns for window in windows)
+    if all(window is None or window >= columns for window in windows):
+        return True
+    lm.say_once("its attention looks back over a window that is shorter than rows here can grow: only rows of one "
+                "length are read together")  # fmt: skip
+    return False

@@ -115,7 +115,7 @@ class Measure:
         samples += [{"kind": "fluency", **sample} for sample in written]
         self.progress("drift")
         row |= drift(self.lm, self.held_out, self.base_blocks)
-        from_cache = self.shared and not done and self._is_unedited()
+        from_cache = self.shared and not done and self.lm.is_unedited()
         for built in self.abilities:
             self.progress(built.name)
             measured = measure_base if from_cache else BuiltAbility.measure
@@ -123,9 +123,6 @@ class Measure:
             row |= metrics
             samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
         return row, samples
-
-    def _is_unedited(self) -> bool:
-        return all(torch.equal(self.lm.W(name), base_DF) for name, base_DF in self.lm.base.items())
 
     def _before(self, requests: Sequence[EditRequest]) -> dict[Probe, Seen]:
         """What the unedited model does on the requests' probes; computed once, by putting W0 back for the while."""

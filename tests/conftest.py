@@ -1,4 +1,4 @@
-"""Two-layer random models of every family, with a tokenizer of their own: no network, no downloads, milliseconds."""
+"""Tiny random models of every family, with a tokenizer of their own: no network, no downloads, milliseconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.gemma2 import modeling_gemma2
+from transformers.models.gpt_neox import modeling_gpt_neox
+from transformers.models.gptj import modeling_gptj
+from transformers.models.llama import modeling_llama
 
 from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest
@@ -16,6 +20,21 @@ from afteredit.edit.request import EditRequest
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("gpt2", "gptj", "llama")
 WIDTH, INNER, LAYERS = 32, 48, 4
+
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "max_position_embeddings": 128}  # fmt: skip
+GATED = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8}
+GPT = {"n_embd": 32, "n_inner": 48, "n_layer": 4, "n_head": 4, "n_positions": 128}
+EXACT = {  # on which the shortcuts are held against plain passes
+    "gpt2": ("gpt2", GPT),  # its head is tied to its embedding, as OPT's and Gemma 2's are
+    "gptj": ("gptj", {**GPT, "rotary_dim": 4}),
+    "gpt_neox": ("gpt_neox", SHAPE),
+    "opt": ("opt", {**SHAPE, "ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "llama": ("llama", GATED),
+    "llama-tied": ("llama", {**GATED, "tie_word_embeddings": True}),
+    "gemma2": ("gemma2", {**GATED, "sliding_window": 4096}),  # soft caps; its window is wider than any row
+    "gemma2-windows": ("gemma2", {**GATED, "sliding_window": 9}),
+}
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
 
@@ -57,6 +76,20 @@ def tiny_model(family: str, vocab: int, dtype: torch.dtype = torch.float32) -> t
     return model.to(dtype).eval()
 
 
+def exact_model(name: str, vocab: int, dtype: torch.dtype) -> torch.nn.Module:
+    """Random, norms and biases too, but the same each time."""
+    family, settings = EXACT[name]
+    config = AutoConfig.for_model(family, vocab_size=vocab, pad_token_id=0, **settings)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+        else:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.to(dtype)
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request) -> str:
     return request.param
@@ -70,6 +103,30 @@ def make_lm(tokenizer):
         return LM(tiny_model(family, len(tokenizer), dtype), tokenizer, start_token=start_token)
 
     return make
+
+
+@pytest.fixture(params=list(EXACT))
+def exact_lm(request, tokenizer) -> LM:
+    """In float64: what is the same mathematics is the same to ten digits."""
+    return LM(exact_model(request.param, len(tokenizer), torch.float64), tokenizer)
+
+
+class Wide:
+    """`torch` to a modelling file whose hard-wired float32 islands (norms, attention scores) would hide 1e-9."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+@pytest.fixture
+def float64_throughout(monkeypatch):
+    """No step of an `exact_lm` is in less."""
+    for module in (modeling_gemma2, modeling_gpt_neox, modeling_gptj, modeling_llama):
+        monkeypatch.setattr(module, "torch", Wide())
+    norm = modeling_gemma2.Gemma2RMSNorm
+    monkeypatch.setattr(norm, "forward", lambda self, x: self._norm(x) * (1.0 + self.weight))
 
 
 @pytest.fixture

@@ -20,13 +20,14 @@ def plain_key(lm, fact, context, layer, plain_pass) -> torch.Tensor:
     return plain_pass(lm, row, layer, at).keys_TF[at]
 
 
-def test_half_of_a_key_is_the_bare_prompts(make_lm, family, fact, second_fact, plain_pass):
-    lm = make_lm(family, start_token="<s>" if family == "llama" else None, dtype=torch.float64)
-    found_FE = subject_keys(lm, [fact, second_fact], CONTEXTS, 2)
+def test_half_of_a_key_is_the_bare_prompts(exact_lm, fact, second_fact, plain_pass, float64_throughout):
+    """Rows of all lengths, padded on the left; beyond the narrow window too."""
+    lm, found_FE = exact_lm, subject_keys(exact_lm, [fact, second_fact], CONTEXTS, 2)
+    assert max(subject_at(lm, fact, context)[1] for context in CONTEXTS) > 9
     for e, request in enumerate((fact, second_fact)):
         bare_F, *others = [plain_key(lm, request, context, 2, plain_pass) for context in CONTEXTS]
         expected_F = (bare_F + torch.stack(others).mean(0)) / 2
-        assert_close(found_FE[:, e], expected_F.float(), rtol=1e-5, atol=1e-5)
+        assert_close(found_FE[:, e], expected_F.float(), rtol=1e-6, atol=1e-6)
 
 
 def test_without_other_contexts_the_key_is_the_bare_prompts(make_lm, fact, plain_pass):
@@ -34,10 +35,9 @@ def test_without_other_contexts_the_key_is_the_bare_prompts(make_lm, fact, plain
     assert_close(subject_keys(lm, [fact], ("",), 1)[:, 0], plain_key(lm, fact, "", 1, plain_pass), rtol=1e-4, atol=1e-5)
 
 
-def test_streams_are_the_blocks_outputs_at_the_subject(make_lm, family, fact, second_fact):
-    lm = make_lm(family, dtype=torch.float64)
-    found_DE = subject_streams(lm, [fact, second_fact], 2)
+def test_streams_are_the_blocks_outputs_at_the_subject(exact_lm, fact, second_fact, float64_throughout):
+    lm, found_DE = exact_lm, subject_streams(exact_lm, [fact, second_fact], 2)
     for e, request in enumerate((fact, second_fact)):
         row, at = subject_at(lm, request)
         outputs = lm.model(torch.tensor([row]), output_hidden_states=True)
-        assert_close(found_DE[:, e], outputs.hidden_states[3][0, at].float(), rtol=1e-5, atol=1e-5)
+        assert_close(found_DE[:, e], outputs.hidden_states[3][0, at].float(), rtol=1e-6, atol=1e-6)

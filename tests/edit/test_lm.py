@@ -1,10 +1,16 @@
 """LM: running the model whatever its padding, and changing exactly the matrices that an update names."""
 
+import copy
+import logging
+
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from afteredit.command_line import compose
+from afteredit.edit import second_moment
+from afteredit.edit.cache import cache_folder
 from afteredit.edit.lm import LM, pad
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import Dense, LowRank, Update
@@ -123,6 +129,98 @@ def test_tiny_updates_add_up_in_a_bfloat16_model(make_lm, family):
     now = lm.model.get_parameter(name)
     assert torch.equal(now, (lm.W(name).T if family == "gpt2" else lm.W(name)).bfloat16())
     assert bool((now != before).all())
+
+
+def named(lm: LM) -> str:
+    """The fingerprint of its model as it is now."""
+    return LM(lm.model, lm.tokenizer).fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_the_fingerprint_sees_every_entry_and_where_it_stands(make_lm, family, dtype):
+    lm = make_lm(family, dtype=dtype)
+    weight = lm.mlp_out(2).weight
+    kept, seen = weight.clone(), [lm.fingerprint]
+    places = [(0, 0), (7, 5), (weight.shape[0] - 1, weight.shape[1] - 1)]
+    for row, column in places:
+        weight[row, column] = torch.nextafter(weight[row, column], torch.tensor(torch.inf, dtype=dtype))
+        seen.append(named(lm))
+        weight.copy_(kept)
+    for dim in (0, 1):
+        other = torch.arange(weight.shape[dim])
+        other[[1, 5]] = other[[5, 1]]  # two rows, two columns, at the same bytes of eight
+        weight.copy_(kept.index_select(dim, other))
+        seen.append(named(lm))
+        weight.copy_(kept)
+    next(parameter for parameter in lm.model.parameters() if parameter.ndim == 1)[-1] += 1
+    seen.append(named(lm))
+    assert len(set(seen)) == len(seen) == 7
+
+
+def test_the_fingerprint_does_not_depend_on_where_a_parameter_lies_in_memory(make_lm):
+    lm = make_lm("llama")
+    module = lm.mlp_out(0)
+    rows, columns = module.weight.shape
+    moved = torch.empty(rows * columns + 1)[1:].view(rows, columns)
+    moved.copy_(module.weight)
+    module.weight = torch.nn.Parameter(moved, requires_grad=False)
+    assert named(lm) == lm.fingerprint
+    module.weight = torch.nn.Parameter(moved.T.contiguous().T, requires_grad=False)
+    assert named(lm) == lm.fingerprint
+
+
+def test_the_fingerprint_sees_matrices_of_odd_width(tokenizer):
+    config = AutoConfig.for_model("gpt2", vocab_size=len(tokenizer), n_embd=15, n_layer=2, n_head=3)
+    lm = LM(AutoModelForCausalLM.from_config(config), tokenizer)
+    lm.model.transformer.wte.weight[3, 2] *= 2
+    assert named(lm) != lm.fingerprint
+
+
+def test_the_fingerprint_sees_the_tokenizer_its_chat_template_and_how_it_is_asked(make_lm, tokenizer):
+    lm = make_lm("gpt2")
+    more, chat = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    more.add_tokens(["DiMaggio"])
+    chat.chat_template = "{{ messages[0].content }}"
+    lms = [LM(lm.model, tokenizer), LM(lm.model, more), LM(lm.model, chat), LM(lm.model, tokenizer, start_token="<s>")]
+    assert [one.fingerprint == lm.fingerprint for one in lms] == [True, False, False, False]
+    assert LM(lm.model, chat, prompt="chat").fingerprint != lms[2].fingerprint
+
+
+def test_a_batch_that_was_cut_and_padded_leaves_the_fingerprint(make_lm, tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    lm = make_lm("gpt2")
+    tokenizer.pad_token = tokenizer.eos_token
+    before = LM(lm.model, tokenizer).fingerprint
+    tokenizer(["a", "a b c d"], padding=True, truncation=True, max_length=3)
+    assert LM(lm.model, tokenizer).fingerprint == before
+
+
+@pytest.mark.real
+def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, tmp_path):
+    lm = compose(["model=smollm2"]).model.load("cpu", "float32")
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(second_moment, "continue_rows", None)  # nothing is to be sampled
+    assert len(list(second_moment.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
+    assert not list(cache_folder().iterdir())
+
+
+def test_what_is_said_once_is_said_once_of_each_model(make_lm, caplog):
+    with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
+        for lm in (make_lm("gpt2"), make_lm("llama")):
+            for text in ("one", "two", "one"):
+                lm.say_once(text)
+    assert [r.message for r in caplog.records] == [f"{name}: {text}" for name in ("GPT2LMHeadModel", "LlamaForCausalLM")
+                                                   for text in ("one", "two")]  # fmt: skip
+
+
+def test_a_model_is_unedited_until_a_bit_differs(make_lm):
+    lm = make_lm("llama")
+    lm.keep_base([1, 2])
+    assert lm.is_unedited()
+    lm.apply(low_rank(lm, 2, scale=1e-4))
+    assert not lm.is_unedited()
+    lm.restore()
+    assert lm.is_unedited()
 
 
 def test_a_layer_that_is_not_there_is_refused_with_those_that_are(make_lm):

@@ -1,5 +1,7 @@
 """Packed matrices give the plain products and gradients, and leave the model as it was."""
 
+import logging
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -29,8 +31,9 @@ def outcome(lm) -> tuple[torch.Tensor, torch.Tensor]:
     return logits_BTV.detach(), offset_D.grad
 
 
-def test_products_and_gradients_are_the_plain_ones(make_lm, family, monkeypatch):
-    lm = make_lm(family)
+def test_products_and_gradients_are_the_plain_ones(exact_lm, monkeypatch):
+    lm = exact_lm
+    lm.model.float()
     calls = []
     multiply = packing._multiply
     monkeypatch.setattr(packing, "_multiply", lambda *given: calls.append(None) or multiply(*given))
@@ -42,7 +45,45 @@ def test_products_and_gradients_are_the_plain_ones(make_lm, family, monkeypatch)
     plain = outcome(lm)
     assert len(calls) == n_calls
     for one, other in zip(fast, plain, strict=True):
-        assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_every_matrix_of_every_block_is_packed(exact_lm):
+    """Not only those of a type's own name: OPT's MLP output matrices are shown to hooks by a subclass."""
+    lm = exact_lm
+    lm.model.float()
+    with packed(lm):
+        standing_in = forwards(lm)
+    matrices = [
+        m for block in lm.anatomy.blocks for m in block.modules() if getattr(getattr(m, "weight", None), "ndim", 0) == 2
+    ]
+    assert set(lm.anatomy.mlp_outs) <= set(matrices)
+    assert set(standing_in) == {*matrices, lm.model.get_output_embeddings()}
+
+
+def test_a_matrix_that_does_more_than_multiply_is_left_alone(make_lm):
+    class Doubling(torch.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    lm = make_lm("llama")
+    lm.mlp_out(1).__class__ = Doubling
+    with packed(lm):
+        assert lm.mlp_out(1) not in forwards(lm) and lm.mlp_out(0) in forwards(lm)
+
+
+def test_of_a_model_too_large_the_log_says_so_once(make_lm, monkeypatch, caplog):
+    monkeypatch.setattr(packing, "AT_MOST_GIB", 1e-6)
+    lm = make_lm("llama")
+    with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
+        for _ in range(2):
+            with packed(lm):
+                assert not forwards(lm)
+    (record,) = caplog.records
+    assert "left as they are" in record.message
+    caplog.clear()
+    with packed(make_lm("llama", dtype=torch.float64)):  # which nothing packs, of any size
+        assert not caplog.records
 
 
 def test_other_types_are_left_alone(make_lm, family, monkeypatch):

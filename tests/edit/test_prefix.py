@@ -1,45 +1,42 @@
 """Shared prefixes change the cost of a forward pass, never its result: held against plain passes in float64."""
 
+import logging
+
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers.models.gptj import modeling_gptj
-from transformers.models.llama import modeling_llama
 
+from afteredit.edit import prefix
 from afteredit.edit.prefix import Replay
 
 LAYER = 1
+SUBJECTS = [
+    ("China", ""),
+    ("The sport that brought Joe DiMaggio", " to fame is"),
+    ("It is written on the banknotes printed for Peru", " that their name is, and has always been, the"),
+]
 CASES = {
-    "subject_first_in_one_row": [("China", ""), ("The sport that brought Joe DiMaggio", " to fame is"),
-                                 ("The banknotes printed for Peru", " carry the name of its money, the")],
+    "subject_first_in_one_row": SUBJECTS,
+    "a_start_token_first": [("<s>" + front, back) for front, back in SUBJECTS],
     "no_row_has_a_prefix": [("China", " is a"), ("Peru", ""), ("Japan", " is known for its old and")],
     "same_length": [("The mother tongue of Ann", " is"), ("The mother tongue of Bob", " is")],
 }  # fmt: skip
 
-
-class Wide:
-    """`torch` to a modelling file whose hard-wired float32 islands (norms, attention scores) would hide 1e-9."""
-
-    float32 = torch.float64
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
+pytestmark = pytest.mark.usefixtures("float64_throughout")
 
 
-@pytest.fixture(autouse=True)
-def float64_throughout(monkeypatch):
-    for module in (modeling_gptj, modeling_llama):
-        monkeypatch.setattr(module, "torch", Wide())
-
-
-@pytest.fixture(params=[(name, start) for name in CASES for start in (None, "<s>")], ids=str)
-def rows(request, make_lm, family):
+@pytest.fixture(params=CASES)
+def rows(request, exact_lm):
     """A float64 model, token rows of different lengths, each row's subject_last."""
-    name, start = request.param
-    lm = make_lm(family, start_token=start, dtype=torch.float64)
-    texts = CASES[name]
-    ids = [lm.encode(front + back) for front, back in texts]
-    return lm, ids, [len(lm.encode(front)) - 1 for front, _ in texts]
+    texts = CASES[request.param]
+    ids = [exact_lm.encode(front + back) for front, back in texts]
+    return exact_lm, ids, [len(exact_lm.encode(front)) - 1 for front, _ in texts]
+
+
+def test_rows_are_longer_than_the_narrow_window(tokenizer):
+    """Which is 9: before the subject's last token, and from there on."""
+    front, back = map(len, tokenizer(list(SUBJECTS[2]), add_special_tokens=False).input_ids)
+    assert front > 10 and back > 10
 
 
 def offsets(lm, n_rows: int) -> torch.Tensor:
@@ -47,9 +44,11 @@ def offsets(lm, n_rows: int) -> torch.Tensor:
     return torch.randn(n_rows, lm.widths(LAYER)[0], generator=generator, dtype=torch.float64)
 
 
-def test_replay_with_an_offset_is_the_plain_forward_pass(rows, plain_pass):
+@pytest.mark.parametrize("whole", [None, True], ids=["cut", "whole"])
+def test_replay_with_an_offset_is_the_plain_forward_pass(rows, plain_pass, whole):
     lm, ids, lasts = rows
-    replay = Replay(lm, ids, lasts, LAYER)
+    replay = Replay(lm, ids, lasts, LAYER, whole=whole)
+    assert replay._whole == bool(whole)  # no architecture here needs it
     offset_BD = offsets(lm, len(ids))
     hidden_BTD = replay.hidden(offset_BD)
     for i, (row, at) in enumerate(zip(ids, lasts, strict=True)):
@@ -88,8 +87,18 @@ def test_a_zero_offset_is_the_models_own_forward(rows):
     replay = Replay(lm, ids, lasts, LAYER)
     hidden_BTD = replay.hidden(torch.zeros(lm.widths(LAYER)[0], dtype=torch.float64))
     for i, (row, at) in enumerate(zip(ids, lasts, strict=True)):
-        own_TV = lm.model(input_ids=torch.tensor([row])).logits[0, at:].double()
-        assert_close(lm.logits(hidden_BTD[i, : len(row) - at]), own_TV, rtol=1e-5, atol=1e-6)
+        own_TV = lm.model(input_ids=torch.tensor([row])).logits[0, at:]
+        assert_close(lm.logits(hidden_BTD[i, : len(row) - at]), own_TV, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["cut", "whole"])
+def test_rows_left_out_leave_the_others_what_they_were(rows, whole):
+    lm, ids, lasts = rows
+    replay = Replay(lm, ids, lasts, LAYER, whole=whole)
+    offset_BD, kept = offsets(lm, len(ids)), list(range(1, len(ids)))
+    all_BTD = replay.hidden(offset_BD)
+    replay.keep(kept)
+    assert_close(replay.hidden(offset_BD[kept]), all_BTD[kept], rtol=1e-9, atol=1e-9)
 
 
 def test_a_replay_can_be_run_again(rows):
@@ -102,8 +111,52 @@ def test_a_replay_can_be_run_again(rows):
     assert torch.equal(replay.hidden(offset_BD), once)
 
 
-def test_no_hook_is_left_behind(make_lm, family):
-    lm = make_lm(family)
-    ids = lm.encode("The mother tongue of Ann is")
-    Replay(lm, [ids], [len(ids) - 2], LAYER).hidden(torch.ones(lm.widths(LAYER)[0]))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
+def test_no_hook_is_left_behind(exact_lm):
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in exact_lm.model.modules())
+
+    before, ids = hooks(), exact_lm.encode("The mother tongue of Ann is")
+    Replay(exact_lm, [ids], [len(ids) - 2], LAYER).hidden(torch.ones(exact_lm.widths(LAYER)[0]))
+    assert hooks() == before
+
+
+def running_mean(_module, _args, output: torch.Tensor) -> torch.Tensor:
+    """Causal, but of all positions in front, which no cache of keys and values knows."""
+    return output + output.cumsum(1) / torch.arange(1, output.shape[1] + 1)[:, None]
+
+
+class Remembers:
+    """A block's output depends on how often the block was run."""
+
+    def __init__(self):
+        self.n_calls = 0
+
+    def __call__(self, _module, _args, output: torch.Tensor) -> torch.Tensor:
+        self.n_calls += 1
+        return output * (1 + self.n_calls % 2)
+
+
+@pytest.mark.parametrize("hook", [running_mean, Remembers()], ids=["running mean", "remembers"])
+def test_a_model_that_cannot_be_cut_is_run_whole_and_the_log_says_so_once(make_lm, hook, plain_pass, caplog):
+    lm = make_lm("llama", dtype=torch.float64)
+    lm.anatomy.blocks[2].register_forward_hook(hook)
+    ids, lasts = [[5, 9, 7, 30, 11, 8], [4, 6, 12]], [3, 1]
+    with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
+        replays = [Replay(lm, ids, lasts, LAYER) for _ in range(2)]
+    assert all(replay._whole for replay in replays)
+    assert len(caplog.records) == 1 and "LlamaForCausalLM: its blocks cannot be run again" in caplog.text
+    if hook is not running_mean:  # no two passes of it are alike
+        return
+    offset_BD = offsets(lm, 2)
+    hidden_BTD = replays[0].hidden(offset_BD)
+    for i, (row, at) in enumerate(zip(ids, lasts, strict=True)):
+        plain = plain_pass(lm, row, LAYER, at, offset_BD[i])
+        assert_close(hidden_BTD[i, : len(row) - at], plain.hidden_TD[at:], rtol=1e-9, atol=1e-9)
+
+
+def test_a_model_is_asked_once(make_lm, monkeypatch):
+    lm, asked, ask = make_lm("gpt2"), [], prefix._replays
+    monkeypatch.setattr(prefix, "_replays", lambda *given: asked.append(1) or ask(*given))
+    for layer in (1, 2):
+        assert not Replay(lm, [[5, 9, 7]], [1], layer)._whole
+    assert len(asked) == 1

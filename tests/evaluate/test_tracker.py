@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -65,11 +66,15 @@ class FakeRun:
     def define_metric(self, name, step_metric=None):
         self.axes[name] = step_metric
 
-    def log(self, row, step):
+    def log(self, row, step, commit):
+        assert commit  # else W&B keeps the newest row back until the next one
         self.logged.append((step, row))
 
     def log_artifact(self, artifact):
         self.artifacts.append(artifact)
+
+    def mark_preempting(self):
+        assert self.exit_code is None
 
     def finish(self, exit_code):
         self.exit_code = exit_code
@@ -97,13 +102,14 @@ def wandb_fake(monkeypatch, tmp_path):
 CONFIG = {"method": "rome", "model": "smollm2", "n_edits": 2}
 
 
-def tracker(tmp_path, mode: Mode = Mode.auto, **settings) -> Tracker:
-    return Tracker(TrackerSettings(mode=mode, **settings), tmp_path, "r1", CONFIG, "abc123")
+def tracker(tmp_path, mode: Mode = Mode.auto, edited: int = 0, measured: int = -1, **settings) -> Tracker:
+    return Tracker(TrackerSettings(mode=mode, **settings), tmp_path, "r1", CONFIG, "abc123", edited, measured)
 
 
 def test_edits_have_even_steps_checkpoints_odd_ones_and_n_edits_is_the_axis(wandb_fake, tmp_path):
     tracked = tracker(tmp_path)
-    tracked.checkpoint({"n_edits": 0, "ability/nli": 0.75, "weights_sha256": "e3b0", "measurable": ["nli"]})
+    start = {"n_edits": 0, "ability/nli": 0.75, "weights_sha256": "e3b0", "measurable": ["nli"], "chance": {"nli": 0.5}}
+    tracked.checkpoint(start)
     record = {"n_edits": 1, "edit_s": 2.5, "diagnostics": {"kl": 0.1}}
     tracked.edit(record, {"edit/immediate/prob/efficacy": 1.0})
     tracked.checkpoint({"n_edits": 1, "ability/nli": 0.5})
@@ -113,6 +119,7 @@ def test_edits_have_even_steps_checkpoints_odd_ones_and_n_edits_is_the_axis(wand
         (2, {"n_edits": 1, "time/edit_s": 2.5, "edit/kl": 0.1, "edit/immediate/prob/efficacy": 1.0}),
         (3, {"n_edits": 1, "ability/nli": 0.5}),
     ]
+    assert wandb_fake.run.summary == {"measurable": ["nli"], "chance": {"nli": 0.5}}
     assert wandb_fake.run.axes == {"n_edits": None, "*": "n_edits"}
     assert tracked.ids["folder"].endswith("offline-run-20260101_000000-r1") and tracked.ids["url"] == ""
 
@@ -124,6 +131,7 @@ def test_a_run_is_begun_under_its_own_id_with_group_tags_and_commit(wandb_fake, 
     assert (given["id"], given["project"], given["entity"], given["tags"]) == ("r1", "p", "e", ["a", "b"])
     assert (given["group"], given["config"]) == ("rome-smollm2", CONFIG)
     assert "resume" not in given and given["settings"].git_commit == "abc123"
+    assert given["reinit"] == "finish_previous"
 
 
 def test_a_group_comes_from_the_config_then_from_the_environment(wandb_fake, tmp_path, monkeypatch):
@@ -167,15 +175,57 @@ def test_the_end_sends_summary_table_and_files_and_updates_where_asked_for(wandb
     assert wandb_fake.run.exit_code == 0 and tracked.delivered
 
 
-def test_the_log_of_an_earlier_start_is_passed_by_and_that_of_another_run_is_not(wandb_fake, tmp_path):
-    earlier, own, other = (tmp_path / "wandb" / f"offline-run-2026010{day}_000000-{run_id}"
-                           for day, run_id in ((0, "r1"), (1, "r1"), (0, "other-r1")))  # fmt: skip
-    for folder in (earlier, own, other):
+@pytest.fixture
+def starts(wandb_fake, tmp_path):
+    """(earlier, own, other): the logs of an earlier start of the run, of this one, and of another run."""
+    folders = [tmp_path / "wandb" / f"offline-run-2026010{day}_000000-{run_id}"
+               for day, run_id in ((0, "r1"), (1, "r1"), (0, "other-r1"))]  # fmt: skip
+    for folder in folders:
         folder.mkdir(parents=True)
-    wandb_fake.run.dir = str(own / "files")
-    tracker(tmp_path).finish({}, [])
-    assert [path.name for path in (tmp_path / "wandb").rglob("*.synced")] == ["run-r1.wandb.synced"]
-    assert (earlier / "run-r1.wandb.synced").exists()
+    wandb_fake.run.dir = str(folders[1] / "files")
+    return folders
+
+
+def passed_by(tmp_path) -> list[Path]:
+    return [path.parent for path in (tmp_path / "wandb").rglob("run-r1.wandb.synced")]
+
+
+@pytest.mark.parametrize("end", ["finish", "preempt", "fail"])
+def test_a_start_that_has_sent_only_a_part_of_what_was_held_is_passed_by_unless_the_run_is_whole(starts, tmp_path, end):
+    earlier, own, _ = starts
+    tracked = tracker(tmp_path, edited=2, measured=2)
+    assert passed_by(tmp_path) == [own]
+    tracked.checkpoint({"n_edits": 0})
+    tracked.edit({"n_edits": 1, "edit_s": 1.0, "diagnostics": {}}, {})
+    getattr(tracked, end)(*([{}, []] if end == "finish" else []))
+    assert passed_by(tmp_path) == ([earlier] if end == "finish" else [own])
+
+
+@pytest.mark.parametrize("end", ["finish", "preempt", "fail", "killed"])
+def test_a_start_that_has_sent_more_takes_the_place_of_the_earlier_one(starts, tmp_path, end):
+    earlier, own, _ = starts
+    tracked = tracker(tmp_path, edited=1, measured=1)
+    tracked.checkpoint({"n_edits": 0})
+    tracked.edit({"n_edits": 1, "edit_s": 1.0, "diagnostics": {}}, {})
+    assert passed_by(tmp_path) == [own]
+    tracked.checkpoint({"n_edits": 1})  # all that was held: on the disk at the end of the run or a moment later
+    if end == "killed":
+        tracked.edit({"n_edits": 2, "edit_s": 1.0, "diagnostics": {}}, {})
+    else:
+        getattr(tracked, end)(*([{}, []] if end == "finish" else []))
+    assert passed_by(tmp_path) == [earlier]
+
+
+def test_the_first_start_is_never_passed_by(wandb_fake, tmp_path):
+    Path(wandb_fake.run.dir).mkdir(parents=True)
+    tracker(tmp_path, edited=9, measured=9).preempt()
+    assert passed_by(tmp_path) == []
+
+
+def test_a_run_that_could_not_go_on_has_failed_and_is_given_to_nobody(wandb_fake, tmp_path):
+    wandb_fake.run.mark_preempting = lambda: pytest.fail("it would be handed out again")
+    tracker(tmp_path).fail()
+    assert wandb_fake.run.exit_code == 1 and wandb_fake.run.summary == {} and not wandb_fake.run.artifacts
 
 
 def test_a_stopped_run_says_so_and_fails(wandb_fake, tmp_path):
@@ -191,19 +241,48 @@ def test_disabled_does_nothing(monkeypatch, tmp_path):
     tracked.checkpoint({"n_edits": 0})
     tracked.edit({"n_edits": 1, "edit_s": 1.0, "diagnostics": {}}, {})
     tracked.preempt()
+    tracked.fail()
     tracked.finish({}, [])
     assert tracked.ids == {} and list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_cannot_be_reached_leaves_the_run_offline(wandb_fake, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("problem", ["CommError", "OSError", "Exception"])
+def test_a_server_that_cannot_be_used_leaves_the_run_offline(wandb_fake, tmp_path, monkeypatch, caplog, problem):
     import wandb
 
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    wandb_fake.fails_first = wandb.errors.CommError("no route")
+    kinds = {"CommError": wandb.errors.CommError, "OSError": OSError, "Exception": Exception}
+    wandb_fake.fails_first = kinds[problem]("no route")
     tracker(tmp_path, Mode.online).checkpoint({"n_edits": 0})
     assert [call["mode"] for call in wandb_fake.calls] == ["online", "offline"]
     assert wandb_fake.run.logged == [(1, {"n_edits": 0})]
     assert "no route" in caplog.text
+
+
+@pytest.mark.parametrize("variable", ["WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT", "WANDB_DISABLE_GIT"])
+def test_a_setting_that_wandb_cannot_read_does_not_fail_the_run(tmp_path, monkeypatch, caplog, variable):
+    """The real wandb."""
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.setenv(variable, "x")
+    tracked = tracker(tmp_path)
+    tracked.checkpoint({"n_edits": 0})
+    tracked.finish({}, [])
+    assert "this run is not tracked" in caplog.text and tracked.ids == {} and not tracked.delivered
+
+
+def test_an_axis_that_wandb_does_not_take_does_not_fail_the_run(wandb_fake, tmp_path, monkeypatch, caplog):
+    def refuse(*_, **__):
+        raise RuntimeError("no axis")
+
+    def fail():
+        raise AssertionError("not down")
+
+    monkeypatch.setattr(wandb_fake.run, "define_metric", refuse)
+    monkeypatch.setattr("wandb.teardown", fail)
+    tracker(tmp_path).checkpoint({"n_edits": 0})
+    assert wandb_fake.run.logged == [] and "no axis" in caplog.text and "not down" in caplog.text
 
 
 def test_online_without_a_key_is_offline_and_asks_for_none(wandb_fake, tmp_path, caplog):

@@ -5,8 +5,8 @@
 Added: a run that is resumed by its id gets to know where it stands, one that is begun again under its id replaces what
 was there, and a line of history that is sent twice is kept once (lines go by their number); sweeps (grids) with agents,
 where a run that was stopped, or of which nobody has heard for SECONDS, is handed out again, with its *whole* config
-for arguments as the real server does (wandb/wandb#9143); artifacts and their files.  All of it is in FOLDER/state.json
-after each request, so a server that was killed goes on where it was.
+for arguments as the real server does (wandb/wandb#9143); artifacts and their files; what `wandb.Api` reads
+(reading.py).  All of it is in FOLDER/state.json after each request, so a server that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from reading import Reading
 
-OPERATION = re.compile(r"\s*(?:query|mutation)\s+(\w+)")
+OPERATION = re.compile(r"(?:\s|#.*)*(?:query|mutation)\s+(\w+)")
+ARTIFACT_FILE = re.compile(r"/artifacts/(\d+/.+)")
 FILE_STREAM = re.compile(r"/files/[^/]+/[^/]+/([^/]+)/file_stream")
 HISTORY, SUMMARY = "wandb-history.jsonl", "wandb-summary.json"
 KEPT = ("runs", "sweeps", "agents", "artifacts")
@@ -44,7 +46,7 @@ class State:
             "UpsertSweep": self.new_sweep, "SweepWithRuns": self.the_sweep, "CreateAgent": self.new_agent,
             "Heartbeat": self.heartbeat, "CreateArtifact": self.new_artifact,
             "CreateArtifactFiles": self.artifact_files, "CreateArtifactManifest": self.manifest,
-            "UpdateArtifactManifest": self.manifest, "CommitArtifact": self.committed,
+            "UpdateArtifactManifest": self.manifest, "CommitArtifact": self.committed, **Reading(self).answers,
         }  # fmt: skip
 
     def save(self) -> None:
@@ -78,7 +80,12 @@ class State:
                     database.execute("DELETE FROM metrics WHERE run_id = ?", (given["name"],))
         run |= {"state": "running", "seen": time.time()}
         run["config"] |= json.loads(given.get("config") or "{}")
-        run |= {key: given[key] for key in ("groupName", "tags", "commit", "sweep", "displayName") if given.get(key)}
+        run |= {"entity": given.get("entity") or "default"}
+        run |= {
+            key: given[key]
+            for key in ("project", "groupName", "tags", "commit", "sweep", "displayName")
+            if given.get(key)
+        }
 
     def resume_status(self, given: dict) -> dict:
         run, bucket = self.runs.get(given["name"]), None
@@ -114,9 +121,13 @@ class State:
 
     def new_sweep(self, given: dict) -> dict:
         config, name = yaml.safe_load(given["config"]), uuid.uuid4().hex[:8]
-        self.sweeps[name] = {"config": config, "queue": list(grid(config["parameters"])), "runs": []}
-        entity = {"id": "default", "name": given.get("entityName") or "default"}
-        project = {"id": "1", "name": given.get("projectName") or config["project"], "entity": entity}
+        owner = {
+            "entity": given.get("entityName") or "default",
+            "project": given.get("projectName") or config["project"],
+        }
+        self.sweeps[name] = owner | {"config": config, "queue": list(grid(config["parameters"])), "runs": []}
+        entity = {"id": "default", "name": owner["entity"]}
+        project = {"id": "1", "name": owner["project"], "entity": entity}
         return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
 
     def the_sweep(self, given: dict) -> dict:
@@ -222,14 +233,16 @@ class App:
             operation = OPERATION.match(asked["query"])
             known = self.state.answers.get(operation[1]) if operation else None
             answer = known(asked.get("variables") or {}) if known else None
+            if asked.get("operationName") == "":  # as wandb.Api sends it: there is one operation
+                body = json.dumps({key: value for key, value in asked.items() if key != "operationName"}).encode()
         elif stream := FILE_STREAM.fullmatch(scope["path"]):
             body = json.dumps(self.state.streamed(stream[1], json.loads(body))).encode()
         self.state.save()
         if answer is not None:
-            await send(
-                {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
-            )
-            await send({"type": "http.response.body", "body": json.dumps({"data": answer}).encode()})
+            await _send(send, b"application/json", json.dumps({"data": answer}).encode())
+            return
+        if scope["method"] == "GET" and (file := ARTIFACT_FILE.fullmatch(scope["path"])):
+            await _send(send, b"application/octet-stream", (self.state.folder / "artifacts" / file[1]).read_bytes())
             return
         whole = [{"type": "http.request", "body": body, "more_body": False}]
         length = [(b"content-length", str(len(body)).encode())]
@@ -239,6 +252,11 @@ class App:
             return whole.pop() if whole else await receive()
 
         await self.openwandb({**scope, "headers": headers}, again, send)
+
+
+async def _send(send: Callable, kind: bytes, body: bytes) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def main(port: int, folder: Path, lost_after: float) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,9 +16,25 @@ import pytest
 
 from afteredit.edit.journal import Lines
 from afteredit.evaluate.results import Results
+from afteredit.evaluate.tracker import Tracker, TrackerSettings
 from afteredit.run import main
 
+BARELY_WORSE = "collapse_perplexity=1.0000001"  # times the unedited model's: a collapse
 NOWHERE = "http://127.0.0.1:9"
+CONFIG = {"method": "rome", "model": "tiny"}
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from afteredit.evaluate.tracker import Mode, Tracker, TrackerSettings
+
+folder, n_edits, held = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+config = {"method": "rome", "model": "tiny"}
+tracker = Tracker(TrackerSettings(mode=Mode.offline), folder, "killed", config, "abc123", held, held)
+for n in range(n_edits + 1):
+    tracker.checkpoint({"n_edits": n, "drift/perplexity": 20.0 + n})
+time.sleep(1.5)  # an edit's: W&B writes what it is given within a second
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def the_run(runs: Path) -> Path:
@@ -74,13 +92,49 @@ def test_a_server_that_is_killed_in_the_middle_gets_the_whole_run_from_one_sync(
     assert (kept / "edits.jsonl").read_bytes() == (folder / "edits.jsonl").read_bytes()
 
 
+def test_a_server_that_comes_back_during_the_run_gets_the_whole_run_without_a_sync(
+    server, own_wandb, fixed, tmp_path, monkeypatch, capsys
+):
+    own_wandb(server.url)
+    monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.1")
+    runs, append = tmp_path / "runs", Results.append
+
+    def away_for_an_edit(self, row, samples):
+        append(self, row, samples)
+        if row["n_edits"] == 1:
+            server.kill()
+        if row["n_edits"] == 2:
+            server.start()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Results, "append", away_for_an_edit)
+        assert main([*fixed, "n_edits=3", f"runs={runs}"]) == 0
+    folder = the_run(runs)
+    assert "wandb sync" not in capsys.readouterr().out
+    server.holds_once(tracked_id(folder), folder)
+    assert server.state()["runs"][tracked_id(folder)]["state"] == "finished"
+
+
+def test_a_run_that_failed_does_not_get_the_numbers_of_the_next_one_in_its_process(server, own_wandb, tmp_path):
+    own_wandb(server.url)
+    for name, perplexity in (("one", 1.0), ("two", 2.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        tracker = Tracker(TrackerSettings(), folder, name, CONFIG, "abc123")
+        tracker.checkpoint({"n_edits": 0, "drift/perplexity": perplexity})
+    tracker.fail()
+    assert sorted(server.stored("one")) == [("drift/perplexity", 1, 1.0), ("n_edits", 1, 0.0)]
+    assert sorted(server.stored("two")) == [("drift/perplexity", 1, 2.0), ("n_edits", 1, 0.0)]
+    assert server.state()["runs"]["two"]["state"] == "failed"
+
+
 def test_without_any_server_the_run_is_offline_and_its_results_are_the_same(
     own_wandb, fixed, tmp_path, monkeypatch, capsys
 ):
     own_wandb(NOWHERE)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
     for runs, tracker in (("away", "tracker=wandb"), ("none", "tracker=none")):
-        assert main([*fixed, "n_edits=2", tracker, f"runs={tmp_path}/{runs}"]) == 0
+        assert main([*fixed, "n_edits=2", BARELY_WORSE, tracker, f"runs={tmp_path}/{runs}"]) == 0
     out = capsys.readouterr().out
     assert "tracked offline, sync it later" in " ".join(out.split())
     away, none = (the_run(tmp_path / runs) for runs in ("away", "none"))
@@ -91,6 +145,9 @@ def test_without_any_server_the_run_is_offline_and_its_results_are_the_same(
     looked = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", str(offline)],
                             capture_output=True, text=True, timeout=60)  # fmt: skip
     assert looked.returncode == 0 and "drift/perplexity" in looked.stdout
+    first, *later = rows_of(away)
+    collapsed = next(row["n_edits"] for row in later if row["drift/perplexity"] > first["drift/perplexity"])
+    assert re.search(r"summary/collapse\W+(\d+)", looked.stdout)[1] == str(collapsed)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
@@ -104,6 +161,36 @@ def test_several_offline_starts_are_synced_in_any_order(order, made_offline, ser
     assert sum("Skipped 1 synced run" in text for text in said) == 2  # the last one holds what the others do
     server.holds_once(tracked_id(folder), folder)
     assert server.state()["runs"][tracked_id(folder)]["summary"]["n_edits"] == 4
+
+
+@pytest.mark.parametrize(("third", "order"), [(5, (0, 1, 2)), (5, (2, 1, 0)), (1, (0, 1, 2))])
+def test_starts_that_were_killed_are_synced_in_any_order(third, order, killed_twice, server, own_wandb, tmp_path):
+    """The third start is killed too: after it has gone on, or with a part of what the run directory held."""
+    shutil.copytree(killed_twice, tmp_path / "run")
+    begin_and_kill(tmp_path / "run", third, 4)
+    starts = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert len(starts) == 3
+    for start in order:
+        server.wandb(tmp_path, "sync", str(starts[start]))
+    stored = server.stored("killed")
+    assert len(stored) == len({(key, step) for key, step, _ in stored})
+    whole = {(2 * n + 1, 20.0 + n) for n in range(max(third, 4) + 1)}
+    assert {(step, value) for key, step, value in stored if key == "drift/perplexity"} == whole
+
+
+@pytest.fixture(scope="module")
+def killed_twice(tmp_path_factory) -> Path:
+    """After 2 edits, and after 4 when there were 2."""
+    folder = tmp_path_factory.mktemp("killed")
+    begin_and_kill(folder, 2, 0)
+    begin_and_kill(folder, 4, 2)
+    return folder
+
+
+def begin_and_kill(folder: Path, n_edits: int, held: int) -> None:
+    """A start that tracks what a run directory with `held` edits would send up to `n_edits`, and is killed."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(n_edits), str(held)], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
