@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 def edit_in_sequence(
     lm: LM, x: Experiment, batches: Sequence[Sequence[EditRequest]], run: RunDirectory, measure: Measure, watch: Watch
-) -> None:
+) -> int:
     """Applies `batches` in order; measures before the first and after every `eval_every` edits.
 
     What the journal holds is applied again instead of computed; checkpoints that have no row yet are measured.
-    Ends early where the model has collapsed and on_collapse=stop.  Raises Interrupted between edits and measurements.
+    Ends early where the model has collapsed and on_collapse=stop; returns the number of batches it came to.  Raises
+    Interrupted between edits and measurements.
     """
     from afteredit.edit.ahead import Ahead
     from afteredit.edit.collapse import update_or_collapse
@@ -91,7 +92,8 @@ def edit_in_sequence(
         if last or len(done) % x.settings.eval_every == 0:
             checkpoint(last)
         if run.stops_at(len(done)):
-            return
+            return index + 1
+    return len(batches)
 
 
 def run_experiment(x: Experiment) -> Path:
@@ -148,18 +150,23 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     run.prepared = run.with_contexts(x.method.prepare(lm, given))
     measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
     tracker = run.tracker()
+    if tracker.ids:
+        console.print(f"look     wandb leet {tracker.ids['folder']}", highlight=False, soft_wrap=True)
     n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
     try:
         with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
             watch = Watch(display, tracker, interruption, run.results)
             measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"),
                               x.evaluate.cache_gib, shared=True)  # fmt: skip
-            edit_in_sequence(lm, x, batches, run, measure, watch)
-            watch.beyond(run.journal.records[len(batches) :])
+            n_batches = edit_in_sequence(lm, x, batches, run, measure, watch)
+            watch.beyond(run.journal.records[n_batches:])
         _end(x, run, tracker, console)
     except Interrupted:
         console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}")
         tracker.preempt()
+        raise
+    except BaseException:
+        tracker.fail()
         raise
     return run.folder
 

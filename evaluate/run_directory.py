@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,13 +22,13 @@ from afteredit.edit.method import Prepared
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import Update
 from afteredit.evaluate.ability import Ability, measurable
-from afteredit.evaluate.evaluator import ROOT, differences, evaluator, evaluator_name, files_sha256
+from afteredit.evaluate.environment import Environment, commit
+from afteredit.evaluate.evaluator import differences, evaluator, evaluator_name
 from afteredit.evaluate.prepare_tasks import held_out_text, rows_sha256, shipped_abilities
 from afteredit.evaluate.results import Results
 from afteredit.evaluate.tracker import Tracker
 
 log = logging.getLogger(__name__)
-DECIDING_PACKAGES = ("torch", "transformers", "tokenizers")
 N_FIRST_FACTS = 20
 
 
@@ -56,7 +53,7 @@ class RunDirectory:
         run = cls(x, folder)
         try:
             with run._in_use():
-                run._keep_environment(lm)
+                run.environment.keep(lm, run.journal.n_edits, x.settings.resume)
         except BadInput:
             run.journal.close()
             raise
@@ -71,6 +68,7 @@ class RunDirectory:
             "rows": rows_sha256(x.tasks, s.data), "held_out_tokens": s.held_out_tokens,
             "held_out": hashlib.sha256(held_out_text(s).encode()).hexdigest(),
         }  # fmt: skip
+        self.environment = Environment(folder)
         with self._in_use():
             fall_back = s.resume is Resume.whole and x.replay.run is None  # a replay changes no edit
             self.journal = Journal(folder, fall_back=fall_back)
@@ -118,7 +116,7 @@ class RunDirectory:
         others = {row["n_edits"]: row["evaluator"] for row in self.results.rows if row["evaluator"] != evaluator_name()}
         if not others:
             return None
-        known = self._environment["evaluators"]
+        known = self.environment["evaluators"]
         changed = sorted({differences(known.get(name, {}), evaluator()) for name in others.values()})
         return (f"{self.results.path} holds rows (n_edits {', '.join(map(str, others))}) that another evaluator "
                 f"measured; changed since: {'; '.join(changed)}")  # fmt: skip
@@ -178,7 +176,7 @@ class RunDirectory:
             full["chance"] = chance = {name: ability.chance for name, ability in self.abilities.items()}
             full["measurable"] = measurable(samples, chance)
         full |= self._retained(full)
-        self._note("evaluators", {**self._environment["evaluators"], evaluator_name(): evaluator()})
+        self.environment.note("evaluators", {**self.environment["evaluators"], evaluator_name(): evaluator()})
         self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
 
     def tracker(self) -> Tracker:
@@ -188,10 +186,12 @@ class RunDirectory:
         with self._in_use():
             write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.x.resolved)).encode())
         run_id = f"{self.folder.name}-{self.results.digest}"
-        tracker = Tracker(self.x.tracker, self.folder, run_id, self._tracked_config(), _commit())
-        ids, noted = {**tracker.ids, "results": self.results.digest}, self._environment["wandb"]
+        edited = self.journal.n_edits
+        measured = max((row["n_edits"] for row in self.results.rows if row["n_edits"] <= edited), default=-1)
+        tracker = Tracker(self.x.tracker, self.folder, run_id, self._tracked_config(), commit(), edited, measured)
+        ids, noted = {**tracker.ids, "results": self.results.digest}, self.environment["wandb"]
         if tracker.ids and ids not in noted:
-            self._note("wandb", [*noted, ids])
+            self.environment.note("wandb", [*noted, ids])
         return tracker
 
     def _tracked_config(self) -> dict[str, Any]:
@@ -199,7 +199,8 @@ class RunDirectory:
         and the command's `overrides`, with which an agent is to begin this run again (evaluate/agent.py)."""
         x = self.x
         names = {group: name for group, name in x.names.items() if name != "None"} | {"task": list(x.tasks)}
-        return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved, "commit": _commit()}
+        return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved, "commit": commit(),
+                "evaluation": self.results.digest}  # fmt: skip
 
     def commands_to_look_further(self, tracker: Tracker) -> list[str]:
         ids = tracker.ids
@@ -237,64 +238,6 @@ class RunDirectory:
         chance, key = self.abilities[name].chance, f"ability/{name}"
         return float((row[key] - chance) / (base[key] - chance))
 
-    def _keep_environment(self, lm: LM) -> None:
-        """Writes under what the first edit is made, and under what else resume=force went on; without it, refuses to
-        go on under other code or versions than the last edits were made under."""
-        now: dict[str, Any] = {"decides": _deciding(), "commit": _commit(), "hardware": _hardware(lm)}
-        path = self.folder / "environment.json"
-        kept = {"forced": [], "moved": [], "evaluators": {}, "wandb": []} | (self._environment if path.exists() else {})
-        if not self.journal.n_batches:
-            write_checked(path, kept | now)
-            return
-        then = [self._environment, *self._environment["forced"]][-1]["decides"]
-        if then != now["decides"]:
-            if self.x.settings.resume is not Resume.force:
-                raise BadInput(
-                    f"{self.folder} was begun under other {differences(then, now['decides'])}: its weights could not "
-                    "be made again by either; add resume=force to continue all the same, or change runs=<folder> to "
-                    "start over"
-                )
-            self._note("forced", [*kept["forced"], {"after_edits": self.journal.n_edits, **now}])
-        if [kept, *kept["moved"]][-1]["hardware"] != now["hardware"]:
-            log.warning("the edits before were made on other hardware or threads (environment.json): what is made from "
-                        "here on may differ from an unmoved run's in the last bits")  # fmt: skip
-            moved = {"after_edits": self.journal.n_edits, "hardware": now["hardware"]}
-            self._note("moved", [*kept["moved"], moved])
-
-    @property
-    def _environment(self) -> dict[str, Any]:
-        """Raises BadInput where the file is damaged or missing."""
-        return read_checked(self.folder / "environment.json")
-
-    def _note(self, key: str, value: Any) -> None:
-        environment = self._environment
-        if environment[key] != value:
-            write_checked(self.folder / "environment.json", environment | {key: value})
-
 
 def _values(dataclass: Any) -> dict[str, Any]:
     return {"class": type(dataclass).__name__, **dataclasses.asdict(dataclass)}
-
-
-def _deciding() -> dict[str, Any]:
-    """The code and versions that decide weights: every file in edit/, and the loop in run.py."""
-    code = files_sha256([*(ROOT / "edit").glob("*.py"), ROOT / "run.py"])
-    return {"code": code, "packages": {name: version(name) for name in DECIDING_PACKAGES}}
-
-
-def _commit() -> str:
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-def _hardware(lm: LM) -> dict[str, Any]:
-    import os
-
-    import torch
-
-    name = torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else platform.processor()
-    return {"device": str(lm.device), "name": name, "machine": platform.machine(), "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(), "python": platform.python_version()}  # fmt: skip

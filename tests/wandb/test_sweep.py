@@ -294,3 +294,5 @@ def test_a_crashed_run_is_read_from_its_history(swept):
     assert {"measurable", "chance"} <= set(run.rows[0])
     assert run.config == yaml.safe_load((swept.lost / "config.yaml").read_text())
     assert (run.name, run.seed, run.method, run.samples.empty) == (swept.lost.name, 1, "rome", True)
+    (results,) = swept.lost.glob("results-*.jsonl")
+    assert results.name == f"results-{run.evaluation}.jsonl"
