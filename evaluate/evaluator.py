@@ -13,14 +13,6 @@ from afteredit.edit.cache import content_hash
 ROOT = Path(__file__).resolve().parent.parent
 # files of evaluate/ that make no number
 CARRYING = ("agent", "display", "environment", "interruption", "replay", "tracker", "watch")
-    "agent",
-    "display",
-    "environment",
-    "interruption",
-    "replay",
-    "tracker",
-    "watch",
-)  # files of evaluate/ that make no number
 # files of edit/ that are run when measuring
 RUNNING = ("anatomy", "fingerprint", "generate", "lm", "packed", "prefix", "request")
 PACKAGES = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
