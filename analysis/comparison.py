@@ -69,7 +69,8 @@ class Comparison:
                  f"setting: {at(self.first.config, 'setting', 'sequential')}"]  # fmt: skip
         if sizes:
             rows = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)}–{max(sizes)}"
-            parts.append(f"{rows} rows per ability")
+            whose = "embedded rows" if at(self.first.config, "data") == "mini" else "rows"  # not those of the set named
+            parts.append(f"{rows} {whose} per ability")
         return " · ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {listed}"])
 
     def base(self, ability: str) -> float:

@@ -167,7 +167,7 @@ def test_every_picture_says_what_was_measured(x):
     assert set(figures) == set(PICTURES)
     for name, figure in figures.items():
         assert figure.get_supxlabel().startswith(
-            "tiny · edits: facts · setting: sequential · 10 rows per ability · seeds 1, 2, 3"
+            "tiny · edits: facts · setting: sequential · 10 embedded rows per ability · seeds 1, 2, 3"
         ), name
 
 
