@@ -166,7 +166,9 @@ def test_the_caption_says_model_edits_rows_and_seeds(tmp_path, made_run):
     for seed in (1, 2):
         made_run(tmp_path, "rome", seed, {0: START, 5: WORSE}, config={"edits": {"name": "zsre", "order": "file"}})
     (x,) = comparisons(read([tmp_path]))
-    assert x.caption == "tiny · edits: zsre in file order · setting: sequential · 5 embedded rows per ability · seeds 1, 2"
+    assert (
+        x.caption == "tiny · edits: zsre in file order · setting: sequential · 5 embedded rows per ability · seeds 1, 2"
+    )
 
 
 def test_methods_are_told_apart_by_what_differs_and_not_by_seed(tmp_path, made_run):
