@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from afteredit.edit.disk import sync_folder, write_atomically
+from afteredit.edit.disk import sync, write_atomically
 from afteredit.edit.request import BadInput
 
 log = logging.getLogger(__name__)
@@ -67,14 +67,14 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
     try:
         make(temporary)
         for file in [temporary, *temporary.rglob("*")]:
-            _sync(file)
+            sync(file)
         if temporary.is_file():
             write_atomically(_sum_of(path), _sha256(temporary).encode())
             os.replace(temporary, path)
         else:
             _remove(path)
             os.rename(temporary, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except SafetensorError as problem:  # how safetensors says what is an OSError elsewhere
         raise BadInput(f"{path} cannot be written ({problem}); make room, or set AFTEREDIT_CACHE to another "
                        "folder") from None  # fmt: skip
@@ -100,14 +100,6 @@ def _sum_of(path: Path) -> Path:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

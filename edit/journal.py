@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from afteredit.edit.disk import make_folder, sync_folder, write_atomically, write_json
+from afteredit.edit.disk import make_folder, sync, write_atomically, write_json
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import Update, load_update
 
@@ -82,7 +82,7 @@ class Lines:
             file.flush()
             os.fsync(file.fileno())
         if new:
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         self.records.append(json.loads(text))
 
 

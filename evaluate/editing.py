@@ -15,7 +15,6 @@ from itertools import chain
 
 from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.base_blocks import BaseBlocks
 from afteredit.evaluate.generation import score_and_generate
 from afteredit.evaluate.likelihood import Ids
 
@@ -57,11 +56,8 @@ def probes(request: EditRequest) -> list[Probe]:
     return asked
 
 
-def look(lm: LM, requests: Iterable[EditRequest], base: BaseBlocks | None = None) -> dict[Probe, Seen]:
-    """What the model as it is now does on every probe of the requests.
-
-    `base` pays for requests that are looked at together at checkpoint after checkpoint; others only fill it.
-    """
+def look(lm: LM, requests: Iterable[EditRequest]) -> dict[Probe, Seen]:
+    """What the model as it is now does on every probe of the requests."""
     answers: dict[Probe, list[Ids]] = {}  # of the new target and, where there is one, of the true one
     wanted: dict[Ids, dict[Ids, None]] = {}
     for probe in chain.from_iterable(map(probes, requests)):
@@ -69,7 +65,7 @@ def look(lm: LM, requests: Iterable[EditRequest], base: BaseBlocks | None = None
         answers[probe] = [lm.answer_ids(target) for target in targets]
         wanted.setdefault(lm.ask(probe.prompt), {}).update(dict.fromkeys(answers[probe]))
     longest = max(map(len, chain.from_iterable(answers.values())), default=0)
-    scores, texts = score_and_generate(lm, wanted, longest + EXTRA_TOKENS, None, base)
+    scores, texts = score_and_generate(lm, wanted, longest + EXTRA_TOKENS)
     seen = {}
     for probe, target_ids in answers.items():
         context = lm.ask(probe.prompt)

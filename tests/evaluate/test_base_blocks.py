@@ -15,7 +15,6 @@ from afteredit.edit.lm import first, pad
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate import packing
 from afteredit.evaluate.base_blocks import BaseBlocks, can_start_at, lowest_edited
-from afteredit.evaluate.editing import look
 from afteredit.evaluate.generation import score_and_generate
 from afteredit.evaluate.likelihood import may_pad, score
 
@@ -112,20 +111,6 @@ def test_answers_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(
         n_tokens - 1
     )
     assert tokens_run(lm, 2, lambda: score_and_generate(lm, wanted, n_tokens, None, base)) > prompt_tokens / 2
-
-
-def test_editing_success_is_the_same_to_the_bit_with_what_lies_below_kept(exact_lm, fact, second_fact):
-    lm, base, facts = exact_lm, BaseBlocks(exact_lm, GIB), [fact, second_fact]
-    lm.keep_base([2])
-    before = None
-    for checkpoint in range(3):
-        seen = look(lm, facts, base)
-        assert seen == look(lm, facts) != before
-        assert base.n_bytes > 0
-        before = seen
-        edit(lm, 2, checkpoint)
-    plain = tokens_run(lm, 1, lambda: look(lm, facts))
-    assert tokens_run(lm, 1, lambda: look(lm, facts, base)) < 0.7 * plain  # what is decoded is run again
 
 
 def test_where_no_padding_may_stand_the_log_says_so_once(exact_lm, caplog):
