@@ -24,6 +24,7 @@ from afteredit.edit.source import ModelSource
 from afteredit.edit.update import load_update
 from afteredit.evaluate import measure, run_directory
 from afteredit.evaluate.interruption import Interrupted
+from afteredit.evaluate.tracker import Tracker
 from afteredit.run import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -314,6 +315,20 @@ def test_a_stopped_run_ends_at_a_whole_edit_and_goes_on_to_the_same_end(go, stra
     assert len(Lines(folder / "edits.jsonl").records) == len(seen) == 2
     go("n_edits=4", "eval_every=1", runs=runs)
     assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]
+
+
+def test_a_run_that_fails_says_so_to_wandb(go, tmp_path, monkeypatch):
+    """Else the next run in this process would be logged into it."""
+    told = []
+
+    def broken(*_args):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(Tracker, "fail", lambda self: told.append("failed"))
+    monkeypatch.setattr(Rome, "update", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        go("n_edits=1", "eval_every=1", "task=none", runs=tmp_path / "runs")
+    assert told == ["failed"]
 
 
 def test_nan_in_an_update_is_a_collapse_that_is_recorded_and_not_written(go, tmp_path, monkeypatch, capsys):
