@@ -15,6 +15,7 @@ from torch import Tensor
 from afteredit.edit.keys import subject_keys, subject_streams
 from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest, NoEdit
+from afteredit.edit.second_moment import inverse_times
 from afteredit.edit.update import LowRank, Update
 from afteredit.edit.value import Target
 
@@ -66,3 +67,16 @@ def regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
         raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "
                      "method.tokens_per_key_dim")  # fmt: skip
     return torch.cholesky_solve(keys_FE, factor_FF)
+
+
+def weighted(weight: float, C_FF: Tensor, keys_FE: Tensor) -> Tensor:
+    """X = (λ C + K Kᵀ)⁻¹ K = C⁻¹K (λ I + Kᵀ C⁻¹K)⁻¹ (Woodbury), (F, E) float64: what is solved anew is E wide, not F.
+
+    NaN where keys have overflowed; raises NoEdit where C is singular.
+    """
+    keys_FE = keys_FE.double()
+    if not keys_FE.isfinite().all():
+        return torch.full_like(keys_FE, torch.nan)
+    solved_FE = inverse_times(C_FF, keys_FE)
+    inner_EE = weight * torch.eye(keys_FE.shape[1], dtype=torch.float64) + keys_FE.T @ solved_FE
+    return torch.cholesky_solve(solved_FE.T, torch.linalg.cholesky(inner_EE)).T

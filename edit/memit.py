@@ -99,10 +99,10 @@ class Memit:
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes a batch; MEMIT keeps nothing between edits.  Mutates nothing."""
-        from afteredit.edit.blocks_in_turn import regularised
+        from afteredit.edit.blocks_in_turn import weighted
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            return regularised(self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double(), keys_FE)
+            return weighted(self.second_moment_weight, prepared.tensors[f"second_moment/{layer}"], keys_FE)
 
         update, _ = self.write(lm, requests, prepared, solve)
         return update, state

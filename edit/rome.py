@@ -19,7 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Given, Prepared, check_numbers
-from afteredit.edit.request import EditRequest, NoEdit
+from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
@@ -110,18 +110,13 @@ def rank_one(
 ) -> tuple[LowRank, float]:
     """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
 
-    Returns its factors in float32 on the CPU and the denominator k*ᵀC⁻¹k*, solved in float64: C is ill-conditioned.
-    `written_at_F` puts another key than k* into the denominator, as ROME's reference does.  Raises NoEdit where C is
-    singular.
+    Returns its factors in float32 on the CPU and the denominator k*ᵀC⁻¹k*.  `written_at_F` puts another key than k*
+    into the denominator, as ROME's reference does.  Raises NoEdit where C is singular.
     """
-    import torch
+    from afteredit.edit.second_moment import inverse_times
 
-    key_F64 = key_F.double().cpu()
-    direction_F, failed = torch.linalg.solve_ex(second_moment_FF.double().cpu(), key_F64)
-    if failed:
-        raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "
-                     "method.tokens_per_key_dim")  # fmt: skip
-    denominator = direction_F @ (key_F64 if written_at_F is None else written_at_F.double().cpu())
+    direction_F = inverse_times(second_moment_FF, key_F[:, None])[:, 0]
+    denominator = direction_F @ (key_F if written_at_F is None else written_at_F).double().cpu()
     change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])
     return change, float(denominator)
 

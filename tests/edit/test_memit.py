@@ -10,7 +10,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from afteredit.edit import contexts, second_moment
 from afteredit.edit.alphaedit import AlphaEdit
-from afteredit.edit.blocks_in_turn import regularised
+from afteredit.edit.blocks_in_turn import regularised, weighted
 from afteredit.edit.ft import Ft
 from afteredit.edit.keys import subject_keys, subject_streams
 from afteredit.edit.lm import LM
@@ -46,9 +46,25 @@ def test_regularised_solves_its_equation():
     assert_close(regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_keys", [1, 3, 20])
+def test_weighted_solves_the_same_equation_by_a_smaller_system(n_keys):
+    C_FF, keys_FE = spd(9).float(), torch.randn(9, n_keys, generator=torch.Generator().manual_seed(1))
+    K = keys_FE.double().numpy()
+    expected = np.linalg.inv(2.5 * C_FF.double().numpy() + K @ K.T) @ K
+    assert_close(weighted(2.5, C_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
 def test_a_singular_second_moment_is_named():
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
         regularised(torch.zeros(4, 4), torch.ones(4, 1))
+    with pytest.raises(BadInput, match="tokens_per_key_dim"):
+        weighted(1.0, torch.zeros(4, 4), torch.ones(4, 1))
+
+
+def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():
+    keys_FE = torch.full((4, 1), torch.inf)
+    for solved in (regularised(spd(4), keys_FE), weighted(1.0, spd(4), keys_FE)):
+        assert solved.isnan().all()
 
 
 def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, second_fact):

@@ -116,3 +116,16 @@ def test_sampled_text_is_written_once_for_all_layers(make_lm, monkeypatch):
 
 def test_another_model_writes_its_own_text(make_lm):
     assert len({str(list(sequences(make_lm(family), "sampled", 100))) for family in ("gpt2", "gptj", "llama")}) == 3
+
+
+def test_a_second_moment_is_factorised_once_and_as_often_as_there_are_tensors(monkeypatch):
+    factorised, cholesky_ex = [], torch.linalg.cholesky_ex
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda A: factorised.append(A) or cholesky_ex(A))
+    generator = torch.Generator().manual_seed(0)
+    sample_NF = torch.randn(40, 7, generator=generator, dtype=torch.float64)
+    one_FF, other_FF = sample_NF.T @ sample_NF / 40, sample_NF[:20].T @ sample_NF[:20] / 20
+    for C_FF in (one_FF, other_FF, one_FF, one_FF):
+        keys_FE = torch.randn(7, 2, generator=generator)
+        expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
+        assert_close(second_moment.inverse_times(C_FF, keys_FE), expected_FE, rtol=1e-10, atol=1e-12)
+    assert len(factorised) == 2
