@@ -19,7 +19,7 @@ from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import results_option, write_rows
 from afteredit.command_line import compose
-from afteredit.edit.ahead import WINDOW, of_like_length
+from afteredit.edit.ahead import FILL, of_like_length
 from afteredit.edit.lm import LM
 from afteredit.edit.memit import Memit
 from afteredit.edit.method import Given, Prepared
@@ -47,8 +47,8 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--groups", type=int, default=1, help=f"of {TOGETHER} edits, of the {WINDOW} in a window")
-    parser.add_argument("--together", type=int, default=TOGETHER, help="edits in a group")
+    parser.add_argument("--groups", type=int, default=1, help=f"of {FILL} times as many edits as go together")
+    parser.add_argument("--together", type=int, default=TOGETHER, help="edits optimised at once")
     results_option(parser)
     arguments = parser.parse_args()
     x = compose(["model=smollm2", "tracker=none"])
@@ -59,8 +59,9 @@ def main() -> None:
     for name, method in (("ROME", rome), ("MEMIT", memit)):
         prepared = method.prepare(lm, Given(x.settings.seed, list))
         lm.keep_base(method.edited_layers(lm))
-        window = of_like_length(lm, requests[: WINDOW * arguments.together], arguments.together)
-        rows = measure(lm, name, method, prepared, window[1 : 1 + arguments.groups])  # the middle ones first
+        size = FILL * arguments.together
+        groups = of_like_length(lm, requests[: arguments.groups * size], size)
+        rows = measure(lm, name, replace(method, together=arguments.together), prepared, groups)
         write_rows(rows, arguments.results)
 
 
@@ -68,7 +69,7 @@ def measure(
     lm: LM, name: str, method: Rome | Memit, prepared: Prepared, groups: Sequence[Sequence[EditRequest]]
 ) -> list[dict[str, Any]]:
     """Two rows: one edit at a time, and the edits of each group together."""
-    layer, stream, together = method.edited_layers(lm)[-1], isinstance(method, Memit), max(map(len, groups))
+    layer, stream = method.edited_layers(lm)[-1], isinstance(method, Memit)
     whole = {"alone": 0.0, "together": 0.0}  # optimisation and the rest
     spent = {"plain": 0.0, "alone": 0.0, "together": 0.0}  # optimisation
     n_flops, worst, n = 0.0, 0.0, sum(map(len, groups))
@@ -95,7 +96,7 @@ def measure(
          "speedup": spent["plain"] / spent[key], "bound_speedup": spent["plain"] * rate / n_flops,
          "gflops": n_flops / spent[key] / 1e9, "machine_gflops": rate / 1e9, "whole_edit_s": whole[key] / n,
          "largest_relative_deviation": worst, "n": n, "n_contexts": len(prepared.contexts)}
-        for key, how in (("alone", "one edit at a time"), ("together", f"{together} independent edits together"))
+        for key, how in (("alone", "one edit at a time"), ("together", f"{method.together} independent edits together"))
     ]  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Edits that do not depend on each other (setting=single) have their values optimised together, ahead of their turn.
 
 Groups are made of requests of like length, among a window of them, and depend on nothing but the order of the edits:
-a run that was killed makes the same groups again, and so the same bits.  (For the same reason no group is filled up
-with later edits as its own finish: every edit's rounding would hang on all before it.)
+a run that was killed makes the same groups again, and so the same bits.  A group holds twice as many requests as are
+optimised at once: each takes the place of one that is done (value.py).  No group is filled up with requests of the
+next, since every edit's rounding would then hang on all before it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from afteredit.edit.request import EditRequest
 if TYPE_CHECKING:
     from afteredit.edit.lm import LM
 
-WINDOW = 4  # groups
+WINDOW = 2  # groups
+FILL = 2  # requests of a group, in what is optimised at once
 
 
 class Ahead:
@@ -30,7 +32,7 @@ class Ahead:
         self._group_of: dict[str, list[EditRequest]] = {}
         self._found: dict[str, Any] = {}
         if self._ahead is not None:
-            size = method.together  # type: ignore[attr-defined]
+            size = FILL * method.together  # type: ignore[attr-defined]
             for start in range(0, len(requests), WINDOW * size):
                 for group in of_like_length(lm, requests[start : start + WINDOW * size], size):
                     self._group_of |= {request.id: group for request in group}

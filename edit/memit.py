@@ -77,12 +77,12 @@ class Memit:
 
     def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Target]:
         """The z of each request by its id; they do not depend on each other.  Mutates nothing."""
-        from afteredit.edit.ahead import of_like_length
+        from afteredit.edit.ahead import FILL, of_like_length
         from afteredit.edit.value import optimise_targets
 
         last = self.edited_layers(lm)[-1]
         found: dict[str, Target] = {}
-        for group in of_like_length(lm, requests, self.together):
+        for group in of_like_length(lm, requests, FILL * self.together):
             targets = optimise_targets(lm, group, prepared.contexts, last, self)
             found |= {request.id: target for request, target in zip(group, targets, strict=True)}
         return found

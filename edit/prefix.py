@@ -9,7 +9,8 @@ whether it holds for its blocks; where it does not, each step runs all of them o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import pairwise, takewhile
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -79,11 +80,8 @@ class Replay:
         if past:
             distinct = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, before)))}
             of_row_B = torch.tensor([distinct[tuple(row)] for row in before])
-            before_ids_UP, before_mask_UP = pad(list(distinct), "left")  # U: rows that begin alike are run once
-            cache = DynamicCache()
-            lm.forward(before_ids_UP, before_mask_UP, cache)
-            pairs = ((k[of_row_B.to(k.device)], v[of_row_B.to(v.device)]) for k, v in keys_values(cache))
-            cache = cache_of(pairs, FrozenLayer)
+            pairs, before_mask_UP = _run_once(lm, list(distinct))
+            cache = cache_of(_of_rows(pairs, of_row_B, len(distinct), {}), FrozenLayer)
             mask_BT = torch.cat([before_mask_UP[of_row_B], mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
         hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
@@ -92,6 +90,7 @@ class Replay:
         finally:
             for hook in hooks:
                 hook.remove()
+        self._of_all_rows = self._calls, self._column_B, self._ids_BT, self._mask_BT
 
     def _recorders(self, index: int) -> list[Any]:
         block, mlp_out, at = self.lm.anatomy.blocks[index], self.lm.mlp_out(index), self._at()
@@ -113,11 +112,12 @@ class Replay:
         """Rows and columns of the subjects' last tokens in what is run."""
         return torch.arange(len(self._column_B)), self._column_B
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Leaves out every other row from here on, in what is run; what was recorded stays."""
-        kept, n_rows = torch.tensor(rows), len(self._column_B)
-        self._calls = cast(dict, _of_rows(self._calls, kept, n_rows, {}))
-        self._column_B, self._ids_BT, self._mask_BT = self._column_B[kept], self._ids_BT[kept], self._mask_BT[kept]
+    def choose(self, rows: Sequence[int]) -> None:
+        """From here on these of the rows it was made for are run, in this order; what was recorded stays."""
+        chosen, n_rows = torch.tensor(rows), len(self._of_all_rows[1])
+        calls, column_B, ids_BT, mask_BT = self._of_all_rows
+        self._calls = cast(dict, _of_rows(calls, chosen, n_rows, {}))
+        self._column_B, self._ids_BT, self._mask_BT = column_B[chosen], ids_BT[chosen], mask_BT[chosen]
 
     def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
@@ -148,6 +148,54 @@ class Replay:
         n_rows, width = hidden_BTD.shape[:2]
         columns_BT = (self._column_B[:, None] + torch.arange(width)).clamp(max=width - 1)
         return hidden_BTD[torch.arange(n_rows)[:, None], columns_BT]
+
+
+def _run_once(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Every block's keys and values of `rows`, padded on the left, and their mask (U, P).
+
+    What rows begin with alike (a context prefix, under which several requests stand) is run once, where that saves a
+    quarter of the columns.
+    """
+    heads = _shared_beginnings(rows)
+    distinct = {head: i for i, head in enumerate(dict.fromkeys(heads))}
+    tails = [row[len(head) :] for row, head in zip(rows, heads, strict=True)]
+    cache = DynamicCache()
+    if _size(distinct) + _size(tails) > 0.75 * _size(rows):
+        ids_UP, mask_UP = pad(rows, "left")
+        lm.forward(ids_UP, mask_UP, cache)
+        return keys_values(cache), mask_UP
+    head_ids, head_mask = pad(list(distinct), "left")
+    lm.forward(head_ids, head_mask, cache)
+    of_row_U = torch.tensor([distinct[head] for head in heads])
+    cache = cache_of(_of_rows(keys_values(cache), of_row_U, len(distinct), {}))
+    tail_ids, tail_mask = pad(tails, "right")
+    mask_UP = torch.cat([head_mask[of_row_U], tail_mask], dim=1)
+    lm.forward(tail_ids, mask_UP, cache, head_mask.shape[1])
+    # moved to the right, so that what follows follows closely: windows count columns, not positions
+    columns_UP = torch.arange(mask_UP.shape[1]) - (tail_mask == 0).sum(1, keepdim=True)
+    columns_UP = columns_UP[:, -max(map(len, rows)) :] % mask_UP.shape[1]
+
+    def moved(of_columns: Tensor) -> Tensor:
+        at_row_U1, at_UP = torch.arange(len(rows))[:, None], columns_UP
+        return of_columns.transpose(1, 2)[at_row_U1, at_UP].transpose(1, 2)
+
+    return [(moved(keys), moved(values)) for keys, values in keys_values(cache)], mask_UP.gather(1, columns_UP)
+
+
+def _size(rows: Collection[Sequence[int]]) -> int:
+    """Rows times columns, padded."""
+    return len(rows) * max(map(len, rows))
+
+
+def _shared_beginnings(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Of each row the longest beginning that some other row has too."""
+    ordered = sorted(range(len(rows)), key=rows.__getitem__)  # the most alike stand side by side
+    n_shared = [0] * len(rows)
+    for one, other in pairwise(ordered):
+        pairs = zip(rows[one], rows[other], strict=False)
+        n = sum(1 for _ in takewhile(lambda ids: ids[0] == ids[1], pairs))
+        n_shared[one], n_shared[other] = max(n_shared[one], n), max(n_shared[other], n)
+    return [row[:n] for row, n in zip(rows, n_shared, strict=True)]
 
 
 _asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()

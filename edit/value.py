@@ -41,6 +41,8 @@ class ValueSettings(Protocol):
     def max_offset(self) -> float: ...
     @property
     def stop_loss(self) -> float: ...
+    @property
+    def together(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def optimise_values(
 ) -> list[Value]:
     """Of each request the averaged key, and the offset to the MLP's output that makes the model say the new target.
 
-    The requests are independent of each other and only computed together.  Mutates nothing.
+    The requests are independent of each other, and only computed together, `settings.together` at once.
+    Mutates nothing.
     `bare_start` measures the offset against the bare prompt's output instead of the averaged key's.
     """
     search = _Search(lm, requests, contexts, layer, settings)
@@ -100,7 +103,8 @@ def optimise_targets(
 ) -> list[Target]:
     """Of each request the residual stream behind block `layer` under which the model says the new target.
 
-    The requests are independent of each other and only computed together.  Mutates nothing.
+    The requests are independent of each other, and only computed together, `settings.together` at once.
+    Mutates nothing.
     """
     search = _Search(lm, requests, contexts, layer, settings)
     starts_ED = search.by_request(wide(search.replay.streams_BD[layer]))[:, list(contexts).index("")]
@@ -122,9 +126,10 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
 
 
 class _Search:
-    """Every request has its own offset, loss and early stop; one that is done leaves the batch.
+    """Every request has its own offset, loss and early stop; `together` of them are searched for at once, and where one
+    is done the next takes its place.
 
-    Rows stand request by request: its contexts (C of them), then its KL prompt.  E counts requests still searched for.
+    Rows stand request by request: its contexts (C of them), then its KL prompt.  E counts requests.
     """
 
     def __init__(
@@ -151,57 +156,66 @@ class _Search:
         norms_E = starts_ED.norm(dim=-1)
         adam = torch.optim.Adam(offsets, lr=settings.value_lr)
         found: dict[int, tuple[Tensor, dict[str, float]]] = {}
-        left = list(range(n))
-        for step in range(settings.value_steps):
+        before: dict[int, tuple[Tensor, Tensor]] = {}  # what `_outcome` says of each while its offset is 0
+        steps = [0] * n
+        waiting, chosen = list(range(n)), list(range(n))
+        running: list[int] = []
+        while waiting or running:
+            n_free = settings.together - len(running)
+            running, waiting = running + waiting[:n_free], waiting[n_free:]
+            if running != chosen:
+                self.replay.choose([e * self.n_rows + row for e in running for row in range(self.n_rows)])
+                chosen = running
             with torch.enable_grad():
-                offsets_ED = torch.stack([offsets[e] for e in left])
-                nll_E, log_q_EV = self._outcome(left, offsets_ED)
-                if step == 0:
-                    first_nll_E, log_p_EV = nll_E.detach(), log_q_EV.detach()
-                kl_EV = torch.nn.functional.kl_div(log_p_EV[left], log_q_EV, log_target=True, reduction="none")
+                offsets_ED = torch.stack([offsets[e] for e in running])
+                nll_E, log_q_EV = self._outcome(running, offsets_ED)
+                for i, e in enumerate(running):
+                    if steps[e] == 0:
+                        before[e] = nll_E[i].detach(), log_q_EV[i].detach()
+                log_p_EV = torch.stack([before[e][1] for e in running])
+                kl_EV = torch.nn.functional.kl_div(log_p_EV, log_q_EV, log_target=True, reduction="none")
                 kl_E = kl_EV.sum(-1).to(nll_E.device)
-                decay_E = settings.weight_decay * offsets_ED.norm(dim=-1) / norms_E[left] ** 2
+                decay_E = settings.weight_decay * offsets_ED.norm(dim=-1) / norms_E[running] ** 2
                 loss_E = nll_E + settings.kl_weight * kl_E + decay_E
             staying = []
-            for i, e in enumerate(left):
-                if float(loss_E[i].detach()) >= settings.stop_loss and step < settings.value_steps - 1:
+            for i, e in enumerate(running):
+                if float(loss_E[i].detach()) >= settings.stop_loss and steps[e] < settings.value_steps - 1:
                     staying.append(i)
                     continue
                 offset_D = offsets[e].detach().clone()
-                self._check_reached(e, offset_D, step)
+                self._check_reached(e, offset_D, steps[e])
                 found[e] = (
                     offset_D,
                     {
-                        "steps": step,
+                        "steps": steps[e],
                         "loss": float(loss_E[i].detach()),
                         "kl": float(kl_E[i].detach()),
-                        "nll_before": float(first_nll_E[e]),
+                        "nll_before": float(before[e][0]),
                         "nll_after": float(nll_E[i].detach()),
                         "offset_over_start": float(offset_D.norm() / norms_E[e]),
                     },
                 )
-            if not staying:
-                break
-            adam.zero_grad()  # to None: what has left is not stepped on again
+            running = [running[i] for i in staying]
+            if not running:
+                continue
+            adam.zero_grad()  # to None: what has left, or is not there yet, is not stepped on
             loss_E[staying].sum().backward()
             adam.step()
-            if len(staying) < len(left):
-                left = [left[i] for i in staying]
-                self.replay.keep([i * self.n_rows + row for i in staying for row in range(self.n_rows)])
             with torch.no_grad():
-                for e in left:
+                for e in running:
+                    steps[e] += 1
                     limit = settings.max_offset * norms_E[e]
                     if offsets[e].norm() > limit:
                         offsets[e].mul_(limit / offsets[e].norm())
         return [found[e] for e in range(n)]
 
-    def _outcome(self, left: Sequence[int], offsets_ED: Tensor) -> tuple[Tensor, Tensor]:
+    def _outcome(self, running: Sequence[int], offsets_ED: Tensor) -> tuple[Tensor, Tensor]:
         """−log p(target), mean over contexts and tokens (E,), and log p behind "{subject} is a" (E, V)."""
         hidden_BTD = self.replay.hidden(offsets_ED.repeat_interleave(self.n_rows, 0))
         head = self.lm.head_device
         places = []  # row, column, target id, weight, whose: of every token that is predicted
         about = []  # row, column: of every KL prompt's end
-        for i, e in enumerate(left):
+        for i, e in enumerate(running):
             prompts, first_row = self.prompts[e], i * self.n_rows
             ends = [end - last for end, last in zip(prompts.prompt_ends, prompts.subject_lasts, strict=True)]
             share = 1 / (len(prompts.target) * (self.n_rows - 1))
@@ -214,7 +228,7 @@ class _Search:
         log_p_MV = self.lm.logits(hidden_BTD[at]).log_softmax(-1)
         n_places = len(places)
         log_p_N = log_p_MV[:n_places].gather(-1, target_N.to(head)[:, None])[:, 0]
-        nll_E = log_p_N.new_zeros(len(left)).index_add(0, whose_N.to(head), -log_p_N * weight_N.to(log_p_N))
+        nll_E = log_p_N.new_zeros(len(running)).index_add(0, whose_N.to(head), -log_p_N * weight_N.to(log_p_N))
         return nll_E.to(offsets_ED.device), log_p_MV[n_places:]
 
     def _check_reached(self, e: int, offset_D: Tensor, step: int) -> None:

@@ -5,11 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.bench.plain import plain_offset
-from afteredit.edit.ahead import WINDOW, Ahead, of_like_length
+from afteredit.edit.ahead import FILL, WINDOW, Ahead, of_like_length
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import Rome
-from afteredit.edit.value import optimise_targets, optimise_values
+from afteredit.edit.value import _Search, optimise_targets, optimise_values
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYER = 1
@@ -70,6 +70,25 @@ def test_each_stops_on_its_own_and_what_has_left_is_not_stepped_on(exact_lm, flo
         assert_close(one.key_F, other.key_F, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("places", [1, 2, 3])
+def test_where_one_is_done_the_next_takes_its_place(exact_lm, float64_throughout, places, monkeypatch):
+    """The same values as all at once, and never more at once than there are places, nor fewer while any waits."""
+    alone = [optimise_values(exact_lm, [asked], CONTEXTS, LAYER, SETTINGS)[0] for asked in REQUESTS]
+    losses = sorted(value.diagnostics["loss"] for value in alone)
+    keys = {**SETTINGS.__dict__, "value_steps": 30, "stop_loss": (losses[1] + losses[2]) / 2}
+    expected = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, Rome(**keys))
+    at_once, outcome = [], _Search._outcome
+    monkeypatch.setattr(_Search, "_outcome", lambda *given: at_once.append(len(given[1])) or outcome(*given))
+    found = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, Rome(**{**keys, "together": places}))
+    for one, other in zip(expected, found, strict=True):
+        assert one.diagnostics == pytest.approx(other.diagnostics, rel=1e-6, abs=1e-12)
+        assert_close(one.offset_D, other.offset_D, rtol=1e-7, atol=1e-9)
+    n_losses = [int(value.diagnostics["steps"]) + 1 for value in expected]
+    assert sum(at_once) == sum(n_losses) and len(set(n_losses)) > 1
+    assert max(at_once) == places
+    assert at_once == sorted(at_once, reverse=True)  # full until nobody waits
+
+
 class Counting:
     """A method that looks ahead and remembers for whom."""
 
@@ -82,7 +101,7 @@ class Counting:
 
 
 def test_a_batch_is_lent_its_own_values_and_each_group_is_made_once(make_lm):
-    lm, method = make_lm("gpt2"), Counting(2)
+    lm, method = make_lm("gpt2"), Counting(1)
     ahead = Ahead(method, lm, REQUESTS, Prepared(CONTEXTS))
     for asked in REQUESTS:
         assert ahead.prepared([asked]).ahead == {asked.id: asked.subject}
@@ -92,7 +111,7 @@ def test_a_batch_is_lent_its_own_values_and_each_group_is_made_once(make_lm):
 
 def test_a_run_that_goes_on_makes_the_same_groups(make_lm):
     lm = make_lm("gpt2")
-    straight, resumed = Counting(2), Counting(2)
+    straight, resumed = Counting(1), Counting(1)
     whole = Ahead(straight, lm, REQUESTS, Prepared())
     for asked in REQUESTS:
         whole.prepared([asked])
@@ -103,6 +122,7 @@ def test_a_run_that_goes_on_makes_the_same_groups(make_lm):
 
 def test_groups_hold_what_is_alike_and_no_more_than_the_window(make_lm):
     lm = make_lm("gpt2")
+    assert FILL * 1 == 2  # what the tests above count on
     many = [request(i, "Ann", "{} " + "is " * (1 + i % 5), "here") for i in range(4 * WINDOW)]
     groups = of_like_length(lm, many, 4)
     assert [len(group) for group in groups] == [4] * WINDOW

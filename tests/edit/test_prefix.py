@@ -19,6 +19,12 @@ CASES = {
     "subject_first_in_one_row": SUBJECTS,
     "a_start_token_first": [("<s>" + front, back) for front, back in SUBJECTS],
     "no_row_has_a_prefix": [("China", " is a"), ("Peru", ""), ("Japan", " is known for its old and")],
+    "beginnings_shared": [
+        (f"{context} {subject}", back)
+        for context in ("It is written on the banknotes printed for Peru.", "The sport that brought him to it.")
+        for subject, back in (("China", " is"), ("the old Joe DiMaggio", " has always been the"), ("Peru", ""))
+    ]
+    + [("It is written on the", " banknotes")],
     "same_length": [("The mother tongue of Ann", " is"), ("The mother tongue of Bob", " is")],
 }  # fmt: skip
 
@@ -37,6 +43,17 @@ def test_rows_are_longer_than_the_narrow_window(tokenizer):
     """Which is 9: before the subject's last token, and from there on."""
     front, back = map(len, tokenizer(list(SUBJECTS[2]), add_special_tokens=False).input_ids)
     assert front > 10 and back > 10
+
+
+def test_what_rows_begin_with_alike_is_run_once(exact_lm, monkeypatch):
+    texts, ran, forward = CASES["beginnings_shared"], [], exact_lm.forward
+    ids = [exact_lm.encode(front + back) for front, back in texts]
+    lasts = [len(exact_lm.encode(front)) - 1 for front, _ in texts]
+    monkeypatch.setattr(exact_lm, "forward", lambda ids_BT, *given: ran.append(ids_BT) or forward(ids_BT, *given))
+    Replay(exact_lm, ids, lasts, LAYER)
+    heads, tails, _ = ran[-3:]  # before them a model is asked whether it can be cut
+    assert len(heads) == 3  # two contexts, and the beginning of one of them
+    assert heads.numel() + tails.numel() < 0.75 * len(ids) * max(lasts)
 
 
 def offsets(lm, n_rows: int) -> torch.Tensor:
@@ -97,8 +114,11 @@ def test_rows_left_out_leave_the_others_what_they_were(rows, whole):
     replay = Replay(lm, ids, lasts, LAYER, whole=whole)
     offset_BD, kept = offsets(lm, len(ids)), list(range(1, len(ids)))
     all_BTD = replay.hidden(offset_BD)
-    replay.keep(kept)
+    replay.choose(kept)
     assert_close(replay.hidden(offset_BD[kept]), all_BTD[kept], rtol=1e-9, atol=1e-9)
+    turned = list(reversed(range(len(ids))))  # and those that were left out come back
+    replay.choose(turned)
+    assert_close(replay.hidden(offset_BD[turned]), all_BTD[turned], rtol=1e-9, atol=1e-9)
 
 
 def test_a_replay_can_be_run_again(rows):
