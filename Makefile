@@ -19,8 +19,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: setup
 	$(BIN)/python run.py n_edits=20 eval_every=5 limit=24 held_out_tokens=1024
 
+# One file at a time on each of two processes: the tiny models gain nothing from threads.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # ruff, types, fast tests
 check: setup
@@ -28,7 +29,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	mkdir -p .typecheck && ln -sfn .. .typecheck/afteredit
 	$(BIN)/mypy -p afteredit.edit -p afteredit.evaluate -p afteredit.analysis -p afteredit.bench -m afteredit.run
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not real"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not real"
 
 # Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and README's table.
 bench: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ EXACT = {  # on which the shortcuts are held against plain passes
 }
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 
 
 @pytest.fixture(scope="session")
