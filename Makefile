@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench sweep clean
 
 setup: $(VENV)/.installed
 
@@ -38,6 +38,11 @@ bench: setup
 	$(BIN)/python -m afteredit.bench.second_moment $(if $(ROWS),$(ROWS)/wikitext2.txt)
 	$(BIN)/python -m afteredit.bench.growth
 	$(BIN)/python -m afteredit.bench.overhead
+
+# Registers the grid with W&B and prints the agents' command; SWEEP: another of sweeps/*.yaml.
+SWEEP ?= sweep.yaml
+sweep: setup
+	$(BIN)/wandb sweep $(SWEEP)
 
 clean:
 	rm -rf $(VENV) .typecheck .pytest_cache .ruff_cache .mypy_cache *.egg-info build
