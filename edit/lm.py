@@ -46,6 +46,7 @@ class LM:
         self._masters: dict[str, Tensor] = {}  # float32 copies of edited matrices that the model holds in less
         self.encode = lru_cache(maxsize=None)(self._encode)  # the same prompts come back at every checkpoint
         self._said: set[str] = set()
+        self._straight: dict[int, bool] = {}
         self._check_head()
         self.fingerprint = fingerprint(model, tokenizer, self.start_ids, prompt)
 
@@ -183,7 +184,9 @@ class LM:
 
     @torch.no_grad()
     def writes_straight(self, layer: int) -> bool:
-        """Does the MLP's output join the residual stream as it is?  (Gemma 2 normalises it on the way.)"""
+        """Does the MLP's output join the residual stream as it is?  (Gemma 2 normalises it on the way.)  Asked once."""
+        if layer in self._straight:
+            return self._straight[layer]
         ids_BT = torch.tensor([[1, 2, 3]])
         streams: list[Tensor] = []
         hook = self.anatomy.blocks[layer].register_forward_hook(lambda _m, _i, out: streams.append(first(out)))
@@ -193,7 +196,8 @@ class LM:
         self.forward(ids_BT, torch.ones_like(ids_BT))
         hook.remove()
         adding.remove()
-        return bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
+        self._straight[layer] = bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
+        return self._straight[layer]
 
     def say_once(self, message: str) -> None:
         """Logs that this model does not take a shortcut, the first time that it is said."""

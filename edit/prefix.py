@@ -2,14 +2,15 @@
 
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once, hidden states entering block L at the
-positions from s on are computed once, and each step of an optimisation runs blocks L, L+1, … on those few positions.
+positions from s on are computed once, and so is what leaves it, where the MLP's output joins the residual stream as it
+is: each step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.
 The mathematics is that of the full forward pass (a test holds the two against each other).  Every model is asked once
 whether it holds for its blocks; where it does not, each step runs all of them on whole rows, and the log says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise, takewhile
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -17,33 +18,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from afteredit.edit.keys_values import FrozenLayer, cache_of, keys_values
 from afteredit.edit.lm import LM, first, pad
-
-
-class FrozenLayer(DynamicLayer):
-    """Past keys and values that every call sees and none extends."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        past_keys, past_values = cast(Tensor, self.keys), cast(Tensor, self.values)
-        return torch.cat([past_keys, key_states], dim=-2), torch.cat([past_values, value_states], dim=-2)
-
-
-def keys_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """Per block, both (B, heads, T, width of a head)."""
-    return [(layer.keys, layer.values) for layer in cast(list[DynamicLayer], cache.layers)]  # type: ignore[misc]
-
-
-def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = DynamicLayer) -> DynamicCache:
-    """A cache that holds the given keys and values, in layers of the given kind."""
-    cache = DynamicCache()
-    for keys, values in pairs:
-        layer = kind()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        cache.layers.append(layer)
-    return cache
 
 
 class Replay:
@@ -78,11 +55,8 @@ class Replay:
         self._ids_BT, self._mask_BT = pad(after, "right")
         mask_BT, cache = self._mask_BT, None
         if past:
-            distinct = {row: i for i, row in enumerate(dict.fromkeys(map(tuple, before)))}
-            of_row_B = torch.tensor([distinct[tuple(row)] for row in before])
-            pairs, before_mask_UP = _run_once(lm, list(distinct))
-            cache = cache_of(_of_rows(pairs, of_row_B, len(distinct), {}), FrozenLayer)
-            mask_BT = torch.cat([before_mask_UP[of_row_B], mask_BT], dim=1)
+            cache, before_mask_BP = _run_once(lm, list(map(tuple, before)))
+            mask_BT = torch.cat([before_mask_BP, mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
         hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
         try:
@@ -90,6 +64,9 @@ class Replay:
         finally:
             for hook in hooks:
                 hook.remove()
+        if cache is not None:  # blocks below are not run again
+            for below in cast(list[Any], cache.layers[:layer]):
+                below.keys, below.values = below.keys[:, :, :0].clone(), below.values[:, :, :0].clone()
         self._of_all_rows = self._calls, self._column_B, self._ids_BT, self._mask_BT
 
     def _recorders(self, index: int) -> list[Any]:
@@ -121,8 +98,14 @@ class Replay:
 
     def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
-        (default: the lowest recorded) at the subject's last token."""
+        (default: the lowest recorded) at the subject's last token.
+
+        Where the MLP's output joins the residual stream as it is, so does the offset, and the block itself is not run.
+        """
         layer, at = self.layer if layer is None else layer, self._at()
+        if layer + 1 in self._calls and self.lm.writes_straight(layer):
+            behind_BTD = self._calls[layer + 1][0][0]
+            return self.run(layer + 1, behind_BTD.index_put(at, behind_BTD[at] + offset.to(behind_BTD.dtype)))
 
         def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
             return output.index_put(at, output[at] + offset.to(output.dtype))
@@ -133,11 +116,14 @@ class Replay:
         finally:
             hook.remove()
 
-    def run(self, layer: int) -> Tensor:
-        """Normalised hidden states (B, T, D), computed again from block `layer` up."""
+    def run(self, layer: int, hidden_BTD: Tensor | None = None) -> Tensor:
+        """Normalised hidden states (B, T, D), computed again from block `layer` up.
+
+        `hidden_BTD` enters it in place of what did when the rows were read.
+        """
         if self._whole:
             return self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
-        hidden_BTD = self._calls[layer][0][0]
+        hidden_BTD = self._calls[layer][0][0] if hidden_BTD is None else hidden_BTD
         for index in range(layer, self.lm.n_blocks):
             args, kwargs = self._calls[index]
             hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
@@ -150,36 +136,56 @@ class Replay:
         return hidden_BTD[torch.arange(n_rows)[:, None], columns_BT]
 
 
-def _run_once(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Every block's keys and values of `rows`, padded on the left, and their mask (U, P).
+def _run_once(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor]:
+    """Every block's frozen keys and values of `rows`, padded on the left, and their mask (B, P).
 
-    What rows begin with alike (a context prefix, under which several requests stand) is run once, where that saves a
-    quarter of the columns.
+    Rows that are the same are run once (U are distinct), and so is what they begin with alike (a context prefix, under
+    which several requests stand), where that saves a quarter of the columns.
     """
-    heads = _shared_beginnings(rows)
-    distinct = {head: i for i, head in enumerate(dict.fromkeys(heads))}
-    tails = [row[len(head) :] for row, head in zip(rows, heads, strict=True)]
+    distinct = list(dict.fromkeys(rows))
+    heads = _shared_beginnings(distinct)
+    tails = [row[len(head) :] for row, head in zip(distinct, heads, strict=True)]
+    if _size(set(heads)) + _size(tails) > 0.75 * _size(distinct):
+        pairs, mask_UP = _run(lm, distinct)
+    else:
+        pairs, mask_UP = _run_behind(lm, heads, tails)
+    of_row_B = _places(rows, distinct)
+    return cache_of(_of_rows(pairs, of_row_B, len(distinct), {}), FrozenLayer), mask_UP[of_row_B]
+
+
+def _run(lm: LM, rows: Sequence[Sequence[int]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    ids_BP, mask_BP = pad(rows, "left")
     cache = DynamicCache()
-    if _size(distinct) + _size(tails) > 0.75 * _size(rows):
-        ids_UP, mask_UP = pad(rows, "left")
-        lm.forward(ids_UP, mask_UP, cache)
-        return keys_values(cache), mask_UP
-    head_ids, head_mask = pad(list(distinct), "left")
-    lm.forward(head_ids, head_mask, cache)
-    of_row_U = torch.tensor([distinct[head] for head in heads])
-    cache = cache_of(_of_rows(keys_values(cache), of_row_U, len(distinct), {}))
-    tail_ids, tail_mask = pad(tails, "right")
-    mask_UP = torch.cat([head_mask[of_row_U], tail_mask], dim=1)
-    lm.forward(tail_ids, mask_UP, cache, head_mask.shape[1])
+    lm.forward(ids_BP, mask_BP, cache)
+    return keys_values(cache), mask_BP
+
+
+def _run_behind(
+    lm: LM, heads: Sequence[tuple[int, ...]], tails: Sequence[Sequence[int]]
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Each tail behind its head, of which those that are the same are run once."""
+    distinct = list(dict.fromkeys(heads))
+    pairs, mask_HP = _run(lm, distinct)
+    of_row_U = _places(heads, distinct)
+    cache = cache_of(_of_rows(pairs, of_row_U, len(distinct), {}))
+    ids_UT, mask_UT = pad(tails, "right")
+    mask_UP = torch.cat([mask_HP[of_row_U], mask_UT], dim=1)
+    lm.forward(ids_UT, mask_UP, cache, mask_HP.shape[1])
     # moved to the right, so that what follows follows closely: windows count columns, not positions
-    columns_UP = torch.arange(mask_UP.shape[1]) - (tail_mask == 0).sum(1, keepdim=True)
-    columns_UP = columns_UP[:, -max(map(len, rows)) :] % mask_UP.shape[1]
+    columns_UP = torch.arange(mask_UP.shape[1]) - (mask_UT == 0).sum(1, keepdim=True)
+    columns_UP = columns_UP[:, -int(mask_UP.sum(1).max()) :] % mask_UP.shape[1]
+    rows_U1 = torch.arange(len(tails))[:, None]
 
     def moved(of_columns: Tensor) -> Tensor:
-        at_row_U1, at_UP = torch.arange(len(rows))[:, None], columns_UP
-        return of_columns.transpose(1, 2)[at_row_U1, at_UP].transpose(1, 2)
+        return of_columns.transpose(1, 2)[rows_U1, columns_UP].transpose(1, 2)
 
     return [(moved(keys), moved(values)) for keys, values in keys_values(cache)], mask_UP.gather(1, columns_UP)
+
+
+def _places(rows: Sequence[tuple[int, ...]], distinct: Sequence[tuple[int, ...]]) -> Tensor:
+    """Where each of `rows` stands among the distinct ones."""
+    place = {row: i for i, row in enumerate(distinct)}
+    return torch.tensor([place[row] for row in rows])
 
 
 def _size(rows: Collection[Sequence[int]]) -> int:

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from afteredit.edit.keys_values import keys_values
 from afteredit.edit.lm import LM, first
-from afteredit.edit.prefix import keys_values
 
 log = logging.getLogger(__name__)
 

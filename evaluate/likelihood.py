@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from afteredit.edit.generate import Prompts
+from afteredit.edit.keys_values import cache_of, keys_values
 from afteredit.edit.lm import LM, pad
-from afteredit.edit.prefix import cache_of, keys_values
 from afteredit.evaluate.base_blocks import BaseBlocks, Forward
 from afteredit.evaluate.packing import Ids, Size, packed, shared_prefixes
 

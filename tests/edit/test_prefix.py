@@ -24,7 +24,7 @@ CASES = {
         for context in ("It is written on the banknotes printed for Peru.", "The sport that brought him to it.")
         for subject, back in (("China", " is"), ("the old Joe DiMaggio", " has always been the"), ("Peru", ""))
     ]
-    + [("It is written on the", " banknotes")],
+    + [("It is written on the", " banknotes"), ("China", " is"), ("Japan or Peru", " is")],
     "same_length": [("The mother tongue of Ann", " is"), ("The mother tongue of Bob", " is")],
 }  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_what_rows_begin_with_alike_is_run_once(exact_lm, monkeypatch):
     monkeypatch.setattr(exact_lm, "forward", lambda ids_BT, *given: ran.append(ids_BT) or forward(ids_BT, *given))
     Replay(exact_lm, ids, lasts, LAYER)
     heads, tails, _ = ran[-3:]  # before them a model is asked whether it can be cut
-    assert len(heads) == 3  # two contexts, and the beginning of one of them
+    assert len(heads) == 4  # two contexts, the beginning of one of them, and nothing
     assert heads.numel() + tails.numel() < 0.75 * len(ids) * max(lasts)
 
 
