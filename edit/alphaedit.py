@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from afteredit.edit.cache import content_hash, made_once
 from afteredit.edit.memit import Memit
 from afteredit.edit.memit_seq import key_name
-from afteredit.edit.method import Given, Prepared, check_numbers
+from afteredit.edit.method import Prepared, check_numbers
 from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
 
@@ -51,23 +51,24 @@ class AlphaEdit(Memit):
         super().__post_init__()
         check_numbers(self, threshold="above 0", ridge="above 0")
 
-    def prepare(self, lm: LM, given: Given) -> Prepared:
-        """Raises BadInput where the threshold leaves no direction to write in."""
+    def derived(self, prepared: Prepared) -> Prepared:
+        """With the null spaces in place of the second moments.  Raises BadInput where the threshold leaves no direction
+        to write in."""
         from safetensors.torch import load_file, save_file
 
-        prepared = super().prepare(lm, given)
         decides = {**prepared.hashes, "threshold": self.threshold, "kind": self.threshold_kind.value}
 
         def make(path: Path) -> None:  # hours where F is 16384
             save_file(self._null_spaces(prepared.tensors), path)
 
         path = made_once(f"null_space/{content_hash(decides)}.safetensors", make)
-        bases = load_file(path)
-        for layer in self.edited_layers(lm):
-            F, rank = bases[f"null_space/{layer}"].shape
-            log.info("null space of block %d: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
-                     bases.pop(f"energy/{layer}"))  # fmt: skip
-        return replace(prepared, tensors=bases)
+        tensors = load_file(path)
+        for name in prepared.tensors:
+            layer = name.removeprefix("second_moment/")
+            F, rank = tensors[f"null_space/{layer}"].shape
+            log.info("null space of block %s: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
+                     tensors[f"energy/{layer}"])  # fmt: skip
+        return replace(prepared, tensors=tensors)
 
     def _null_spaces(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
         import torch
@@ -90,8 +91,11 @@ class AlphaEdit(Memit):
             return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_FF, self.ridge)
 
         update, keys = self.write(lm, requests, prepared, solve)
-        ranks = [basis_Fr.shape[1] for basis_Fr in prepared.tensors.values()]
-        diagnostics = {**update.diagnostics, "null_rank": sum(ranks) / len(ranks)}
+        layers = self.edited_layers(lm)
+        ranks = [prepared.tensors[f"null_space/{layer}"].shape[1] for layer in layers]
+        energies = [float(prepared.tensors[f"energy/{layer}"]) for layer in layers]
+        held = {"null_rank": sum(ranks) / len(ranks), "null_energy": sum(energies) / len(energies)}
+        diagnostics = {**update.diagnostics, **held}
         adds = {key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()}
         update = replace(update, adds=adds, diagnostics=diagnostics)
         return update, state.extended(update)

@@ -15,7 +15,6 @@ from torch import Tensor
 from afteredit.edit.keys import subject_keys, subject_streams
 from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest, NoEdit
-from afteredit.edit.second_moment import inverse_times
 from afteredit.edit.update import LowRank, Update
 from afteredit.edit.value import Target
 
@@ -69,14 +68,17 @@ def regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
     return torch.cholesky_solve(keys_FE, factor_FF)
 
 
-def weighted(weight: float, C_FF: Tensor, keys_FE: Tensor) -> Tensor:
+def weighted(weight: float, keys_FE: Tensor, solved_FE: Tensor) -> Tensor:
     """X = (λ C + K Kᵀ)⁻¹ K = C⁻¹K (λ I + Kᵀ C⁻¹K)⁻¹ (Woodbury), (F, E) float64: what is solved anew is E wide, not F.
 
-    NaN where keys have overflowed; raises NoEdit where C is singular.
+    `solved_FE` is C⁻¹K.  NaN where keys have overflowed; raises NoEdit where the keys' own system is singular.
     """
     keys_FE = keys_FE.double()
     if not keys_FE.isfinite().all():
         return torch.full_like(keys_FE, torch.nan)
-    solved_FE = inverse_times(C_FF, keys_FE)
     inner_EE = weight * torch.eye(keys_FE.shape[1], dtype=torch.float64) + keys_FE.T @ solved_FE
-    return torch.cholesky_solve(solved_FE.T, torch.linalg.cholesky(inner_EE)).T
+    factor_EE, failed = torch.linalg.cholesky_ex((inner_EE + inner_EE.T) / 2)
+    if failed:
+        raise NoEdit("facts of this batch have keys too alike to be told apart at this weight; raise "
+                     "method.second_moment_weight, or write them in batches of their own")  # fmt: skip
+    return torch.cholesky_solve(solved_FE.T, factor_EE).T

@@ -5,7 +5,8 @@
 which minimises λ E|Δ k|² + |Δ K − R|².  z is the residual stream wanted behind the last block (value.py), K the facts'
 keys (keys.py).  Solved in float64.
 Departures from the reference code (kmeng01/memit): C comes from few tokens, of text that the model itself wrote unless
-another is named; z is optimised with the states before the subject computed once.  Both change no equation.
+another is named; the KL term of z is taken behind the whole of "{subject} is a", as the paper says, not at the
+subject's last token (value.py); contexts.py says how prefixes are sampled.
 In a sequence every batch is written as if it were the first: what is written before is not protected (memit_seq.py
 does that).
 """
@@ -73,7 +74,12 @@ class Memit:
                         "the way up); set method.layers to choose", layers, lm.n_blocks)  # fmt: skip
         moments, digest = second_moments(lm, layers, self.second_moment_text, self.tokens_per_key_dim)
         tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
-        return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed), tensors, {"second_moment": digest})
+        contexts = sample_contexts(lm, {10: self.contexts}, given.seed)
+        return self.derived(Prepared(contexts, tensors, {"second_moment": digest}))
+
+    def derived(self, prepared: Prepared) -> Prepared:
+        """With what is made of the second moments once; heirs make something else of them."""
+        return prepared.factorised(*prepared.tensors)
 
     def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Target]:
         """The z of each request by its id; they do not depend on each other.  Mutates nothing."""
@@ -102,7 +108,9 @@ class Memit:
         from afteredit.edit.blocks_in_turn import weighted
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            return weighted(self.second_moment_weight, prepared.tensors[f"second_moment/{layer}"], keys_FE)
+            return weighted(
+                self.second_moment_weight, keys_FE, prepared.inverse_times(f"second_moment/{layer}", keys_FE)
+            )
 
         update, _ = self.write(lm, requests, prepared, solve)
         return update, state

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MemitSeq(Memit):
+    def derived(self, prepared: Prepared) -> Prepared:
+        return prepared  # what is inverted grows with every edit
+
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
         """The change that writes a batch and leaves earlier ones; adds the batch's keys to the state."""
         from afteredit.edit.blocks_in_turn import regularised

@@ -2,7 +2,8 @@
 
     Ŵ = W + Λ (C⁻¹ k*)ᵀ,   Λ = (v* − (W k* + b)) / ((C⁻¹ k*)ᵀ k*),   C = E[k kᵀ]
 
-Departures from the reference code (kmeng01/rome), all recorded because they change numbers:
+Departures from the reference code (kmeng01/rome), all recorded because they change numbers (value.py and contexts.py
+have those of v* and of the prefixes: where the KL term is taken, what v is, how texts are sampled):
 - one k*, averaged over context prefixes, in every place; the reference divides by the bare prompt's key and subtracts
   the bare prompt's output, which disables models (Gupta et al., 2024, "Rebuilding ROME");
 - C⁻¹k* is solved in float64, and the last of `value_steps` losses is computed but not stepped on, as there;
@@ -67,17 +68,16 @@ class Rome:
         return [lm.default_layer if self.layer is None else self.layer]
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
-        import torch
-
         from afteredit.edit.contexts import sample_contexts
         from afteredit.edit.second_moment import second_moments
 
         (layer,) = self.edited_layers(lm)
         contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, given.seed)
         if self.second_moment is SecondMoment.identity:
-            return Prepared(contexts, {"second_moment_FF": torch.eye(lm.widths(layer)[1])})
+            return Prepared(contexts)
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
-        return Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
+        prepared = Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
+        return prepared.factorised("second_moment_FF")
 
     def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Value]:
         """The optimised values of requests that do not depend on each other, by their ids.  Mutates nothing."""
@@ -94,8 +94,10 @@ class Rome:
         (layer,) = self.edited_layers(lm)
         value = (prepared.ahead or self.ahead(lm, requests, prepared))[request.id]
         written_at_F = value.bare_key_F if self.keys is Keys.asymmetric else value.key_F
-        moment_FF = prepared.tensors["second_moment_FF"]
-        change, denominator = rank_one(value.key_F, value.offset_D, moment_FF, written_at_F)
+        direction_F = value.key_F.double().cpu()  # C⁻¹ k*
+        if self.second_moment is not SecondMoment.identity:
+            direction_F = prepared.inverse_times("second_moment_FF", direction_F[:, None])[:, 0]
+        change, denominator = rank_one(direction_F, value.offset_D, written_at_F)
         diagnostics = value.diagnostics | {
             "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
             "bare_key_share": float(change.right_Fr[:, 0].double() @ value.bare_key_F.double().cpu()),
@@ -105,18 +107,13 @@ class Rome:
         return Update({lm.mlp_out_name(layer): change}, diagnostics=diagnostics), state
 
 
-def rank_one(
-    key_F: Tensor, residual_D: Tensor, second_moment_FF: Tensor, written_at_F: Tensor | None = None
-) -> tuple[LowRank, float]:
+def rank_one(direction_F: Tensor, residual_D: Tensor, written_at_F: Tensor) -> tuple[LowRank, float]:
     """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
 
-    Returns its factors in float32 on the CPU and the denominator k*ᵀC⁻¹k*.  `written_at_F` puts another key than k*
-    into the denominator, as ROME's reference does.  Raises NoEdit where C is singular.
+    `direction_F` is C⁻¹k*, float64 on the CPU; `written_at_F` is k*, or the other key that ROME's reference puts into
+    the denominator.  Returns the factors in float32 on the CPU, and the denominator.
     """
-    from afteredit.edit.second_moment import inverse_times
-
-    direction_F = inverse_times(second_moment_FF, key_F[:, None])[:, 0]
-    denominator = direction_F @ (key_F if written_at_F is None else written_at_F).double().cpu()
+    denominator = direction_F @ written_at_F.double().cpu()
     change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])
     return change, float(denominator)
 

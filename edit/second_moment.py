@@ -16,13 +16,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from afteredit.edit.cache import content_hash, made_once
 from afteredit.edit.edit_set import EMBEDDED, hub_rows
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
-from afteredit.edit.request import BadInput, NoEdit
+from afteredit.edit.request import BadInput
 
 log = logging.getLogger(__name__)
 
@@ -48,22 +47,18 @@ def second_moments(lm: LM, layers: Sequence[int], text: str, tokens_per_dim: int
     return {layer: stored[str(layer)] for layer in layers}, digest
 
 
-_factors: WeakIdKeyDictionary = WeakIdKeyDictionary()
+def factor(C_FF: Tensor) -> Tensor:
+    """C's Cholesky factor (F, F), float64 on the CPU: C is ill-conditioned.  Raises BadInput where it is singular."""
+    factor_FF, failed = torch.linalg.cholesky_ex(C_FF.double().cpu())
+    if failed:
+        raise BadInput("the second moment of keys is singular: too few tokens stand behind it; raise "
+                       "method.tokens_per_key_dim")  # fmt: skip
+    return factor_FF
 
 
-def inverse_times(C_FF: Tensor, keys_FE: Tensor) -> Tensor:
-    """C⁻¹ K (F, E), float64 on the CPU: C is ill-conditioned.
-
-    C is factorised once for as long as the tensor lives: F³/3 operations that an edit need not do again (a minute on
-    few cores where F is 16384, as GPT-J's), for 8 F² bytes.  Raises NoEdit where C is singular.
-    """
-    if C_FF not in _factors:
-        factor_FF, failed = torch.linalg.cholesky_ex(C_FF.double().cpu())
-        if failed:
-            raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "
-                         "method.tokens_per_key_dim")  # fmt: skip
-        _factors[C_FF] = factor_FF
-    return torch.cholesky_solve(keys_FE.double().cpu(), _factors[C_FF])
+def inverse_times(factor_FF: Tensor, keys_FE: Tensor) -> Tensor:
+    """C⁻¹ K (F, E), float64 on the CPU."""
+    return torch.cholesky_solve(keys_FE.double().cpu(), factor_FF)
 
 
 class _Stop(Exception):

@@ -61,7 +61,8 @@ def edited(make_lm, family, fact):
     bases = {}
     for layer in (1, 2):
         sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
-        bases[f"null_space/{layer}"], _ = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+        basis_Fr, energy = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+        bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
     method = AlphaEdit(layers=[1, 2], value_steps=20, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=1e-4)
     prepared = Prepared(CONTEXTS, bases)
     update, state = method.update(lm, [fact], prepared, State())
@@ -92,7 +93,8 @@ def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_
     layers, bases = [1, 2], {}
     for layer in layers:
         sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
-        bases[f"null_space/{layer}"], _ = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+        basis_Fr, energy = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+        bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
     method = AlphaEdit(layers=layers, value_steps=8, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=0.05)
     prepared, state, past = Prepared(CONTEXTS, bases), State(), {layer: np.zeros((F, 0)) for layer in layers}
     for request in (fact, second_fact):
@@ -169,6 +171,7 @@ def test_an_edit_in_the_null_space_still_reaches_its_target(edited):
     """With 28 of 48 directions free and a small ridge, little of the way to z is missing."""
     _, update, _ = edited
     assert update.diagnostics["missing_share"] < 0.05
+    assert 0 <= update.diagnostics["null_energy"] < 0.02  # kept with the edit
 
 
 def test_a_threshold_that_leaves_nothing_is_refused_before_any_edit(make_lm, monkeypatch):
@@ -191,7 +194,7 @@ def test_null_spaces_are_made_once_and_their_rank_and_energy_logged_each_time(ma
         monkeypatch.setattr(torch.linalg, "eigh", None)  # the second time it is not asked
         second = method.prepare(lm, Given(0, list))
     basis_Fr = first.tensors["null_space/1"]
-    assert list(first.tensors) == list(second.tensors) == ["null_space/1"]
+    assert sorted(first.tensors) == sorted(second.tensors) == ["energy/1", "null_space/1"]
     assert torch.equal(basis_Fr, second.tensors["null_space/1"])
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and said[0] == said[1]

@@ -17,7 +17,7 @@ from afteredit.edit.lm import LM
 from afteredit.edit.memit import Memit
 from afteredit.edit.memit_seq import MemitSeq
 from afteredit.edit.method import Given, Prepared
-from afteredit.edit.request import BadInput
+from afteredit.edit.request import BadInput, NoEdit
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.edit.value import optimise_targets
 
@@ -46,25 +46,35 @@ def test_regularised_solves_its_equation():
     assert_close(regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
 
 
+def solved(C_FF: torch.Tensor, keys_FE: torch.Tensor) -> torch.Tensor:
+    return Prepared((), {"C": C_FF}).inverse_times("C", keys_FE)
+
+
 @pytest.mark.parametrize("n_keys", [1, 3, 20])
 def test_weighted_solves_the_same_equation_by_a_smaller_system(n_keys):
     C_FF, keys_FE = spd(9).float(), torch.randn(9, n_keys, generator=torch.Generator().manual_seed(1))
     K = keys_FE.double().numpy()
     expected = np.linalg.inv(2.5 * C_FF.double().numpy() + K @ K.T) @ K
-    assert_close(weighted(2.5, C_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+    assert_close(weighted(2.5, keys_FE, solved(C_FF, keys_FE)), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
 
 
 def test_a_singular_second_moment_is_named():
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
         regularised(torch.zeros(4, 4), torch.ones(4, 1))
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
-        weighted(1.0, torch.zeros(4, 4), torch.ones(4, 1))
+        solved(torch.zeros(4, 4), torch.ones(4, 1))
+
+
+def test_keys_too_alike_are_named():
+    keys_FE = 1e9 * torch.ones(4, 1).expand(4, 3)
+    with pytest.raises(NoEdit, match="second_moment_weight"):
+        weighted(1e-3, keys_FE, solved(spd(4), keys_FE))
 
 
 def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():
     keys_FE = torch.full((4, 1), torch.inf)
-    for solved in (regularised(spd(4), keys_FE), weighted(1.0, spd(4), keys_FE)):
-        assert solved.isnan().all()
+    assert regularised(spd(4), keys_FE).isnan().all()
+    assert weighted(1.0, keys_FE, solved(spd(4), keys_FE)).isnan().all()
 
 
 def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, second_fact):

@@ -7,8 +7,12 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.edit import second_moment
+from afteredit.edit.memit import Memit
+from afteredit.edit.method import Given
 from afteredit.edit.request import BadInput
+from afteredit.edit.rome import Rome
 from afteredit.edit.second_moment import estimate, second_moments, sequences
+from afteredit.edit.update import State
 
 
 @pytest.fixture(autouse=True)
@@ -118,14 +122,24 @@ def test_another_model_writes_its_own_text(make_lm):
     assert len({str(list(sequences(make_lm(family), "sampled", 100))) for family in ("gpt2", "gptj", "llama")}) == 3
 
 
-def test_a_second_moment_is_factorised_once_and_as_often_as_there_are_tensors(monkeypatch):
+def test_a_second_moment_is_factorised_once(make_lm, monkeypatch, text_file, fact):
+    """Before the first edit, for any number of edits."""
     factorised, cholesky_ex = [], torch.linalg.cholesky_ex
-    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda A: factorised.append(A) or cholesky_ex(A))
-    generator = torch.Generator().manual_seed(0)
-    sample_NF = torch.randn(40, 7, generator=generator, dtype=torch.float64)
-    one_FF, other_FF = sample_NF.T @ sample_NF / 40, sample_NF[:20].T @ sample_NF[:20] / 20
-    for C_FF in (one_FF, other_FF, one_FF, one_FF):
-        keys_FE = torch.randn(7, 2, generator=generator)
-        expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
-        assert_close(second_moment.inverse_times(C_FF, keys_FE), expected_FE, rtol=1e-10, atol=1e-12)
-    assert len(factorised) == 2
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda A: factorised.append(A.shape) or cholesky_ex(A))
+    lm, keys = make_lm("gpt2"), {"second_moment_text": text_file, "value_steps": 2}
+    F = lm.widths(1)[1]
+    for method in (Rome(layer=1, contexts_short=0, contexts_long=0, **keys), Memit(layers=[0, 1], contexts=0, **keys)):
+        lm.keep_base(method.edited_layers(lm))
+        factorised.clear()
+        prepared = method.prepare(lm, Given(0, list))
+        for _ in range(3):
+            update, _ = method.update(lm, [fact], prepared, State())
+            lm.apply(update)
+        assert factorised.count((F, F)) == len(method.edited_layers(lm))
+
+
+def test_keys_are_solved_for_in_float64():
+    sample_NF = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    C_FF, keys_FE = sample_NF.T @ sample_NF / 40, sample_NF[:2].T.float()
+    expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
+    assert_close(second_moment.inverse_times(second_moment.factor(C_FF), keys_FE), expected_FE, rtol=1e-10, atol=1e-12)

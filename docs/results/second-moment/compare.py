@@ -25,9 +25,9 @@ from afteredit.edit.contexts import sample_contexts
 from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import rank_one
-from afteredit.edit.second_moment import LENGTH, estimate, sequences
+from afteredit.edit.second_moment import LENGTH, estimate, factor, inverse_times, sequences
 from afteredit.edit.update import Update
-from afteredit.edit.value import optimise_value
+from afteredit.edit.value import optimise_values
 from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
 
@@ -63,15 +63,15 @@ def main() -> None:
 
     facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
     contexts = sample_contexts(lm, {5: x.method.contexts_short, 10: x.method.contexts_long}, seed=0)
-    values = [optimise_value(lm, fact, contexts, layer, x.method) for fact in facts]
+    values = [optimise_values(lm, [fact], contexts, layer, x.method)[0] for fact in facts]
     before = look(lm, facts)
     held_out = held_out_windows(lm, held_out_text, 1024)
     unedited = drift(lm, held_out)["drift/perplexity"]
     for name, moment in moments.items():
         samples, perplexities, cosines, shares = [], [], [], []
         for fact, value in zip(facts, values, strict=True):
-            change, _ = rank_one(value.key_F, value.offset_D, moment)
-            exact, _ = rank_one(value.key_F, value.offset_D, reference)
+            change, _ = rank_one(direction(moment, value.key_F), value.offset_D, value.key_F)
+            exact, _ = rank_one(direction(reference, value.key_F), value.offset_D, value.key_F)
             cosines.append(float(torch.cosine_similarity(change.right_Fr, exact.right_Fr, dim=0)))
             shares.append(float(change.right_Fr[:, 0] @ value.bare_key_F))
             lm.apply(Update({lm.mlp_out_name(layer): change}))
@@ -86,6 +86,11 @@ def main() -> None:
             **{k.removeprefix("single/"): round(v, 3) for k, v in means(samples, "single").items()},
         }  # fmt: skip
         print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def direction(C_FF: torch.Tensor, key_F: torch.Tensor) -> torch.Tensor:
+    """C⁻¹ k*"""
+    return inverse_times(factor(C_FF), key_F[:, None])[:, 0]
 
 
 def _rows(of_text: Iterator[list[int]], n_tokens: int) -> list[list[int]]:
