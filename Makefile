@@ -32,6 +32,7 @@ check: setup
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not real"
 
 # Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and README's table.
+ROWS ?= $(wildcard ../shared/data)
 bench: setup
 	$(BIN)/python -m afteredit.bench.edits
 	$(BIN)/python -m afteredit.bench.evaluation $(ROWS)

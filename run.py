@@ -55,10 +55,11 @@ def edit_in_sequence(
 
     def checkpoint(last: bool) -> None:
         nonlocal recent
+        sha256 = lm.weights_sha256()
         if not run.results.has(len(done)):
             row, samples = measure.checkpoint(carried, recent, planned=run.first_facts, last=last)
-            run.add_checkpoint(len(done), row, samples, lm.weights_sha256())
-        run.compare_weights(len(done), lm.weights_sha256())
+            run.add_checkpoint(len(done), row, samples, sha256)
+        run.compare_weights(len(done), sha256)
         watch.checkpoint(run.results.row(len(done)))
         recent = []
 

@@ -1,9 +1,9 @@
 """Edits that do not depend on each other (setting=single) have their values optimised together, ahead of their turn.
 
-Groups are made of requests of like length, among a window of them, and depend on nothing but the order of the edits:
-a run that was killed makes the same groups again, and so the same bits.  A group holds twice as many requests as are
-optimised at once: each takes the place of one that is done (value.py).  No group is filled up with requests of the
-next, since every edit's rounding would then hang on all before it.
+Groups are made of requests of like length, among a window of them, and depend on nothing but the run's edits: one that
+was killed makes the same groups again, and so the same bits.  (With a larger n_edits the last window is cut anew.)  A
+group holds twice as many requests as are optimised at once: each takes the place of one that is done (value.py).  No
+group is filled up with requests of the next, since every edit's rounding would then hang on all before it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ By causality nothing behind the subject's last token matters to what stands ther
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from afteredit.edit.lm import LM, first, pad
 from afteredit.edit.request import EditRequest
+
+AT_ONCE = 64  # rows of one pass, however many facts a batch holds
 
 
 class Stop(Exception):
@@ -33,7 +36,7 @@ def subject_keys(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str
 
     _run_to_subject(lm, [(request, context) for request in requests for context in contexts],
                     lambda: lm.mlp_out(layer).register_forward_pre_hook(catch))  # fmt: skip
-    keys_ECF = found[0].view(len(requests), len(contexts), -1)
+    keys_ECF = torch.cat(found).view(len(requests), len(contexts), -1)
     bare = list(contexts).index("")
     others = [i for i in range(len(contexts)) if i != bare]
     bare_EF = keys_ECF[:, bare]
@@ -50,7 +53,7 @@ def subject_streams(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tens
 
     _run_to_subject(lm, [(request, "") for request in requests],
                     lambda: lm.anatomy.blocks[layer].register_forward_hook(catch))  # fmt: skip
-    return found[0].T
+    return torch.cat(found).T
 
 
 @torch.no_grad()
@@ -60,11 +63,12 @@ def _run_to_subject(lm: LM, asked: Sequence[tuple[EditRequest, str]], hook: Call
         front = f"{context}. " if context else ""
         ids, last = lm.locate(front + request.question, len(front) + request.subject_start, len(request.subject))
         rows.append(ids[: last + 1])
-    ids_BT, mask_BT = pad(rows, "left")  # so that every subject ends in the last column
     handle = hook()
     try:
-        lm.forward(ids_BT, mask_BT)
-    except Stop:
-        pass
+        for start in range(0, len(rows), AT_ONCE):
+            # on the left, so that every subject ends in the last column
+            ids_BT, mask_BT = pad(rows[start : start + AT_ONCE], "left")
+            with suppress(Stop):
+                lm.forward(ids_BT, mask_BT)
     finally:
         handle.remove()

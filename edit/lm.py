@@ -313,7 +313,7 @@ class LM:
         digest = hashlib.sha256()
         for name in sorted(self.base):
             digest.update(name.encode())
-            digest.update(self.W(name).contiguous().cpu().numpy().tobytes())
+            digest.update(self.W(name).contiguous().cpu().numpy().data)
         return digest.hexdigest()
 
 

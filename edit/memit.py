@@ -108,9 +108,8 @@ class Memit:
         from afteredit.edit.blocks_in_turn import weighted
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            return weighted(
-                self.second_moment_weight, keys_FE, prepared.inverse_times(f"second_moment/{layer}", keys_FE)
-            )
+            solved_FE = prepared.inverse_times(f"second_moment/{layer}", keys_FE)
+            return weighted(self.second_moment_weight, keys_FE, solved_FE)
 
         update, _ = self.write(lm, requests, prepared, solve)
         return update, state

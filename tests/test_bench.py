@@ -266,11 +266,11 @@ def test_gptjs_bytes_and_flops():
 
 def test_gptjs_share_is_what_is_neither_over_all():
     assumed = gptj.Assumed(n_edits=10, eval_every=5)
-    found = gptj.gptj_share(journal_s=0.5, other_s=20.0, assumed=assumed)
-    neither_s = 10 * 0.5 + 20 + gptj.PARAMETERS * 2 / 1e9
+    found = gptj.gptj_share(journal_s=0.5, hash_s=2.0, other_s=20.0, assumed=assumed)
+    neither_s = 10 * 0.5 + 3 * 2.0 + 20 + gptj.PARAMETERS * 2 / 1e9
     evaluating_s = 3 * gptj.checkpoint_flops(assumed) / 1e14
     editing_s = 10 * gptj.edit_flops(assumed) / 1e14
     assert found["evaluating_s"] == pytest.approx(evaluating_s) and found["editing_s"] == pytest.approx(editing_s)
     assert found["arithmetic_share"] == pytest.approx(neither_s / (neither_s + evaluating_s + editing_s))
     at_the_bar = replace(assumed, n_rows=found["rows_from_which_under_bar"])
-    assert gptj.gptj_share(0.5, 20.0, at_the_bar)["arithmetic_share"] == pytest.approx(gptj.BAR)
+    assert gptj.gptj_share(0.5, 2.0, 20.0, at_the_bar)["arithmetic_share"] == pytest.approx(gptj.BAR)

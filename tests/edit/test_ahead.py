@@ -1,14 +1,18 @@
 """Values optimised together are the plain path's, one edit at a time; groups do not depend on where one starts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from afteredit.bench.plain import plain_offset
 from afteredit.edit.ahead import FILL, WINDOW, Ahead, of_like_length
+from afteredit.edit.memit import Memit
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import Rome
+from afteredit.edit.update import State
 from afteredit.edit.value import _Search, optimise_targets, optimise_values
 
 CONTEXTS = ("", "The old man said that", "It is known")
@@ -54,7 +58,55 @@ def test_targets_optimised_together_are_the_plain_paths_in_float64(exact_lm, flo
         start_D, offset_D = plain_offset(exact_lm, asked, CONTEXTS, LAYER, SETTINGS, stream=True)
         z_D = start_D + offset_D
         assert float(offset_D.norm()) > 1e-3 * float(z_D.norm())
-        assert float((target.z_D - z_D).norm()) <= 1e-6 * float(z_D.norm())
+        assert float((target.z_D - z_D).norm()) <= 1e-6 * float(offset_D.norm())
+
+
+def second_moment(F: int) -> torch.Tensor:
+    sample_NF = torch.randn(4 * F, F, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return sample_NF.T @ sample_NF / len(sample_NF)
+
+
+def plain_keys(lm, asked, plain_pass) -> torch.Tensor:
+    """(C, F): under each context, the key of the last token of the text that ends with the subject."""
+    keys = []
+    for context in CONTEXTS:
+        front = f"{context}. " if context else ""
+        ids = lm.encode(front + asked.question)
+        at = len(lm.encode(front + asked.prompt.partition("{}")[0] + asked.subject)) - 1
+        keys.append(plain_pass(lm, ids, LAYER, at).keys_TF[at])
+    return torch.stack(keys)
+
+
+def test_romes_updates_are_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
+    """Optimised together; their factors are stored in float32, which leaves 1e-7."""
+    lm, method = exact_lm, replace(SETTINGS, layer=LAYER)
+    C_FF = second_moment(lm.widths(LAYER)[1])
+    prepared = Prepared(CONTEXTS, {"second_moment_FF": C_FF})
+    prepared = replace(prepared, ahead=method.ahead(lm, REQUESTS, prepared))
+    for asked in REQUESTS:
+        update, _ = method.update(lm, [asked], prepared, State())
+        _, offset_D = plain_offset(lm, asked, CONTEXTS, LAYER, SETTINGS)
+        key_F = plain_keys(lm, asked, plain_pass).mean(0)
+        direction_F = torch.linalg.solve(C_FF, key_F)
+        expected_DF = torch.outer(offset_D, direction_F) / (direction_F @ key_F)
+        (change,) = update.changes.values()
+        assert float((change.dense() - expected_DF).norm()) <= 1e-6 * float(expected_DF.norm())
+
+
+def test_memits_update_is_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
+    lm = exact_lm
+    method = Memit(layers=[LAYER], second_moment_weight=0.5, together=2, value_steps=9, value_lr=0.3, stop_loss=4.0)
+    C_FF = second_moment(lm.widths(LAYER)[1])
+    update, _ = method.update(lm, REQUESTS, Prepared(CONTEXTS, {f"second_moment/{LAYER}": C_FF}), State())
+    keys, offsets = [], []
+    for asked in REQUESTS:
+        keys_CF = plain_keys(lm, asked, plain_pass)
+        keys.append((keys_CF[0] + keys_CF[1:].mean(0)) / 2)
+        offsets.append(plain_offset(lm, asked, CONTEXTS, LAYER, method, stream=True)[1])
+    K_FE, R_DE = torch.stack(keys, 1), torch.stack(offsets, 1)
+    expected_DF = R_DE @ torch.linalg.solve(0.5 * C_FF + K_FE @ K_FE.T, K_FE).T
+    (change,) = update.changes.values()
+    assert float((change.dense() - expected_DF).norm()) <= 1e-6 * float(expected_DF.norm())
 
 
 def test_each_stops_on_its_own_and_what_has_left_is_not_stepped_on(exact_lm, float64_throughout):

@@ -3,7 +3,9 @@
 import torch
 from torch.testing import assert_close
 
+from afteredit.edit import keys
 from afteredit.edit.keys import subject_keys, subject_streams
+from afteredit.edit.lm import LM
 
 CONTEXTS = ("", "The old man said that", "It is known", "Because we")
 
@@ -41,3 +43,17 @@ def test_streams_are_the_blocks_outputs_at_the_subject(exact_lm, fact, second_fa
         row, at = subject_at(lm, request)
         outputs = lm.model(torch.tensor([row]), output_hidden_states=True)
         assert_close(found_DE[:, e], outputs.hidden_states[3][0, at].float(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_large_batch_is_read_in_parts(make_lm, fact, second_fact, monkeypatch):
+    lm, forward, widths = make_lm("llama"), LM.forward, []
+    requests = [fact, second_fact, fact]
+    at_once = subject_keys(lm, requests, CONTEXTS, 2), subject_streams(lm, requests, 2)
+    monkeypatch.setattr(keys, "AT_ONCE", 5)
+    monkeypatch.setattr(
+        LM, "forward", lambda self, ids_BT, *given: widths.append(len(ids_BT)) or forward(self, ids_BT, *given)
+    )
+    in_parts = subject_keys(lm, requests, CONTEXTS, 2), subject_streams(lm, requests, 2)
+    assert widths == [5, 5, 2, 3]
+    for one, other in zip(at_once, in_parts, strict=True):
+        assert_close(one, other, rtol=1e-4, atol=1e-5)
