@@ -28,9 +28,9 @@ def text_file(tmp_path) -> str:
     return str(path)
 
 
-def test_the_estimate_is_the_mean_over_tokens_of_plain_forward_passes(make_lm, family, plain_pass, monkeypatch):
+def test_the_estimate_is_the_mean_over_tokens_of_plain_forward_passes(exact_lm, plain_pass, monkeypatch):
     monkeypatch.setattr(second_moment, "BATCH", 2)
-    lm = make_lm(family)
+    lm, before = exact_lm, n_hooks(exact_lm)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(2, 200, (5, 12), generator=generator).tolist()
     moments = estimate(lm, [1, 3], iter(rows))
@@ -39,11 +39,15 @@ def test_the_estimate_is_the_mean_over_tokens_of_plain_forward_passes(make_lm, f
         keys_NF = torch.cat([plain_pass(lm, row, layer, 0).keys_TF for row in rows]).double()
         expected_FF = torch.einsum("nf,ng->fg", keys_NF, keys_NF) / len(keys_NF)
         assert_close(moment_FF, expected_FF, rtol=1e-5, atol=1e-5 * float(expected_FF.abs().max()))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
+    assert n_hooks(lm) == before
 
 
-def test_one_pass_serves_all_layers_and_stops_after_the_last(make_lm, family):
-    lm, ran = make_lm(family), []
+def n_hooks(lm) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in lm.model.modules())
+
+
+def test_one_pass_serves_all_layers_and_stops_after_the_last(exact_lm):
+    lm, ran = exact_lm, []
     for i, block in enumerate(lm.anatomy.blocks):
         block.register_forward_pre_hook(lambda _m, _a, i=i: ran.append(i))
     estimate(lm, [2, 1], iter([[5, 6, 7]] * 3))
