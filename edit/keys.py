@@ -63,11 +63,12 @@ def _run_to_subject(lm: LM, asked: Sequence[tuple[EditRequest, str]], hook: Call
         front = f"{context}. " if context else ""
         ids, last = lm.locate(front + request.question, len(front) + request.subject_start, len(request.subject))
         rows.append(ids[: last + 1])
+    at_once = AT_ONCE if lm.continues else 1  # beside no padding, then
     handle = hook()
     try:
-        for start in range(0, len(rows), AT_ONCE):
+        for start in range(0, len(rows), at_once):
             # on the left, so that every subject ends in the last column
-            ids_BT, mask_BT = pad(rows[start : start + AT_ONCE], "left")
+            ids_BT, mask_BT = pad(rows[start : start + at_once], "left")
             with suppress(Stop):
                 lm.forward(ids_BT, mask_BT)
     finally:

@@ -21,6 +21,7 @@ from afteredit.edit.anatomy import find_anatomy, is_transposed, matrix_shape
 from afteredit.edit.fingerprint import fingerprint
 from afteredit.edit.request import BadInput
 from afteredit.edit.update import Update
+from afteredit.edit.whole_rows import continues, forward_whole
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,10 @@ class LM:
         self._said: set[str] = set()
         self._straight: dict[int, bool] = {}
         self._check_head()
+        # Can rows be read on behind cached keys and values?  Where not, each is run whole and alone, at every step.
+        self.continues = self.device.type == "meta" or continues(self)
+        if not self.continues:
+            self.say_once("it cannot be read on behind cached keys and values: every row is run whole and alone")
         self.fingerprint = fingerprint(model, tokenizer, self.start_ids, prompt)
 
     # ---- text
@@ -130,6 +135,12 @@ class LM:
 
         Positions are counted by the mask, so padding may stand on either side.  A cache given is extended.
         """
+        if cache is not None and not self.continues:
+            return forward_whole(self, ids_BT, mask_BT, cache)
+        return self.run_decoder(ids_BT, mask_BT, cache, past)
+
+    def run_decoder(self, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache | None = None, past: int = 0) -> Tensor:
+        """`forward`, of any model."""
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, past:]
         output = self.anatomy.decoder(
             input_ids=ids_BT.to(self.device),

@@ -210,8 +210,8 @@ _asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()
 def _can_replay(lm: LM) -> bool:
     """Do the model's blocks, run again behind a prefix, give what the model gives on each row alone?  Asked once."""
     if lm not in _asked:
-        _asked[lm] = _replays(lm, [[1, 2, 3, 1], [3, 2]], [2, 0])
-        if not _asked[lm]:
+        _asked[lm] = lm.continues and _replays(lm, [[1, 2, 3, 1], [3, 2]], [2, 0])
+        if lm.continues and not _asked[lm]:
             lm.say_once("its blocks cannot be run again on the tokens behind a prefix alone; every step of an edit's "
                         "optimisation runs all of them on whole rows")  # fmt: skip
     return _asked[lm]

@@ -57,7 +57,7 @@ class BaseBlocks:
         self._kept: dict[Hashable, list[Call]] = {}
         self._block = 0  # the lowest edited one, below which all is kept; 0: nothing is
         self._full = False
-        self._refused = gib <= 0
+        self._refused = gib <= 0 or not lm.continues
 
     @contextmanager
     def tape(self, batch: Hashable) -> Iterator[Forward]:

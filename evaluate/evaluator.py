@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # files of evaluate/ that make no number
 CARRYING = ("agent", "display", "environment", "interruption", "replay", "tracker", "watch")
 # files of edit/ that are run when measuring
-RUNNING = ("anatomy", "fingerprint", "generate", "keys_values", "lm", "packed", "request")
+RUNNING = ("anatomy", "fingerprint", "generate", "keys_values", "lm", "packed", "request", "whole_rows")
 PACKAGES = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
 
 
