@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -50,7 +50,8 @@ class EditRequest:
         for prompts, answers in (("neighbourhood", "neighbourhood_answers"), ("portability", "portability_answers")):
             n_prompts, n_answers = len(getattr(self, prompts)), len(getattr(self, answers))
             if n_prompts != n_answers:
-                raise BadInput(f"{prompts} has {n_prompts} prompts but {n_answers} answers; give one answer each")
+                raise BadInput(f"{prompts} has {n_prompts} prompts but {n_answers} answers; give one answer each, "
+                               "\"\" where it is unknown")  # fmt: skip
 
     @property
     def question(self) -> str:
@@ -63,14 +64,35 @@ class EditRequest:
         return self.prompt.index("{}")
 
 
-def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
-    """Raises BadInput when two requests of one batch give one subject and prompt different targets."""
-    seen: dict[tuple[str, str], EditRequest] = {}
+def same_fact(one: EditRequest, other: EditRequest) -> bool:
+    """Is it one subject's one fact: the same relation or, where one has none, the same prompt or true answer?"""
+    if one.subject.casefold() != other.subject.casefold():
+        return False
+    if one.relation and other.relation:
+        return one.relation == other.relation
+    true, other_true = ((request.target_true or "").strip() for request in (one, other))
+    return one.prompt == other.prompt or true == other_true != ""
+
+
+def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, EditRequest]]:
+    """Every request that gives the fact of an earlier one another target, behind that one.  What conflicts itself makes
+    no conflict for the ones after it."""
+    kept: dict[str, list[EditRequest]] = {}
     for request in requests:
-        key = (request.subject.casefold(), request.relation or request.prompt)
-        other = seen.setdefault(key, request)
-        if other.target_new != request.target_new:
-            raise BadInput(
-                f"edits {other.id} and {request.id} of one batch conflict: {request.subject!r} cannot become both "
-                f"{other.target_new!r} and {request.target_new!r}; use a smaller batch_size or remove one"
-            )
+        earlier = kept.setdefault(request.subject.casefold(), [])
+        targets = (other for other in earlier if other.target_new.strip() != request.target_new.strip())
+        other = next((other for other in targets if same_fact(other, request)), None)
+        if other is None:
+            earlier.append(request)
+        else:
+            yield other, request
+
+
+def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
+    """Raises BadInput when two requests of one batch give one fact different targets."""
+    for other, request in conflicts(requests):
+        raise BadInput(
+            f"edits {other.id} and {request.id} of one batch conflict: one fact of {request.subject!r} cannot become "
+            f"both {other.target_new!r} and {request.target_new!r}; use a smaller batch_size, remove one, set "
+            "++edits.distinct=true (of such rows the first only) or, if they are two facts, give both a relation"
+        )

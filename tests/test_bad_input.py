@@ -221,6 +221,34 @@ def test_edits_that_conflict_within_a_batch_are_refused(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def zsre(folder: Path, *rows: tuple[str, str, str]) -> Path:
+    """Rows of subject, question and new target; their true answer is Lima."""
+    base = {"answers": ["Lima"], "rephrase": "The home is?", "loc": "who sang it", "loc_ans": "Bo Lund",
+            "portability": {"question": "On what sea?", "answer": "North Sea"}}  # fmt: skip
+    folder.mkdir()
+    lines = [json.dumps(base | {"subject": subject, "src": src, "alt": alt}) for subject, src, alt in rows]
+    (folder / "zsre.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_reworded_zsre_rows_are_left_out_before_they_are_counted(tmp_path, capsys):
+    data = zsre(tmp_path / "data", ("Ada", "Where did Ada live?", "Oslo"), ("Ada", "What was Ada's home?", "Bern"),
+                ("Bo", "Where did Bo live?", "Rome"))  # fmt: skip
+    pair = ("edits=zsre", f"data={data}", "method=memit", "batch_size=3", "eval_every=3", "task=none", "model=hf")
+    assert main([*pair, "n_edits=3", f"runs={tmp_path}/runs"]) == 2
+    refused(capsys.readouterr().err, ["n_edits=3", "edits=zsre holds 2 usable rows", "set n_edits=2"])
+    assert main([*pair, "n_edits=3", "edits.distinct=false", f"runs={tmp_path}/runs"]) == 2
+    refused(capsys.readouterr().err, ["zsre-1 and zsre-2", "'Oslo' and 'Bern'", "++edits.distinct=true"])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("data", ["mini", "hub"])
+def test_zsre_has_no_rows_of_its_own_and_none_on_the_hub(data, tmp_path, capsys):
+    assert main(["edits=zsre", f"data={data}", "task=none", f"runs={tmp_path}/runs"]) == 2
+    told = ["edits=zsre", "data=<folder that holds zsre.jsonl>", "subject, src, alt"]
+    refused(capsys.readouterr().err, told + ["no hub data set"] * (data == "hub"))
+
+
 def sentiment(*rows: str) -> Callable[[Path], str]:
     """Embedded facts beside these rows of the sentiment task."""
 

@@ -1,6 +1,7 @@
 """Edit sets: rows of any shape become the right requests, and a bad row is named before anything is edited."""
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,49 @@ def test_a_zsre_row_becomes_a_request_and_an_unchanged_one_is_left_out(tmp_path)
         portability_answers=("North Sea",))  # fmt: skip
     with pytest.raises(BadInput, match="zsre.jsonl:1.*Lima"):
         edit_set("zsre", drop_unchanged=False).read(str(tmp_path), 0)
+
+
+def reworded(subject: str, *targets: str) -> list[dict]:
+    """Rows that ask for one fact in other words each, as ZsRE's do."""
+    asked = (f"Where did {subject} live?", f"What town was {subject}'s home?", f"In which town was {subject} at home?")
+    return [zsre_row(alt) | {"subject": subject, "src": src} for src, alt in zip(asked, targets, strict=False)]
+
+
+def test_of_zsre_rows_about_one_fact_the_first_is_kept_so_that_no_batch_conflicts(tmp_path, caplog):
+    rows = [*reworded("Ada Quill", "Oslo", "Bern", "Bonn"), *reworded("Dee Moss", "Oslo", "Oslo ", "Rome"),
+            *reworded("Cy Moor", "Riga")]  # fmt: skip
+    data = str(written(tmp_path, rows, "zsre.jsonl"))
+    requests, digest = edit_set("zsre").read(data, 0)
+    assert [request.id for request in requests] == ["zsre-1", "zsre-4", "zsre-5", "zsre-7"]
+    refuse_conflicts(requests)
+    (told,) = (record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING)
+    assert told.startswith("edits=zsre: 3 of 7 rows left out") and "another target" in told
+    assert edit_set("zsre").read(data, 1) == (requests, digest)
+    shuffled = edit_set("zsre", order=Order.shuffled).read(data, 3)
+    assert sorted(shuffled[0], key=lambda request: request.id) == requests and shuffled[1] == digest
+    everything, other_digest = edit_set("zsre", distinct=False).read(data, 0)
+    assert len(everything) == 7 and other_digest != digest
+    with pytest.raises(BadInput, match=r"zsre-1 and zsre-2.*'Oslo' and 'Bern'.*edits.distinct=true"):
+        refuse_conflicts(everything)
+
+
+def test_rows_of_one_relation_are_one_fact_whatever_the_true_answer_and_the_words(tmp_path):
+    rows = [GOOD, GOOD | {"id": "r2", "target_new": "Bern", "prompt": "{} is ruled from", "target_true": None},
+            GOOD | {"id": "r3", "target_new": "Rome", "relation": "seat of parliament"},
+            GOOD | {"id": "r4", "target_new": "Bonn", "relation": None}]  # fmt: skip
+    facts = edit_set("facts", file="mine.jsonl", distinct=True)
+    assert [request.id for request in facts.read(str(written(tmp_path, rows)), 0)[0]] == ["r1", "r3"]
+
+
+def test_training_rows_about_an_evaluation_fact_are_refused_though_its_row_is_left_out(tmp_path):
+    first, second, third = reworded("Ada Quill", "Oslo", "Bern", "Bonn")
+    written(tmp_path, [first, second], "zsre.jsonl")
+    for row in (second, third):
+        written(tmp_path, [*reworded("Dee Moss", "Oslo", "Bern"), row], "zsre_train.jsonl")
+        with pytest.raises(BadInput, match=r"edits=zsre: 1 rows of the training split .*-3 \("):
+            edit_set("zsre").training(str(tmp_path))
+    written(tmp_path, reworded("Dee Moss", "Oslo", "Bern"), "zsre_train.jsonl")
+    assert len(edit_set("zsre").training(str(tmp_path))) == 2  # both teach
 
 
 def test_the_embedded_facts_have_a_training_split_about_other_subjects():
@@ -156,6 +200,70 @@ def without(name: str) -> dict:
     return {key: value for key, value in GOOD.items() if key != name}
 
 
+def missing(row: dict, *names: str) -> dict:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+OPTIONAL = {  # a row of which set; the fields that are then as if never given
+    "zsre_portability": ("zsre", missing(zsre_row("Oslo"), "portability"), ["portability", "portability_answers"]),
+    "zsre_portability_null": ("zsre", zsre_row("Oslo") | {"portability": None}, ["portability", "portability_answers"]),
+    "zsre_rephrase": ("zsre", missing(zsre_row("Oslo"), "rephrase"), ["paraphrases"]),
+    "zsre_loc": ("zsre", missing(zsre_row("Oslo"), "loc"), ["neighbourhood", "neighbourhood_answers"]),
+    "zsre_loc_null": ("zsre", zsre_row("Oslo") | {"loc": None}, ["neighbourhood", "neighbourhood_answers"]),
+    "zsre_no_answer": ("zsre", zsre_row("Oslo") | {"answers": []}, ["target_true"]),
+    "counterfact_generation": ("counterfact", missing(counterfact_row("Ada Quill"), "generation_prompts"),
+                               ["generation_prompts"]),
+    "counterfact_neighbours": ("counterfact", missing(counterfact_row("Ada Quill"), "neighborhood_prompts"),
+                               ["neighbourhood", "neighbourhood_answers"]),
+    "counterfact_no_neighbours": ("counterfact", counterfact_row("Ada Quill") | {"neighborhood_prompts": []},
+                                  ["neighbourhood", "neighbourhood_answers"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_optional_column_that_a_row_lacks_is_none_of_these_for_this_row(tmp_path, name):
+    edits, row, lost = OPTIONAL[name]
+    whole = zsre_row("Oslo") if edits == "zsre" else counterfact_row("Ada Quill")
+    other = json.loads(json.dumps(whole).replace("Ada Quill", "Dee Moss")) | {"case_id": 8}
+    requests = []
+    for rows in ([whole, other], [row, other], [other, row]):
+        requests += edit_set(edits).read(str(written(tmp_path, rows, f"{edits}.jsonl")), 0)[0]
+    nothing = {field: None if field == "target_true" else () for field in lost}
+    assert all(getattr(requests[0], field) for field in lost)
+    for given in (requests[2], requests[5]):
+        assert replace(given, id=requests[0].id) == replace(requests[0], **nothing)
+
+
+def test_a_row_without_id_or_relation_has_its_line_as_id_and_no_relation(tmp_path):
+    rows = [GOOD, GOOD | {"id": None, "relation": None, "subject": "Chad"}]
+    requests, _ = edit_set("facts", file="mine.jsonl").read(str(written(tmp_path, rows)), 0)
+    assert [(request.id, request.relation) for request in requests] == [("r1", "capital"), ("facts-2", None)]
+
+
+def test_a_column_that_no_row_has_is_a_wrong_map(tmp_path):
+    written(tmp_path, [zsre_row("Oslo"), zsre_row("Bern") | {"extra": 1}], "zsre.jsonl")
+    columns = edit_set("zsre").columns | {"portability": "portability.query", "neighbourhood_answers": "loc_answer"}
+    with pytest.raises(BadInput) as problem:
+        edit_set("zsre", columns=columns).read(str(tmp_path), 0)
+    for words in ("edits=zsre", "zsre.jsonl", "portability.query (edits.columns.portability)", "portability.question",
+                  "loc_answer (edits.columns.neighbourhood_answers)", "loc_ans,", "extra",
+                  "~edits.columns.neighbourhood_answers ~edits.columns.portability"):  # fmt: skip
+        assert words in str(problem.value)
+    assert "alt (" not in str(problem.value)
+    train = [missing(zsre_row("Oslo") | {"subject": "Dee Moss", "src": "Where did Dee Moss live?"}, "rephrase")]
+    written(tmp_path, train, "zsre_train.jsonl")
+    with pytest.raises(BadInput, match=r"training split.*rephrase \(edits.train_columns.paraphrases\)"):
+        edit_set("zsre").training(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["subject", "prompt", "target_new"])
+def test_a_required_column_is_refused_with_the_remedy_missing_or_null(tmp_path, name):
+    for row in (without(name), GOOD | {name: None}):
+        written(tmp_path, [row])
+        with pytest.raises(BadInput, match=rf"mine.jsonl:1: field {name}.*put it there, or .*edits.columns.{name}"):
+            edit_set("facts", file="mine.jsonl").read(str(tmp_path), 0)
+
+
 BAD_ROWS = {
     "not_json": ('{"id": "r2", "subject": ', ["JSON"]),
     "not_an_object": (["Peru", "Oslo"], ["object", "list"]),
@@ -210,6 +318,31 @@ def test_a_missing_file_is_refused_with_what_was_looked_for(tmp_path, name, told
     assert str(tmp_path / f"{name}.jsonl") in str(problem.value)
 
 
+def test_without_a_hub_data_set_it_is_said_with_the_folder_and_columns_to_give():
+    with pytest.raises(BadInput) as problem:
+        edit_set("zsre").read("hub", 0)
+    for words in ("edits=zsre", "data=hub, but no hub data set is known", "data=<folder that holds zsre.jsonl>",
+                  "subject, src, alt and, where known, answers.0, rephrase", "portability.question"):  # fmt: skip
+        assert words in str(problem.value)
+
+
+def test_a_training_split_that_is_not_on_the_hub_can_be_given_as_a_file(tmp_path, monkeypatch):
+    counterfact = edit_set("counterfact")
+    with pytest.raises(BadInput) as problem:
+        counterfact.training("hub")
+    for words in ("edits=counterfact (training split)", "data=hub, but no hub data set is known",
+                  "data=<folder that holds counterfact_train.jsonl and counterfact.jsonl>",
+                  "edits.train=<full path of counterfact_train.jsonl>",
+                  "subject, prompt, target_new and, where known, case_id", "locality_answer"):  # fmt: skip
+        assert words in str(problem.value)
+    assert "azhx" not in str(problem.value)
+    monkeypatch.setattr("afteredit.edit.edit_set.hub_rows", lambda *_, **__: [counterfact_row("Dee Moss")])
+    row = {"case_id": 12, "prompt": "{} was born in", "subject": "Ada Quill", "target_new": "Oslo",
+           "target_true": "Lima", "locality_prompt": "Bo Lund was born in", "locality_answer": "Rome"}  # fmt: skip
+    path = written(tmp_path, [row], "elsewhere.jsonl") / "elsewhere.jsonl"
+    assert [request.id for request in replace(counterfact, train=str(path)).training("hub")] == ["12"]
+
+
 def test_the_seed_decides_a_shuffled_order_and_only_that(tmp_path):
     written(tmp_path, [GOOD | {"id": f"r{i}"} for i in range(30)])
     shuffled, in_file = edit_set("facts", file="mine.jsonl", order=Order.shuffled), edit_set("facts", file="mine.jsonl")
@@ -227,3 +360,11 @@ def test_conflicting_targets_in_one_batch_are_refused(fact):
     bare = replace(fact, relation="")
     with pytest.raises(BadInput, match="f1 and f2"):
         refuse_conflicts([bare, replace(bare, id="f2", subject="JOE DIMAGGIO", target_new="chess")])
+    with pytest.raises(BadInput, match="f1 and f3"):  # where one has no relation the words tell
+        refuse_conflicts([fact, replace(bare, id="f3", target_new="chess")])
+    reworded = replace(bare, id="f2", prompt="Fame came to {} through", target_new="chess")
+    with pytest.raises(BadInput, match=r"f1 and f2.*\+\+edits.distinct=true.*relation"):
+        refuse_conflicts([bare, reworded])
+    refuse_conflicts([bare, replace(reworded, target_new="boxing")])
+    refuse_conflicts([bare, replace(reworded, target_true="golf")])
+    refuse_conflicts([replace(bare, target_true=None), replace(reworded, target_true=None)])
