@@ -13,6 +13,8 @@ from afteredit.edit.cache import made_once
 from afteredit.edit.request import BadInput
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from afteredit.edit.lm import LM
 
 log = logging.getLogger(__name__)
@@ -33,11 +35,12 @@ class ModelSource:
     start_token: str | None = None  # put in front of every text; null for models trained without one
     prompt: Prompt = Prompt.plain
     trust_remote_code: bool = False
-    device_map: str | None = None  # auto shards a model over all devices
+    device_map: str | None = None  # auto shards a model over all devices; it must fit on them
     edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
 
     def load(self, device: str, dtype: str) -> LM:
-        """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had."""
+        """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had or do not
+        fit."""
         import torch
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -72,9 +75,22 @@ class ModelSource:
             missing = sorted(info["missing_keys"])
             raise BadInput(f"model={self.name}: the weights in {folder!r} lack {len(missing)} parameters "
                            f"({missing[0]}, …); give model.source=<folder with all safetensors>")  # fmt: skip
+        self._check_in_memory(model, dtype)
         if not self.device_map:
             model = model.to(device)
         return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value)
+
+    def _check_in_memory(self, model: nn.Module, dtype: str) -> None:
+        """Raises BadInput where weights were offloaded: accelerate leaves them on `meta` and fetches them for each pass
+        from memory or disk, while edits, fingerprints and packed matrices read them in between."""
+        away = {name: p.nbytes for name, p in model.named_parameters() if p.device.type == "meta"}
+        if away:
+            total = sum(p.nbytes for p in model.parameters())
+            lower = "" if dtype == "bfloat16" else f"dtype=bfloat16 (now {dtype}), "
+            raise BadInput(f"model={self.name}: with model.device_map={self.device_map}, {_gib(sum(away.values()))} of "
+                           f"its {_gib(total)} of weights ({next(iter(away))}, …) do not fit on the devices and were "
+                           f"offloaded, but edits read all weights; give more or larger devices, {lower}or a smaller "
+                           "model")  # fmt: skip
 
     def _folder(self) -> str:
         if self.source == "":
@@ -119,6 +135,10 @@ def _convert(gguf: Path, folder: Path) -> None:
     plain.load_state_dict(loaded.state_dict())
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.3g} GiB"
 
 
 def _first_line(problem: Exception) -> str:

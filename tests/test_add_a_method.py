@@ -42,22 +42,37 @@ class Toy:
 '''
 
 
+RUN = """
+import runpy, sys
+try:
+    runpy.run_path("run.py", run_name="__main__")
+finally:
+    print("loaded:", *(module.__file__ for name, module in sys.modules.items() if name.startswith("afteredit.")
+                       and getattr(module, "__file__", None)), sep="\\n")
+"""
+
+
 def test_one_python_file_and_one_yaml_make_a_method(tmp_path, tiny_folder):
     copy = tmp_path / "path" / "afteredit"
-    wanted = ("conf", "data", "edit", "evaluate", "analysis", "run.py", "command_line.py", "config.py")
     copy.mkdir(parents=True)
-    for name in wanted:
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    for name in ("conf", "data", "edit", "evaluate", "analysis"):
+        shutil.copytree(ROOT / name, copy / name)
+    for path in ROOT.glob("*.py"):
+        shutil.copy(path, copy / path.name)
 
     (copy / "edit" / "toy.py").write_text(METHOD)
     (copy / "conf" / "method" / "toy.yaml").write_text("_target_: afteredit.edit.toy.Toy\nlayer: 1\nstrength: 2.0\n")
 
-    command = [sys.executable, "run.py", "method=toy", "model=hf", f"model.source={tiny_folder}", "task=none",
+    command = [sys.executable, "-c", RUN, "method=toy", "model=hf", f"model.source={tiny_folder}", "task=none",
                "n_edits=4", "batch_size=2", "eval_every=2", "held_out_tokens=64", "tracker=none", "device=cpu",
                "constraint=rect", f"runs={tmp_path}/runs"]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "path"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+    loaded = done.stdout.partition("loaded:\n")[2].splitlines()
+    assert str(copy / "edit" / "toy.py") in loaded
+    installed = [path for path in loaded if not path.startswith(f"{copy}/")]
+    assert not installed, "a file missing in the copy came from the installed project, where it may say anything"
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("toy-hf-")
     (path,) = folder.glob("results-*.jsonl")

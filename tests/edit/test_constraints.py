@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,11 @@ from torch.testing import assert_close
 
 from afteredit.command_line import compose
 from afteredit.edit.constraint import Unconstrained
+from afteredit.edit.ft import Ft
+from afteredit.edit.hypernetwork import Hypernetwork
+from afteredit.edit.kn import Kn
+from afteredit.edit.memit import Memit
+from afteredit.edit.mend import Mend
 from afteredit.edit.method import Prepared
 from afteredit.edit.norm_cap import NormCap, largest_step
 from afteredit.edit.pca import Pca
@@ -380,3 +386,125 @@ def test_the_view_of_a_real_edit_can_stand_in_the_model_and_be_taken_out_again(r
     assert torch.equal(lm.W(name), view_DF)
     lm.put_back(raw)
     assert torch.equal(lm.W(name), raw[name])
+
+
+# ---- on what other methods yield: several matrices, of rank 2 (MEMIT, two facts), a term a token (MEND), dense (FT)
+
+
+@pytest.fixture(params=["memit", "ft", "mend"])
+def real(request, make_lm, fact, second_fact) -> SimpleNamespace:
+    """An update of two facts to several blocks of a model that was edited before; all matrices float64 NumPy."""
+    lm = make_lm("gpt2")  # stores its matrices transposed
+    width, inner = lm.widths(0)
+    blocks = range(lm.n_blocks)
+    lm.apply(Update({lm.mlp_out_name(i): Dense(0.002 * draw(width, inner, seed=i)) for i in blocks}))
+    network = Hypernetwork([(width, inner)] * 2, 6).start(0.5, 0)
+    method, prepared = {
+        "memit": (
+            Memit(layers=[0, 1, 2], second_moment_weight=1.0, value_steps=6, weight_decay=0.0),
+            Prepared(("", "It is known"), {f"second_moment/{i}": torch.eye(inner) for i in blocks}),
+        ),
+        "ft": (Ft(layers=[1, 3], steps=6, learning_rate=0.01, max_change=0.02), Prepared()),
+        "mend": (Mend(n_layers=2, rank=6), Prepared(tensors=network.state_dict())),
+    }[request.param]
+    update, _ = method.update(lm, [fact, second_fact], prepared, State())
+    assert len(update.changes) > 1
+    kinds = {"memit": LowRank, "ft": Dense, "mend": LowRank}
+    assert all(type(change) is kinds[request.param] for change in update.changes.values())
+
+    def as_numpy(of) -> dict[str, np.ndarray]:
+        return {name: of(name).double().numpy().copy() for name in update.changes}
+
+    return SimpleNamespace(
+        lm=lm, update=update, whole=as_numpy(lambda name: update.changes[name].dense()), W=as_numpy(lm.W),
+        W_base=as_numpy(lm.W_base),
+    )  # fmt: skip
+
+
+def written_by(constraint, real) -> dict[str, np.ndarray]:
+    """What is written to each matrix, as constrained; applied, it is all that moves."""
+    before = {name: parameter.clone() for name, parameter in real.lm.model.named_parameters()}
+    result = constraint.constrain(real.update, real.lm.W, real.lm.W_base)
+    assert list(result.changes) == list(real.update.changes)
+    real.lm.apply(result)
+    for name, parameter in real.lm.model.named_parameters():
+        assert torch.equal(parameter, before[name]) != (name in result.changes), name
+    written = {name: change.dense().numpy() for name, change in result.changes.items()}
+    for name, written_DF in written.items():
+        assert np.array_equal(real.lm.W(name).numpy(), (real.W[name] + written_DF).astype(np.float32))
+    return written
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.4])
+def test_rect_ranks_every_matrix_by_itself(real, keep):
+    for name, written_DF in written_by(Rect(keep=keep), real).items():
+        whole_DF = real.whole[name]
+        relative_DF = np.abs(whole_DF) / (np.abs(real.W[name]) + 1e-8)
+        best_N = np.argsort(-relative_DF, axis=None, kind="stable")[: round(keep * whole_DF.size)]
+        expected_DF = np.zeros_like(whole_DF)
+        expected_DF.flat[best_N] = whole_DF.flat[best_N]
+        assert np.array_equal(written_DF, expected_DF)
+        assert np.count_nonzero(written_DF) == round(keep * whole_DF.size)
+        assert relative_DF[written_DF != 0].min() >= relative_DF[written_DF == 0].max()
+
+
+def test_random_draws_a_mask_for_every_matrix(real):
+    masks = []
+    for name, written_DF in written_by(RandomKeep(keep=0.4), real).items():
+        whole_DF = real.whole[name]
+        assert whole_DF.all()
+        masks.append(written_DF != 0)
+        assert masks[-1].sum() == round(0.4 * whole_DF.size)
+        assert np.array_equal(written_DF[masks[-1]], whole_DF[masks[-1]])
+    assert not any(np.array_equal(masks[0], mask) for mask in masks[1:])
+
+
+@pytest.mark.parametrize("keep", [0.04, 0.4])
+def test_pca_keeps_every_matrix_to_its_own_first_components(real, keep):
+    k = {0.04: 1, 0.4: 13}[keep]  # of 32
+    cut = False
+    for name, written_DF in written_by(Pca(keep=keep), real).items():
+        whole_DF = real.whole[name]
+        U, S, Vt = np.linalg.svd(whole_DF, full_matrices=False)
+        np.testing.assert_allclose(written_DF, (U[:, :k] * S[:k]) @ Vt[:k], rtol=0, atol=1e-6 * S[0])
+        rank = np.linalg.matrix_rank(whole_DF, tol=1e-6 * S[0])
+        assert np.linalg.matrix_rank(written_DF, tol=1e-6 * S[0]) == min(k, rank)
+        cut |= rank > k
+        assert np.array_equal(written_DF, whole_DF) == (rank <= k)
+    assert cut or (keep == 0.4 and rank == 2)  # two facts of MEMIT
+
+
+def test_the_norm_cap_holds_for_every_matrix(real):
+    n_cut = 0
+    for name, written_DF in written_by(NormCap(growth=0.001), real).items():
+        whole_DF, W_DF = real.whole[name], real.W[name]
+        cap = 1.001 * np.linalg.norm(real.W_base[name])
+        assert np.linalg.norm(W_DF) < cap
+        assert np.linalg.norm(W_DF + written_DF) <= cap * (1 + 1e-12)
+        if np.linalg.norm(W_DF + whole_DF) <= cap:
+            assert np.array_equal(written_DF, whole_DF)
+            continue
+        n_cut += 1
+        s = (written_DF * whole_DF).sum() / (whole_DF**2).sum()
+        assert 0 < s < 1
+        np.testing.assert_allclose(written_DF, s * whole_DF, rtol=1e-9, atol=0)
+        assert np.linalg.norm(W_DF + written_DF) == pytest.approx(cap, rel=1e-12)
+        assert np.linalg.norm(W_DF + (s + 1e-4) * whole_DF) > cap
+    assert n_cut
+
+
+@named
+def test_an_update_that_changes_nothing_stays_one(constraint, make_lm, fact, tmp_path):
+    """As KN's, where no neuron is coarse."""
+    lm = make_lm("llama")
+    update, _ = Kn(steps=2, threshold=1.0).update(lm, [fact], Prepared(), State())
+    assert update.changes == {} and update.diagnostics["n_neurons"] == 0
+    before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
+    save_file(update.flat(), tmp_path / "update.safetensors")
+    for given in (update, load_update(tmp_path / "update.safetensors")):
+        result = constraint.constrain(given, lm.W, lm.W_base)
+        assert result.changes == {}
+        assert result.diagnostics == given.diagnostics
+        lm.apply(result)
+    assert not lm.base
+    assert all(torch.equal(parameter, before[name]) for name, parameter in lm.model.named_parameters())

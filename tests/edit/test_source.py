@@ -85,3 +85,43 @@ def test_an_encoder_decoder_folder_is_refused_by_name(tmp_path):
     T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, vocab_size=10).save_pretrained(tmp_path)
     with pytest.raises(BadInput, match="T5Config is an encoder-decoder"):
         ModelSource("hf", str(tmp_path)).load("cpu", "float32")
+
+
+@pytest.mark.parametrize(("room", "away"), [(250_000, "some"), (100_000, "all")])
+def test_a_model_that_does_not_fit_its_devices_is_refused(monkeypatch, tiny_folder, room, away):
+    """Really offloaded, by accelerate: to disk, where memory is as small as `room`."""
+    loader, seen = transformers.AutoModelForCausalLM, []
+    own = loader.from_pretrained
+
+    def in_little_memory(*args, **kwargs):
+        loaded = own(*args, max_memory={"cpu": room}, **kwargs)
+        seen.extend(loaded[0].parameters())
+        return loaded
+
+    monkeypatch.setattr(loader, "from_pretrained", in_little_memory)
+    with pytest.raises(BadInput) as problem:
+        ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "float32")
+    offloaded = [parameter for parameter in seen if parameter.device.type == "meta"]
+    assert {"some": 0 < len(offloaded) < len(seen), "all": len(offloaded) == len(seen)}[away]
+    share, total = (sum(4 * parameter.numel() for parameter in part) / 2**30 for part in (offloaded, seen))
+    message = str(problem.value)
+    assert "model=big" in message and "model.device_map=auto" in message
+    assert f"{share:.3g} GiB of its {total:.3g} GiB" in message
+    assert "more or larger devices, dtype=bfloat16 (now float32), or a smaller model" in message
+    monkeypatch.setattr(loader, "from_pretrained", own)
+    ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "float32")
+
+
+def test_one_offloaded_parameter_is_enough_to_refuse(monkeypatch, tiny_folder):
+    loader = transformers.AutoModelForCausalLM
+    own = loader.from_pretrained
+
+    def one_away(*args, **kwargs):
+        model, info = own(*args, **kwargs)
+        norm = model.model.layers[3].post_attention_layernorm
+        norm.weight = torch.nn.Parameter(norm.weight.to("meta"))
+        return model, info
+
+    monkeypatch.setattr(loader, "from_pretrained", one_away)
+    with pytest.raises(BadInput, match=r"\(model.layers.3.post_attention_layernorm.weight, …\).*devices, or a smaller"):
+        ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "bfloat16")
