@@ -7,7 +7,7 @@ import json
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from enum import Enum
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.edit.request import BadInput, EditRequest, conflicts, same_fact
+from afteredit.edit.rows import EMBEDDED, Missing, has, hub_rows, look_up, paths, read_json_lines
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "data"
 REQUIRED = ("subject", "prompt", "target_new")  # of every row; any other column may be missing or null in a row
 PLURAL = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
           "generation_prompts")  # fmt: skip
@@ -144,10 +144,10 @@ class EditSet:
 
     def _refuse_wrong_columns(self, rows: list[Any], where: str, key: str) -> None:
         """Raises BadInput where no row has a column of the map.  A required one is refused with its row instead."""
-        wrong = [name for name, path in self.columns.items() if not any(_has(row, path) for row in rows)]
+        wrong = [name for name, path in self.columns.items() if not any(has(row, path) for row in rows)]
         if wrong and not set(wrong) & set(REQUIRED):
             named = ", ".join(f"{self.columns[name]} ({key}.{name})" for name in wrong)
-            found = ", ".join(dict.fromkeys(path for row in rows for path in _paths(row)))
+            found = ", ".join(dict.fromkeys(path for row in rows for path in paths(row)))
             without = " ".join(f"~{key}.{name}" for name in wrong)
             raise BadInput(f"edits={self.name}: no row of {where} has {named}; its columns: {found}; give the right "
                            f"name, or take what these rows do not have out of the map: {without}")  # fmt: skip
@@ -158,7 +158,7 @@ class EditSet:
         values: dict[str, Any] = {}
         for name, path in self.columns.items():
             try:
-                value = _look_up(row, path)
+                value = look_up(row, path)
             except BadInput as problem:
                 if isinstance(problem, Missing) and name not in REQUIRED:
                     continue
@@ -208,71 +208,6 @@ class EditSet:
         given = values.get("neighbourhood_answers", ())
         if len(given) == 1:  # CounterFact: every neighbour's answer is the row's true target
             values["neighbourhood_answers"] = given * len(values.get("neighbourhood", ()))
-
-
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of every non-empty line.  Raises BadInput naming file and line of malformed JSON."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise BadInput(f"{path}: cannot be read as UTF-8 text: {problem}") from None
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                row = json.loads(content)
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-                yield line, row
-            except ValueError as problem:
-                raise BadInput(f"{path}:{line}: not JSON: {problem}; one JSON object per line is expected") from None
-
-
-def hub_rows(path: str, *config: str | None, **options: Any) -> Any:
-    """A hub data set.  Raises BadInput, with what was looked for and the remedy, where it cannot be had."""
-    import datasets
-
-    try:
-        return datasets.load_dataset(path, *config, **options)
-    except (OSError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise BadInput(f"data set {path!r} could not be had from the hub ({reason}); let this machine reach the hub, "
-                       "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
-
-
-class Missing(BadInput):
-    """A row has no such column."""
-
-
-def _look_up(row: Any, path: str) -> Any:
-    """What stands at the dotted path; None where null stands there or on the way.  Raises Missing, or BadInput where
-    the path leads through what is no object or list."""
-    value = row
-    for step in path.split("."):
-        if value is None:
-            return None
-        try:
-            value = value[int(step)] if isinstance(value, list) else value[step]
-        except (KeyError, IndexError, TypeError, ValueError) as problem:
-            known = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-            kind = Missing if isinstance(problem, KeyError | IndexError) else BadInput
-            raise kind(f"no {path!r} in the row; at {step!r} there is: {known}") from None
-    return value
-
-
-def _has(row: Any, path: str) -> bool:
-    try:
-        _look_up(row, path)
-    except BadInput:
-        return False
-    return True
-
-
-def _paths(value: Any, before: str = "") -> Iterator[str]:
-    """The dotted paths of a row's columns."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _paths(inner, f"{before}.{name}" if before else name)
-    elif before:
-        yield before
 
 
 def _texts(value: Any, place: str, may_be_blank: bool) -> tuple[str, ...]:

@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from afteredit.edit.cache import content_hash, made_once
-from afteredit.edit.edit_set import EMBEDDED, hub_rows
 from afteredit.edit.generate import continue_rows, sampler
 from afteredit.edit.lm import LM
 from afteredit.edit.request import BadInput
+from afteredit.edit.rows import EMBEDDED, hub_rows
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afteredit.edit.edit_set import EMBEDDED
 from afteredit.edit.request import BadInput
+from afteredit.edit.rows import EMBEDDED
 from afteredit.evaluate.ability import Ability, BuiltAbility, shipped
 from afteredit.evaluate.rows import find_rows
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from afteredit.edit.edit_set import EMBEDDED, hub_rows, read_json_lines
 from afteredit.edit.request import BadInput
+from afteredit.edit.rows import EMBEDDED, hub_rows, read_json_lines
 
 
 def find_rows(task: str, files: list[str], data: str) -> Path:

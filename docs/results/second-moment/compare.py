@@ -22,9 +22,9 @@ import torch
 
 from afteredit.command_line import compose
 from afteredit.edit.contexts import sample_contexts
-from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import rank_one
+from afteredit.edit.rows import read_json_lines
 from afteredit.edit.second_moment import LENGTH, estimate, factor, inverse_times, sequences
 from afteredit.edit.update import Update
 from afteredit.edit.value import optimise_values

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from afteredit.command_line import CONF, compose
 from afteredit.edit.ahead import Ahead
-from afteredit.edit.edit_set import read_json_lines
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
+from afteredit.edit.rows import read_json_lines
 from afteredit.edit.update import State
 from afteredit.evaluate.drift import drift, held_out_windows
 from afteredit.evaluate.editing import judge, look, means
