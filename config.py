@@ -32,7 +32,7 @@ OF_A_REPLAY = ("replay", "task", "harness", "limit", "data", "held_out", "held_o
 
 class Setting(Enum):
     sequential = "sequential"  # every edit builds on the ones before
-    single = "single"  # every batch edits the unedited model; results are averaged
+    single = "single"  # every batch edits the unedited model; results are means over the models measured
 
 
 class Dtype(Enum):

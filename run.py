@@ -174,19 +174,17 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
 
 def _end(x: Experiment, run: RunDirectory, tracker: Tracker, console: Console) -> None:
     """Of a whole run: the picture, W&B's summary and files, the tables."""
-    from afteredit.analysis.curves import draw_curves
-    from afteredit.analysis.summary import editing_table, final_table, summarise
+    from afteredit.analysis.at_end import at_end
 
     chance = {name: ability.chance for name, ability in run.abilities.items()}
     results = run.results.up_to(x.settings.n_edits)
-    picture = draw_curves(results.rows, chance, run.folder / "curves.png", title=run.folder.name)
-    summary = summarise(results.rows, chance)
+    batch = x.settings.batch_size if x.settings.setting is Setting.single else None
+    picture, summary, tables = at_end(results, chance, run.folder, single=batch, collapsed=run.collapsed)
     if run.collapsed_at is not None:
-        summary["summary/collapse"] = run.collapsed_at
         console.print(f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity "
                       f"past {x.settings.collapse_perplexity:g} times the unedited model's")  # fmt: skip
     tracker.finish(summary, run.journal.records)
-    console.print(final_table(results, chance), editing_table(results))
+    console.print(*tables)
     console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
     for line in run.commands_to_look_further(tracker):
         console.print(line, highlight=False, soft_wrap=True)

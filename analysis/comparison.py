@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from afteredit.analysis import statistics
+from afteredit.analysis.single import averaged
 from afteredit.analysis.summary import summarise
 from afteredit.analysis.tidy import Run, at, paired
 
@@ -37,6 +38,11 @@ class Comparison:
     @property
     def first(self) -> Run:
         return next(iter(self.runs.values()))[0]
+
+    @property
+    def single(self) -> bool:
+        """Are all runs of setting=single, and their numbers means over models that hold one batch of edits each?"""
+        return self.first.single
 
     @cached_property
     def chance(self) -> dict[str, float]:
@@ -67,10 +73,12 @@ class Comparison:
         order = at(self.first.config, "edits.order")
         parts = [_model(self.first), f"edits: {_edit_set(self.first)}" + (f" in {order} order" if order else ""),
                  f"setting: {at(self.first.config, 'setting', 'sequential')}"]  # fmt: skip
+        if self.single:
+            n_models = [len(run.models) for runs in self.runs.values() for run in runs]
+            parts[-1] += f", mean over {_range(n_models)} models"
         if sizes:
-            rows = f"{min(sizes)}" if len(sizes) == 1 else f"{min(sizes)}–{max(sizes)}"
             whose = "embedded rows" if at(self.first.config, "data") == "mini" else "rows"  # not those of the set named
-            parts.append(f"{rows} {whose} per ability")
+            parts.append(f"{_range(sizes)} {whose} per ability")
         return " · ".join([*parts, f"seed{'s' * (len(seeds) > 1)} {listed}"])
 
     def base(self, ability: str) -> float:
@@ -96,17 +104,25 @@ class Comparison:
 
     @cached_property
     def summaries(self) -> pd.DataFrame:
-        """Per run and ability, and for `retained`: area, left, edits until 10 % and 50 % are lost (NaN: never)."""
+        """Per run and ability, and for `retained`: area, left, edits until 10 % and 50 % are lost (NaN: never).  In
+        setting=single: of how many models, how many of them collapsed, what is left in the mean, at least, at most."""
         return pd.DataFrame([
             {"method": label, "run": run.name, "seed": run.seed, "n_edits": run.n_edits, "ability": name,
-             "collapsed_at": run.collapsed_at, **{key: summary.get(f"summary/{name}/{key}", math.nan) for key in
-                                 ("area", "left", "edits_until_10_percent_lost", "edits_until_50_percent_lost")}}
-            for label, runs in self.runs.items() for run in runs
-            for summary in [self._summary(run)] for name in ("retained", *self.measurable)
+             **(self._over_models(run, name) if self.single else self._over_edits(run, name))}
+            for label, runs in self.runs.items() for run in runs for name in ("retained", *self.measurable)
         ])  # fmt: skip
 
-    def _summary(self, run: Run) -> dict[str, float]:
-        return summarise([{**run.rows[0], "measurable": self.measurable}, *run.rows[1:]], self.chance)
+    def _over_edits(self, run: Run, name: str) -> dict[str, Any]:
+        summary = summarise([{**run.rows[0], "measurable": self.measurable}, *run.rows[1:]], self.chance)
+        keys = ("area", "left", "edits_until_10_percent_lost", "edits_until_50_percent_lost")
+        return {"collapsed_at": run.collapsed_at,
+                **{key: summary.get(f"summary/{name}/{key}", math.nan) for key in keys}}  # fmt: skip
+
+    def _over_models(self, run: Run, name: str) -> dict[str, Any]:
+        of = number("ability/retained") if name == "retained" else self.share(name)
+        left = [of(run, row) for row in run.models] or [math.nan]
+        return {"models": len(run.models), "collapsed": run.n_collapsed, "left": sum(left) / len(left),
+                "left_min": min(left), "left_max": max(left)}  # fmt: skip
 
     def _points(self, runs: Sequence[Run], n_edits: int) -> list[dict[str, Any]]:
         points, all_pairs = [], {}
@@ -134,7 +150,7 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     """One per model, edit set, setting and evaluation; numbers of different ones never meet in a picture."""
     together: dict[str, list[Run]] = {}
     for run in runs:
-        together.setdefault(_measured_alike(run), []).append(run)
+        together.setdefault(_measured_alike(run), []).append(averaged(run) if run.single else run)
     return [Comparison(title, _by_method(own)) for title, own in sorted(together.items())]
 
 
@@ -152,6 +168,10 @@ def mean_over(runs: Sequence[Run], n_edits: int, of: Of) -> float:
     """NaN where a run has no such row or value."""
     values = [math.nan if (row := run.row(n_edits)) is None else of(run, row) for run in runs]
     return sum(values) / len(values)
+
+
+def _range(numbers: Collection[int]) -> str:
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)}–{max(numbers)}"
 
 
 def _point(curve: str, value: float, interval: tuple[float, float]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def drift_points(runs: Sequence[Run], kind: str) -> list[np.ndarray]:
     unedited model's) or relative_norm (the largest over layers)."""
     by_run = []
     for run in runs:
-        points = [(drift(run, row, kind), row.get("ability/retained", math.nan)) for row in run.rows[1:]]
+        points = [(drift(run, row, kind), row.get("ability/retained", math.nan)) for row in run.edited]
         kept = [point for point in points if not any(map(math.isnan, point))]
         if kept:
             by_run.append(np.array(kept))

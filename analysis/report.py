@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from afteredit.analysis import maps, plots, tables
 from afteredit.analysis.comparison import Comparison, comparisons
-from afteredit.analysis.tidy import BadResults, Run, edits_table, metrics_table, samples_table
+from afteredit.analysis.long import edits_table, metrics_table, samples_table
+from afteredit.analysis.tidy import BadResults, Run
 from afteredit.analysis.trade_off import trade_off
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def _section(x: Comparison, folder: Path, at: Sequence[int]) -> dict[str, Any]:
              "warnings": tables.warnings_table(x)}  # fmt: skip
     tidy = {"metrics": metrics_table(x.runs), LARGE: samples_table(x.runs), "curves": x.curves,
             "edits": edits_table(x.runs), "summaries": x.summaries, "drops": numbers,
-            "warnings": shown["warnings"]}  # fmt: skip
+            **({} if x.single else {"warnings": shown["warnings"]})}  # fmt: skip
     for name, table in tidy.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
         table.to_csv(folder / (f"{name}.csv.gz" if name == LARGE else f"{name}.csv"), index=False)

@@ -36,7 +36,7 @@ def final_table(results: Results, chance: Mapping[str, float]) -> Table:
         key = f"ability/{name}"
         if key not in first or key not in last:
             continue
-        low, high = change_interval(*_paired(before, after, name))
+        low, high = change_interval(*paired_examples(before, after, name))
         mark = "" if name in first.get("measurable", []) else " (not measurable)"
         table.add_row(name + mark, f"{level:.2f}", f"{first[key]:.3f}", f"{last[key]:.3f}",
                       f"{last[key] - first[key]:+.3f}", f"[{low:+.3f}, {high:+.3f}]")  # fmt: skip
@@ -50,7 +50,12 @@ def final_table(results: Results, chance: Mapping[str, float]) -> Table:
 def editing_table(results: Results) -> Table:
     """Editing success at the last checkpoint (in brackets: the unedited model's), by the three ways of looking."""
     first, last = results.rows[0], results.rows[-1]
-    table = Table(title=f"editing success after {last['n_edits']} edits (unedited model)", pad_edge=False)
+    return success_table(f"editing success after {last['n_edits']} edits (unedited model)", first, last)
+
+
+def success_table(title: str, first: Mapping[str, Any], last: Mapping[str, Any]) -> Table:
+    """The row `last`, in brackets the unedited model's, `first`."""
+    table = Table(title=title, pad_edge=False)
     for column in ("", *WAYS):
         table.add_column(column, justify="left" if not column else "right")
     for when in ("immediate", "retained"):
@@ -99,7 +104,7 @@ def _left(score: float | None, base: float, chance: float) -> float | None:
     return None if score is None else (score - chance) / (base - chance)
 
 
-def _paired(before: pd.DataFrame, after: pd.DataFrame, name: str) -> tuple[tuple, tuple]:
+def paired_examples(before: pd.DataFrame, after: pd.DataFrame, name: str) -> tuple[tuple, tuple]:
     """(numerators, denominators) before and after, of the examples that both have."""
     frames = [frame[(frame["kind"] == "ability") & (frame["name"] == name)] for frame in (before, after)]
     both = frames[0].merge(frames[1], on="doc_id", suffixes=("_0", "_1"))

@@ -23,27 +23,49 @@ def methods_table(x: Comparison) -> pd.DataFrame:
     rows = []
     for label, runs in x.runs.items():
         own = x.summaries[(x.summaries["method"] == label) & (x.summaries["ability"] == "retained")]
-        last = [run.rows[-1] for run in runs]
         ratio = [drift(run, run.rows[-1], "perplexity") for run in runs]
         rows.append({
-            "method": label, "runs": str(len(runs)), "edits": _each([str(run.n_edits) for run in runs]),
-            "ability retained at the end (%)": _spread([100 * left for left in own["left"]]),
-            "area under retention (%)": _spread([100 * area for area in own["area"]]),
-            "edits until 10 % lost": until_text(own[LOST[0]], own["n_edits"]),
-            "edits until 50 % lost": until_text(own[LOST[1]], own["n_edits"]),
-            "collapse at": until_text([run.collapsed_at for run in runs], own["n_edits"]),
+            "method": label, "runs": str(len(runs)), **(_over_models(own) if x.single else _over_edits(runs, own)),
             "perplexity ÷ unedited": _spread(ratio, digits=2),
-            "edits retained, generated (%)": _spread(
-                [100 * row.get("editing/retained/generated/efficacy", math.nan) for row in last]),
+            **(_success(runs, "immediate") if x.single else _success(runs, "retained")),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _over_edits(runs: Sequence[Run], own: pd.DataFrame) -> dict[str, str]:
+    return {
+        "edits": _each([str(run.n_edits) for run in runs]),
+        "ability retained at the end (%)": _spread([100 * left for left in own["left"]]),
+        "area under retention (%)": _spread([100 * area for area in own["area"]]),
+        "edits until 10 % lost": until_text(own[LOST[0]], own["n_edits"]),
+        "edits until 50 % lost": until_text(own[LOST[1]], own["n_edits"]),
+        "collapse at": until_text([run.collapsed_at for run in runs], own["n_edits"]),
+    }
+
+
+def _over_models(own: pd.DataFrame) -> dict[str, str]:
+    """Of setting=single: means over models, none of which is built on another."""
+    return {
+        "edits in each model": _each([str(n) for n in own["n_edits"]]),
+        "models": _each([str(n) for n in own["models"]]),
+        "ability retained, mean over models (%)": _spread([100 * left for left in own["left"]]),
+        "of the worst model (%)": _spread([100 * left for left in own["left_min"]]),
+        "models collapsed": _each([f"{k} of {n}" for k, n in zip(own["collapsed"], own["models"], strict=True)]),
+    }
+
+
+def _success(runs: Sequence[Run], when: str) -> dict[str, str]:
+    key = f"editing/{when}/generated/efficacy"
+    title = {"immediate": "edits successful, generated (%)", "retained": "edits retained, generated (%)"}[when]
+    return {title: _spread([100 * run.rows[-1].get(key, math.nan) for run in runs])}
 
 
 def drops(x: Comparison) -> pd.DataFrame:
     """Numbers per method and ability at the last checkpoint that all the method's runs have.
 
     `p` is of the paired test; `p_holm` corrects it for every test in this table.  Both are NaN where the ability is not
-    measurable or no examples were kept.
+    measurable or no examples were kept.  In setting=single `after` is the mean over models, and an example's score its
+    mean over them (of a ratio's parts: interval and test are the pooled score's).
     """
     rows = []
     for label, runs in x.runs.items():
@@ -65,8 +87,7 @@ def drops(x: Comparison) -> pd.DataFrame:
                 "before": _mean(runs, 0, key), "after": _mean(runs, n_edits, key),
                 **point.iloc[0][["value", "low", "high"]].to_dict(),
                 "p": statistics.p_value(*pairs) if pairs else math.nan,
-                "area": own["area"].mean() if len(own) else math.nan,
-                **{lost: until_text(own[lost], own["n_edits"]) for lost in LOST},
+                **(_scores(runs, key) if x.single else _losses(own)),
                 "unparseable_before": _mean(runs, 0, f"{key}/unparseable"),
                 "unparseable_after": _mean(runs, n_edits, f"{key}/unparseable"),
             })  # fmt: skip
@@ -75,6 +96,16 @@ def drops(x: Comparison) -> pd.DataFrame:
         tested = table["p"].notna()
         table.loc[tested, "p_holm"] = statistics.holm(table.loc[tested, "p"].tolist())
     return table
+
+
+def _losses(own: pd.DataFrame) -> dict[str, Any]:
+    return {"area": own["area"].mean() if len(own) else math.nan,
+            **{lost: until_text(own[lost], own["n_edits"]) for lost in LOST}}  # fmt: skip
+
+
+def _scores(runs: Sequence[Run], key: str) -> dict[str, Any]:
+    scores = [row[key] for run in runs for row in run.models if key in row]
+    return {"models": len(scores), "lowest": min(scores), "highest": max(scores)}
 
 
 def abilities_table(x: Comparison, numbers: pd.DataFrame) -> pd.DataFrame:
@@ -89,17 +120,27 @@ def abilities_table(x: Comparison, numbers: pd.DataFrame) -> pd.DataFrame:
             "unedited (%)": f"{100 * row['before']:.1f}", "edited (%)": f"{100 * row['after']:.1f}",
             "change (points), 95 % interval": _change_text(row),
             "p, Holm": _p_text(row.get("p_holm", math.nan)),
-            "area under retention (%)": "" if math.isnan(row["area"]) else f"{100 * row['area']:.1f}",
-            "edits until 10 % lost": row[LOST[0]], "edits until 50 % lost": row[LOST[1]],
+            **(_scores_text(row) if x.single else _losses_text(row)),
             "unparseable (%)": "" if any(map(math.isnan, unread)) else " → ".join(f"{100 * u:.1f}" for u in unread),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
+def _losses_text(row: dict[str, Any]) -> dict[str, str]:
+    return {"area under retention (%)": "" if math.isnan(row["area"]) else f"{100 * row['area']:.1f}",
+            "edits until 10 % lost": row[LOST[0]], "edits until 50 % lost": row[LOST[1]]}  # fmt: skip
+
+
+def _scores_text(row: dict[str, Any]) -> dict[str, str]:
+    return {"models": str(row["models"]),
+            "lowest–highest model (%)": f"{100 * row['lowest']:.1f}–{100 * row['highest']:.1f}"}  # fmt: skip
+
+
 def warnings_table(x: Comparison) -> pd.DataFrame:
-    """Per run: the checkpoint at which perplexity was first past the warning, and that at which 10 % was first lost."""
+    """Per run: the checkpoint at which perplexity was first past the warning, and that at which 10 % was first lost.
+    Empty in setting=single, where nothing comes before anything."""
     rows = []
-    for label, runs in x.runs.items():
+    for label, runs in x.runs.items() if not x.single else ():
         for run in runs:
             own = x.summaries[(x.summaries["run"] == run.name) & (x.summaries["ability"] == "retained")]
             lost = own[LOST[0]].iloc[0]

@@ -36,6 +36,7 @@ class Run:
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # every example at every checkpoint; may be empty
     broken_at: int | None = None  # an update held NaN or infinity
     edits: Sequence[Mapping[str, Any]] = ()  # the journal's records, one per batch of edits; empty where there is none
+    models: Sequence[Mapping[str, Any]] = ()  # of a run with setting=single: the rows that the last of `rows` averages
 
     @property
     def method(self) -> str:
@@ -58,6 +59,16 @@ class Run:
         return int(self.config.get("seed", 0))
 
     @property
+    def single(self) -> bool:
+        """Does each measured model hold one batch of edits, and nothing of those before?"""
+        return at(self.config, "setting") == "single"
+
+    @property
+    def edited(self) -> Sequence[Mapping[str, Any]]:
+        """The row of every edited model that was measured."""
+        return self.models or self.rows[1:]
+
+    @property
     def n_edits(self) -> int:
         return int(self.rows[-1]["n_edits"])
 
@@ -68,21 +79,35 @@ class Run:
 
     @property
     def collapsed_at(self) -> int | None:
-        """As the run itself says it: NaN in an update, or perplexity past its limit or not finite."""
+        """As the run itself says it: NaN in an update, or perplexity past its limit or not finite.  None in
+        setting=single, where no model is built on another."""
         found = [] if self.broken_at is None else [self.broken_at]
-        base = self.rows[0].get("drift/perplexity")
-        if base is not None:
-            limit = float(self.config.get("collapse_perplexity", math.inf)) * base
-            measured = [row for row in self.rows if "drift/perplexity" in row]
-            found += [int(row["n_edits"]) for row in measured if not row["drift/perplexity"] <= limit]
-        return min(found, default=None)
+        found += [int(row["n_edits"]) for row in self.edited if self._is_past_limit(row)]
+        return None if self.single else min(found, default=None)
+
+    @property
+    def n_collapsed(self) -> int:
+        """How many of the measured models did, in setting=single."""
+        broken = {record["n_edits"] for record in self.edits if "collapsed" in record.get("diagnostics", {})}
+        return sum(row["n_edits"] in broken or self._is_past_limit(row) for row in self.edited)
+
+    def _is_past_limit(self, row: Mapping[str, Any]) -> bool:
+        base, now = (r.get("drift/perplexity") for r in (self.rows[0], row))
+        if base is None or now is None:
+            return False
+        return not now <= float(self.config.get("collapse_perplexity", math.inf)) * base
 
     @cached_property
     def examples(self) -> dict[tuple[str, int], pd.DataFrame]:
-        """By (ability, n_edits): numerator, denominator, gold_nll, unparseable; indexed by doc_id."""
+        """By (ability, n_edits): numerator, denominator, gold_nll, unparseable; indexed by doc_id.  Where the last of
+        `rows` averages models, so does what is here of an example."""
         if "kind" not in self.samples or "doc_id" not in self.samples:
             return {}
-        own = self.samples[self.samples["kind"] == "ability"].set_index("doc_id")
+        own = self.samples[self.samples["kind"] == "ability"]
+        if self.models:
+            own = own.assign(n_edits=own["n_edits"].where(own["n_edits"] == 0, self.n_edits))
+            own = own.groupby(["name", "n_edits", "doc_id"], as_index=False).mean(numeric_only=True)
+        own = own.set_index("doc_id")
         return {(str(name), int(n)): frame for (name, n), frame in own.groupby(["name", "n_edits"])}
 
     def row(self, n_edits: int) -> Mapping[str, Any] | None:
@@ -124,30 +149,6 @@ def read_run(folder: Path, name: str | None = None) -> list[Run]:
     return runs
 
 
-def metrics_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Every number of every checkpoint, one a row."""
-    return pd.DataFrame([
-        {"method": label, "run": run.name, "seed": run.seed, "n_edits": row["n_edits"], "metric": key, "value": value}
-        for label, own in runs.items() for run in own for row in run.rows for key, value in row.items()
-        if key != "n_edits" and isinstance(value, int | float) and not isinstance(value, bool)
-    ])  # fmt: skip
-
-
-def edits_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """One row per update: the edits it wrote, its seconds, diagnostics, and how often they succeeded right after it."""
-    rows = [{"method": label, "run": run.name, "seed": run.seed, "n_edits": record["n_edits"],
-             "n_new": len(record.get("requests", [])), **_edited(record)}
-            for label, own in runs.items() for run in own for record in run.edits]  # fmt: skip
-    return pd.DataFrame(rows, columns=None if rows else ["method", "run", "seed", "n_edits", "n_new", *_edited({})])
-
-
-def samples_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Every example's score at every checkpoint, one a row."""
-    frames = [run.samples.assign(method=label, run=run.name, seed=run.seed)
-              for label, own in runs.items() for run in own if len(run.samples)]  # fmt: skip
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-
-
 def paired(runs: Sequence[Run], ability: str, n_edits: int, gold: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
     """(before_S2N, after_S2N): S runs × (numerators, denominators) × the N examples that all have at 0 and `n_edits`.
 
@@ -171,20 +172,6 @@ def at(config: Any, path: str, default: Any = None) -> Any:
             return default
         config = config[key]
     return config
-
-
-def _edited(record: Mapping[str, Any]) -> dict[str, Any]:
-    """An update's columns; ids, subjects and targets of a batch are in one text each."""
-    requests = [request if isinstance(request, Mapping) else {"id": request} for request in record.get("requests", [])]
-    texts = {f"{name}s": "; ".join(str(request.get(name, "")) for request in requests)
-             for name in ("id", "subject", "target_new")}  # fmt: skip
-    numbers = {key: value for key, value in record.get("diagnostics", {}).items() if isinstance(value, int | float)}
-    scores: dict[str, list[float]] = {}
-    for scored in record.get("immediate", []):
-        scores.setdefault(f"immediate/{scored['name']}", []).append(scored["score"])
-    return {**texts, "edit_s": record.get("edit_s", math.nan),
-            **{f"diagnostics/{key}": float(value) for key, value in sorted(numbers.items())},
-            **{key: sum(values) / len(values) for key, values in sorted(scores.items())}}  # fmt: skip
 
 
 def _scores(frame: pd.DataFrame, gold: bool) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from afteredit.config import Experiment, OnCollapse, Resume
+from afteredit.config import Experiment, OnCollapse, Resume, Setting
 from afteredit.edit.cache import content_hash
 from afteredit.edit.disk import make_folder, write_atomically
 from afteredit.edit.journal import Journal, read_checked, request_of, write_checked
@@ -122,17 +122,24 @@ class RunDirectory:
                 f"measured; changed since: {'; '.join(changed)}")  # fmt: skip
 
     @property
-    def collapsed_at(self) -> int | None:
-        """After how many of the edits an update held NaN or infinity or could not be made, or a checkpoint's
+    def collapsed(self) -> list[int]:
+        """After which numbers of edits an update held NaN or infinity or could not be made, or a checkpoint's
         perplexity was past its limit."""
-        found = [r["n_edits"] for r in self.journal.records if "collapsed" in r["diagnostics"]]
+        found = {r["n_edits"] for r in self.journal.records if "collapsed" in r["diagnostics"]}
         if self.results.has(0):
             limit = self.x.settings.collapse_perplexity * self.results.row(0)["drift/perplexity"]
-            found += [row["n_edits"] for row in self.results.rows if not row["drift/perplexity"] <= limit]
-        return min((n for n in found if n <= self.x.settings.n_edits), default=None)
+            found |= {row["n_edits"] for row in self.results.rows if not row["drift/perplexity"] <= limit}
+        return sorted(n for n in found if n <= self.x.settings.n_edits)
+
+    @property
+    def collapsed_at(self) -> int | None:
+        """The first of them.  None in setting=single, where no edit is made on a collapsed model."""
+        single = self.x.settings.setting is Setting.single
+        return None if single else min(self.collapsed, default=None)
 
     def stops_at(self, n_edits: int) -> bool:
-        """Is nothing to be written after so many edits, because the model has collapsed and on_collapse=stop?"""
+        """Is nothing to be written after so many edits, because the model has collapsed and on_collapse=stop?  Never in
+        setting=single."""
         stop = self.x.settings.on_collapse is OnCollapse.stop
         return stop and self.collapsed_at is not None and n_edits >= self.collapsed_at
 

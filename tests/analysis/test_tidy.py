@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from afteredit.analysis.comparison import NOT_OF_A_METHOD, common_checkpoints, comparisons
-from afteredit.analysis.tidy import BadResults, edits_table, metrics_table, paired, read, read_run, samples_table
+from afteredit.analysis.long import edits_table, metrics_table, samples_table
+from afteredit.analysis.tidy import BadResults, paired, read, read_run
 
 TASKS = {"nli": {"chance": 0.5}, "reasoning": {"chance": 0.0}}
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
