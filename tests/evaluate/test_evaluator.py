@@ -8,7 +8,7 @@ from pathlib import Path
 from afteredit.evaluate import evaluator
 from afteredit.evaluate.evaluator import CARRYING, ROOT, RUNNING
 
-KEEPING = {"cache", "disk", "edit_set", "update"}  # imported too: files that are read and kept, and what is applied
+KEEPING = {"cache", "disk", "rows", "update"}  # imported too: files that are read and kept, and what is applied
 APART = {*CARRYING, "past", "results", "run_directory"}  # files of evaluate/ that run a run, and no model
 
 
