@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from afteredit.edit.keys_values import FrozenLayer, cache_of, keys_values
 from afteredit.edit.lm import LM, first, pad
+from afteredit.edit.whole_rows import alike
 
 
 class Replay:
@@ -222,10 +223,7 @@ def _replays(lm: LM, rows: Sequence[Sequence[int]], lasts: Sequence[int]) -> boo
     replay = Replay(lm, rows, lasts, 0, whole=False)
     for hidden_BTD in (replay.run(0), replay.run(0)):
         for row, last, hidden_TD in zip(rows, lasts, hidden_BTD, strict=True):
-            own_TD = lm.forward(*pad([row], "right"))[0, last:]
-            half_the_digits = max(torch.finfo(own_TD.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
-            difference = (hidden_TD[: len(own_TD)] - own_TD).abs().max()
-            if not difference <= half_the_digits * own_TD.abs().max():  # nor where either is no number
+            if not alike(hidden_TD, lm.forward(*pad([row], "right"))[0, last:]):
                 return False
     return True
 

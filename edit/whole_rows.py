@@ -28,12 +28,15 @@ def continues(lm: LM) -> bool:
     lm.run_decoder(before_ids, before_mask, cache)
     hidden_BTD = lm.run_decoder(ids_BT, torch.cat([before_mask, own_mask_BT], dim=1), cache, before_ids.shape[1])
     for row, cut, found_TD in zip(rows, cuts, hidden_BTD, strict=True):
-        own_TD = lm.run_decoder(*pad([row], "right"))[0, cut:]
-        half_the_digits = max(torch.finfo(own_TD.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
-        difference = (found_TD[: len(own_TD)] - own_TD).abs().max()
-        if not difference <= half_the_digits * own_TD.abs().max():  # nor where either is no number
+        if not alike(found_TD, lm.run_decoder(*pad([row], "right"))[0, cut:]):
             return False
     return True
+
+
+def alike(found_TD: Tensor, own_TD: Tensor) -> bool:
+    """To half the digits, as far as `own_TD` goes?  Not where either is no number."""
+    half_the_digits = max(torch.finfo(own_TD.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+    return bool((found_TD[: len(own_TD)] - own_TD).abs().max() <= half_the_digits * own_TD.abs().max())
 
 
 def forward_whole(lm: LM, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache) -> Tensor:

@@ -78,6 +78,22 @@ def tiny_model(family: str, vocab: int, dtype: torch.dtype = torch.float32) -> t
     return model.to(dtype).eval()
 
 
+@pytest.fixture(scope="session")
+def save_tiny_llama(tokenizer):
+    """save_tiny_llama(folder): a random Llama that a run can load from there, the same each time."""
+
+    def save(folder: Path) -> None:
+        torch.manual_seed(0)
+        shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
+        tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+        config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), max_position_embeddings=1024,
+                                      initializer_range=0.3, **shape, **tokens)  # fmt: skip
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return save
+
+
 def exact_model(name: str, vocab: int, dtype: torch.dtype) -> torch.nn.Module:
     """Random, norms and biases too, but the same each time."""
     family, settings = EXACT[name]

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from afteredit.edit.journal import Lines
 from afteredit.run import main
@@ -34,16 +32,9 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, tokenizer) -> Place:
+def place(tmp_path_factory, save_tiny_llama) -> Place:
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=1024, initializer_range=0.3, **shape, **tokens
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_tiny_llama(folder / "model")
     (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 300)
     command = ["model=hf", f"model.source={folder}/model", f"method.second_moment_text={folder}/text.txt",
                "method.tokens_per_key_dim=20", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",

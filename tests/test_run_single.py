@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from afteredit.edit.journal import Lines
 from afteredit.edit.rome import Rome
@@ -23,17 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory, tokenizer):
+def place(tmp_path_factory, save_tiny_llama):
     """One tiny model, one text and one cache for all runs here."""
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=1024, initializer_range=0.3, **shape, **tokens
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_tiny_llama(folder / "model")
     (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 30)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AFTEREDIT_CACHE", str(folder / "cache"))

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from afteredit.edit.journal import Lines
 from afteredit.evaluate.editing import means
@@ -113,16 +111,9 @@ def server(make_server) -> Server:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, tokenizer) -> Path:
+def place(tmp_path_factory, save_tiny_llama) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=1024, initializer_range=0.3, **shape, **tokens
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
+    save_tiny_llama(folder / "model")
     return folder
 
 
