@@ -32,8 +32,9 @@ def mean_row(models: Rows, n_edits: int) -> dict[str, Any]:
     for key in _keys(models, OF_THE_MODEL):
         values = [model[key] for model in models if key in model]
         row[key] = sum(values) / len(values)
-    for key in _keys(each_edit_once(models), IMMEDIATE):
-        known = [(model[COVERED], model[key]) for model in each_edit_once(models) if key in model]
+    covering = each_edit_once(models)
+    for key in _keys(covering, IMMEDIATE):
+        known = [(model[COVERED], model[key]) for model in covering if key in model]
         covered = sum(n for n, _ in known)
         row[key] = covered if key == COVERED else sum(n * value for n, value in known) / covered
     return row
