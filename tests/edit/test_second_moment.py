@@ -136,6 +136,7 @@ def test_a_second_moment_is_factorised_once(make_lm, monkeypatch, text_file, fac
         lm.keep_base(method.edited_layers(lm))
         factorised.clear()
         prepared = method.prepare(lm, Given(0, list))
+        assert factorised.count((F, F)) == len(method.edited_layers(lm))
         for _ in range(3):
             update, _ = method.update(lm, [fact], prepared, State())
             lm.apply(update)
