@@ -5,8 +5,10 @@ import logging
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import DynamicCache
 
 from afteredit.edit import prefix
+from afteredit.edit.keys_values import keys_values
 from afteredit.edit.prefix import Replay
 
 LAYER = 1
@@ -129,6 +131,15 @@ def test_a_replay_can_be_run_again(rows):
     once = replay.hidden(offset_BD)
     replay.hidden(-offset_BD)
     assert torch.equal(replay.hidden(offset_BD), once)
+
+
+def test_nothing_is_held_of_the_blocks_below(exact_lm):
+    ids = exact_lm.encode("The mother tongue of Ann is")
+    replay = Replay(exact_lm, [ids, ids[1:]], [len(ids) - 2, len(ids) - 3], 2)
+    caches = [value for args, kwargs in replay._calls.values() for value in (*args, *kwargs.values())
+              if isinstance(value, DynamicCache)]  # fmt: skip
+    widths = [keys.shape[2] for keys, _ in keys_values(caches[0])]
+    assert widths == [0, 0, len(ids) - 2, len(ids) - 2]
 
 
 def test_no_hook_is_left_behind(exact_lm):

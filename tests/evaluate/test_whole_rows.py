@@ -16,11 +16,11 @@ CONTEXTS = [tuple(range(40, 70)), (*range(40, 70), 7, 9), (3, 5, 8), (12,)]
 CONTINUATIONS = [(4, 6, 11), (9,), (21, 4)]
 
 
-@pytest.fixture
-def lm(make_lm, caplog):
-    """Block 1 adds the mean of all positions in front, which its keys and values do not hold."""
+@pytest.fixture(params=[1, 3], ids=["below the edited block", "above it"])
+def lm(request, make_lm, caplog):
+    """A block adds the mean of all positions in front, which no keys and values hold."""
     model = make_lm("llama", dtype=torch.float64).model
-    model.model.layers[1].register_forward_hook(
+    model.model.layers[request.param].register_forward_hook(
         lambda _m, _a, out: out + out.cumsum(1) / torch.arange(1, out.shape[1] + 1)[:, None]
     )
     with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
