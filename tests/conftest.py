@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -39,6 +40,14 @@ EXACT = {  # on which the shortcuts are held against plain passes
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
+
+
+@pytest.fixture(autouse=True)
+def log_as_imported():
+    """A run sets up its process's log, and each test here finds it as it is before any run."""
+    log = logging.getLogger("afteredit")
+    log.setLevel(logging.NOTSET)
+    log.handlers, log.propagate = [], True
 
 
 @pytest.fixture(scope="session")
