@@ -20,8 +20,15 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 def matrix_rate(lm: LM, n_rows: int) -> float:
     """FLOP/s of the model's own MLP matrix product at so many rows, the best of ten."""
     W_DF = lm.W(lm.mlp_out_name(0))
-    keys_NF = torch.randn(n_rows, W_DF.shape[1])
-    return 2 * keys_NF.numel() * W_DF.shape[0] / min(seconds(lambda: keys_NF @ W_DF.T)[0] for _ in range(10))
+    weight_DF = W_DF.to(lm.model.dtype)
+    keys_NF = torch.randn(n_rows, W_DF.shape[1]).to(weight_DF)
+
+    def product() -> None:
+        keys_NF @ weight_DF.T
+        if lm.device.type == "cuda":
+            torch.cuda.synchronize(lm.device)
+
+    return 2 * keys_NF.numel() * W_DF.shape[0] / min(seconds(product)[0] for _ in range(10))
 
 
 def block_parameters(lm: LM, layer: int) -> int:

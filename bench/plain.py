@@ -43,13 +43,13 @@ def plain_offset(
         if offset_D is None:
             return output
         at_BT1 = torch.zeros_like(output[..., :1]).index_put((rows_B, lasts_B), torch.ones_like(output[0, 0, :1]))
-        return output + at_BT1 * offset_D
+        return output + (at_BT1 * offset_D).to(output.dtype)
 
     def tap(_module: Any, _args: tuple, output: Any) -> None:
         seen["streams_BD"] = first(output)[rows_B, lasts_B].detach()
 
     def log_p_BTV() -> Tensor:
-        logits = lm.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        logits = lm.model(input_ids=ids_BT.to(lm.device), attention_mask=mask_BT.to(lm.device), use_cache=False).logits
         return wide(logits).log_softmax(-1)
 
     hooks = [lm.mlp_out(layer).register_forward_hook(add), lm.anatomy.blocks[layer].register_forward_hook(tap)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import torch
 
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate import measure
-from afteredit.evaluate.drift import held_out_windows
+from afteredit.evaluate.drift import held_out_windows, spectral_norm
 from afteredit.evaluate.editing import means
 from afteredit.evaluate.fluency import fluency
 from afteredit.evaluate.measure import Measure, generators_kept, panels
@@ -157,6 +158,15 @@ def test_drift_is_zero_for_the_unedited_model_and_the_frobenius_ratio_after(lm, 
     lm.restore()
     row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
     assert row["drift/1/relative_norm"] == 0.0
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (8, 8)])
+def test_the_spectral_norm_is_the_largest_singular_value_and_nan_of_a_matrix_that_holds_one(shape):
+    W_DF = torch.randn(*shape, generator=torch.Generator().manual_seed(0)) * 1e20
+    assert spectral_norm(W_DF) == pytest.approx(float(torch.linalg.svdvals(W_DF.double())[0]), rel=1e-12)
+    assert spectral_norm(torch.zeros(shape)) == 0
+    W_DF[3, 2] = torch.inf
+    assert math.isnan(spectral_norm(W_DF))
 
 
 def test_perplexity_is_that_of_plain_forward_passes(make_lm):
