@@ -27,6 +27,7 @@ from afteredit.edit.request import BadInput, EditRequest
 from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from afteredit.edit.lm import LM
@@ -51,15 +52,15 @@ class AlphaEdit(Memit):
         super().__post_init__()
         check_numbers(self, threshold="above 0", ridge="above 0")
 
-    def derived(self, prepared: Prepared) -> Prepared:
+    def derived(self, lm: LM, prepared: Prepared) -> Prepared:
         """With the null spaces in place of the second moments.  Raises BadInput where the threshold leaves no direction
         to write in."""
         from safetensors.torch import load_file, save_file
 
         decides = {**prepared.hashes, "threshold": self.threshold, "kind": self.threshold_kind.value}
 
-        def make(path: Path) -> None:  # hours where F is 16384
-            save_file(self._null_spaces(prepared.tensors), path)
+        def make(path: Path) -> None:  # on a CPU hours where F is 16384
+            save_file(self._null_spaces(prepared.tensors, lm.device), path)
 
         path = made_once(f"null_space/{content_hash(decides)}.safetensors", make)
         tensors = load_file(path)
@@ -70,17 +71,17 @@ class AlphaEdit(Memit):
                      tensors[f"energy/{layer}"])  # fmt: skip
         return replace(prepared, tensors=tensors)
 
-    def _null_spaces(self, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _null_spaces(self, moments: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
         import torch
 
         bases: dict[str, Tensor] = {}
         for name, C_FF in moments.items():
             layer = name.removeprefix("second_moment/")
-            basis_Fr, energy = null_space(C_FF, self.threshold, self.threshold_kind)
+            basis_Fr, energy = null_space(C_FF.to(device), self.threshold, self.threshold_kind)
             if not basis_Fr.shape[1]:
                 raise BadInput(f"method.threshold={self.threshold} ({self.threshold_kind.value}) leaves no null space "
                                f"at block {layer}; raise it, or set method.threshold_kind=relative")  # fmt: skip
-            bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
+            bases |= {f"null_space/{layer}": basis_Fr.cpu(), f"energy/{layer}": torch.tensor(energy)}
         return bases
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
@@ -112,12 +113,14 @@ def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor,
 
 
 def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, ridge: float) -> Tensor:
-    """X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64: the change is residual @ Xᵀ.  past_FF: K_p K_pᵀ."""
+    """X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64, where the keys are: the change is
+    residual @ Xᵀ.  past_FF: K_p K_pᵀ."""
     import torch
 
     from afteredit.edit.blocks_in_turn import regularised
 
-    A_rr = ridge * torch.eye(basis_Fr.shape[1], dtype=torch.float64)
+    basis_Fr = basis_Fr.to(keys_FE.device)
+    A_rr = ridge * torch.eye(basis_Fr.shape[1]).to(basis_Fr)
     if past_FF is not None:
-        A_rr += basis_Fr.T @ past_FF @ basis_Fr
+        A_rr += basis_Fr.T @ past_FF.to(basis_Fr) @ basis_Fr
     return basis_Fr @ regularised(A_rr, basis_Fr.T @ keys_FE.double())

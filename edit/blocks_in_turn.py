@@ -34,8 +34,8 @@ def write_in_turn(
         missing_before = missing_DE.norm()
         for i, layer in enumerate(layers):
             keys[layer] = subject_keys(lm, requests, contexts, layer)
-            right_FE = solve(layer, keys[layer].cpu())
-            change = LowRank((missing_DE / (len(layers) - i)).cpu(), right_FE.float())
+            right_FE = solve(layer, keys[layer])
+            change = LowRank((missing_DE / (len(layers) - i)).cpu(), right_FE.float().cpu())
             changes[lm.mlp_out_name(layer)] = change
             lm.apply(Update({lm.mlp_out_name(layer): change}))
             missing_DE = z_DE - subject_streams(lm, requests, layers[-1])
@@ -43,7 +43,7 @@ def write_in_turn(
         name: sum(target.diagnostics[name] for target in targets) / len(targets) for name in targets[0].diagnostics
     }
     diagnostics["missing_share"] = float(missing_DE.norm() / missing_before)  # of the way to z, what was not gone
-    diagnostics["update_norm"] = sum(float(change.dense().norm()) ** 2 for change in changes.values()) ** 0.5
+    diagnostics["update_norm"] = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
     return Update(changes, diagnostics=diagnostics), keys
 
 
@@ -54,14 +54,14 @@ def layers_up_to(lm: LM, n: int = 5) -> list[int]:
 
 
 def regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
-    """X = (A + K Kᵀ)⁻¹ K, (F, E) float64, for a symmetric positive definite A.
+    """X = (A + K Kᵀ)⁻¹ K, (F, E) float64, for a symmetric positive definite A; solved where the keys are.
 
     NaN where keys have overflowed; raises NoEdit where the sum is singular: too few tokens behind the second moment.
     """
     keys_FE = keys_FE.double()
     if not keys_FE.isfinite().all():
         return torch.full_like(keys_FE, torch.nan)
-    factor_FF, failed = torch.linalg.cholesky_ex(A_FF.double() + keys_FE @ keys_FE.T)
+    factor_FF, failed = torch.linalg.cholesky_ex(A_FF.to(keys_FE) + keys_FE @ keys_FE.T)
     if failed:
         raise NoEdit("the second moment of keys is singular: too few tokens stand behind it; raise "
                      "method.tokens_per_key_dim")  # fmt: skip
@@ -71,9 +71,10 @@ def regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
 def weighted(weight: float, keys_FE: Tensor, solved_FE: Tensor) -> Tensor:
     """X = (λ C + K Kᵀ)⁻¹ K = C⁻¹K (λ I + Kᵀ C⁻¹K)⁻¹ (Woodbury), (F, E) float64: what is solved anew is E wide, not F.
 
-    `solved_FE` is C⁻¹K.  NaN where keys have overflowed; raises NoEdit where the keys' own system is singular.
+    `solved_FE` is C⁻¹K, on the CPU.  NaN where keys have overflowed; raises NoEdit where the keys' own system is
+    singular.
     """
-    keys_FE = keys_FE.double()
+    keys_FE = keys_FE.cpu().double()
     if not keys_FE.isfinite().all():
         return torch.full_like(keys_FE, torch.nan)
     inner_EE = weight * torch.eye(keys_FE.shape[1], dtype=torch.float64) + keys_FE.T @ solved_FE

@@ -152,7 +152,7 @@ class LM:
         return output.last_hidden_state
 
     def forward_from(
-        self, block: int, hidden_BTD: Tensor, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache, past: int
+        self, block: int, hidden_BTD: Tensor, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache | None, past: int
     ) -> Tensor:
         """`forward`, given the hidden states that enter `block`: those below it do not run and extend no cache."""
         with ExitStack() as stack:
@@ -270,7 +270,7 @@ class LM:
         for name, change in update.changes.items():
             W_DF = self.W(name)
             self.base.setdefault(name, W_DF.clone())
-            self._write(name, (W_DF.double() + change.dense().to(W_DF.device)).to(W_DF.dtype))
+            self._write(name, (W_DF.double() + change.dense(W_DF.device)).to(W_DF.dtype))
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -75,11 +75,11 @@ class Memit:
         moments, digest = second_moments(lm, layers, self.second_moment_text, self.tokens_per_key_dim)
         tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
         contexts = sample_contexts(lm, {10: self.contexts}, given.seed)
-        return self.derived(Prepared(contexts, tensors, {"second_moment": digest}))
+        return self.derived(lm, Prepared(contexts, tensors, {"second_moment": digest}))
 
-    def derived(self, prepared: Prepared) -> Prepared:
+    def derived(self, lm: LM, prepared: Prepared) -> Prepared:
         """With what is made of the second moments once; heirs make something else of them."""
-        return prepared.factorised(*prepared.tensors)
+        return prepared.factorised(*prepared.tensors, device=lm.device)
 
     def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Target]:
         """The z of each request by its id; they do not depend on each other.  Mutates nothing."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MemitSeq(Memit):
-    def derived(self, prepared: Prepared) -> Prepared:
+    def derived(self, lm: LM, prepared: Prepared) -> Prepared:
         return prepared  # what is inverted grows with every edit
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
@@ -34,8 +34,10 @@ class MemitSeq(Memit):
         from afteredit.edit.blocks_in_turn import regularised
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double()
-            return regularised(A_FF + state.grams.get(key_name(layer), 0), keys_FE)
+            A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].to(keys_FE.device).double()
+            if key_name(layer) in state.grams:
+                A_FF += state.grams[key_name(layer)].to(A_FF)
+            return regularised(A_FF, keys_FE)
 
         update, keys = self.write(lm, requests, prepared, solve)
         update = replace(update, adds={key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()})

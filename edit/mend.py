@@ -93,8 +93,8 @@ class Mend:
         changes = {lm.mlp_out_name(layer): _summed(edits[layer]) for layer in layers}
         diagnostics = {
             "loss_before": nll / len(requests),
-            "gradient_norm": sum(_norm(_summed(gradients[layer])) ** 2 for layer in layers) ** 0.5,
-            "update_norm": sum(_norm(change) ** 2 for change in changes.values()) ** 0.5,
+            "gradient_norm": sum(_summed(gradients[layer]).norm() ** 2 for layer in layers) ** 0.5,
+            "update_norm": sum(change.norm() ** 2 for change in changes.values()) ** 0.5,
             "n_terms": sum(change.left_Dr.shape[1] for change in changes.values()),
         }
         return Update(changes, diagnostics=diagnostics), state
@@ -108,9 +108,3 @@ def _summed(changes: Sequence[LowRank]) -> LowRank:
         return torch.cat([factor.float().cpu() for factor in factors], dim=1).contiguous()
 
     return LowRank(joined([change.left_Dr for change in changes]), joined([change.right_Fr for change in changes]))
-
-
-def _norm(change: LowRank) -> float:
-    """Frobenius norm, by |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB): never as large as the matrix where there are few terms."""
-    left_Dr, right_Fr = change.left_Dr.double(), change.right_Fr.double()
-    return float(((left_Dr.T @ left_Dr) * (right_Fr.T @ right_Fr)).sum().clamp(min=0).sqrt())

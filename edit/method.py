@@ -41,13 +41,14 @@ class Prepared:
     ahead: Mapping[str, Any] = field(default_factory=dict)
     factors: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def factorised(self, *names: str) -> Prepared:
-        """With the factors of these second moments among `tensors`.  Raises BadInput where one is singular."""
+    def factorised(self, *names: str, device: torch.device | str = "cpu") -> Prepared:
+        """With the factors of these second moments among `tensors`, made on the device.  Raises BadInput where one is
+        singular."""
         from afteredit.edit.second_moment import factor
 
         for name in names:
             if name not in self.factors:
-                self.factors[name] = factor(self.tensors[name])
+                self.factors[name] = factor(self.tensors[name], device)
         return self
 
     def inverse_times(self, name: str, keys_FE: torch.Tensor) -> torch.Tensor:

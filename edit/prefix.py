@@ -3,14 +3,16 @@
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once, hidden states entering block L at the
 positions from s on are computed once, and so is what leaves it, where the MLP's output joins the residual stream as it
-is: each step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.
+is: each step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  Rows that
+leave a group take the padding with them that only they needed.
 The mathematics is that of the full forward pass (a test holds the two against each other).  Every model is asked once
 whether it holds for its blocks; where it does not, each step runs all of them on whole rows, and the log says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise, takewhile
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -22,6 +24,8 @@ from transformers import DynamicCache
 from afteredit.edit.keys_values import FrozenLayer, cache_of, keys_values
 from afteredit.edit.lm import LM, first, pad
 from afteredit.edit.whole_rows import alike
+
+WORTH = 0.8  # of the columns: where the rows chosen have no more, they are run once more to be rid of the others
 
 
 class Replay:
@@ -52,30 +56,30 @@ class Replay:
         before = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
         after = [row[cut:] for row, cut in zip(rows, cuts, strict=True)]
         self._column_B = torch.tensor(subject_lasts) - torch.tensor(cuts)  # of the subject's last token in what is run
-        past = max(len(row) for row in before)
+        self._past = max(len(row) for row in before)
         self._ids_BT, self._mask_BT = pad(after, "right")
-        mask_BT, cache = self._mask_BT, None
-        if past:
+        cache = None
+        if self._past:
             cache, before_mask_BP = _run_once(lm, list(map(tuple, before)))
-            mask_BT = torch.cat([before_mask_BP, mask_BT], dim=1)
+            self._mask_BT = torch.cat([before_mask_BP, self._mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
-        hooks = [hook for block in range(layer, lm.n_blocks) for hook in self._recorders(block)]
-        try:
-            lm.forward(self._ids_BT, mask_BT, cache, past)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if cache is not None:  # blocks below are not run again
+        blocks = range(layer, lm.n_blocks)
+        with _hooked([hook for block in blocks for hook in (self._call_recorder(block), *self._recorders(block))]):
+            lm.forward(self._ids_BT, self._mask_BT, cache, self._past)
+        if cache is not None:  # blocks below are not run again, but masks are made for as many columns as they hold
             for below in cast(list[Any], cache.layers[:layer]):
-                below.keys, below.values = below.keys[:, :, :0].clone(), below.values[:, :, :0].clone()
-        self._of_all_rows = self._calls, self._column_B, self._ids_BT, self._mask_BT
+                below.keys, below.values = below.keys[:, :1, :, :1].clone(), below.values[:, :1, :, :1].clone()
+        self._of_all_rows = self._calls, cache, self._column_B, self._ids_BT, self._mask_BT
 
-    def _recorders(self, index: int) -> list[Any]:
-        block, mlp_out, at = self.lm.anatomy.blocks[index], self.lm.mlp_out(index), self._at()
-
+    def _call_recorder(self, index: int) -> Any:
         def call(_module: Any, args: tuple, kwargs: dict) -> None:
             if not self._whole:
                 self._calls[index] = (args, kwargs)
+
+        return self.lm.anatomy.blocks[index].register_forward_pre_hook(call, with_kwargs=True)
+
+    def _recorders(self, index: int) -> list[Any]:
+        block, mlp_out, at = self.lm.anatomy.blocks[index], self.lm.mlp_out(index), self._at()
 
         def mlp(_module: Any, args: tuple, output: Tensor) -> None:
             self.keys_BF[index], self.values_BD[index] = args[0][at], output[at]
@@ -83,8 +87,7 @@ class Replay:
         def stream(_module: Any, _args: tuple, output: Any) -> None:
             self.streams_BD[index] = first(output)[at]
 
-        return [block.register_forward_pre_hook(call, with_kwargs=True), mlp_out.register_forward_hook(mlp),
-                block.register_forward_hook(stream)]  # fmt: skip
+        return [mlp_out.register_forward_hook(mlp), block.register_forward_hook(stream)]
 
     def _at(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of the subjects' last tokens in what is run."""
@@ -92,10 +95,25 @@ class Replay:
 
     def choose(self, rows: Sequence[int]) -> None:
         """From here on these of the rows it was made for are run, in this order; what was recorded stays."""
-        chosen, n_rows = torch.tensor(rows), len(self._of_all_rows[1])
-        calls, column_B, ids_BT, mask_BT = self._of_all_rows
-        self._calls = cast(dict, _of_rows(calls, chosen, n_rows, {}))
+        calls, cache, column_B, ids_BT, mask_BT = self._of_all_rows
+        chosen, n_rows = torch.tensor(rows), len(column_B)
+        caches: dict[int, DynamicCache] = {}
         self._column_B, self._ids_BT, self._mask_BT = column_B[chosen], ids_BT[chosen], mask_BT[chosen]
+        width = int(self._mask_BT[:, self._past :].sum(1).max())
+        if self._whole or width > WORTH * ids_BT.shape[1]:
+            self._calls = cast(dict, _of_rows(calls, chosen, n_rows, caches))
+        else:
+            hidden_BTD = calls[self.layer][0][0][chosen, :width]
+            self._narrow(hidden_BTD, _of_rows(cache, chosen, n_rows, caches))
+
+    @torch.no_grad()
+    def _narrow(self, hidden_BTD: Tensor, cache: DynamicCache | None) -> None:
+        """Runs the chosen rows once without the columns that are padding in all of them: every step is spared those."""
+        width = hidden_BTD.shape[1]
+        self._ids_BT, self._mask_BT = self._ids_BT[:, :width], self._mask_BT[:, : self._past + width]
+        self._calls = {}
+        with _hooked([self._call_recorder(block) for block in range(self.layer, self.lm.n_blocks)]):
+            self.lm.forward_from(self.layer, hidden_BTD, self._ids_BT, self._mask_BT, cache, self._past)
 
     def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
@@ -135,6 +153,15 @@ class Replay:
         n_rows, width = hidden_BTD.shape[:2]
         columns_BT = (self._column_B[:, None] + torch.arange(width)).clamp(max=width - 1)
         return hidden_BTD[torch.arange(n_rows)[:, None], columns_BT]
+
+
+@contextmanager
+def _hooked(hooks: Sequence[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _run_once(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor]:
@@ -211,7 +238,7 @@ _asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()
 def _can_replay(lm: LM) -> bool:
     """Do the model's blocks, run again behind a prefix, give what the model gives on each row alone?  Asked once."""
     if lm not in _asked:
-        _asked[lm] = lm.continues and _replays(lm, [[1, 2, 3, 1], [3, 2]], [2, 0])
+        _asked[lm] = lm.continues and _replays(lm, [[1, 2, 3, 1], [3, 2, 1, 2]], [2, 0])
         if lm.continues and not _asked[lm]:
             lm.say_once("its blocks cannot be run again on the tokens behind a prefix alone; every step of an edit's "
                         "optimisation runs all of them on whole rows")  # fmt: skip
@@ -221,8 +248,12 @@ def _can_replay(lm: LM) -> bool:
 @torch.no_grad()
 def _replays(lm: LM, rows: Sequence[Sequence[int]], lasts: Sequence[int]) -> bool:
     replay = Replay(lm, rows, lasts, 0, whole=False)
-    for hidden_BTD in (replay.run(0), replay.run(0)):
-        for row, last, hidden_TD in zip(rows, lasts, hidden_BTD, strict=True):
+    given = [[hidden_BTD[i, : len(row) - last] for i, (row, last) in enumerate(zip(rows, lasts, strict=True))]
+             for hidden_BTD in (replay.run(0), replay.run(0))]  # fmt: skip
+    replay.choose([0])
+    given.append([replay.run(0)[0]])
+    for hidden in given:
+        for row, last, hidden_TD in zip(rows, lasts, hidden, strict=False):
             if not alike(hidden_TD, lm.forward(*pad([row], "right"))[0, last:]):
                 return False
     return True

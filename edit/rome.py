@@ -77,7 +77,7 @@ class Rome:
             return Prepared(contexts)
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
         prepared = Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
-        return prepared.factorised("second_moment_FF")
+        return prepared.factorised("second_moment_FF", device=lm.device)
 
     def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Value]:
         """The optimised values of requests that do not depend on each other, by their ids.  Mutates nothing."""
@@ -102,7 +102,7 @@ class Rome:
             "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
             "bare_key_share": float(change.right_Fr[:, 0].double() @ value.bare_key_F.double().cpu()),
             "denominator": denominator,
-            "update_norm": float(change.left_Dr.norm() * change.right_Fr.norm()),
+            "update_norm": change.norm(),
         }
         return Update({lm.mlp_out_name(layer): change}, diagnostics=diagnostics), state
 

@@ -47,13 +47,15 @@ def second_moments(lm: LM, layers: Sequence[int], text: str, tokens_per_dim: int
     return {layer: stored[str(layer)] for layer in layers}, digest
 
 
-def factor(C_FF: Tensor) -> Tensor:
-    """C's Cholesky factor (F, F), float64 on the CPU: C is ill-conditioned.  Raises BadInput where it is singular."""
-    factor_FF, failed = torch.linalg.cholesky_ex(C_FF.double().cpu())
+def factor(C_FF: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """C's Cholesky factor (F, F), made on the device and kept on the CPU, in float64: C is ill-conditioned.
+
+    Raises BadInput where it is singular."""
+    factor_FF, failed = torch.linalg.cholesky_ex(C_FF.to(device).double())
     if failed:
         raise BadInput("the second moment of keys is singular: too few tokens stand behind it; raise "
                        "method.tokens_per_key_dim")  # fmt: skip
-    return factor_FF
+    return factor_FF.cpu()
 
 
 def inverse_times(factor_FF: Tensor, keys_FE: Tensor) -> Tensor:

@@ -17,8 +17,11 @@ FLOAT32_MAX = 3.4028234663852886e38
 class Change(Protocol):
     """The change to one matrix W (D, F)."""
 
-    def dense(self) -> torch.Tensor:
-        """(D, F) float64."""
+    def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        """(D, F) float64, the same bits on every device."""
+
+    def norm(self) -> float:
+        """Frobenius."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What is stored, by the names of the class's fields."""
@@ -31,8 +34,15 @@ class LowRank:
     left_Dr: torch.Tensor
     right_Fr: torch.Tensor
 
-    def dense(self) -> torch.Tensor:
-        return self.left_Dr.double() @ self.right_Fr.double().T
+    def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        if self.left_Dr.shape[1] == 1:  # products alone are rounded alike everywhere, and the matrix stays where it is
+            return self.left_Dr.to(device).double() * self.right_Fr.to(device).double().T
+        return (self.left_Dr.double() @ self.right_Fr.double().T).to(device)  # sums hang on their order: the CPU's
+
+    def norm(self) -> float:
+        """By |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB): never as large as the matrix where there are few terms."""
+        left_Dr, right_Fr = self.left_Dr.double(), self.right_Fr.double()
+        return math.sqrt(max(float(((left_Dr.T @ left_Dr) * (right_Fr.T @ right_Fr)).sum()), 0.0))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"left_Dr": self.left_Dr, "right_Fr": self.right_Fr}
@@ -44,8 +54,11 @@ class Dense:
 
     delta_DF: torch.Tensor
 
-    def dense(self) -> torch.Tensor:
-        return self.delta_DF.double()
+    def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
+        return self.delta_DF.to(device).double()
+
+    def norm(self) -> float:
+        return float(self.delta_DF.double().norm())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"delta_DF": self.delta_DF}

@@ -125,6 +125,15 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
     return Prompts([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is read of the rows that run: tokens of the targets, request by request, then the ends of the KL prompts."""
+
+    at: tuple[Tensor, Tensor]  # rows and columns
+    target_N: Tensor
+    counts: list[int]  # targets' tokens under all contexts, of each request
+
+
 class _Search:
     """Every request has its own offset, loss and early stop; `together` of them are searched for at once, and where one
     is done the next takes its place.
@@ -160,15 +169,17 @@ class _Search:
         steps = [0] * n
         waiting, chosen = list(range(n)), list(range(n))
         running: list[int] = []
+        asked: _Asked | None = None
         while waiting or running:
             n_free = settings.together - len(running)
             running, waiting = running + waiting[:n_free], waiting[n_free:]
             if running != chosen:
                 self.replay.choose([e * self.n_rows + row for e in running for row in range(self.n_rows)])
-                chosen = running
+            if running != chosen or asked is None:
+                chosen, asked = running, self._asked(running)
             with torch.enable_grad():
                 offsets_ED = torch.stack([offsets[e] for e in running])
-                nll_E, log_q_EV = self._outcome(running, offsets_ED)
+                nll_E, log_q_EV = self._outcome(asked, offsets_ED)
                 for i, e in enumerate(running):
                     if steps[e] == 0:
                         before[e] = nll_E[i].detach(), log_q_EV[i].detach()
@@ -209,27 +220,34 @@ class _Search:
                         offsets[e].mul_(limit / offsets[e].norm())
         return [found[e] for e in range(n)]
 
-    def _outcome(self, running: Sequence[int], offsets_ED: Tensor) -> tuple[Tensor, Tensor]:
-        """−log p(target), mean over contexts and tokens (E,), and log p behind "{subject} is a" (E, V)."""
-        hidden_BTD = self.replay.hidden(offsets_ED.repeat_interleave(self.n_rows, 0))
-        head = self.lm.head_device
-        places = []  # row, column, target id, weight, whose: of every token that is predicted
+    def _asked(self, running: Sequence[int]) -> _Asked:
+        row_N: list[int] = []
+        column_N: list[int] = []
+        target_N: list[int] = []
+        counts = []
         about = []  # row, column: of every KL prompt's end
         for i, e in enumerate(running):
             prompts, first_row = self.prompts[e], i * self.n_rows
             ends = [end - last for end, last in zip(prompts.prompt_ends, prompts.subject_lasts, strict=True)]
-            share = 1 / (len(prompts.target) * (self.n_rows - 1))
-            places += [(first_row + c, end + j, token, share, i) for c, end in enumerate(ends[:-1])
-                       for j, token in enumerate(prompts.target)]  # fmt: skip
+            for c, end in enumerate(ends[:-1]):
+                row_N += [first_row + c] * len(prompts.target)
+                column_N += range(end, end + len(prompts.target))
+                target_N += prompts.target
+            counts.append(len(prompts.target) * (self.n_rows - 1))
             about.append((first_row + self.n_rows - 1, ends[-1]))
-        row_N, column_N, target_N, weight_N, whose_N = map(torch.tensor, zip(*places, strict=True))
-        about_E2 = torch.tensor(about)
-        at = torch.cat([row_N, about_E2[:, 0]]), torch.cat([column_N, about_E2[:, 1]])
-        log_p_MV = self.lm.logits(hidden_BTD[at]).log_softmax(-1)
-        n_places = len(places)
-        log_p_N = log_p_MV[:n_places].gather(-1, target_N.to(head)[:, None])[:, 0]
-        nll_E = log_p_N.new_zeros(len(running)).index_add(0, whose_N.to(head), -log_p_N * weight_N.to(log_p_N))
-        return nll_E.to(offsets_ED.device), log_p_MV[n_places:]
+        rows, columns = zip(*about, strict=True)
+        at = torch.tensor([*row_N, *rows]), torch.tensor([*column_N, *columns])
+        return _Asked(at, torch.tensor(target_N).to(self.lm.head_device), counts)
+
+    def _outcome(self, asked: _Asked, offsets_ED: Tensor) -> tuple[Tensor, Tensor]:
+        """−log p(target), mean over contexts and tokens (E,), and log p behind "{subject} is a" (E, V)."""
+        hidden_BTD = self.replay.hidden(offsets_ED[:, None].expand(-1, self.n_rows, -1).flatten(0, 1))
+        log_p_MV = self.lm.logits(hidden_BTD[asked.at]).log_softmax(-1)
+        n_targets = len(asked.target_N)
+        log_p_N = log_p_MV[:n_targets].gather(-1, asked.target_N[:, None])[:, 0]
+        # request by request: an accelerator adds up scattered sums in another order each time
+        nll_E = torch.stack([-of_one.mean() for of_one in log_p_N.split(asked.counts)])
+        return nll_E.to(offsets_ED.device), log_p_MV[n_targets:]
 
     def _check_reached(self, e: int, offset_D: Tensor, step: int) -> None:
         if step and not offset_D.any():

@@ -130,7 +130,7 @@ def test_where_one_is_done_the_next_takes_its_place(exact_lm, float64_throughout
     keys = {**SETTINGS.__dict__, "value_steps": 30, "stop_loss": (losses[1] + losses[2]) / 2}
     expected = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, Rome(**keys))
     at_once, outcome = [], _Search._outcome
-    monkeypatch.setattr(_Search, "_outcome", lambda *given: at_once.append(len(given[1])) or outcome(*given))
+    monkeypatch.setattr(_Search, "_outcome", lambda *given: at_once.append(len(given[1].counts)) or outcome(*given))
     found = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, Rome(**{**keys, "together": places}))
     for one, other in zip(expected, found, strict=True):
         assert one.diagnostics == pytest.approx(other.diagnostics, rel=1e-6, abs=1e-12)

@@ -117,10 +117,26 @@ def test_rows_left_out_leave_the_others_what_they_were(rows, whole):
     offset_BD, kept = offsets(lm, len(ids)), list(range(1, len(ids)))
     all_BTD = replay.hidden(offset_BD)
     replay.choose(kept)
-    assert_close(replay.hidden(offset_BD[kept]), all_BTD[kept], rtol=1e-9, atol=1e-9)
+    found_BTD = replay.hidden(offset_BD[kept])
+    assert_close(found_BTD, all_BTD[kept, : found_BTD.shape[1]], rtol=1e-9, atol=1e-9)
     turned = list(reversed(range(len(ids))))  # and those that were left out come back
     replay.choose(turned)
     assert_close(replay.hidden(offset_BD[turned]), all_BTD[turned], rtol=1e-9, atol=1e-9)
+
+
+def test_columns_that_are_padding_in_all_rows_chosen_are_not_run(rows, plain_pass):
+    lm, ids, lasts = rows
+    replay = Replay(lm, ids, lasts, LAYER)
+    offset_BD = offsets(lm, len(ids))
+    lengths = [len(row) - last for row, last in zip(ids, lasts, strict=True)]
+    for width in sorted(set(lengths)):  # wider and wider
+        chosen = [i for i, length in enumerate(lengths) if length <= width]
+        replay.choose(chosen)
+        hidden_BTD = replay.hidden(offset_BD[chosen])
+        assert hidden_BTD.shape[1] == (width if width <= prefix.WORTH * max(lengths) else max(lengths))
+        for i, hidden_TD in zip(chosen, hidden_BTD, strict=True):
+            expected_TD = plain_pass(lm, ids[i], LAYER, lasts[i], offset_BD[i]).hidden_TD[lasts[i] :]
+            assert_close(hidden_TD[: lengths[i]], expected_TD, rtol=1e-9, atol=1e-9)
 
 
 def test_a_replay_can_be_run_again(rows):
@@ -138,8 +154,8 @@ def test_nothing_is_held_of_the_blocks_below(exact_lm):
     replay = Replay(exact_lm, [ids, ids[1:]], [len(ids) - 2, len(ids) - 3], 2)
     caches = [value for args, kwargs in replay._calls.values() for value in (*args, *kwargs.values())
               if isinstance(value, DynamicCache)]  # fmt: skip
-    widths = [keys.shape[2] for keys, _ in keys_values(caches[0])]
-    assert widths == [0, 0, len(ids) - 2, len(ids) - 2]
+    held = [tuple(keys.shape) for keys, _ in keys_values(caches[0])]
+    assert held[:2] == [(2, 1, len(ids) - 2, 1)] * 2 and held[2][:3:2] == (2, len(ids) - 2) and held[2][3] > 1
 
 
 def test_no_hook_is_left_behind(exact_lm):
