@@ -23,7 +23,7 @@ from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import results_option, write_rows
 from afteredit.command_line import compose
-from afteredit.edit.ahead import FILL, of_like_length
+from afteredit.edit.ahead import FILL, WINDOW, of_like_length
 from afteredit.edit.lm import LM
 from afteredit.edit.memit import Memit
 from afteredit.edit.method import Given, Prepared
@@ -52,7 +52,7 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a run: model, device, dtype")
-    parser.add_argument("--groups", type=int, default=1, help=f"of {FILL} times as many edits as go together")
+    parser.add_argument("--groups", type=int, default=WINDOW, help=f"of {FILL} times as many edits as go together")
     parser.add_argument("--together", type=int, default=TOGETHER, help="edits optimised at once")
     results_option(parser)
     arguments = parser.parse_args()
