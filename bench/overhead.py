@@ -53,8 +53,8 @@ def main() -> None:
     neither_s, assumed = wall_s - edit_s - eval_s, Assumed()
     hash_s = MASTER_BYTES * seconds_to_hash_a_byte()
     write_rows([
-        {"name": f"a whole run of {edits[-1]['n_edits']} edits", "wall_s": wall_s, "edit_s": edit_s, "eval_s": eval_s, "neither_s": neither_s,
-         "neither_share": neither_s / wall_s, "peak_gib": peak_gib, "model_gib": model_gib,
+        {"name": f"a whole run of {edits[-1]['n_edits']} edits", "wall_s": wall_s, "edit_s": edit_s, "eval_s": eval_s,
+         "neither_s": neither_s, "neither_share": neither_s / wall_s, "peak_gib": peak_gib, "model_gib": model_gib,
          "peak_over_model": peak_gib / model_gib},
         {"name": "a run on GPT-J, by arithmetic", **gptj_share(journal_s, hash_s, neither_s, assumed),
          "assumed": asdict(assumed)},
