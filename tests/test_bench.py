@@ -267,7 +267,7 @@ def test_gptjs_bytes_and_flops():
 def test_gptjs_share_is_what_is_neither_over_all():
     assumed = gptj.Assumed(n_edits=10, eval_every=5)
     found = gptj.gptj_share(journal_s=0.5, hash_s=2.0, other_s=20.0, assumed=assumed)
-    neither_s = 10 * 0.5 + 3 * 2.0 + 20 + gptj.PARAMETERS * 2 / 1e9
+    neither_s = 10 * 0.5 + 3 * 2.0 + 20 + gptj.PARAMETERS * 2 / 1e9 + assumed.constants_s
     evaluating_s = 3 * gptj.checkpoint_flops(assumed) / 1e14
     editing_s = 10 * gptj.edit_flops(assumed) / 1e14
     assert found["evaluating_s"] == pytest.approx(evaluating_s) and found["editing_s"] == pytest.approx(editing_s)
