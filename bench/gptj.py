@@ -1,11 +1,10 @@
 """By arithmetic: the share of a GPT-J run's time that is neither editing nor evaluating.
 
-Nothing here was run.  MEMIT on its six published blocks, bfloat16, one fact after another, the whole published sets
-before the first and after every `eval_every`.  Left out of editing and evaluating, which makes the share larger than it
-would be: MEMIT's keys and its solving in float64, attention's products with keys and values, the heads of scored
-answers, and that generated tokens wait for memory and all small steps for the launches of their kernels, not for
-arithmetic (a MEMIT edit took 3 to 4 s on an H100, docs/results/full-size).  Left out of the rest: what is made once per
-model and kept for all its runs (text, second moments).
+No such run was made.  MEMIT on its six published blocks, bfloat16, one fact after another, the whole published sets
+before the first and after every `eval_every`.  What an edit and the constants take was measured on random weights of
+this shape (docs/results/full-size).  Evaluating is reckoned, without attention's products with keys and values, the
+heads of scored answers, and that generated tokens wait for memory, not for arithmetic, which makes the share larger
+than it would be.  Left out of the rest: what is made once per model and kept for all its runs (text, second moments).
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ class Assumed:
     n_rows: int = 1319 + 277 + 3610 + 3270 + 886 + 819 + 3453 + 872
     tokens_per_row: int = 70  # given, behind the shared few-shot examples; choices included
     generated_per_row: int = 20  # the mean over all, of which five in eight are answered by a text
-    prefixes: int = 6  # the bare prompt and MEMIT's five
-    tokens_per_prefix: int = 10  # from the subject's last to the target's last but one
-    value_steps: int = 25
+    edit_s: float = 3.3  # measured on an H100, docs/results/full-size: the middle of 3.0 to 3.9
     gpu_flops: float = 1e14  # FLOP/s: a third of an A100's peak in bfloat16
     disk_bytes_per_s: float = 1e9  # at which weights are read
     weight_bytes: int = 2  # per parameter: bfloat16
@@ -47,7 +44,7 @@ def gptj_share(journal_s: float, hash_s: float, other_s: float, assumed: Assumed
 
     Returns seconds, the share, and the rows evaluated from which on the share is below BAR."""
     n_checkpoints = 1 + -(-assumed.n_edits // assumed.eval_every)
-    edits_s = assumed.n_edits * edit_flops(assumed) / assumed.gpu_flops
+    edits_s = assumed.n_edits * assumed.edit_s
     evaluating_s = n_checkpoints * checkpoint_flops(assumed) / assumed.gpu_flops
     reading_s = PARAMETERS * assumed.weight_bytes / assumed.disk_bytes_per_s
     neither_s = assumed.n_edits * journal_s + n_checkpoints * hash_s + other_s + reading_s + assumed.constants_s
@@ -60,14 +57,6 @@ def gptj_share(journal_s: float, hash_s: float, other_s: float, assumed: Assumed
         "reading_weights_s": reading_s, "constants_s": assumed.constants_s,
         "other_s": other_s,
     }  # fmt: skip
-
-
-def edit_flops(assumed: Assumed) -> float:
-    """Of z alone: blocks above the last edited one's MLP output, forward and backward to the inputs."""
-    n_tokens = assumed.prefixes * assumed.tokens_per_prefix
-    blocks = (N_BLOCKS - LAYERS[-1] - 1) * BLOCK * n_tokens
-    head = VOCABULARY * D * assumed.prefixes
-    return 2.0 * 2 * (blocks + head) * assumed.value_steps
 
 
 def checkpoint_flops(assumed: Assumed) -> float:

@@ -43,15 +43,17 @@ class EditSet:
     columns: dict[str, str]
     train: str = ""  # file of the training split, for methods that learn to edit; looked up as `file` is
     train_columns: dict[str, str] = field(default_factory=dict)  # where they differ from `columns`
-    hub: str = ""  # hub data set that holds the same rows, for data=hub
+    hub: str = ""  # hub data set, or address of a JSON file, that holds the same rows, for data=hub
     hub_split: str = "train"
+    hub_columns: dict[str, str] = field(default_factory=dict)  # those of `columns` that are called otherwise there
     order: Order = Order.file
     drop_unchanged: bool = False  # leave out rows whose new target is their true one, instead of refusing them
     distinct: bool = False  # of rows about one fact, the first only; rows that say the same again stay
 
     def __post_init__(self) -> None:
         known = [f.name for f in fields(EditRequest)]
-        for key, columns in (("columns", self.columns), ("train_columns", self.train_columns)):
+        maps = {"columns": self.columns, "train_columns": self.train_columns, "hub_columns": self.hub_columns}
+        for key, columns in maps.items():
             for given in (name for name in columns if name not in known):
                 close = get_close_matches(given, known, n=1)
                 guess = f"; did you mean edits.{key}.{close[0]}?" if close else "."
@@ -69,11 +71,12 @@ class EditSet:
         """In file order.  `beside`: of a training split, the file of the evaluation rows."""
         where, rows = self._rows(data, beside)
         key = "edits.train_columns" if beside and self.train_columns else "edits.columns"
-        self._refuse_wrong_columns([row for _, row in rows], where, key)
+        of_these = replace(self, columns=self.columns | self.hub_columns) if where == self.hub else self
+        of_these._refuse_wrong_columns([row for _, row in rows], where, key)
         usable: list[tuple[EditRequest, Any]] = []
         seen = set()
         for line, row in rows:
-            request = self._request(row, f"{where}:{line}", line, key)
+            request = of_these._request(row, f"{where}:{line}", line, key)
             if request is None:
                 continue
             if request.id in seen:

@@ -29,10 +29,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def hub_rows(path: str, *config: str | None, **options: Any) -> Any:
-    """A hub data set.  Raises BadInput, with what was looked for and the remedy, where it cannot be had."""
+    """A hub data set, or the JSON file at an address.  Raises BadInput, with what was looked for and the remedy, where
+    it cannot be had."""
     import datasets
 
     try:
+        if "://" in path:
+            return datasets.load_dataset("json", data_files=path, **options)
         return datasets.load_dataset(path, *config, **options)
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__

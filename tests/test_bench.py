@@ -258,8 +258,6 @@ def test_growth_compares_ends_by_their_medians_and_checkpoints_with_full_panels(
 
 def test_gptjs_bytes_and_flops():
     assert gptj.FACTOR_BYTES == 4 * 6 * (4096 + 16384)
-    one = gptj.Assumed(prefixes=1, tokens_per_prefix=1, value_steps=1)
-    assert gptj.edit_flops(one) == 4 * (19 * 12 * 4096**2 + 50400 * 4096)
     given = gptj.Assumed(n_rows=1, tokens_per_row=1, generated_per_row=0)
     assert gptj.checkpoint_flops(given) == 2 * 25 * 12 * 4096**2
 
@@ -269,7 +267,7 @@ def test_gptjs_share_is_what_is_neither_over_all():
     found = gptj.gptj_share(journal_s=0.5, hash_s=2.0, other_s=20.0, assumed=assumed)
     neither_s = 10 * 0.5 + 3 * 2.0 + 20 + gptj.PARAMETERS * 2 / 1e9 + assumed.constants_s
     evaluating_s = 3 * gptj.checkpoint_flops(assumed) / 1e14
-    editing_s = 10 * gptj.edit_flops(assumed) / 1e14
+    editing_s = 10 * assumed.edit_s
     assert found["evaluating_s"] == pytest.approx(evaluating_s) and found["editing_s"] == pytest.approx(editing_s)
     assert found["arithmetic_share"] == pytest.approx(neither_s / (neither_s + evaluating_s + editing_s))
     at_the_bar = replace(assumed, n_rows=found["rows_from_which_under_bar"])

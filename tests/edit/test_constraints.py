@@ -362,6 +362,9 @@ def test_constraints_compose_with_a_real_update(rome_update, constraint):
         untouched_DF = (update.changes[name].dense() == 0) & (whole_DF != 0)
         assert int(untouched_DF.sum()) == whole_DF.numel() - round(0.4 * whole_DF.numel())
         assert torch.equal(lm.W(name)[untouched_DF], W_before_DF[untouched_DF])
+        if isinstance(constraint, Rect):  # whatever is kept moves its weight by more, in relation to it, than the rest
+            relative_DF = whole_DF.abs() / (W_before_DF.double().abs() + 1e-8)
+            assert relative_DF[~untouched_DF].min() >= relative_DF[untouched_DF].max()
     elif isinstance(constraint, Pca):
         assert torch.equal(update.changes[name].dense(), whole_DF)
     else:
@@ -376,6 +379,7 @@ def test_the_view_of_a_real_edit_can_stand_in_the_model_and_be_taken_out_again(r
     lm.apply(Update({name: LowRank(1000 * change.left_Dr, change.right_Fr)}))
     raw = lm.edited()
     view_DF = Prune().view(lm.W_base(name), lm.W(name))
+    assert torch.equal(lm.W(name), raw[name])
     (S_raw, S_view) = (
         np.linalg.svd((W - lm.W_base(name)).double().numpy(), compute_uv=False) for W in (raw[name], view_DF)
     )

@@ -3,7 +3,10 @@
 import json
 import logging
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from omegaconf import OmegaConf
@@ -318,9 +321,34 @@ def test_a_missing_file_is_refused_with_what_was_looked_for(tmp_path, name, told
     assert str(tmp_path / f"{name}.jsonl") in str(problem.value)
 
 
+def test_rows_at_an_address_are_read_by_their_own_names_of_columns(tmp_path, monkeypatch):
+    """The file that zsre.yaml names, as it is: one list of records, two of whose columns are called otherwise."""
+    record = {
+        "subject": "Volo B1", "src": "What company made Volo B1?", "pred": "Volo", "rephrase": "Volo B1's maker?",
+        "alt": "Karos Group", "answers": ["Volo Buses"], "loc": "nq question: who sang it", "loc_ans": "Ro",
+        "cond": "Volo >> Karos Group", "portability": {"Recalled Relation": "(Karos Group, in, Wolfs)",
+                                                       "New Question": "Where is the maker of the Volo B1?",
+                                                       "New Answer": "Wolfs"},
+    }  # fmt: skip
+    other = record | {"subject": "Ada Quill", "src": "Where was Ada Quill born?", "alt": "Oslo"}
+    (tmp_path / "zsre.json").write_text(json.dumps([record, other], indent=4))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.DOWNLOADED_DATASETS_PATH", tmp_path / "downloads")
+    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        there = replace(edit_set("zsre"), hub=f"http://127.0.0.1:{server.server_port}/zsre.json")
+        requests, _ = there.read("hub", 0)
+        server.shutdown()
+    assert [request.id for request in requests] == ["zsre-1", "zsre-2"]
+    first = requests[0]
+    assert (first.prompt, first.target_new, first.target_true) == ("What company made {}?", "Karos Group", "Volo Buses")
+    assert first.portability == ("Where is the maker of the Volo B1?",) and first.portability_answers == ("Wolfs",)
+
+
 def test_without_a_hub_data_set_it_is_said_with_the_folder_and_columns_to_give():
     with pytest.raises(BadInput) as problem:
-        edit_set("zsre").read("hub", 0)
+        edit_set("zsre", hub="").read("hub", 0)
     for words in ("edits=zsre", "data=hub, but no hub data set is known", "data=<folder that holds zsre.jsonl>",
                   "subject, src, alt and, where known, answers.0, rephrase", "portability.question"):  # fmt: skip
         assert words in str(problem.value)

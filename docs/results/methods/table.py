@@ -8,7 +8,7 @@ WAYS = ("prob", "forced", "generated")
 
 
 def main() -> None:
-    print("| method | rows | efficacy prob / forced / generated | paraphrase prob / generated | "
+    print("| method | rows | efficacy prob / forced / generated | paraphrase prob / forced / generated | "
           "neighbourhood prob / forced / generated |")  # fmt: skip
     print("|---|---|---|---|---|")
     for method in ORDER:
@@ -17,8 +17,8 @@ def main() -> None:
             continue
         row = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
         cells = [method, str(row["n_edits"])]
-        for metric, ways in (("efficacy", WAYS), ("paraphrase", ("prob", "generated")), ("neighbourhood", WAYS)):
-            cells.append(" / ".join(f"{row[f'editing/immediate/{way}/{metric}']:.3f}" for way in ways))
+        for metric in ("efficacy", "paraphrase", "neighbourhood"):
+            cells.append(" / ".join(f"{row[f'editing/immediate/{way}/{metric}']:.3f}" for way in WAYS))
         print("| " + " | ".join(cells) + " |")
 
 
