@@ -36,9 +36,10 @@ ROWS ?= $(wildcard ../shared/data)
 bench: setup
 	$(BIN)/python -m afteredit.bench.edits
 	$(BIN)/python -m afteredit.bench.evaluation $(ROWS)
-	$(BIN)/python -m afteredit.bench.second_moment $(if $(ROWS),$(ROWS)/wikitext2.txt)
+	$(BIN)/python -m afteredit.bench.second_moment $(wildcard $(ROWS:%=%/wikitext2*.txt))
 	$(BIN)/python -m afteredit.bench.growth
 	$(BIN)/python -m afteredit.bench.overhead
+	$(BIN)/python -m afteredit.bench.overhead n_edits=50
 
 # Registers the grid with W&B and prints the agents' command; SWEEP: another of sweeps/*.yaml.
 SWEEP ?= sweep.yaml

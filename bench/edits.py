@@ -21,7 +21,7 @@ from torch import Tensor
 
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
-from afteredit.bench.table import results_option, write_rows
+from afteredit.bench.table import PATH, results_option, write_rows
 from afteredit.command_line import compose
 from afteredit.edit.ahead import FILL, WINDOW, of_like_length
 from afteredit.edit.lm import LM
@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=TOGETHER, help="edits optimised at once")
     results_option(parser)
     arguments = parser.parse_args()
+    if arguments.overrides and arguments.results == PATH:
+        parser.error("the repository's table is of the defaults; with overrides give --results=<another file>")
     x = compose(arguments.overrides)
     requests, _ = x.edits.read(x.settings.data, x.settings.seed)
     lm = x.model.load("cpu" if x.settings.device == "auto" else x.settings.device, x.settings.dtype.value)

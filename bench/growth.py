@@ -1,8 +1,8 @@
 """What one more edit and one more checkpoint cost as edits add up: python -m afteredit.bench.growth
 
 A thousand facts, one after another, on a tiny random Llama; measured ten times.  An edit's time is that between two
-updates' arrival on the disk: all that the loop does.  Retention is measured on at most 300 edits (three panels of 100)
-until the last checkpoint, which asks for all: compared are those at 300 and at 900.
+updates' arrival on the disk: all that the loop does.  Retention is measured on three panels of 100 edits, which
+overlap: checkpoints are compared by their seconds per edit asked about, from 300 edits on.  The last asks about all.
 """
 
 from __future__ import annotations
@@ -52,19 +52,23 @@ def measure(folder: Path, method: str, n: int, every: int) -> dict[str, Any]:
     (results,) = folder_of_run.glob("results-*.jsonl")
     arrivals = sorted(path.stat().st_mtime for path in (folder_of_run / "updates").glob("*.safetensors"))
     edit_s = [after - before for before, after in pairwise(arrivals)]
-    eval_s = {row["n_edits"]: row["time/eval_s"] for row in Lines(results).records}
-    return {"name": f"growth, {method}", "n_edits": n, **growth(edit_s, eval_s, every)}
+    asked = {row["n_edits"]: (row["time/eval_s"], row["editing/retained/n_edits"]) for row in Lines(results).records}
+    return {"name": f"growth, {method}", "n_edits": n, **growth(edit_s, asked, every)}
 
 
-def growth(edit_s: Sequence[float], eval_s: Mapping[int, float], every: int) -> dict[str, float]:
-    """Of the last `every` edits over the first; of the last checkpoint but one over the third, when the panels are
-    full.  `eval_s`: seconds of the checkpoint at so many edits."""
+def growth(edit_s: Sequence[float], asked: Mapping[int, tuple[float, float]], every: int) -> dict[str, float]:
+    """Of the last `every` edits over the first; of the last checkpoints but one over those from the third on, when the
+    panels are full, half of them each.  `asked`: a checkpoint's seconds and edits asked about, after so many edits."""
     early, late = median(edit_s[:every]), median(edit_s[-every:])
-    full, last = PANELS * every, max(eval_s) - every
+    last = max(asked)
+    full = [n for n in sorted(asked) if PANELS * every <= n < last]
+    n_half = len(full) // 2
+    ends = [[asked[n][0] / asked[n][1] for n in half] for half in (full[:n_half], full[-n_half:])]
     return {
         "edit_s_first": early, "edit_s_last": late, "edit_growth": late / early,
-        "early_checkpoint": full, "late_checkpoint": last, "early_checkpoint_s": eval_s[full],
-        "late_checkpoint_s": eval_s[last], "checkpoint_growth": eval_s[last] / eval_s[full],
+        "early_to": full[n_half - 1], "late_from": full[-n_half],
+        "early_s_per_edit_asked": median(ends[0]), "late_s_per_edit_asked": median(ends[1]),
+        "checkpoint_growth": median(ends[1]) / median(ends[0]), "last_checkpoint_s": asked[last][0],
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The plain way to optimise v*, that the shared-prefix one is held against, in results (tests) and in time (bench).
 
-Frozen parameters, one padded forward pass over all prefixes, full logits, one edit at a time, the same steps.
+Frozen parameters, one padded forward pass over all prefixes, full logits, one edit at a time, the same steps; and as in
+ours (and in the references, which make two) one pass ahead of them, which gives what stands there before.
 """
 
 from __future__ import annotations

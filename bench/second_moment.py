@@ -1,17 +1,19 @@
 """Second moments: one pass for all layers, stopped after the last, against full forward passes; and what few tokens
-cost in precision: python -m afteredit.bench.second_moment [TEXT]
+cost in precision: python -m afteredit.bench.second_moment [TEXT …]
 
 With TEXT (WikiText-2, say) also the error of the default's 10 tokens per key dimension against the up to 200 that
-follow them in the text (WikiText-2's test text holds 188 more for SmolLM2; against all 198, of which the few are a
-twentieth, the error is by arithmetic a twentieth smaller).  Not from sampled text: writing 20 times the default's takes
-SmolLM2 some 20 minutes.
+follow them in the texts, one behind the other (WikiText-2's test text alone holds 188 more for SmolLM2; against all
+198, of which the few are a twentieth, the error is by arithmetic a twentieth smaller).  Not from sampled text: writing
+20 times the default's takes SmolLM2 some 20 minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +30,7 @@ FEW, MANY = 10, 200  # tokens per key dimension
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("text", nargs="?")
+    parser.add_argument("texts", nargs="*", type=Path, metavar="TEXT")
     parser.add_argument("--few", type=int, default=FEW)
     parser.add_argument("--many", type=int, default=MANY)
     results_option(parser)
@@ -37,10 +39,15 @@ def main() -> None:
     lm = x.model.load("cpu", "float32")
     layers = x.method.edited_layers(lm)
     width = lm.widths(layers[0])[1]
-    rows = first_rows(lm, arguments.text or "sampled", FEW * width)[: 2 * BATCH]
-    row = speed(lm, layers, rows)
-    if arguments.text:
-        every = first_rows(lm, arguments.text, (arguments.few + arguments.many) * width)
+    with tempfile.TemporaryDirectory() as folder:
+        text = "sampled"
+        if arguments.texts:
+            joined = Path(folder) / "joined.txt"
+            joined.write_bytes(b"\n".join(path.read_bytes() for path in arguments.texts))
+            text = str(joined)
+        row = speed(lm, layers, first_rows(lm, text, FEW * width)[: 2 * BATCH])
+        every = first_rows(lm, text, (arguments.few + arguments.many) * width) if arguments.texts else []
+    if every:
         row |= error_of_few(lm, layers, every, -(-arguments.few * width // LENGTH), arguments.many * width // LENGTH)
     write_rows([row], arguments.results)
 

@@ -26,7 +26,8 @@ SENTENCES = (
     "{few_per_dimension:.0f} tokens per key dimension: relative error {relative_error_of_few:.2f} against the "
     "{many_per_dimension:.0f} that follow them",
     "of {n_edits} edits one of the last hundred takes {edit_growth:.2f} times one of the first hundred",
-    "the checkpoint at {late_checkpoint} edits takes {checkpoint_growth:.2f} times that at {early_checkpoint}",
+    "by edit asked about, checkpoints from {late_from} on take {checkpoint_growth:.2f} times those up to {early_to}",
+    "the last, which asks about all, {last_checkpoint_s:.1f} s",
     "{neither_share:.1%} of {wall_s:.0f} s are neither editing nor measuring",
     "peak memory {peak_gib:.2f} GiB, {peak_over_model:.1f} times the model's own",
     "by arithmetic, not measured: {arithmetic_share:.1%} of {arithmetic_s:.0f} s are neither editing nor measuring; "

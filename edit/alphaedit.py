@@ -120,7 +120,7 @@ def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, rid
     from afteredit.edit.blocks_in_turn import regularised
 
     basis_Fr = basis_Fr.to(keys_FE.device)
-    A_rr = ridge * torch.eye(basis_Fr.shape[1]).to(basis_Fr)
+    A_rr = ridge * torch.eye(basis_Fr.shape[1], dtype=torch.float64, device=basis_Fr.device)
     if past_FF is not None:
         A_rr += basis_Fr.T @ past_FF.to(basis_Fr) @ basis_Fr
     return basis_Fr @ regularised(A_rr, basis_Fr.T @ keys_FE.double())

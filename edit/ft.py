@@ -73,7 +73,7 @@ class Ft:
             for hook in hooks:
                 hook.remove()
         changes = {lm.mlp_out_name(layer): Dense(delta_DF.detach().cpu()) for layer, delta_DF in deltas.items()}
-        norm = sum(float(change.delta_DF.norm()) ** 2 for change in changes.values()) ** 0.5
+        norm = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
         diagnostics = {"steps": step, "loss": float(loss.detach()), "loss_before": first_loss, "update_norm": norm}
         return Update(changes, diagnostics=diagnostics), state
 

@@ -90,7 +90,18 @@ def sampler(generator: torch.Generator, top_k: int | None = None) -> Choose:
 def continue_rows(
     lm: LM, rows: Sequence[Sequence[int]], n_tokens: int, choose: Choose, done: Done | None = None
 ) -> list[list[int]]:
-    """Up to `n_tokens` more ids of each row.  Computes each prompt token once; a row that is done leaves the batch."""
+    """Up to `n_tokens` more ids of each row.  Computes each prompt token once; a row that is done leaves the batch.
+
+    Where no padding may stand in them, rows of one length are continued together, one length after another."""
+    lengths = sorted(set(map(len, rows)))
+    if len(lengths) > 1 and not lm.may_pad(lengths[-1] + n_tokens):
+        out: list[list[int]] = [[] for _ in rows]
+        for length in lengths:
+            own = [i for i, row in enumerate(rows) if len(row) == length]
+            ended = None if done is None else lambda i, ids, own=own: done(own[i], ids)
+            for i, ids in zip(own, continue_rows(lm, [rows[i] for i in own], n_tokens, choose, ended), strict=True):
+                out[i] = ids
+        return out
     ids_BT, mask_BT = pad(rows, "right")
     cache = DynamicCache()
     hidden_BTD = lm.forward(ids_BT, mask_BT, cache)

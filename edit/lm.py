@@ -46,6 +46,7 @@ class LM:
         self.base: dict[str, Tensor] = {}  # W0 of every matrix an edit has touched, (D, F)
         self._masters: dict[str, Tensor] = {}  # float32 copies of edited matrices that the model holds in less
         self.encode = lru_cache(maxsize=None)(self._encode)  # the same prompts come back at every checkpoint
+        self.answer_ids = lru_cache(maxsize=None)(self._answer_ids)
         self._said: set[str] = set()
         self._straight: dict[int, bool] = {}
         self._check_head()
@@ -99,7 +100,7 @@ class LM:
         ids = self._started(encoded.input_ids)
         return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
 
-    def answer_ids(self, answer: str) -> tuple[int, ...]:
+    def _answer_ids(self, answer: str) -> tuple[int, ...]:
         """Ids of an answer as it continues a prompt: with its blank in front in plain mode.
 
         Read off behind a letter, since SentencePiece marks the blank on the word, and only there.  Raises BadInput
@@ -209,6 +210,19 @@ class LM:
         adding.remove()
         self._straight[layer] = bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
         return self._straight[layer]
+
+    def may_pad(self, columns: int) -> bool:
+        """May padding stand between the tokens of rows that grow to so many columns?
+
+        Not where attention looks back over a window that is shorter, since windows are counted in columns, padding too;
+        the log then says so once."""
+        config = self.model.config.get_text_config()
+        windows = [getattr(config, name, None) for name in ("sliding_window", "window_size")]
+        if all(window is None or window >= columns for window in windows):
+            return True
+        self.say_once("its attention looks back over a window that is shorter than rows here can grow: only rows of "
+                      "one length are read together")  # fmt: skip
+        return False
 
     def say_once(self, message: str) -> None:
         """Logs that this model does not take a shortcut, the first time that it is said."""

@@ -37,10 +37,12 @@ class LowRank:
     def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
         if self.left_Dr.shape[1] == 1:  # products alone are rounded alike everywhere, and the matrix stays where it is
             return self.left_Dr.to(device).double() * self.right_Fr.to(device).double().T
-        return (self.left_Dr.double() @ self.right_Fr.double().T).to(device)  # sums hang on their order: the CPU's
+        return (self.left_Dr.cpu().double() @ self.right_Fr.cpu().double().T).to(device)  # sums: in the CPU's order
 
     def norm(self) -> float:
-        """By |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB): never as large as the matrix where there are few terms."""
+        """By |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB), which is smaller than the matrix where there are few terms."""
+        if self.left_Dr.shape[1] > min(len(self.left_Dr), len(self.right_Fr)):
+            return float(self.dense().norm())
         left_Dr, right_Fr = self.left_Dr.double(), self.right_Fr.double()
         return math.sqrt(max(float(((left_Dr.T @ left_Dr) * (right_Fr.T @ right_Fr)).sum()), 0.0))
 

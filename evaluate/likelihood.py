@@ -154,15 +154,7 @@ def _judged(logits_NV: Tensor, token_N: Tensor) -> list[tuple[float, int]]:
 
 
 def may_pad(lm: LM, wanted: Wanted, n_tokens: int) -> bool:
-    """May padding stand between the tokens of a row?  Not where attention looks back over a window that is shorter than
-    a row can grow: windows are counted in columns, padding too."""
-    config = lm.model.config.get_text_config()
-    windows = [getattr(config, name, None) for name in ("sliding_window", "window_size")]
+    """May padding stand between the tokens of a row?"""
     longest = max(map(len, wanted), default=0)
     behind = max((len(continuation) for own in wanted.values() for continuation in own), default=0)
-    columns = 2 * longest + max(behind, n_tokens)  # a prefix and what follows it are padded apart
-    if all(window is None or window >= columns for window in windows):
-        return True
-    lm.say_once("its attention looks back over a window that is shorter than rows here can grow: only rows of one "
-                "length are read together")  # fmt: skip
-    return False
+    return lm.may_pad(2 * longest + max(behind, n_tokens))  # a prefix and what follows it are padded apart

@@ -247,26 +247,34 @@ def test_all_that_a_short_text_holds_is_taken(make_lm, tmp_path):
     assert len(some) == 2 < len(every) and every[:2] == some
 
 
-def test_growth_compares_ends_by_their_medians_and_checkpoints_with_full_panels():
+def test_growth_compares_ends_by_their_medians_and_checkpoints_by_what_they_ask_about():
     edit_s = [1.0, 2.0, 9.0, 5.0, 5.0, 5.0, 3.0, 4.0, 50.0]  # one in three holds a checkpoint
-    eval_s = {0: 0.1, 3: 1.0, 6: 2.0, 9: 4.0, 12: 5.0, 15: 99.0}
-    found = growth.growth(edit_s, eval_s, every=3)
+    asked = {
+        0: (0.1, 9),
+        3: (1.0, 3),
+        6: (2.0, 6),
+        9: (4.0, 8),
+        12: (6.0, 10),
+        15: (5.0, 10),
+        18: (6.0, 8),
+        21: (99, 30),
+    }
+    found = growth.growth(edit_s, asked, every=3)
     assert found["edit_growth"] == 4 / 2
-    assert found["checkpoint_growth"] == 5 / 4
-    assert (found["early_checkpoint"], found["late_checkpoint"]) == (9, 12)
+    assert found["checkpoint_growth"] == pytest.approx(((5 / 10 + 6 / 8) / 2) / ((4 / 8 + 6 / 10) / 2))
+    assert (found["early_to"], found["late_from"], found["last_checkpoint_s"]) == (12, 15, 99)
 
 
-def test_gptjs_bytes_and_flops():
+def test_gptjs_bytes():
     assert gptj.FACTOR_BYTES == 4 * 6 * (4096 + 16384)
-    given = gptj.Assumed(n_rows=1, tokens_per_row=1, generated_per_row=0)
-    assert gptj.checkpoint_flops(given) == 2 * 25 * 12 * 4096**2
+    assert gptj.MASTER_BYTES == 4 * 6 * 4096 * 16384
 
 
 def test_gptjs_share_is_what_is_neither_over_all():
     assumed = gptj.Assumed(n_edits=10, eval_every=5)
     found = gptj.gptj_share(journal_s=0.5, hash_s=2.0, other_s=20.0, assumed=assumed)
-    neither_s = 10 * 0.5 + 3 * 2.0 + 20 + gptj.PARAMETERS * 2 / 1e9 + assumed.constants_s
-    evaluating_s = 3 * gptj.checkpoint_flops(assumed) / 1e14
+    neither_s = 10 * 0.5 + 3 * 2.0 + 20 + assumed.loading_s + assumed.constants_s
+    evaluating_s = 3 * assumed.n_rows * assumed.row_s
     editing_s = 10 * assumed.edit_s
     assert found["evaluating_s"] == pytest.approx(evaluating_s) and found["editing_s"] == pytest.approx(editing_s)
     assert found["arithmetic_share"] == pytest.approx(neither_s / (neither_s + evaluating_s + editing_s))

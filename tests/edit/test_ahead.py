@@ -12,7 +12,7 @@ from afteredit.edit.memit import Memit
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import Rome
-from afteredit.edit.update import State
+from afteredit.edit.update import Dense, State, Update
 from afteredit.edit.value import _Search, optimise_targets, optimise_values
 
 CONTEXTS = ("", "The old man said that", "It is known")
@@ -66,14 +66,14 @@ def second_moment(F: int) -> torch.Tensor:
     return sample_NF.T @ sample_NF / len(sample_NF)
 
 
-def plain_keys(lm, asked, plain_pass) -> torch.Tensor:
+def plain_keys(lm, asked, plain_pass, layer=LAYER) -> torch.Tensor:
     """(C, F): under each context, the key of the last token of the text that ends with the subject."""
     keys = []
     for context in CONTEXTS:
         front = f"{context}. " if context else ""
         ids = lm.encode(front + asked.question)
         at = len(lm.encode(front + asked.prompt.partition("{}")[0] + asked.subject)) - 1
-        keys.append(plain_pass(lm, ids, LAYER, at).keys_TF[at])
+        keys.append(plain_pass(lm, ids, layer, at).keys_TF[at])
     return torch.stack(keys)
 
 
@@ -107,6 +107,26 @@ def test_memits_update_is_the_plain_paths_in_float64(exact_lm, float64_throughou
     expected_DF = R_DE @ torch.linalg.solve(0.5 * C_FF + K_FE @ K_FE.T, K_FE).T
     (change,) = update.changes.values()
     assert float((change.dense() - expected_DF).norm()) <= 1e-6 * float(expected_DF.norm())
+
+
+def test_memits_two_blocks_in_turn_are_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
+    """Each is solved on the model that the blocks before have changed, for its share of what is still missing."""
+    lm, layers = exact_lm, [LAYER, LAYER + 1]
+    method = Memit(layers=layers, second_moment_weight=0.5, together=2, value_steps=9, value_lr=0.3, stop_loss=4.0)
+    moments = {layer: second_moment(lm.widths(layer)[1]) for layer in layers}
+    prepared = Prepared(CONTEXTS, {f"second_moment/{layer}": C_FF for layer, C_FF in moments.items()})
+    update, _ = method.update(lm, REQUESTS, prepared, State())
+    found = [plain_offset(lm, asked, CONTEXTS, layers[-1], method, stream=True) for asked in REQUESTS]
+    z_DE = torch.stack([start_D + offset_D for start_D, offset_D in found], 1)
+    only_start = replace(method, value_steps=1)
+    for i, layer in enumerate(layers):
+        name, keys = lm.mlp_out_name(layer), [plain_keys(lm, asked, plain_pass, layer) for asked in REQUESTS]
+        K_FE = torch.stack([(keys_CF[0] + keys_CF[1:].mean(0)) / 2 for keys_CF in keys], 1)
+        now = [plain_offset(lm, asked, CONTEXTS, layers[-1], only_start, stream=True)[0] for asked in REQUESTS]
+        R_DE = (z_DE - torch.stack(now, 1)) / (len(layers) - i)
+        expected_DF = R_DE @ torch.linalg.solve(0.5 * moments[layer] + K_FE @ K_FE.T, K_FE).T
+        assert float((update.changes[name].dense() - expected_DF).norm()) <= 1e-6 * float(expected_DF.norm()) > 0
+        lm.apply(Update({name: Dense(expected_DF)}))
 
 
 def test_each_stops_on_its_own_and_what_has_left_is_not_stepped_on(exact_lm, float64_throughout):

@@ -33,6 +33,18 @@ def test_each_row_stops_when_it_is_done(lm):
     assert stopped == [whole[0][:3], whole[1][:1], whole[2][:6], whole[3]]
 
 
+@torch.no_grad()
+def test_in_every_family_rows_are_continued_as_each_is_alone_and_stop_when_they_are_done(exact_lm):
+    """Of a window shorter than the rows, too."""
+    lm, lengths = exact_lm, {0: 3, 1: 1, 2: 6}
+    stopped = continue_rows(lm, rows_of(lm), 9, greedy, lambda row, ids: len(ids) == lengths.get(row))
+    for i, (row, ours) in enumerate(zip(rows_of(lm), stopped, strict=True)):
+        ids = list(row)
+        for _ in range(lengths.get(i, 9)):
+            ids.append(int(lm.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        assert ours == ids[len(row) :]
+
+
 def test_done_is_asked_with_the_row_and_all_its_ids_so_far(lm):
     asked = []
     whole = continue_rows(lm, rows_of(lm)[:2], 3, greedy, lambda row, ids: asked.append((row, tuple(ids))))

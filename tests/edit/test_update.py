@@ -1,5 +1,7 @@
 """Updates come back from their file as they went, and states add up."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -35,6 +37,21 @@ def test_what_is_stored_of_an_update_carries_no_gradient_and_nothing_else(tmp_pa
     flat = Update({"w": LowRank(left_Dr * 2, torch.randn(8, 1))}).flat()
     assert len(flat) == 2
     assert not any(tensor.requires_grad for tensor in flat.values())
+
+
+@pytest.mark.parametrize("rank", [1, 2, 9])
+def test_a_changes_norm_is_that_of_its_matrix(rank):
+    torch.manual_seed(rank)
+    change = LowRank(torch.randn(6, rank), torch.randn(8, rank))
+    assert change.norm() == pytest.approx(float(change.dense().norm()), rel=1e-12)
+    assert Dense(change.dense()).norm() == pytest.approx(change.norm(), rel=1e-12)
+    assert math.isnan(LowRank(change.left_Dr * torch.nan, change.right_Fr).norm())
+
+
+def test_a_change_of_rank_one_has_the_bits_of_the_matrix_product():
+    torch.manual_seed(0)
+    left_Dr, right_Fr = torch.randn(6, 1).double() / 3, torch.randn(8, 1)  # norm_cap.py leaves a factor in float64
+    assert torch.equal(LowRank(left_Dr, right_Fr).dense(), left_Dr @ right_Fr.double().T)
 
 
 def test_a_change_is_added_up_in_float64():

@@ -50,8 +50,8 @@ def test_neither_shared_prefixes_nor_the_batch_change_an_answer(make_lm, family,
     assert generate(lm, contexts, 6) == together
 
 
-def test_a_row_ends_at_done_and_the_others_go_on(make_lm, family):
-    lm = make_lm(family)
+def test_a_row_ends_at_done_and_the_others_go_on(exact_lm):
+    lm = exact_lm
     contexts = contexts_of_all_kinds(len(lm.tokenizer))
     whole = generate(lm, contexts, 8)
     stops = {tuple(answer[: 2 + i % 5]) for i, answer in enumerate(whole)}

@@ -5,8 +5,9 @@
 set -euo pipefail
 folder=$1 method=$2 n_edits=$3
 shift 3
+runs=runs/full-size/$(date +%s)
 common=("method=$method" model=gptj "model.source=$folder" device=cuda dtype=bfloat16 tracker=none "$@")
-python run.py "${common[@]}" n_edits=1 eval_every=1 task=none held_out_tokens=64 runs=runs/full-size/first
+python run.py "${common[@]}" n_edits=1 eval_every=1 task=none held_out_tokens=64 "runs=$runs/first"
 started=$EPOCHREALTIME
-python run.py "${common[@]}" "n_edits=$n_edits" eval_every=5 runs=runs/full-size/counted
-python docs/results/full-size/share.py runs/full-size/counted/"$method"-* "$started" "$EPOCHREALTIME" | tee -a runs/full-size/shares.jsonl
+python run.py "${common[@]}" "n_edits=$n_edits" eval_every=5 "runs=$runs/counted"
+python docs/results/full-size/share.py "$runs"/counted/"$method"-* "$started" "$EPOCHREALTIME" | tee -a "$runs/shares.jsonl"
