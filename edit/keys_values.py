@@ -33,3 +33,19 @@ def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = 
         layer.keys, layer.values = keys, values
         cache.layers.append(layer)
     return cache
+
+
+def of_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache]) -> Any:
+    """`value` with the given ones of its `n_rows` rows, in every tensor that has rows; `caches` are those done."""
+    if isinstance(value, Tensor):  # one dimension: a count of columns; one row: shared by all
+        return value[rows.to(value.device)] if value.ndim > 1 and len(value) == n_rows else value
+    if isinstance(value, dict):
+        return {key: of_rows(inner, rows, n_rows, caches) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(of_rows(inner, rows, n_rows, caches) for inner in value)
+    if isinstance(value, DynamicCache):
+        if id(value) not in caches:
+            pairs = (of_rows(pair, rows, n_rows, caches) for pair in keys_values(value))
+            caches[id(value)] = cache_of(pairs, FrozenLayer)
+        return caches[id(value)]
+    return value

@@ -11,9 +11,8 @@ whether it holds for its blocks; where it does not, each step runs all of them o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise, takewhile
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from afteredit.edit.keys_values import FrozenLayer, cache_of, keys_values
+from afteredit.edit.keys_values import of_rows
 from afteredit.edit.lm import LM, first, pad
+from afteredit.edit.run_once import run_once
 from afteredit.edit.whole_rows import alike
 
 WORTH = 0.8  # of the columns: where the rows chosen have no more, they are run once more to be rid of the others
@@ -60,7 +60,7 @@ class Replay:
         self._ids_BT, self._mask_BT = pad(after, "right")
         cache = None
         if self._past:
-            cache, before_mask_BP = _run_once(lm, list(map(tuple, before)))
+            cache, before_mask_BP = run_once(lm, list(map(tuple, before)))
             self._mask_BT = torch.cat([before_mask_BP, self._mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
         blocks = range(layer, lm.n_blocks)
@@ -102,10 +102,10 @@ class Replay:
         self._column_B, self._ids_BT, self._mask_BT = column_B[chosen], ids_BT[chosen], mask_BT[chosen]
         width = int(self._mask_BT[:, self._past :].sum(1).max())
         if self._whole or width > WORTH * ids_BT.shape[1]:
-            self._calls = cast(dict, _of_rows(calls, chosen, n_rows, caches))
+            self._calls = cast(dict, of_rows(calls, chosen, n_rows, caches))
         else:
             hidden_BTD = calls[self.layer][0][0][chosen, :width]
-            self._narrow(hidden_BTD, _of_rows(cache, chosen, n_rows, caches))
+            self._narrow(hidden_BTD, of_rows(cache, chosen, n_rows, caches))
 
     @torch.no_grad()
     def _narrow(self, hidden_BTD: Tensor, cache: DynamicCache | None) -> None:
@@ -168,74 +168,6 @@ def _hooked(hooks: Sequence[Any]) -> Iterator[None]:
             hook.remove()
 
 
-def _run_once(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor]:
-    """Every block's frozen keys and values of `rows`, padded on the left, and their mask (B, P).
-
-    Rows that are the same are run once (U are distinct), and so is what they begin with alike (a context prefix, under
-    which several requests stand), where that saves a quarter of the columns.
-    """
-    distinct = list(dict.fromkeys(rows))
-    heads = _shared_beginnings(distinct)
-    tails = [row[len(head) :] for row, head in zip(distinct, heads, strict=True)]
-    if _size(set(heads)) + _size(tails) > 0.75 * _size(distinct):
-        pairs, mask_UP = _run(lm, distinct)
-    else:
-        pairs, mask_UP = _run_behind(lm, heads, tails)
-    of_row_B = _places(rows, distinct)
-    return cache_of(_of_rows(pairs, of_row_B, len(distinct), {}), FrozenLayer), mask_UP[of_row_B]
-
-
-def _run(lm: LM, rows: Sequence[Sequence[int]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    ids_BP, mask_BP = pad(rows, "left")
-    cache = DynamicCache()
-    lm.forward(ids_BP, mask_BP, cache)
-    return keys_values(cache), mask_BP
-
-
-def _run_behind(
-    lm: LM, heads: Sequence[tuple[int, ...]], tails: Sequence[Sequence[int]]
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Each tail behind its head, of which those that are the same are run once."""
-    distinct = list(dict.fromkeys(heads))
-    pairs, mask_HP = _run(lm, distinct)
-    of_row_U = _places(heads, distinct)
-    cache = cache_of(_of_rows(pairs, of_row_U, len(distinct), {}))
-    ids_UT, mask_UT = pad(tails, "right")
-    mask_UP = torch.cat([mask_HP[of_row_U], mask_UT], dim=1)
-    lm.forward(ids_UT, mask_UP, cache, mask_HP.shape[1])
-    # moved to the right, so that what follows follows closely: windows count columns, not positions
-    columns_UP = torch.arange(mask_UP.shape[1]) - (mask_UT == 0).sum(1, keepdim=True)
-    columns_UP = columns_UP[:, -int(mask_UP.sum(1).max()) :] % mask_UP.shape[1]
-    rows_U1 = torch.arange(len(tails))[:, None]
-
-    def moved(of_columns: Tensor) -> Tensor:
-        return of_columns.transpose(1, 2)[rows_U1, columns_UP].transpose(1, 2)
-
-    return [(moved(keys), moved(values)) for keys, values in keys_values(cache)], mask_UP.gather(1, columns_UP)
-
-
-def _places(rows: Sequence[tuple[int, ...]], distinct: Sequence[tuple[int, ...]]) -> Tensor:
-    """Where each of `rows` stands among the distinct ones."""
-    place = {row: i for i, row in enumerate(distinct)}
-    return torch.tensor([place[row] for row in rows])
-
-
-def _size(rows: Collection[Sequence[int]]) -> int:
-    """Rows times columns, padded."""
-    return len(rows) * max(map(len, rows))
-
-
-def _shared_beginnings(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Of each row the longest beginning that some other row has too."""
-    ordered = sorted(range(len(rows)), key=rows.__getitem__)  # the most alike stand side by side
-    n_shared = [0] * len(rows)
-    for one, other in pairwise(ordered):
-        pairs = zip(rows[one], rows[other], strict=False)
-        n = sum(1 for _ in takewhile(lambda ids: ids[0] == ids[1], pairs))
-        n_shared[one], n_shared[other] = max(n_shared[one], n), max(n_shared[other], n)
-    return [row[:n] for row, n in zip(rows, n_shared, strict=True)]
-
-
 _asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()
 
 
@@ -266,19 +198,3 @@ def _replays(lm: LM, rows: Sequence[Sequence[int]], lasts: Sequence[int]) -> boo
             if not gives(replay, chosen):
                 return False
     return True
-
-
-def _of_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache]) -> Any:
-    """`value` with the given ones of its `n_rows` rows, in every tensor that has rows; `caches` are those done."""
-    if isinstance(value, Tensor):  # one dimension: a count of columns; one row: shared by all
-        return value[rows.to(value.device)] if value.ndim > 1 and len(value) == n_rows else value
-    if isinstance(value, dict):
-        return {key: _of_rows(inner, rows, n_rows, caches) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_of_rows(inner, rows, n_rows, caches) for inner in value)
-    if isinstance(value, DynamicCache):
-        if id(value) not in caches:
-            pairs = (_of_rows(pair, rows, n_rows, caches) for pair in keys_values(value))
-            caches[id(value)] = cache_of(pairs, FrozenLayer)
-        return caches[id(value)]
-    return value

@@ -5,7 +5,7 @@
 set -euo pipefail
 data=$1
 shift
-for method in "${@:-rome rome_published memit memit_seq alphaedit ft kn mend}"; do
+for method in "${@:-rome memit memit_seq alphaedit ft kn mend}"; do
   for name in $method; do
     case $name in kn | mend) rows=25 ;; *) rows=100 ;; esac
     python run.py "method=$name" edits=counterfact "data=$data" setting=single "n_edits=$rows" "eval_every=$rows" \

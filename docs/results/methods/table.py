@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-ORDER = ("rome", "rome_published", "memit", "memit_seq", "alphaedit", "ft", "kn", "mend")
+ORDER = ("rome", "memit", "memit_seq", "alphaedit", "ft", "kn", "mend")
 WAYS = ("prob", "forced", "generated")
 
 
