@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from afteredit.bench.machine import block_parameters, matrix_rate
 from afteredit.bench.table import results_option, write_rows
 from afteredit.command_line import compose
 from afteredit.edit.lm import LM
@@ -73,11 +74,13 @@ def speed(lm: LM, layers: Sequence[int], rows: list[list[int]]) -> dict[str, Any
         full_passes(lm, rows)
         ours_s, full_s = ours_s + between - started, full_s + time.perf_counter() - between
     n_tokens = ROUNDS * len(rows) * LENGTH
+    n_flops = 2 * n_tokens * sum(block_parameters(lm, block) for block in range(max(layers) + 1))
     return {
         "name": f"second moments of {len(layers)} layers", "ours_s": ours_s, "baseline_s": full_s,
         "speedup": full_s / ours_s, "tokens_per_s": n_tokens / ours_s, "full_pass_tokens_per_s": n_tokens / full_s,
         # nothing below the last layer can be left out: blocks of all against blocks up to the last
         "bound_speedup": lm.n_blocks / (max(layers) + 1),
+        "gflops": n_flops / ours_s / 1e9, "machine_gflops": matrix_rate(lm, 512) / 1e9,
     }  # fmt: skip
 
 

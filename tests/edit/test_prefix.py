@@ -158,6 +158,16 @@ def test_nothing_is_held_of_the_blocks_below(exact_lm):
     assert held[:2] == [(2, 1, len(ids) - 2, 1)] * 2 and held[2][:3:2] == (2, len(ids) - 2) and held[2][3] > 1
 
 
+def test_where_an_offset_does_not_join_the_stream_as_it_is_the_log_says_once_that_its_block_runs(exact_lm, caplog):
+    ids = exact_lm.encode("The mother tongue of Ann is")
+    replay = Replay(exact_lm, [ids], [len(ids) - 2], LAYER)
+    with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
+        for _ in range(2):
+            replay.hidden(torch.ones(exact_lm.widths(LAYER)[0], dtype=torch.float64))
+    normalises = exact_lm.model.config.model_type == "gemma2"
+    assert ["runs the edited block, too" in record.message for record in caplog.records] == [True] * normalises
+
+
 def test_no_hook_is_left_behind(exact_lm):
     def hooks() -> int:
         return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in exact_lm.model.modules())
