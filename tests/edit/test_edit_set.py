@@ -332,6 +332,7 @@ def test_rows_at_an_address_are_read_by_their_own_names_of_columns(tmp_path, mon
     }  # fmt: skip
     other = record | {"subject": "Ada Quill", "src": "Where was Ada Quill born?", "alt": "Oslo"}
     (tmp_path / "zsre.json").write_text(json.dumps([record, other], indent=4))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # as it was when some test first imported it
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("datasets.config.DOWNLOADED_DATASETS_PATH", tmp_path / "downloads")
     serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
