@@ -30,7 +30,8 @@ from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.rome import Rome
 from afteredit.edit.update import State
-from afteredit.edit.value import Target, Value, value_prompts
+from afteredit.edit.value import Target, Value
+from afteredit.edit.value_prompts import value_prompts
 
 TOGETHER = 8
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from afteredit.edit.lm import LM, first, pad, wide
 from afteredit.edit.request import EditRequest
-from afteredit.edit.value import ValueSettings, value_prompts
+from afteredit.edit.value import ValueSettings
+from afteredit.edit.value_prompts import value_prompts
 
 
 def plain_offset(

@@ -156,11 +156,22 @@ class LM:
         self, block: int, hidden_BTD: Tensor, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache | None, past: int
     ) -> Tensor:
         """`forward`, given the hidden states that enter `block`: those below it do not run and extend no cache."""
-        with ExitStack() as stack:
-            for below in self.anatomy.blocks[:block]:
-                output = (hidden_BTD,) if self._answers_in_tuples else hidden_BTD
-                stack.enter_context(answering_by(below, lambda *_args, output=output, **_kwargs: output))
+        with self.not_run(self.anatomy.blocks[:block], hidden_BTD):
             return self.forward(ids_BT, mask_BT, cache, past)
+
+    @contextmanager
+    def not_run(self, blocks: Iterable[nn.Module], hidden_BTD: Tensor | None = None) -> Iterator[None]:
+        """Inside, these blocks do not run: each answers by `hidden_BTD`, or where that is None by what enters it."""
+        in_tuples = self._answers_in_tuples
+
+        def answer(entering_BTD: Tensor, *_args: Any, **_kwargs: Any) -> Any:
+            output_BTD = entering_BTD if hidden_BTD is None else hidden_BTD
+            return (output_BTD,) if in_tuples else output_BTD
+
+        with ExitStack() as stack:
+            for block in blocks:
+                stack.enter_context(answering_by(block, answer))
+            yield
 
     @cached_property
     @torch.no_grad()

@@ -4,14 +4,15 @@ By causality an offset added to the MLP output of block L at position s moves ne
 below L.  So the keys and values of all positions before s are computed once, hidden states entering block L at the
 positions from s on are computed once, and so is what leaves it, where the MLP's output joins the residual stream as it
 is: each step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  Rows that
-leave a group take the padding with them that only they needed.
+leave a group take the padding with them that only they needed.  Blocks above L need not run for what they are called
+with (masks, rotations) to be known.
 The mathematics is that of the full forward pass (a test holds the two against each other).  Every model is asked once
 whether it holds for its blocks; where it does not, each step runs all of them on whole rows, and the log says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -22,17 +23,16 @@ from transformers import DynamicCache
 
 from afteredit.edit.keys_values import of_rows
 from afteredit.edit.lm import LM, first, pad
-from afteredit.edit.run_once import run_once
+from afteredit.edit.run_once import Row, run_once
 from afteredit.edit.whole_rows import alike
-
-WORTH = 0.8  # of the columns: where the rows chosen have no more, they are run once more to be rid of the others
 
 
 class Replay:
     """Rows of token ids cut at their subject's last token, ready to be run again and again from block `layer` up.
 
-    Column 0 of what `hidden` and `run` give is the subject's last token.  By block from `layer` up, `keys_BF` and
-    `values_BD` are the input and output of the MLP output matrix there, `streams_BD` the block's own output there.
+    Column 0 of what `hidden` and `run` give is the subject's last token.  By block (`layer`, or every one from there
+    up), `keys_BF` and `values_BD` are the input and output of the MLP output matrix there, `streams_BD` the block's own
+    output there.
     """
 
     @torch.no_grad()
@@ -43,9 +43,13 @@ class Replay:
         subject_lasts: Sequence[int],
         layer: int,
         *,
+        heads: Sequence[Row] = (),
+        above: bool = False,
         whole: bool | None = None,
     ):
-        """`whole`: all blocks are run on uncut rows; None: where the model's blocks cannot be run otherwise."""
+        """`heads`: what rows of many a replay begin with (run_once.py).  `above`: blocks above `layer` are recorded,
+        too, and can be asked for.  `whole`: all blocks are run on uncut rows; None: where the model's blocks cannot be
+        run otherwise."""
         self.lm, self.layer = lm, layer
         lm.mlp_out(layer)  # a layer out of range is named
         self.keys_BF: dict[int, Tensor] = {}
@@ -60,11 +64,13 @@ class Replay:
         self._ids_BT, self._mask_BT = pad(after, "right")
         cache = None
         if self._past:
-            cache, before_mask_BP = run_once(lm, list(map(tuple, before)))
+            cache, before_mask_BP = run_once(lm, list(map(tuple, before)), heads)
             self._mask_BT = torch.cat([before_mask_BP, self._mask_BT], dim=1)
         self._calls: dict[int, tuple[tuple, dict]] = {}
         blocks = range(layer, lm.n_blocks)
-        with _hooked([hook for block in blocks for hook in (self._call_recorder(block), *self._recorders(block))]):
+        self._not_run = [] if self._whole or above else lm.anatomy.blocks[layer + 1 :]
+        recorded = blocks if above else [layer]
+        with lm.not_run(self._not_run), _hooked(map(self._call_recorder, blocks)), _hooked(self._recorders(recorded)):
             lm.forward(self._ids_BT, self._mask_BT, cache, self._past)
         if cache is not None:  # blocks below are not run again, but masks are made for as many columns as they hold
             for below in cast(list[Any], cache.layers[:layer]):
@@ -78,16 +84,18 @@ class Replay:
 
         return self.lm.anatomy.blocks[index].register_forward_pre_hook(call, with_kwargs=True)
 
-    def _recorders(self, index: int) -> list[Any]:
-        block, mlp_out, at = self.lm.anatomy.blocks[index], self.lm.mlp_out(index), self._at()
+    def _recorders(self, blocks: Iterable[int]) -> Iterator[Any]:
+        at = self._at()
+        for index in blocks:
 
-        def mlp(_module: Any, args: tuple, output: Tensor) -> None:
-            self.keys_BF[index], self.values_BD[index] = args[0][at], output[at]
+            def mlp(_module: Any, args: tuple, output: Tensor, index: int = index) -> None:
+                self.keys_BF[index], self.values_BD[index] = args[0][at], output[at]
 
-        def stream(_module: Any, _args: tuple, output: Any) -> None:
-            self.streams_BD[index] = first(output)[at]
+            def stream(_module: Any, _args: tuple, output: Any, index: int = index) -> None:
+                self.streams_BD[index] = first(output)[at]
 
-        return [mlp_out.register_forward_hook(mlp), block.register_forward_hook(stream)]
+            yield self.lm.mlp_out(index).register_forward_hook(mlp)
+            yield self.lm.anatomy.blocks[index].register_forward_hook(stream)
 
     def _at(self) -> tuple[Tensor, Tensor]:
         """Rows and columns of the subjects' last tokens in what is run."""
@@ -95,13 +103,13 @@ class Replay:
 
     def choose(self, rows: Sequence[int]) -> None:
         """From here on these of the rows it was made for are run, in this order; what was recorded stays.  Columns that
-        are padding in all of them are left out where that is worth it."""
+        are padding in all of them are left out."""
         calls, cache, column_B, ids_BT, mask_BT = self._of_all_rows
         chosen, n_rows = torch.tensor(rows), len(column_B)
         caches: dict[int, DynamicCache] = {}
         self._column_B, self._ids_BT, self._mask_BT = column_B[chosen], ids_BT[chosen], mask_BT[chosen]
         width = int(self._mask_BT[:, self._past :].sum(1).max())
-        if self._whole or width > WORTH * ids_BT.shape[1]:
+        if self._whole or width == ids_BT.shape[1]:
             self._calls = cast(dict, of_rows(calls, chosen, n_rows, caches))
         else:
             hidden_BTD = calls[self.layer][0][0][chosen, :width]
@@ -109,20 +117,23 @@ class Replay:
 
     @torch.no_grad()
     def _narrow(self, hidden_BTD: Tensor, cache: DynamicCache | None) -> None:
-        """Runs the chosen rows once without the columns that are padding in all of them: every step is spared those."""
+        """Has the blocks called without the columns that are padding in all chosen rows: every step is spared those."""
         width = hidden_BTD.shape[1]
         self._ids_BT, self._mask_BT = self._ids_BT[:, :width], self._mask_BT[:, : self._past + width]
         self._calls = {}
-        with _hooked([self._call_recorder(block) for block in range(self.layer, self.lm.n_blocks)]):
+        blocks = range(self.layer, self.lm.n_blocks)
+        with self.lm.not_run(self._not_run), _hooked(map(self._call_recorder, blocks)):
             self.lm.forward_from(self.layer, hidden_BTD, self._ids_BT, self._mask_BT, cache, self._past)
 
     def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
-        (default: the lowest recorded) at the subject's last token.
+        (default: its own) at the subject's last token.
 
         Where the MLP's output joins the residual stream as it is, so does the offset, and the block itself is not run.
         """
         layer, at = self.layer if layer is None else layer, self._at()
+        if layer != self.layer and self._not_run:
+            raise ValueError(f"blocks above {self.layer} were not recorded; make the replay with above=True")
         if layer + 1 in self._calls and self.lm.writes_straight(layer):
             behind_BTD = self._calls[layer + 1][0][0]
             return self.run(layer + 1, behind_BTD.index_put(at, behind_BTD[at] + offset.to(behind_BTD.dtype)))
@@ -160,7 +171,8 @@ class Replay:
 
 
 @contextmanager
-def _hooked(hooks: Sequence[Any]) -> Iterator[None]:
+def _hooked(hooks: Iterable[Any]) -> Iterator[None]:
+    hooks = list(hooks)
     try:
         yield
     finally:

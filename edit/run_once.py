@@ -2,64 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise, takewhile
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_tensor
 from transformers import DynamicCache
 
 from afteredit.edit.keys_values import FrozenLayer, cache_of, keys_values, of_rows
 from afteredit.edit.lm import LM, pad
 
+Row = tuple[int, ...]
+Read = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values by block, and the mask, padded on the left
 
-def run_once(lm: LM, rows: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor]:
+
+@dataclass(frozen=True)
+class Beginnings:
+    """What rows begin with: the keys and values of every block, and the mask (H, P), padded on the left."""
+
+    rows: list[Row]
+    pairs: list[tuple[Tensor, Tensor]]
+    mask_HP: Tensor
+
+    def longest_of(self, row: Row) -> Row:
+        """The longest that `row` begins with; nothing where it begins with none."""
+        return max((head for head in self.rows if row[: len(head)] == head), key=len, default=())
+
+
+AT_ONCE = 32  # tails of one pass: those of like length go together, padded by little
+
+_kept: WeakKeyDictionary[LM, Beginnings] = WeakKeyDictionary()
+
+
+def run_once(lm: LM, rows: Sequence[Row], heads: Sequence[Row] = ()) -> tuple[DynamicCache, Tensor]:
     """Every block's frozen keys and values of `rows`, padded on the left, and their mask (B, P).
 
     Rows that are the same are run once (U are distinct), and so is what they begin with alike (a context prefix, under
-    which several requests stand), where that saves a quarter of the columns.
+    which several requests stand), where that saves a quarter of the columns.  `heads` are what rows of many calls begin
+    with: while the model is unedited, they are run once for all calls in a row that name the same ones.
     """
     distinct = list(dict.fromkeys(rows))
-    heads = _shared_beginnings(distinct)
-    tails = [row[len(head) :] for row, head in zip(distinct, heads, strict=True)]
-    if _size(set(heads)) + _size(tails) > 0.75 * _size(distinct):
+    begun = _kept_beginnings(lm, heads) if heads and lm.is_unedited() else None
+    starts = _shared_beginnings(distinct) if begun is None else list(map(begun.longest_of, distinct))
+    tails = [row[len(start) :] for row, start in zip(distinct, starts, strict=True)]
+    if _size(tails) + (_size(set(starts)) if begun is None else 0) > 0.75 * _size(distinct):
         pairs, mask_UP = _run(lm, distinct)
     else:
-        pairs, mask_UP = _run_behind(lm, heads, tails)
+        pairs, mask_UP = _run_behind(lm, begun or _begin(lm, starts), starts, tails)
     of_row_B = _places(rows, distinct)
     return cache_of(of_rows(pairs, of_row_B, len(distinct), {}), FrozenLayer), mask_UP[of_row_B]
 
 
-def _run(lm: LM, rows: Sequence[Sequence[int]]) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+def _kept_beginnings(lm: LM, rows: Sequence[Row]) -> Beginnings:
+    """Of `rows`, and of nothing, always read together: the same bits, whoever asks first."""
+    rows = list(dict.fromkeys([(), *rows]))
+    if lm not in _kept or _kept[lm].rows != rows:
+        _kept[lm] = _begin(lm, rows)
+    return _kept[lm]
+
+
+def _begin(lm: LM, rows: Sequence[Row]) -> Beginnings:
+    different = list(dict.fromkeys(rows))
+    return Beginnings(different, *_run(lm, different))
+
+
+def _run(lm: LM, rows: Sequence[Row]) -> Read:
     ids_BP, mask_BP = pad(rows, "left")
     cache = DynamicCache()
     lm.forward(ids_BP, mask_BP, cache)
     return keys_values(cache), mask_BP
 
 
-def _run_behind(
-    lm: LM, heads: Sequence[tuple[int, ...]], tails: Sequence[Sequence[int]]
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Each tail behind its head, of which those that are the same are run once."""
-    distinct = list(dict.fromkeys(heads))
-    pairs, mask_HP = _run(lm, distinct)
-    of_row_U = _places(heads, distinct)
-    cache = cache_of(of_rows(pairs, of_row_U, len(distinct), {}))
-    ids_UT, mask_UT = pad(tails, "right")
-    mask_UP = torch.cat([mask_HP[of_row_U], mask_UT], dim=1)
-    lm.forward(ids_UT, mask_UP, cache, mask_HP.shape[1])
+def _run_behind(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[Row]) -> Read:
+    """Each tail behind its head."""
+    order = sorted(range(len(tails)), key=lambda row: len(tails[row]))
+    parts = [order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)]
+    found = [_run_part(lm, begun, [heads[row] for row in part], [tails[row] for row in part]) for part in parts]
+    width = max(mask_NP.shape[1] for _, mask_NP in found)
+    back_U = torch.tensor(order).argsort()
+
+    def joined(of_parts: Iterable[Tensor]) -> Tensor:  # columns are the last but one dimension
+        return torch.cat([pad_tensor(part, (0, 0, width - part.shape[-2], 0)) for part in of_parts])[back_U]
+
+    of_blocks = zip(*(pairs for pairs, _ in found), strict=True)
+    pairs = [(joined(keys for keys, _ in block), joined(values for _, values in block)) for block in of_blocks]
+    return pairs, joined(mask_NP[..., None] for _, mask_NP in found)[..., 0]
+
+
+def _run_part(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[Row]) -> Read:
+    of_row_N = _places(heads, begun.rows)
+    pairs, mask_NP = of_rows(begun.pairs, of_row_N, len(begun.rows), {}), begun.mask_HP[of_row_N]
+    if any(tails):
+        cache = cache_of(pairs)
+        ids_NT, mask_NT = pad(tails, "right")
+        mask_NP = torch.cat([mask_NP, mask_NT], dim=1)
+        lm.forward(ids_NT, mask_NP, cache, begun.mask_HP.shape[1])
+        pairs = keys_values(cache)
     # moved to the right, so that what follows follows closely: windows count columns, not positions
-    columns_UP = torch.arange(mask_UP.shape[1]) - (mask_UT == 0).sum(1, keepdim=True)
-    columns_UP = columns_UP[:, -int(mask_UP.sum(1).max()) :] % mask_UP.shape[1]
-    rows_U1 = torch.arange(len(tails))[:, None]
+    n_behind_N = mask_NP.flip(1).argmax(1)  # columns of padding behind each row's last token
+    columns_NP = torch.arange(mask_NP.shape[1]) - n_behind_N[:, None]
+    columns_NP = columns_NP[:, -int(mask_NP.sum(1).max()) :] % mask_NP.shape[1]
+    rows_N1 = torch.arange(len(tails))[:, None]
 
     def moved(of_columns: Tensor) -> Tensor:
-        return of_columns.transpose(1, 2)[rows_U1, columns_UP].transpose(1, 2)
+        return of_columns.transpose(1, 2)[rows_N1, columns_NP].transpose(1, 2)
 
-    return [(moved(keys), moved(values)) for keys, values in keys_values(cache)], mask_UP.gather(1, columns_UP)
+    return [(moved(keys), moved(values)) for keys, values in pairs], mask_NP.gather(1, columns_NP)
 
 
-def _places(rows: Sequence[tuple[int, ...]], distinct: Sequence[tuple[int, ...]]) -> Tensor:
+def _places(rows: Sequence[Row], distinct: Sequence[Row]) -> Tensor:
     """Where each of `rows` stands among the distinct ones."""
     place = {row: i for i, row in enumerate(distinct)}
     return torch.tensor([place[row] for row in rows])
@@ -70,7 +124,7 @@ def _size(rows: Collection[Sequence[int]]) -> int:
     return len(rows) * max(map(len, rows))
 
 
-def _shared_beginnings(rows: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+def _shared_beginnings(rows: Sequence[Row]) -> list[Row]:
     """Of each row the longest beginning that some other row has too."""
     ordered = sorted(range(len(rows)), key=rows.__getitem__)  # the most alike stand side by side
     n_shared = [0] * len(rows)

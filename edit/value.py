@@ -24,6 +24,7 @@ from afteredit.edit.lm import LM, wide
 from afteredit.edit.packed import packed
 from afteredit.edit.prefix import Replay
 from afteredit.edit.request import EditRequest, NoEdit
+from afteredit.edit.value_prompts import context_heads, value_prompts
 
 
 class ValueSettings(Protocol):
@@ -43,16 +44,6 @@ class ValueSettings(Protocol):
     def stop_loss(self) -> float: ...
     @property
     def together(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Token rows of one request: every context's prompt with the target but its last token, and last the KL prompt."""
-
-    rows: list[list[int]]
-    subject_lasts: list[int]
-    prompt_ends: list[int]  # index of each row's last prompt token: its logits predict the first answer token
-    target: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -112,19 +103,6 @@ def optimise_targets(
             for start_D, (offset_D, diagnostics) in zip(starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
 
 
-def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prompts:
-    target = lm.answer_ids(request.target_new)
-    rows, subject_lasts, prompt_ends = [], [], []
-    for context in contexts:
-        front = f"{context}. " if context else ""
-        ids, last = lm.locate(front + request.question, len(front) + request.subject_start, len(request.subject))
-        rows.append([*ids, *target[:-1]])
-        subject_lasts.append(last)
-        prompt_ends.append(len(ids) - 1)
-    ids, last = lm.locate(f"{request.subject} is a", 0, len(request.subject))
-    return Prompts([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
-
-
 @dataclass(frozen=True)
 class _Asked:
     """What is read of the rows that run: tokens of the targets, request by request, then the ends of the KL prompts."""
@@ -147,8 +125,9 @@ class _Search:
         self.lm, self.requests, self.settings, self.n_rows = lm, requests, settings, len(contexts) + 1
         self.prompts = [value_prompts(lm, request, contexts) for request in requests]
         rows = [row for prompts in self.prompts for row in prompts.rows]
+        lasts = [last for prompts in self.prompts for last in prompts.subject_lasts]
         with packed(lm):
-            self.replay = Replay(lm, rows, [last for prompts in self.prompts for last in prompts.subject_lasts], layer)
+            self.replay = Replay(lm, rows, lasts, layer, heads=context_heads(lm, contexts))
 
     def by_request(self, of_rows_BX: Tensor) -> Tensor:
         """(E, C + 1, X)"""

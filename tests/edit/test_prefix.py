@@ -133,10 +133,23 @@ def test_columns_that_are_padding_in_all_rows_chosen_are_not_run(rows, plain_pas
         chosen = [i for i, length in enumerate(lengths) if length <= width]
         replay.choose(chosen)
         hidden_BTD = replay.hidden(offset_BD[chosen])
-        assert hidden_BTD.shape[1] == (width if width <= prefix.WORTH * max(lengths) else max(lengths))
+        assert hidden_BTD.shape[1] == width
         for i, hidden_TD in zip(chosen, hidden_BTD, strict=True):
             expected_TD = plain_pass(lm, ids[i], LAYER, lasts[i], offset_BD[i]).hidden_TD[lasts[i] :]
             assert_close(hidden_TD[: lengths[i]], expected_TD, rtol=1e-9, atol=1e-9)
+
+
+def test_blocks_above_are_not_run_to_be_recorded(exact_lm):
+    ids, ran = exact_lm.encode("The mother tongue of Ann is"), []
+    Replay(exact_lm, [ids], [0], LAYER)  # the model is asked whether it can be cut
+    exact_lm.mlp_out(LAYER + 1).register_forward_hook(lambda *_: ran.append(1))
+    replay = Replay(exact_lm, [ids, ids[:3]], [0, 0], LAYER)
+    replay.choose([1])  # called with fewer columns
+    assert not ran
+    with pytest.raises(ValueError, match="above=True"):
+        replay.hidden(offsets(exact_lm, 1), LAYER + 1)
+    assert list(Replay(exact_lm, [ids], [0], LAYER, above=True).keys_BF) == list(range(LAYER, exact_lm.n_blocks))
+    assert ran
 
 
 def test_a_replay_can_be_run_again(rows):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from afteredit.edit.rome import Rome
-from afteredit.edit.value import optimise_values, value_prompts
+from afteredit.edit.value import optimise_values
+from afteredit.edit.value_prompts import value_prompts
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYER = 2

@@ -16,7 +16,7 @@ from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
 from afteredit.edit.request import EditRequest
 from afteredit.edit.source import ModelSource
-from afteredit.edit.value import value_prompts
+from afteredit.edit.value_prompts import value_prompts
 from afteredit.evaluate.drift import drift, held_out_windows
 
 LAYER = 8
