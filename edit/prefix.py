@@ -3,9 +3,9 @@
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once, hidden states entering block L at the
 positions from s on are computed once, and so is what leaves it, where the MLP's output joins the residual stream as it
-is: each step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  Rows that
-leave a group take the padding with them that only they needed.  Blocks above L need not run for what they are called
-with (masks, rotations) to be known.
+is: each step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions, the last
+block's MLP only where it is read.  Rows that leave a group take the padding with them that only they needed.  Blocks
+above L need not run for what they are called with (masks, rotations) to be known.
 The mathematics is that of the full forward pass (a test holds the two against each other).  Every model is asked once
 whether it holds for its blocks; where it does not, each step runs all of them on whole rows, and the log says so.
 """
@@ -22,9 +22,11 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from afteredit.edit.keys_values import of_rows
-from afteredit.edit.lm import LM, first, pad
+from afteredit.edit.lm import LM, answering_by, first, pad
 from afteredit.edit.run_once import Row, run_once
 from afteredit.edit.whole_rows import alike
+
+Places = tuple[Tensor, Tensor]  # rows and columns (N,)
 
 
 class Replay:
@@ -97,7 +99,7 @@ class Replay:
             yield self.lm.mlp_out(index).register_forward_hook(mlp)
             yield self.lm.anatomy.blocks[index].register_forward_hook(stream)
 
-    def _at(self) -> tuple[Tensor, Tensor]:
+    def _at(self) -> Places:
         """Rows and columns of the subjects' last tokens in what is run."""
         return torch.arange(len(self._column_B)), self._column_B
 
@@ -125,9 +127,9 @@ class Replay:
         with self.lm.not_run(self._not_run), _hooked(map(self._call_recorder, blocks)):
             self.lm.forward_from(self.layer, hidden_BTD, self._ids_BT, self._mask_BT, cache, self._past)
 
-    def hidden(self, offset: Tensor, layer: int | None = None) -> Tensor:
+    def hidden(self, offset: Tensor, layer: int | None = None, read: Places | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
-        (default: its own) at the subject's last token.
+        (default: its own) at the subject's last token.  With `read`, rows and columns (N,): only these, (N, D).
 
         Where the MLP's output joins the residual stream as it is, so does the offset, and the block itself is not run.
         """
@@ -136,7 +138,8 @@ class Replay:
             raise ValueError(f"blocks above {self.layer} were not recorded; make the replay with above=True")
         if layer + 1 in self._calls and self.lm.writes_straight(layer):
             behind_BTD = self._calls[layer + 1][0][0]
-            return self.run(layer + 1, behind_BTD.index_put(at, behind_BTD[at] + offset.to(behind_BTD.dtype)))
+            entering_BTD = behind_BTD.index_put(at, behind_BTD[at] + offset.to(behind_BTD.dtype))
+            return self.run(layer + 1, entering_BTD, read)
         if layer + 1 in self._calls:
             self.lm.say_once("its MLP's output does not join the residual stream as it is: every step of an edit's "
                              "optimisation runs the edited block, too")  # fmt: skip
@@ -146,22 +149,24 @@ class Replay:
 
         hook = self.lm.mlp_out(layer).register_forward_hook(add)
         try:
-            return self.run(layer)
+            return self.run(layer, read=read)
         finally:
             hook.remove()
 
-    def run(self, layer: int, hidden_BTD: Tensor | None = None) -> Tensor:
-        """Normalised hidden states (B, T, D), computed again from block `layer` up.
+    def run(self, layer: int, hidden_BTD: Tensor | None = None, read: Places | None = None) -> Tensor:
+        """Normalised hidden states (B, T, D), or where they are `read` (N, D), computed again from block `layer` up.
 
         `hidden_BTD` enters it in place of what did when the rows were read.
         """
         if self._whole:
-            return self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
+            hidden_BTD = self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
+            return hidden_BTD if read is None else hidden_BTD[read]
         hidden_BTD = self._calls[layer][0][0] if hidden_BTD is None else hidden_BTD
-        for index in range(layer, self.lm.n_blocks):
-            args, kwargs = self._calls[index]
-            hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
-        return self.lm.anatomy.final_norm(hidden_BTD)
+        with _last_mlp_at(self.lm, None if layer == self.lm.n_blocks - 1 else read):
+            for index in range(layer, self.lm.n_blocks):
+                args, kwargs = self._calls[index]
+                hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
+        return self.lm.anatomy.final_norm(hidden_BTD if read is None else hidden_BTD[read])
 
     def _from_subjects(self, hidden_BTD: Tensor) -> Tensor:
         """Each row moved to begin at its subject's last token; columns behind its end mean nothing."""
@@ -178,6 +183,26 @@ def _hooked(hooks: Iterable[Any]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _last_mlp_at(lm: LM, read: Places | None) -> Iterator[None]:
+    """Inside, the last block's MLP runs only where it is `read`, and gives 0 elsewhere: nothing attends to that."""
+    mlp = lm.anatomy.mlps[-1]
+    if read is not None and mlp is None:
+        lm.say_once("its MLP is no module of its own: the last one runs at every position of an edit's optimisation")
+    if read is None or mlp is None:
+        yield
+        return
+    own = mlp.forward
+
+    def at_places(entering_BTD: Tensor, *rest: Any) -> Any:
+        if rest:  # it writes into the stream itself
+            return own(entering_BTD, *rest)
+        return torch.zeros_like(entering_BTD).index_put(read, own(entering_BTD[read][None])[0])
+
+    with answering_by(mlp, at_places):
+        yield
 
 
 _asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()
@@ -198,8 +223,10 @@ def _replays(lm: LM, rows: Sequence[Sequence[int]], lasts: Sequence[int]) -> boo
     own = [lm.forward(*pad([row], "right"))[0, last:] for row, last in zip(rows, lasts, strict=True)]
 
     def gives(replay: Replay, chosen: Sequence[int]) -> bool:
-        hidden_BTD = replay.run(replay.layer)
-        return all(alike(hidden_BTD[i, : len(own[row])], own[row]) for i, row in enumerate(chosen))
+        ends = torch.arange(len(chosen)), torch.tensor([len(own[row]) - 1 for row in chosen])
+        hidden_BTD, ends_BD = replay.run(replay.layer), replay.run(replay.layer, read=ends)
+        return all(alike(hidden_BTD[i, : len(own[row])], own[row]) and alike(ends_BD[i : i + 1], own[row][-1:])
+                   for i, row in enumerate(chosen))  # fmt: skip
 
     for layer in range(min(2, lm.n_blocks)):
         replay = Replay(lm, rows, lasts, layer, whole=False)

@@ -220,8 +220,8 @@ class _Search:
 
     def _outcome(self, asked: _Asked, offsets_ED: Tensor) -> tuple[Tensor, Tensor]:
         """−log p(target), mean over contexts and tokens (E,), and log p behind "{subject} is a" (E, V)."""
-        hidden_BTD = self.replay.hidden(offsets_ED[:, None].expand(-1, self.n_rows, -1).flatten(0, 1))
-        log_p_MV = self.lm.logits(hidden_BTD[asked.at]).log_softmax(-1)
+        offsets_BD = offsets_ED[:, None].expand(-1, self.n_rows, -1).flatten(0, 1)
+        log_p_MV = self.lm.logits(self.replay.hidden(offsets_BD, read=asked.at)).log_softmax(-1)
         n_targets = len(asked.target_N)
         log_p_N = log_p_MV[:n_targets].gather(-1, asked.target_N[:, None])[:, 0]
         # request by request: an accelerator adds up scattered sums in another order each time

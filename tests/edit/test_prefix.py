@@ -139,6 +139,31 @@ def test_columns_that_are_padding_in_all_rows_chosen_are_not_run(rows, plain_pas
             assert_close(hidden_TD[: lengths[i]], expected_TD, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["cut", "whole"])
+@pytest.mark.parametrize("layer", [LAYER, -1], ids=["", "the last block"])
+def test_what_is_read_of_hidden_states_is_what_all_of_them_say_there(rows, layer, whole):
+    lm, ids, lasts = rows
+    replay = Replay(lm, ids, lasts, layer % lm.n_blocks, whole=whole)
+    offset_BD = offsets(lm, len(ids)).requires_grad_()
+    places = sorted({(len(ids) - 1, 0), (0, 0), (0, len(ids[0]) - lasts[0] - 1)})  # each once, as an optimisation reads
+    read = torch.tensor([row for row, _ in places]), torch.tensor([column for _, column in places])
+    all_ND, few_ND = replay.hidden(offset_BD)[read], replay.hidden(offset_BD, read=read)
+    assert_close(few_ND, all_ND, rtol=1e-9, atol=1e-9)
+    few, alone = (torch.autograd.grad(of_ND.sin().sum(), offset_BD)[0] for of_ND in (few_ND, all_ND))
+    assert_close(few, alone, rtol=1e-8, atol=1e-8)
+
+
+def test_the_last_mlp_runs_only_where_it_is_read_or_the_log_says_once_that_it_does_not(exact_lm, caplog):
+    ids, ran = exact_lm.encode("The mother tongue of Ann is"), []
+    exact_lm.mlp_out(exact_lm.n_blocks - 1).register_forward_hook(lambda _m, args, _out: ran.append(args[0].shape[:2]))
+    with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
+        replay = Replay(exact_lm, [ids, ids], [1, 1], LAYER)
+        replay.hidden(offsets(exact_lm, 2), read=(torch.tensor([0, 1, 1]), torch.tensor([3, 2, 3])))
+    is_the_block_itself = exact_lm.model.config.model_type == "opt"
+    assert tuple(ran[-1]) == ((2, len(ids) - 1) if is_the_block_itself else (1, 3))
+    assert caplog.text.count("no module of its own") == is_the_block_itself
+
+
 def test_blocks_above_are_not_run_to_be_recorded(exact_lm):
     ids, ran = exact_lm.encode("The mother tongue of Ann is"), []
     Replay(exact_lm, [ids], [0], LAYER)  # the model is asked whether it can be cut
