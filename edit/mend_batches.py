@@ -1,7 +1,7 @@
 """What MEND learns from: edits of the training split, what is asked after each, and what must not move.
 
 Everything that the hypernetwork cannot change is computed once and held while there is room: the gradients' terms on
-the unedited model, and the hidden states that enter the edited blocks.
+the unedited model, and the hidden states around the lowest edited block.
 """
 
 from __future__ import annotations

@@ -22,11 +22,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from afteredit.edit.keys_values import of_rows
-from afteredit.edit.lm import LM, answering_by, first, pad
+from afteredit.edit.last_mlp import LAST_MLP_RUNS, Places, last_mlp_at
+from afteredit.edit.lm import LM, first, pad
 from afteredit.edit.run_once import Row, run_once
 from afteredit.edit.whole_rows import alike
-
-Places = tuple[Tensor, Tensor]  # rows and columns (N,)
 
 
 class Replay:
@@ -129,11 +128,14 @@ class Replay:
 
     def hidden(self, offset: Tensor, layer: int | None = None, read: Places | None = None) -> Tensor:
         """Normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block `layer`
-        (default: its own) at the subject's last token.  With `read`, rows and columns (N,): only these, (N, D).
+        (default: its own) at the subject's last token.  With `read`, places of which none is there twice: only these,
+        (N, D).
 
         Where the MLP's output joins the residual stream as it is, so does the offset, and the block itself is not run.
         """
         layer, at = self.layer if layer is None else layer, self._at()
+        if read is not None and not self._whole and self.lm.anatomy.mlps[-1] is None:
+            self.lm.say_once(LAST_MLP_RUNS)
         if layer != self.layer and self._not_run:
             raise ValueError(f"blocks above {self.layer} were not recorded; make the replay with above=True")
         if layer + 1 in self._calls and self.lm.writes_straight(layer):
@@ -161,8 +163,10 @@ class Replay:
         if self._whole:
             hidden_BTD = self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
             return hidden_BTD if read is None else hidden_BTD[read]
+        # an offset to that very MLP's output is added in (B, T, D), by a hook
+        may_be_hooked = hidden_BTD is None and layer == self.lm.n_blocks - 1
         hidden_BTD = self._calls[layer][0][0] if hidden_BTD is None else hidden_BTD
-        with _last_mlp_at(self.lm, None if layer == self.lm.n_blocks - 1 else read):
+        with last_mlp_at(self.lm, None if may_be_hooked else read):
             for index in range(layer, self.lm.n_blocks):
                 args, kwargs = self._calls[index]
                 hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
@@ -183,26 +187,6 @@ def _hooked(hooks: Iterable[Any]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def _last_mlp_at(lm: LM, read: Places | None) -> Iterator[None]:
-    """Inside, the last block's MLP runs only where it is `read`, and gives 0 elsewhere: nothing attends to that."""
-    mlp = lm.anatomy.mlps[-1]
-    if read is not None and mlp is None:
-        lm.say_once("its MLP is no module of its own: the last one runs at every position of an edit's optimisation")
-    if read is None or mlp is None:
-        yield
-        return
-    own = mlp.forward
-
-    def at_places(entering_BTD: Tensor, *rest: Any) -> Any:
-        if rest:  # it writes into the stream itself
-            return own(entering_BTD, *rest)
-        return torch.zeros_like(entering_BTD).index_put(read, own(entering_BTD[read][None])[0])
-
-    with answering_by(mlp, at_places):
-        yield
 
 
 _asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()

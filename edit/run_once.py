@@ -16,7 +16,7 @@ from afteredit.edit.keys_values import FrozenLayer, cache_of, keys_values, of_ro
 from afteredit.edit.lm import LM, pad
 
 Row = tuple[int, ...]
-Read = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values by block, and the mask, padded on the left
+Past = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values by block, and the mask, padded on the left
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,15 @@ def run_once(lm: LM, rows: Sequence[Row], heads: Sequence[Row] = ()) -> tuple[Dy
 
     Rows that are the same are run once (U are distinct), and so is what they begin with alike (a context prefix, under
     which several requests stand), where that saves a quarter of the columns.  `heads` are what rows of many calls begin
-    with: while the model is unedited, they are run once for all calls in a row that name the same ones.
+    with: while the model is unedited, they are run once for all calls in a row that name the same ones, and what rows
+    have in common beyond them is not looked for.
     """
     distinct = list(dict.fromkeys(rows))
-    begun = _kept_beginnings(lm, heads) if heads and lm.is_unedited() else None
+    begun = _kept_beginnings(lm, heads) if heads else None
     starts = _shared_beginnings(distinct) if begun is None else list(map(begun.longest_of, distinct))
     tails = [row[len(start) :] for row, start in zip(distinct, starts, strict=True)]
-    if _size(tails) + (_size(set(starts)) if begun is None else 0) > 0.75 * _size(distinct):
+    to_run = [[tails[row] for row in part] for part in _of_like_length(tails)] + ([] if begun else [set(starts)])
+    if sum(map(_size, to_run)) > 0.75 * _size(distinct):
         pairs, mask_UP = _run(lm, distinct)
     else:
         pairs, mask_UP = _run_behind(lm, begun or _begin(lm, starts), starts, tails)
@@ -56,8 +58,12 @@ def run_once(lm: LM, rows: Sequence[Row], heads: Sequence[Row] = ()) -> tuple[Dy
     return cache_of(of_rows(pairs, of_row_B, len(distinct), {}), FrozenLayer), mask_UP[of_row_B]
 
 
-def _kept_beginnings(lm: LM, rows: Sequence[Row]) -> Beginnings:
-    """Of `rows`, and of nothing, always read together: the same bits, whoever asks first."""
+def _kept_beginnings(lm: LM, rows: Sequence[Row]) -> Beginnings | None:
+    """Of `rows`, and of nothing, always read together: the same bits, whoever asks first.  None where the model is
+    edited, and what was kept is let go."""
+    if not lm.is_unedited():
+        _kept.pop(lm, None)
+        return None
     rows = list(dict.fromkeys([(), *rows]))
     if lm not in _kept or _kept[lm].rows != rows:
         _kept[lm] = _begin(lm, rows)
@@ -69,20 +75,19 @@ def _begin(lm: LM, rows: Sequence[Row]) -> Beginnings:
     return Beginnings(different, *_run(lm, different))
 
 
-def _run(lm: LM, rows: Sequence[Row]) -> Read:
+def _run(lm: LM, rows: Sequence[Row]) -> Past:
     ids_BP, mask_BP = pad(rows, "left")
     cache = DynamicCache()
     lm.forward(ids_BP, mask_BP, cache)
     return keys_values(cache), mask_BP
 
 
-def _run_behind(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[Row]) -> Read:
+def _run_behind(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[Row]) -> Past:
     """Each tail behind its head."""
-    order = sorted(range(len(tails)), key=lambda row: len(tails[row]))
-    parts = [order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)]
+    parts = _of_like_length(tails)
     found = [_run_part(lm, begun, [heads[row] for row in part], [tails[row] for row in part]) for part in parts]
     width = max(mask_NP.shape[1] for _, mask_NP in found)
-    back_U = torch.tensor(order).argsort()
+    back_U = torch.tensor([row for part in parts for row in part]).argsort()
 
     def joined(of_parts: Iterable[Tensor]) -> Tensor:  # columns are the last but one dimension
         return torch.cat([pad_tensor(part, (0, 0, width - part.shape[-2], 0)) for part in of_parts])[back_U]
@@ -92,7 +97,7 @@ def _run_behind(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence
     return pairs, joined(mask_NP[..., None] for _, mask_NP in found)[..., 0]
 
 
-def _run_part(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[Row]) -> Read:
+def _run_part(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[Row]) -> Past:
     of_row_N = _places(heads, begun.rows)
     pairs, mask_NP = of_rows(begun.pairs, of_row_N, len(begun.rows), {}), begun.mask_HP[of_row_N]
     if any(tails):
@@ -111,6 +116,11 @@ def _run_part(lm: LM, begun: Beginnings, heads: Sequence[Row], tails: Sequence[R
         return of_columns.transpose(1, 2)[rows_N1, columns_NP].transpose(1, 2)
 
     return [(moved(keys), moved(values)) for keys, values in pairs], mask_NP.gather(1, columns_NP)
+
+
+def _of_like_length(tails: Sequence[Row]) -> list[list[int]]:
+    order = sorted(range(len(tails)), key=lambda row: len(tails[row]))
+    return [order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)]
 
 
 def _places(rows: Sequence[Row], distinct: Sequence[Row]) -> Tensor:

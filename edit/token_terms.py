@@ -27,8 +27,8 @@ class Rows:
         self.lm, self.layers = lm, list(layers)
         self._lowest = min(layers)
         self._replay = Replay(lm, rows, [0] * len(rows), self._lowest)
-        widths = [lm.widths(layer)[0] for layer in range(self._lowest, lm.n_blocks)]
-        self.n_bytes = 4 * len(rows) * max(map(len, rows)) * sum(widths)  # about what is held
+        width = lm.widths(self._lowest)[0]
+        self.n_bytes = 2 * 4 * len(rows) * max(map(len, rows)) * width  # about what is held: what enters and leaves it
 
     def hidden(self) -> Tensor:
         """Normalised hidden states (B, T, D); columns behind a row's end mean nothing."""

@@ -34,7 +34,11 @@ def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prom
 
 
 def context_heads(lm: LM, contexts: Sequence[str]) -> list[Row]:
-    """What rows of `value_prompts` begin with whatever the request, where the tokenizer does not merge across."""
-    fronts = [f"{context}." for context in contexts if context]
-    asked = [(front, *lm.in_prompt_mode(front)) for front in fronts]
-    return [lm.encode(text[: start + len(front)]) for front, text, start in asked]
+    """What rows of `value_prompts` begin with whatever the request, where the tokenizer does not merge across: what
+    stands before a question (start token, a chat's turn), and that with each context."""
+    heads = []
+    for front in (f"{context}." for context in contexts if context):
+        text, start = lm.in_prompt_mode(front)
+        opening = text[:start].rstrip(" ")  # tokenizers take a blank to the word behind it
+        heads += [lm.encode(opening), lm.encode(text[: start + len(front)])]
+    return [head for head in dict.fromkeys(heads) if head]

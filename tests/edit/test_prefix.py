@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from afteredit.edit import prefix
 from afteredit.edit.keys_values import keys_values
+from afteredit.edit.lm import LM
 from afteredit.edit.prefix import Replay
 
 LAYER = 1
@@ -161,7 +162,36 @@ def test_the_last_mlp_runs_only_where_it_is_read_or_the_log_says_once_that_it_do
         replay.hidden(offsets(exact_lm, 2), read=(torch.tensor([0, 1, 1]), torch.tensor([3, 2, 3])))
     is_the_block_itself = exact_lm.model.config.model_type == "opt"
     assert tuple(ran[-1]) == ((2, len(ids) - 1) if is_the_block_itself else (1, 3))
-    assert caplog.text.count("no module of its own") == is_the_block_itself
+    assert caplog.text.count("MLP cannot be run on some tokens alone") == is_the_block_itself
+
+
+@pytest.mark.parametrize("what", ["is called by name", "gives more"])
+def test_an_mlp_that_cannot_be_run_in_places_runs_whole_and_the_log_says_so_once(make_lm, what, caplog, monkeypatch):
+    lm = make_lm("llama", dtype=torch.float64)
+    mlp, block = lm.anatomy.mlps[-1], lm.anatomy.blocks[-1]
+    ids = lm.encode("The mother tongue of Ann is")
+    read = torch.tensor([0, 0]), torch.tensor([1, 3])
+    expected_ND = Replay(lm, [ids], [1], LAYER).hidden(offsets(lm, 1))[read]
+    lm, own = LM(lm.model, lm.tokenizer), mlp.forward  # to be asked anew
+    if what == "gives more":
+        monkeypatch.setattr(mlp, "forward", lambda x: (own(x), None))
+    block.mlp = Unpacked(mlp, by_name=what == "is called by name")
+    with caplog.at_level(logging.INFO, logger="afteredit.edit.lm"):
+        for _ in range(2):
+            found_ND = Replay(lm, [ids], [1], LAYER).hidden(offsets(lm, 1), read=read)
+    assert_close(found_ND, expected_ND, rtol=1e-9, atol=1e-9)
+    assert caplog.text.count("MLP cannot be run on some tokens alone") == 1
+
+
+class Unpacked(torch.nn.Module):
+    """Calls an MLP as some architectures do."""
+
+    def __init__(self, mlp, by_name: bool = False):
+        super().__init__()
+        self.mlp, self.by_name = mlp, by_name
+
+    def forward(self, x_BTD):
+        return self.mlp(x=x_BTD) if self.by_name else self.mlp(x_BTD)[0]
 
 
 def test_blocks_above_are_not_run_to_be_recorded(exact_lm):

@@ -97,8 +97,10 @@ def test_in_chat_mode_a_head_begins_with_the_turn(make_lm, fact, tokenizer):
     chatty.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
     lm = LM(make_lm("llama").model, chatty, prompt="chat")
     rows, heads = value_prompts(lm, fact, CONTEXTS).rows, context_heads(lm, CONTEXTS)
-    assert [tuple(row[: len(head)]) for row, head in zip(rows[1:], heads, strict=False)] == heads
-    assert lm.tokenizer.decode(heads[0]) == f"[user] {CONTEXTS[1]}."
+    opening, *under_contexts = heads
+    assert all(tuple(row[: len(opening)]) == opening for row in rows)
+    assert [tuple(row[: len(head)]) for row, head in zip(rows[1:], under_contexts, strict=False)] == under_contexts
+    assert lm.tokenizer.decode(under_contexts[0]) == f"[user] {CONTEXTS[1]}."
 
 
 @pytest.mark.parametrize("start_token", [None, "<s>"])
@@ -106,6 +108,8 @@ def test_every_row_under_a_context_begins_with_its_head(make_lm, family, fact, s
     lm = make_lm(family, start_token=start_token)
     rows = value_prompts(lm, fact, CONTEXTS).rows
     heads = context_heads(lm, CONTEXTS)
+    if start_token:
+        assert heads.pop(0) == lm.encode("")
     assert len(heads) == len(CONTEXTS) - 1
     for row, head in zip(rows[1:], heads, strict=False):
         assert tuple(row[: len(head)]) == head
