@@ -86,6 +86,7 @@ def test_of_an_edited_model_nothing_is_kept_nor_used(exact_lm):
     left_D, right_F = (torch.linspace(-1, 1, n, dtype=torch.float64)[:, None] for n in (D, F))
     lm.apply(Update({lm.mlp_out_name(0): LowRank(left_D, right_F)}))
     check(lm, rows, heads)
+    assert lm not in module._kept
     lm.restore()
     after, _ = run_once(lm, rows, heads)
     for one, other in zip(keys_values(before), keys_values(after), strict=True):
