@@ -72,6 +72,7 @@ def test_heads_are_run_once_while_the_model_is_unedited(exact_lm, ran):
     run_once(exact_lm, rows[:3], heads)
     second = run_once(exact_lm, rows, heads)
     assert [len(ids_BT) for ids_BT in seen[:1]] == [len(heads) + 1]  # and nothing
+    assert seen[1].shape[1] <= max(map(len, rows)) - min(map(len, heads))  # tails alone
     assert len(seen) - n_first == n_first  # tails of three rows, and of all: a pass each
     for one, other in zip(keys_values(first[0]), keys_values(second[0]), strict=True):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
