@@ -14,23 +14,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.command_line import CONF, compose, experiment_of, explained_again
-from afteredit.config import Experiment, Setting
 from afteredit.edit.method import Given
-from afteredit.edit.request import BadInput, EditRequest
-from afteredit.ending import complain, ended
-from afteredit.evaluate.agent import overrides_from_agent
-from afteredit.evaluate.interruption import Interrupted, Interruption, OneOfManyFailed
+from afteredit.edit.request import EditRequest
+from afteredit.launch.command_line import CONF, compose, experiment_of, explained_again
+from afteredit.launch.compose import Experiment, Setting
+from afteredit.launch.endings import complain, ended
+from afteredit.launch.interruption import Interrupted, Interruption, OneOfManyFailed
+from afteredit.launch.sweep_agent import overrides_from_agent
+from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
-    from afteredit.edit.lm import LM
     from afteredit.evaluate.measure import Measure
-    from afteredit.evaluate.run_directory import RunDirectory
-    from afteredit.evaluate.tracker import Tracker
-    from afteredit.evaluate.watch import Watch
+    from afteredit.model.lm import LM
+    from afteredit.record.recorder import Watch
+    from afteredit.record.run_directory import RunDirectory
+    from afteredit.record.tracker import Tracker
 
 
 def edit_in_sequence(
@@ -56,7 +57,7 @@ def edit_in_sequence(
 
     def checkpoint(last: bool) -> None:
         nonlocal recent
-        sha256 = lm.weights_sha256()
+        sha256 = lm.weights.sha256()
         if not run.results.has(len(done)):
             row, samples = measure.checkpoint(carried, recent, planned=run.first_facts, last=last)
             run.add_checkpoint(len(done), row, samples, sha256)
@@ -67,7 +68,7 @@ def edit_in_sequence(
     checkpoint(last=False)
     for index, batch in enumerate(batches):
         if single:
-            lm.restore()
+            lm.weights.restore()
             state = State()
         new = index >= run.journal.n_batches
         started = time.perf_counter()
@@ -107,7 +108,7 @@ def run_experiment(x: Experiment) -> Path:
         try:
             if x.replay.run is None:
                 return _experiment(x, console)
-            from afteredit.evaluate.replay import replay
+            from afteredit.commands.replay import replay
 
             return replay(x, lambda: _load(x, console), console)
         except Interrupted:
@@ -116,7 +117,7 @@ def run_experiment(x: Experiment) -> Path:
 
 
 def _experiment(x: Experiment, console: Console) -> Path:
-    from afteredit.evaluate.prepare_tasks import check_files
+    from afteredit.evaluate.abilities.build import check_files
 
     requests, edits_sha256 = x.edits.read(x.settings.data, x.settings.seed)
     if len(requests) < x.settings.n_edits:
@@ -125,8 +126,8 @@ def _experiment(x: Experiment, console: Console) -> Path:
     batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
     check_files(x.tasks, x.settings)
     lm = _load(x, console)
-    from afteredit.edit.editable import refuse_uneditable
-    from afteredit.evaluate.run_directory import RunDirectory  # imports torch, as everything from here on
+    from afteredit.edit.preflight import refuse_uneditable
+    from afteredit.record.run_directory import RunDirectory
 
     refuse_uneditable(lm, x.method, requests[: x.settings.n_edits])
     with RunDirectory.of(x, lm, edits_sha256) as run:
@@ -139,15 +140,16 @@ def _experiment(x: Experiment, console: Console) -> Path:
 
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
-    from afteredit.evaluate.display import Display
+    from afteredit.evaluate.abilities.build import build_tasks
+    from afteredit.evaluate.inference.held_out import held_out
     from afteredit.evaluate.measure import Measure
-    from afteredit.evaluate.prepare_tasks import build_tasks, held_out
-    from afteredit.evaluate.watch import Watch
+    from afteredit.record.recorder import Watch
+    from afteredit.record.terminal import Display
 
     console.log(f"run directory {run.folder}")
     console.log("preparing the method's constants (cached) and the abilities")
-    lm.keep_base(x.method.edited_layers(lm))
-    run.refuse_other_model(lm.weights_sha256())
+    lm.weights.keep_base(x.method.edited_layers(lm))
+    run.refuse_other_model(lm.weights.sha256())
     given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
     run.prepared = run.with_contexts(x.method.prepare(lm, given))
     measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
@@ -175,7 +177,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
 
 def _end(x: Experiment, run: RunDirectory, tracker: Tracker, console: Console) -> None:
     """Of a whole run: the picture, W&B's summary and files, the tables."""
-    from afteredit.analysis.at_end import at_end
+    from afteredit.analysis.tables.run_end import at_end
 
     chance = {name: ability.chance for name, ability in run.abilities.items()}
     results = run.results.up_to(x.settings.n_edits)

@@ -11,14 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from afteredit.analysis.tidy import BadResults, Run, read
+from afteredit.analysis.read.run_folders import BadResults, Run, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        from afteredit.analysis.report import write_report  # matplotlib: not for a typo
+        from afteredit.analysis.report import write_report
 
         page = write_report(_runs(given), given.out, given.at)
     except BadResults as problem:
@@ -35,7 +35,7 @@ def _runs(given: argparse.Namespace) -> list[Run]:
                          "ENTITY/PROJECT, or --sweep ID")  # fmt: skip
     if given.runs:
         return read(given.runs)
-    from afteredit.analysis.from_wandb import read_project, read_sweep
+    from afteredit.analysis.read.wandb_runs import read_project, read_sweep
 
     return read_project(given.wandb) if given.wandb else read_sweep(given.sweep)
 

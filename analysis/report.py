@@ -15,11 +15,13 @@ from matplotlib import pyplot as plt
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from afteredit.analysis import maps, plots, tables
-from afteredit.analysis.comparison import Comparison, comparisons
-from afteredit.analysis.long import edits_table, metrics_table, samples_table
-from afteredit.analysis.tidy import BadResults, Run
-from afteredit.analysis.trade_off import trade_off
+from afteredit.analysis.numbers.comparison import Comparison, comparisons
+from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
+from afteredit.analysis.pictures import heat_and_drift as maps
+from afteredit.analysis.pictures import report_curves as plots
+from afteredit.analysis.pictures.trade_off import trade_off
+from afteredit.analysis.read.run_folders import BadResults, Run
+from afteredit.analysis.tables import report_tables as tables
 
 log = logging.getLogger(__name__)
 LARGE = "samples"  # one row per example and checkpoint: its CSV is compressed

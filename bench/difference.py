@@ -16,7 +16,7 @@ from lm_eval.api.instance import Instance
 from torch import Tensor
 from transformers import DynamicCache
 
-from afteredit.edit.lm import LM, wide
+from afteredit.model.lm import LM, wide
 
 TOLERANCE = 1e-4  # nats per token
 

@@ -23,16 +23,16 @@ from torch import Tensor
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import PATH, results_option, write_rows
-from afteredit.command_line import compose
 from afteredit.edit.ahead import FILL, WINDOW, of_like_length
-from afteredit.edit.lm import LM
-from afteredit.edit.memit import Memit
+from afteredit.edit.ingredients.target_value import Target, Value
+from afteredit.edit.ingredients.value_prompts import value_prompts
 from afteredit.edit.method import Given, Prepared
+from afteredit.edit.methods.memit import Memit
+from afteredit.edit.methods.rome import Rome
 from afteredit.edit.request import EditRequest
-from afteredit.edit.rome import Rome
 from afteredit.edit.update import State
-from afteredit.edit.value import Target, Value
-from afteredit.edit.value_prompts import value_prompts
+from afteredit.launch.command_line import compose
+from afteredit.model.lm import LM
 
 TOGETHER = 8
 
@@ -67,7 +67,7 @@ def main() -> None:
     assert isinstance(rome, Rome) and isinstance(memit, Memit)
     for name, method in (("ROME", rome), ("MEMIT", memit)):
         prepared = method.prepare(lm, Given(x.settings.seed, list))
-        lm.keep_base(method.edited_layers(lm))
+        lm.weights.keep_base(method.edited_layers(lm))
         size = FILL * arguments.together
         groups = of_like_length(lm, requests[: arguments.groups * size], size)
         rows = measure(lm, name, replace(method, together=arguments.together), prepared, groups)
@@ -124,8 +124,8 @@ def _finished_s(lm: LM, method: Rome | Memit, requests: Sequence[EditRequest], p
     total = 0.0
     for request in requests:
         taken_s, (update, _) = seconds(partial(method.update, lm, [request], prepared, State()))
-        lm.apply(update)
-        lm.restore()
+        lm.weights.add(update.changes)
+        lm.weights.restore()
         total += taken_s
     return total
 

@@ -37,14 +37,14 @@ from afteredit.bench.difference import (
 from afteredit.bench.hflm import best_answers, hflm
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.table import results_option, write_rows
-from afteredit.command_line import compose
-from afteredit.edit.journal import Lines
-from afteredit.edit.lm import LM
-from afteredit.edit.packed import packed
 from afteredit.edit.update import LowRank, Update
-from afteredit.evaluate.ability import BuiltAbility
-from afteredit.evaluate.base_blocks import BaseBlocks
-from afteredit.evaluate.harness import MAX_NEW_TOKENS, HarnessLM
+from afteredit.evaluate.abilities.ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_model import MAX_NEW_TOKENS, HarnessLM
+from afteredit.evaluate.inference.kept_blocks import BaseBlocks
+from afteredit.launch.command_line import compose
+from afteredit.model.lm import LM
+from afteredit.model.packed_weights import packed
+from afteredit.store.checked_lines import Lines
 
 CACHE_GIB = 4.0
 KINDS = {"multiple choice": ("loglikelihood",), "generation": ("generate_until",),
@@ -64,7 +64,7 @@ def main() -> None:
     x = compose(["model=smollm2", f"task={named}", f"data={arguments.data}", "tracker=none"])
     lm = x.model.load("cpu", "float32")
     layers = x.method.edited_layers(lm)
-    lm.keep_base(layers)
+    lm.weights.keep_base(layers)
     ours, theirs = HarnessLM(lm, BaseBlocks(lm, CACHE_GIB)), hflm(lm)
     finished = Lines(arguments.results.with_name("evaluation-tasks.jsonl"))
     asked = {"data": arguments.data, "limit": arguments.limit}
@@ -100,10 +100,10 @@ def measure(lm: LM, layer: int, requests: list[Instance], ours: HarnessLM, their
 
     size, hflm_s, expected = best_answers(theirs, requests)
     cold_s, cold = seconds(lambda: answered(ours))
-    lm.apply(small_edit(lm, layer))
+    lm.weights.add(small_edit(lm, layer).changes)
     kept_s, kept = seconds(lambda: answered(ours))
     uncached = answered(HarnessLM(lm))
-    lm.restore()
+    lm.weights.restore()
     difference = compare(ours, requests, cold, expected)
     cold_flops, kept_flops = (flops(ours, requests, cold, lm.n_blocks - below) for below in (0, layer))
     return {

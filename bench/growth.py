@@ -20,9 +20,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from afteredit.bench.table import results_option, write_rows
-from afteredit.command_line import compose
-from afteredit.edit.journal import Lines
+from afteredit.launch.command_line import compose
 from afteredit.run import main as run
+from afteredit.store.checked_lines import Lines
 
 CHECKPOINTS, PANELS = 10, 3
 METHODS = {"rome": "method.layer=1", "memit_seq": "method.layers=[0,1]"}

@@ -10,7 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers.processors import TemplateProcessing
 
 from afteredit.bench.machine import seconds
-from afteredit.edit.lm import LM
+from afteredit.model.lm import LM
 
 SMALL, LARGE = (1, 4, 8), (16, 32)  # batch sizes tried
 TRIED = {"loglikelihood": (4, 16), "generate_until": (8, 32)}  # documents: for the small sizes, and to fill the large
@@ -19,9 +19,9 @@ TRIED = {"loglikelihood": (4, 16), "generate_until": (8, 32)}  # documents: for 
 def hflm(lm: LM) -> HFLM:
     """With a tokenizer that puts the model's start token in front."""
     tokenizer = copy.deepcopy(lm.tokenizer)
-    (start,) = tokenizer.convert_ids_to_tokens(lm.start_ids)
+    (start,) = tokenizer.convert_ids_to_tokens(lm.tokens.start_ids)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{start} $A", special_tokens=[(start, lm.start_ids[0])]
+        single=f"{start} $A", special_tokens=[(start, lm.tokens.start_ids[0])]
     )
     return HFLM(pretrained=lm.model, tokenizer=tokenizer, add_bos_token=True, batch_size=1)
 

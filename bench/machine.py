@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from afteredit.edit.lm import LM
+from afteredit.model.lm import LM
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -19,7 +19,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def matrix_rate(lm: LM, n_rows: int) -> float:
     """FLOP/s of the model's own MLP matrix product at so many rows, the best of ten."""
-    W_DF = lm.W(lm.mlp_out_name(0))
+    W_DF = lm.weights.W(lm.mlp_out_name(0))
     weight_DF = W_DF.to(lm.model.dtype)
     keys_NF = torch.randn(n_rows, W_DF.shape[1]).to(weight_DF)
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from afteredit.bench.gptj import FACTOR_BYTES, MASTER_BYTES, Assumed, gptj_share
 from afteredit.bench.machine import seconds
 from afteredit.bench.table import results_option, write_rows
-from afteredit.command_line import CONF, compose
-from afteredit.edit.disk import write_atomically
-from afteredit.edit.journal import Lines
+from afteredit.launch.command_line import CONF, compose
+from afteredit.store.atomic_files import write_atomically
+from afteredit.store.checked_lines import Lines
 
 DEMO = ["n_edits=20", "eval_every=5", "limit=24", "held_out_tokens=1024"]
 JOURNALLED = 20  # edits' worth of bytes, written to find the seconds of one

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afteredit.edit.lm import LM, first, pad, wide
+from afteredit.edit.ingredients.target_value import ValueSettings
+from afteredit.edit.ingredients.value_prompts import value_prompts
 from afteredit.edit.request import EditRequest
-from afteredit.edit.value import ValueSettings
-from afteredit.edit.value_prompts import value_prompts
+from afteredit.model.lm import LM, first, pad, wide
 
 
 def plain_offset(
@@ -38,7 +38,7 @@ def plain_offset(
         torch.tensor(prompts.prompt_ends),
     )
     seen: dict[str, Tensor] = {}
-    offset_D = lm.W(lm.mlp_out_name(layer)).new_zeros(lm.widths(layer)[0]).requires_grad_()
+    offset_D = lm.weights.W(lm.mlp_out_name(layer)).new_zeros(lm.widths(layer)[0]).requires_grad_()
 
     def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
         seen["values_BD"] = output[rows_B, lasts_B].detach()

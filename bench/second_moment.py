@@ -20,10 +20,10 @@ import torch
 
 from afteredit.bench.machine import block_parameters, matrix_rate
 from afteredit.bench.table import results_option, write_rows
-from afteredit.command_line import compose
-from afteredit.edit.lm import LM
-from afteredit.edit.request import BadInput
-from afteredit.edit.second_moment import BATCH, LENGTH, estimate, sequences
+from afteredit.edit.ingredients.second_moment import BATCH, LENGTH, estimate, sequences
+from afteredit.launch.command_line import compose
+from afteredit.model.lm import LM
+from afteredit.store.errors import BadInput
 
 ROUNDS = 3
 FEW, MANY = 10, 200  # tokens per key dimension

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from afteredit.edit.disk import write_atomically, write_json
+from afteredit.store.atomic_files import write_atomically, write_json
 
 PATH = Path(__file__).resolve().parent / "results.json"
 README = PATH.parent.parent / "README.md"

@@ -16,7 +16,7 @@ from afteredit.edit.method import Method, Prepared
 from afteredit.edit.request import EditRequest
 
 if TYPE_CHECKING:
-    from afteredit.edit.lm import LM
+    from afteredit.model.lm import LM
 
 WINDOW = 2  # groups
 FILL = 2  # requests of a group, in what is optimised at once
@@ -51,8 +51,8 @@ def of_like_length(lm: LM, requests: Sequence[EditRequest], size: int) -> list[l
     """Groups of at most `size`, so that rows padded to the longest of their group are padded by little."""
 
     def n_tokens(request: EditRequest) -> int:  # those that an optimisation runs: from the subject's last on
-        ids, last = lm.locate(request.question, request.subject_start, len(request.subject))
-        return len(ids) - last + len(lm.answer_ids(request.target_new))
+        ids, last = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
+        return len(ids) - last + len(lm.tokens.answer_ids(request.target_new))
 
     ordered = sorted(requests, key=n_tokens)
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from afteredit.edit.method import Method, Prepared
-from afteredit.edit.request import EditRequest, NoEdit
+from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
+from afteredit.store.errors import NoEdit
 
 if TYPE_CHECKING:
-    from afteredit.edit.lm import LM
+    from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
 
@@ -40,4 +41,4 @@ def is_unedited(lm: LM) -> bool:
     """Are all matrices that edits may have touched as they were before the first?"""
     import torch
 
-    return all(torch.equal(lm.W(name), base_DF) for name, base_DF in lm.base.items())
+    return all(torch.equal(lm.weights.W(name), base_DF) for name, base_DF in lm.weights.base.items())

@@ -14,8 +14,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from afteredit.edit.request import BadInput, EditRequest, conflicts, same_fact
-from afteredit.edit.rows import EMBEDDED, Missing, has, hub_rows, look_up, paths, read_json_lines
+from afteredit.edit.request import EditRequest, conflicts, same_fact
+from afteredit.store.errors import BadInput
+from afteredit.store.json_rows import EMBEDDED, Missing, has, hub_rows, look_up, paths, read_json_lines
 
 log = logging.getLogger(__name__)
 

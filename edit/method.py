@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from afteredit.edit.request import BadInput, EditRequest
+from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
+from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
     import torch
 
-    from afteredit.edit.lm import LM
+    from afteredit.model.lm import LM
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Prepared:
     def factorised(self, *names: str, device: torch.device | str = "cpu") -> Prepared:
         """With the factors of these second moments among `tensors`, made on the device.  Raises BadInput where one is
         singular."""
-        from afteredit.edit.second_moment import factor
+        from afteredit.edit.ingredients.second_moment import factor
 
         for name in names:
             if name not in self.factors:
@@ -53,7 +54,7 @@ class Prepared:
 
     def inverse_times(self, name: str, keys_FE: torch.Tensor) -> torch.Tensor:
         """C⁻¹ K (F, E), float64 on the CPU, of the second moment of that name."""
-        from afteredit.edit.second_moment import inverse_times
+        from afteredit.edit.ingredients.second_moment import inverse_times
 
         return inverse_times(self.factorised(name).factors[name], keys_FE)
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-
-class BadInput(ValueError):
-    """Something the user gave cannot be used; the message says what was given, what is allowed and what to do."""
-
-
-class NoEdit(BadInput):
-    """A method finds no edit for the model as it is: bad input where the model is unedited, else a collapse."""
+from afteredit.store.errors import BadInput
 
 
 @dataclass(frozen=True)

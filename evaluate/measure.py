@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from afteredit.edit.lm import LM, View
-from afteredit.edit.packed import packed
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.ability import BuiltAbility
-from afteredit.evaluate.base_blocks import BaseBlocks
-from afteredit.evaluate.base_results import measure_base
-from afteredit.evaluate.drift import drift
-from afteredit.evaluate.editing import Probe, Seen, judge, look, means, probes
-from afteredit.evaluate.fluency import fluency
-from afteredit.evaluate.harness import HarnessLM
-from afteredit.evaluate.likelihood import Ids
+from afteredit.evaluate.abilities.ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
+from afteredit.evaluate.abilities.unedited_scores import measure_base
+from afteredit.evaluate.inference.kept_blocks import BaseBlocks
+from afteredit.evaluate.inference.likelihood import Ids
+from afteredit.evaluate.metrics.drift import drift
+from afteredit.evaluate.metrics.editing_success import Probe, Seen, judge, look, means, probes
+from afteredit.evaluate.metrics.fluency import fluency
+from afteredit.model.lm import LM, View
+from afteredit.model.packed_weights import packed
 
 PANEL = 100  # edits in each of the three panels on which retention is measured
 
@@ -56,7 +56,7 @@ class Measure:
 
     def immediate(self, batch: Sequence[EditRequest]) -> Samples:
         """Editing success of a batch right after its own edit: one row per probe and way of looking."""
-        with generators_kept(), self.lm.seen_through(self.view):
+        with generators_kept(), self.lm.weights.seen_through(self.view):
             before = self._before(batch)
             with packed(self.lm):
                 self._after = look(self.lm, batch)
@@ -78,7 +78,7 @@ class Measure:
         checkpoint.  Retention is over fixed panels of those done, at the `last` apart from that over all; before the
         first edit it is the unedited model's, over those `planned`.
         """
-        with generators_kept(), self.lm.seen_through(self.view):
+        with generators_kept(), self.lm.weights.seen_through(self.view):
             started = time.perf_counter()
             self.progress("editing success")
             panel = panels(done or planned, self.seed)
@@ -115,11 +115,11 @@ class Measure:
         samples += [{"kind": "fluency", **sample} for sample in written]
         self.progress("drift")
         row |= drift(self.lm, self.held_out, self.base_blocks)
-        from_cache = self.shared and not done and self.lm.is_unedited()
+        from_cache = self.shared and not done and self.lm.weights.is_unedited()
         for built in self.abilities:
             self.progress(built.name)
             measured = measure_base if from_cache else BuiltAbility.measure
-            metrics, examples = measured(built, self.harness, chat=self.lm.prompt == "chat")
+            metrics, examples = measured(built, self.harness, chat=self.lm.tokens.prompt == "chat")
             row |= metrics
             samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
         return row, samples
@@ -128,12 +128,12 @@ class Measure:
         """What the unedited model does on the requests' probes; computed once, by putting W0 back for the while."""
         missing = [request for request in requests if request.id not in self._looked]
         if missing:
-            edited = self.lm.edited()
-            self.lm.restore()
+            edited = self.lm.weights.copies()
+            self.lm.weights.restore()
             with packed(self.lm):
                 for request in missing:  # each alone: a batch's rounding must not hang on what a resumed run has left
                     self._unedited |= look(self.lm, [request])
-            self.lm.put_back(edited)
+            self.lm.weights.put_back(edited)
             self._looked |= {request.id for request in missing}
         return self._unedited
 

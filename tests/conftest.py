@@ -16,10 +16,12 @@ from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.gptj import modeling_gptj
 from transformers.models.llama import modeling_llama
 
-from afteredit.edit.lm import LM
 from afteredit.edit.request import EditRequest
+from afteredit.model.lm import LM
+from afteredit.tests.tiny.architectures import architecture  # noqa: F401
+from afteredit.tests.tiny.plain_pass import one_thread, plain_nll, plain_pass  # noqa: F401
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ("gpt2", "gptj", "llama")
 WIDTH, INNER, LAYERS = 32, 48, 4
 

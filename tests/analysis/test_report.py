@@ -13,13 +13,14 @@ import pytest
 from matplotlib import image
 from matplotlib import pyplot as plt
 
-from afteredit.analysis import maps, report
+from afteredit.analysis import report
 from afteredit.analysis.__main__ import main
-from afteredit.analysis.comparison import comparisons
-from afteredit.analysis.plots import TOGETHER, abilities, editing, overview
-from afteredit.analysis.style import styles
-from afteredit.analysis.tidy import read
-from afteredit.analysis.trade_off import trade_off
+from afteredit.analysis.numbers.comparison import comparisons
+from afteredit.analysis.pictures import heat_and_drift as maps
+from afteredit.analysis.pictures.report_curves import TOGETHER, abilities, editing, overview
+from afteredit.analysis.pictures.report_style import styles
+from afteredit.analysis.pictures.trade_off import trade_off
+from afteredit.analysis.read.run_folders import read
 
 PICTURES = ("retained", "abilities", "editing", "trade-off", "heat-map", "drift")
 TABLES = ("metrics", "curves", "edits", "summaries", "drops", "warnings")

@@ -12,7 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from afteredit.edit.edit_set import EditSet, Order
-from afteredit.edit.request import BadInput, EditRequest, refuse_conflicts
+from afteredit.edit.request import EditRequest, refuse_conflicts
+from afteredit.store.errors import BadInput
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "edits"
 GOOD = {

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from afteredit.edit.update import LowRank, Update
+from afteredit.edit.update import LowRank
 from afteredit.evaluate import measure
-from afteredit.evaluate.drift import held_out_windows, spectral_norm
-from afteredit.evaluate.editing import means
-from afteredit.evaluate.fluency import fluency
 from afteredit.evaluate.measure import Measure, generators_kept, panels
+from afteredit.evaluate.metrics.drift import held_out_windows, spectral_norm
+from afteredit.evaluate.metrics.editing_success import means
+from afteredit.evaluate.metrics.fluency import fluency
 
 
 def drawn() -> tuple:
@@ -63,7 +63,7 @@ def edit(lm, seed: int) -> None:
     D, F = lm.widths(1)
     generator = torch.Generator().manual_seed(seed)
     left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
-    lm.apply(Update({lm.mlp_out_name(1): LowRank(0.5 * left, right)}))
+    lm.weights.add({lm.mlp_out_name(1): LowRank(0.5 * left, right)})
 
 
 def test_a_checkpoint_has_every_key_and_leaves_the_weights_bit_identical(lm, fact):
@@ -74,10 +74,10 @@ def test_a_checkpoint_has_every_key_and_leaves_the_weights_bit_identical(lm, fac
 
     edit(lm, 1)
     parameters = {name: p.clone() for name, p in lm.model.named_parameters()}
-    before, sha = drawn_state(), lm.weights_sha256()
+    before, sha = drawn_state(), lm.weights.sha256()
     recent = measure.immediate([replace(fact, id="f3")])  # unseen so far: W0 is put back to look at it
     row, samples = measure.checkpoint([*facts, replace(fact, id="f4")], recent, planned=facts, last=True)
-    assert lm.weights_sha256() == sha and drawn_state() == before
+    assert lm.weights.sha256() == sha and drawn_state() == before
     assert all(torch.equal(p, parameters[name]) for name, p in lm.model.named_parameters())
 
     for when in ("immediate", "retained"):
@@ -149,13 +149,13 @@ def test_portability_is_measured_at_0_edits_too(lm, fact):
 
 def test_drift_is_zero_for_the_unedited_model_and_the_frobenius_ratio_after(lm, fact):
     measure = Measure(lm, [], held_out_windows(lm, "Some plain text. " * 20, 60), seed=0)
-    base = lm.W(lm.mlp_out_name(1)).clone()
+    base = lm.weights.W(lm.mlp_out_name(1)).clone()
     edit(lm, 1)
     row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
-    W = lm.W(lm.mlp_out_name(1))
+    W = lm.weights.W(lm.mlp_out_name(1))
     assert row["drift/1/relative_norm"] == pytest.approx(float((W - base).norm() / base.norm()), rel=1e-5)
     assert row["drift/1/spectral_norm"] == pytest.approx(float(torch.linalg.svdvals(W)[0]), rel=1e-4)
-    lm.restore()
+    lm.weights.restore()
     row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
     assert row["drift/1/relative_norm"] == 0.0
 
@@ -178,7 +178,7 @@ def test_perplexity_is_that_of_plain_forward_passes(make_lm):
     row, _ = Measure(lm, [], windows, seed=0).checkpoint([], [], planned=[], last=False)
     total = 0.0
     for at in range(0, 600, 256):
-        window = torch.tensor([[*lm.start_ids, *ids[at : at + 256]]])
+        window = torch.tensor([[*lm.tokens.start_ids, *ids[at : at + 256]]])
         with torch.no_grad():
             log_p = lm.model(window).logits[0, :-1].log_softmax(-1)
         total -= float(log_p[range(window.shape[1] - 1), window[0, 1:]].sum())

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from afteredit.edit.prune import Prune
-from afteredit.edit.update import LowRank, Update
-from afteredit.evaluate.drift import held_out_windows
+from afteredit.edit.constraints.prune import Prune
+from afteredit.edit.update import LowRank
 from afteredit.evaluate.measure import Measure
+from afteredit.evaluate.metrics.drift import held_out_windows
 
 TEXT = "The old town has a market, and people come to buy fish and bread. " * 20
 
@@ -16,7 +16,7 @@ def edited(make_lm, dtype=torch.float32, strength=0.5):
     D, F = lm.widths(1)
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
-    lm.apply(Update({lm.mlp_out_name(1): LowRank(strength * left, right)}))
+    lm.weights.add({lm.mlp_out_name(1): LowRank(strength * left, right)})
     return lm
 
 
@@ -24,15 +24,15 @@ def edited(make_lm, dtype=torch.float32, strength=0.5):
 def test_what_the_view_shows_is_measured_and_the_raw_weights_stay(make_lm, fact, dtype):
     lm = edited(make_lm, dtype)
     windows = held_out_windows(lm, TEXT, 200)
-    raw, sha = lm.model.get_parameter(lm.mlp_out_name(1)).clone(), lm.weights_sha256()
+    raw, sha = lm.model.get_parameter(lm.mlp_out_name(1)).clone(), lm.weights.sha256()
     plain, _ = Measure(lm, [], windows, seed=0).checkpoint([fact], [], planned=[fact], last=True)
     unedited_view = Measure(lm, [], windows, 0, lambda W_base_DF, _W_DF: W_base_DF.clone())
     seen, _ = unedited_view.checkpoint([fact], [], planned=[fact], last=True)
     assert torch.equal(lm.model.get_parameter(lm.mlp_out_name(1)), raw)
-    assert lm.weights_sha256() == sha
+    assert lm.weights.sha256() == sha
     assert seen["drift/1/relative_norm"] == 0 < plain["drift/1/relative_norm"]
     assert seen["editing/retained/generated/neighbourhood"] == 1
-    lm.restore()
+    lm.weights.restore()
     base, _ = Measure(lm, [], windows, seed=0).checkpoint([fact], [], planned=[fact], last=True)
     assert seen["drift/perplexity"] == base["drift/perplexity"] != plain["drift/perplexity"]
 
@@ -41,8 +41,8 @@ def test_prune_is_measured_restrained(make_lm, fact):
     """A rank-one change with σ far above σ_max(W0): drift shows f(σ), and W itself keeps σ."""
     lm = edited(make_lm, strength=3.0)
     name = lm.mlp_out_name(1)
-    change_DF = lm.W(name) - lm.W_base(name)
-    m = float(torch.linalg.matrix_norm(lm.W_base(name).double(), 2))
+    change_DF = lm.weights.W(name) - lm.weights.W_base(name)
+    m = float(torch.linalg.matrix_norm(lm.weights.W_base(name).double(), 2))
     sigma = float(torch.linalg.matrix_norm(change_DF.double(), 2))
     assert sigma > 2 * m
     prune = Prune()
@@ -50,5 +50,5 @@ def test_prune_is_measured_restrained(make_lm, fact):
         [fact], [], planned=[fact], last=True
     )
     restrained = m + float(torch.log(torch.tensor(sigma / m)))
-    assert row["drift/1/relative_norm"] == pytest.approx(restrained / float(lm.W_base(name).norm()), rel=1e-4)
-    assert torch.equal(lm.W(name) - lm.W_base(name), change_DF)
+    assert row["drift/1/relative_norm"] == pytest.approx(restrained / float(lm.weights.W_base(name).norm()), rel=1e-4)
+    assert torch.equal(lm.weights.W(name) - lm.weights.W_base(name), change_DF)

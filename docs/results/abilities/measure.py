@@ -8,12 +8,12 @@ import sys
 import time
 from dataclasses import asdict
 
-from afteredit.command_line import compose
-from afteredit.evaluate.ability import measurable
-from afteredit.evaluate.harness import HarnessLM
+from afteredit.evaluate.abilities.ability import measurable
+from afteredit.evaluate.abilities.answer_scores import rouge_mean
+from afteredit.evaluate.abilities.build import build_tasks
+from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
 from afteredit.evaluate.intervals import interval
-from afteredit.evaluate.prepare_tasks import build_tasks
-from afteredit.evaluate.scores import rouge_mean
+from afteredit.launch.command_line import compose
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     harness = HarnessLM(lm)
     for built in build_tasks(x.tasks, x.settings):
         started = time.perf_counter()
-        row, examples = built.measure(harness, chat=lm.prompt == "chat")
+        row, examples = built.measure(harness, chat=lm.tokens.prompt == "chat")
         chance = built.ability.chance
         low, high = interval([e.numerator for e in examples], [e.denominator for e in examples])
         samples = [{"kind": "ability", "name": built.name, **asdict(e)} for e in examples]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from afteredit.command_line import compose
+from afteredit.launch.command_line import compose
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from afteredit.edit.journal import Lines
+from afteredit.store.checked_lines import Lines
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ from itertools import islice
 
 import torch
 
-from afteredit.command_line import compose
-from afteredit.edit.alphaedit import Threshold, null_space
-from afteredit.edit.second_moment import LENGTH, estimate, sequences
+from afteredit.edit.ingredients.second_moment import LENGTH, estimate, sequences
+from afteredit.edit.methods.alphaedit import Threshold, null_space
+from afteredit.launch.command_line import compose
 
 LAYERS = [4, 5, 6, 7, 8]
 PER_DIM = (1, 3, 10, 30, 90)

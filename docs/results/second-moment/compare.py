@@ -20,16 +20,15 @@ from pathlib import Path
 
 import torch
 
-from afteredit.command_line import compose
-from afteredit.edit.contexts import sample_contexts
+from afteredit.edit.ingredients.context_prefixes import sample_contexts
+from afteredit.edit.ingredients.second_moment import LENGTH, estimate, factor, inverse_times, sequences
+from afteredit.edit.ingredients.target_value import optimise_values
+from afteredit.edit.methods.rome import rank_one
 from afteredit.edit.request import EditRequest
-from afteredit.edit.rome import rank_one
-from afteredit.edit.rows import read_json_lines
-from afteredit.edit.second_moment import LENGTH, estimate, factor, inverse_times, sequences
-from afteredit.edit.update import Update
-from afteredit.edit.value import optimise_values
-from afteredit.evaluate.drift import drift, held_out_windows
-from afteredit.evaluate.editing import judge, look, means
+from afteredit.evaluate.metrics.drift import drift, held_out_windows
+from afteredit.evaluate.metrics.editing_success import judge, look, means
+from afteredit.launch.command_line import compose
+from afteredit.store.json_rows import read_json_lines
 
 N_FACTS = 24
 REFERENCE = "text, 150 per dimension"
@@ -74,10 +73,10 @@ def main() -> None:
             exact, _ = rank_one(direction(reference, value.key_F), value.offset_D, value.key_F)
             cosines.append(float(torch.cosine_similarity(change.right_Fr, exact.right_Fr, dim=0)))
             shares.append(float(change.right_Fr[:, 0] @ value.bare_key_F))
-            lm.apply(Update({lm.mlp_out_name(layer): change}))
+            lm.weights.add({lm.mlp_out_name(layer): change})
             samples += judge(lm, look(lm, [fact]), before)
             perplexities.append(drift(lm, held_out)["drift/perplexity"])
-            lm.restore()
+            lm.weights.restore()
         result = {
             "second_moment": name, "facts": len(facts), "seconds": round(seconds.get(name, 0.0), 1),
             "relative_error": round(float((moment - reference).norm() / reference.norm()), 4),

@@ -12,14 +12,14 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from afteredit.command_line import CONF, compose
 from afteredit.edit.ahead import Ahead
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
-from afteredit.edit.rows import read_json_lines
 from afteredit.edit.update import State
-from afteredit.evaluate.drift import drift, held_out_windows
-from afteredit.evaluate.editing import judge, look, means
+from afteredit.evaluate.metrics.drift import drift, held_out_windows
+from afteredit.evaluate.metrics.editing_success import judge, look, means
+from afteredit.launch.command_line import CONF, compose
+from afteredit.store.json_rows import read_json_lines
 
 
 def main() -> None:
@@ -38,10 +38,10 @@ def main() -> None:
         started = time.perf_counter()
         for fact in facts:
             update, _ = method.update(lm, [fact], ahead.prepared([fact]), State())
-            lm.apply(update)
+            lm.weights.add(update.changes)
             samples += judge(lm, look(lm, [fact]), before)
             perplexity.append(drift(lm, held_out)["drift/perplexity"])
-            lm.restore()
+            lm.weights.restore()
             numbers.append(update.diagnostics)
         result = {
             "method": name, "configuration": configuration, "facts": len(facts),

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from afteredit.edit.contexts import sample_contexts
-from afteredit.edit.lm import LM
-from afteredit.edit.prefix import Replay
+from afteredit.edit.ingredients.context_prefixes import sample_contexts
+from afteredit.edit.ingredients.value_prompts import value_prompts
 from afteredit.edit.request import EditRequest
-from afteredit.edit.source import ModelSource
-from afteredit.edit.value_prompts import value_prompts
-from afteredit.evaluate.drift import drift, held_out_windows
+from afteredit.evaluate.metrics.drift import drift, held_out_windows
+from afteredit.model.lm import LM
+from afteredit.model.loading.model_source import ModelSource
+from afteredit.model.rerun import Replay
 
 LAYER = 8
 N_ROWS = 30

@@ -1,0 +1,103 @@
+"""Efficacy against what is kept: what an editor buys, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from afteredit.analysis.numbers.comparison import Comparison, common_checkpoints, mean_over, number
+from afteredit.analysis.pictures.report_style import RETAINED, caption, drawn_range, groups, legend, styles
+from afteredit.analysis.read.run_folders import Run
+
+EFFICACY = {
+    "editing/retained/generated/efficacy": "greedy text begins with the new target",
+    "editing/retained/prob/efficacy": "new target likelier than the true one",
+}
+KEPT = number("ability/retained", 100)
+ROOM = 0.06  # of an axis's length, between a path's numbers
+
+
+def trade_off(x: Comparison) -> Figure:
+    """A path per method, checkpoint after checkpoint; up and to the right is better.  Of many methods few in a row of
+    panels, those that lost least in the first."""
+    look = styles(list(x.runs))
+    left = {label: mean_over(runs, common_checkpoints(runs)[-1], KEPT) for label, runs in x.runs.items()}
+    shown = groups(sorted(x.runs, key=lambda label: (math.isnan(left[label]), -left[label])))
+    figure, axes = plt.subplots(len(shown), 2, figsize=(11, 3.5 * len(shown) + 1), layout="constrained", sharex="row",
+                                sharey="row", squeeze=False)  # fmt: skip
+    for row, group in zip(axes, shown, strict=True):
+        for axis, (key, title) in zip(row, EFFICACY.items(), strict=True):
+            for label in group:
+                _draw_path(axis, x.runs[label], key, look[label])
+            axis.set_title(f"Efficacy: {title}", fontsize=10)
+            axis.grid(alpha=0.25)
+        _fit(row, "x", 2)
+        _fit(row, "y", 5)
+        row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}" if 0 <= value <= 100 else ""))
+        row[0].set_ylabel("retained edits (%)")
+        for axis, key in zip(row, EFFICACY, strict=True):
+            axis.axvline(100, color="0.25", linewidth=0.9, zorder=1)
+            for place, label in enumerate(group):
+                _number_path(axis, _path(x.runs[label], key), look[label]["color"], place)
+    for axis in axes[-1]:
+        axis.set_xlabel(RETAINED.replace("\n", " "))
+    legend(figure, x, {label: look[label] for group in shown for label in group}, seeds="hollow: one seed, at the end")
+    own = "  Each row has its own scales." if len(shown) > 1 else ""
+    caption(figure, x, "Numbers: edits applied.  Ring: the first checkpoint with edits; large mark: the last that all "
+                       f"runs have.  Line at 100: the unedited model.{own}")  # fmt: skip
+    return figure
+
+
+def _path(runs: Sequence[Run], key: str) -> dict[int, tuple[float, float]]:
+    """By edits applied: ability retained and `key`, both in %, mean over runs."""
+    return {n: (mean_over(runs, n, KEPT), mean_over(runs, n, number(key, 100)))
+            for n in common_checkpoints(runs) if n > 0}  # fmt: skip
+
+
+def _draw_path(axis: Axes, runs: Sequence[Run], key: str, style: Mapping[str, Any]) -> None:
+    path = _path(runs, key)
+    if not path:
+        return
+    points = list(path.values())
+    axis.plot(*zip(*points, strict=True), linewidth=1, alpha=0.9, markersize=4, **style)
+    axis.plot(*points[0], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=style["color"])
+    axis.plot(*points[-1], markersize=9, markeredgecolor="black", **style)
+    for run in runs if len(runs) > 1 else []:
+        row = run.row(list(path)[-1]) or {}
+        seed = [100 * row.get(k, math.nan) for k in ("ability/retained", key)]
+        axis.plot(*zip(points[-1], seed, strict=True), color=style["color"], linewidth=0.6, alpha=0.7)
+        axis.plot(*seed, marker=style["marker"], markersize=5, markerfacecolor="white", markeredgewidth=0.9,
+                  markeredgecolor=style["color"])  # fmt: skip
+
+
+def _number_path(axis: Axes, path: Mapping[int, tuple[float, float]], colour: str, place: int) -> None:
+    """The numbers of edits along a path: the last, the first, and between them what has room.
+
+    `place`: the method's among those in the panel; its numbers stand above or below the path at a height of their own.
+    """
+    edits, (width, height) = list(path), (np.ptp(axis.get_xlim()), np.ptp(axis.get_ylim()))
+    side, distance = 1 if place % 2 == 0 else -1, 8 + 10 * (place // 2)
+    written: list[tuple[float, float]] = []
+    for n_edits in [*edits[-1:], *edits[:-1]]:
+        x, y = path[n_edits][0] / width, path[n_edits][1] / height
+        if all(max(abs(x - other_x), abs(y - other_y)) > ROOM for other_x, other_y in written):
+            written.append((x, y))
+            axis.annotate(str(n_edits), path[n_edits], xytext=(0, side * distance), textcoords="offset points",
+                          fontsize=8, color=colour, ha="center", va="bottom" if side > 0 else "top",
+                          bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})  # fmt: skip
+
+
+def _fit(axes: Sequence[Axes], which: str, least: float) -> None:
+    """All panels alike, from the least to the greatest drawn and 100, with room for the numbers; at least `least`."""
+    ranges = [drawn_range(axis, which) for axis in axes]
+    low, high = min(100, *(low for low, _ in ranges)), max(100, *(high for _, high in ranges))
+    margin = max((0.08 if which == "x" else 0.18) * (high - low), least)
+    for axis in axes:
+        (axis.set_xlim if which == "x" else axis.set_ylim)(low - margin, high + margin)

@@ -1,0 +1,102 @@
+"""Runs as Weights & Biases holds them: the artifact with their results files, else (of a run that is not at its end)
+their history.
+
+The history has every checkpoint's numbers but no examples, so no bands and no tests; what the unedited model's row has
+beside numbers is in the summary.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from afteredit.analysis.read.run_folders import BadResults, Run, read_run
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "drift/perplexity"  # every checkpoint has it, no edit's row does
+BESIDE_NUMBERS = {"measurable": list, "chance": dict}  # of the row at 0 edits
+
+
+def read_project(path: str, api: Any = None) -> list[Run]:
+    """Every run of ENTITY/PROJECT that was measured.  Raises BadResults."""
+    if path.count("/") != 1 or not all(path.split("/")):
+        raise BadResults(f"--wandb {path}: it must be ENTITY/PROJECT")
+    return _read(f"--wandb {path}", lambda: (api or _api()).runs(path))
+
+
+def read_sweep(path: str, api: Any = None) -> list[Run]:
+    """Every run of a sweep that was measured.  Raises BadResults."""
+    return _read(f"--sweep {path}", lambda: (api or _api()).sweep(path).runs)
+
+
+def _api() -> Any:
+    import wandb
+
+    return wandb.Api(overrides={"project": "afteredit"})
+
+
+def _read(asked: str, find: Any) -> list[Run]:
+    """A run that was tracked twice (resumed under another id) is taken once, where it has most rows."""
+    import requests
+    import wandb
+    from wandb.sdk.lib.service.service_connection import WandbApiFailedError  # no wandb.errors.Error
+
+    best: dict[tuple[str, str], Run] = {}
+    try:
+        for tracked in find():
+            for run in _runs(tracked):
+                other = best.get((run.name, run.evaluation))
+                if other is None or len(run.rows) > len(other.rows):
+                    best[run.name, run.evaluation] = run
+    except (wandb.errors.Error, WandbApiFailedError, requests.RequestException, ValueError) as problem:
+        if isinstance(problem, BadResults):
+            raise
+        reason = " ".join(str(problem).split())
+        raise BadResults(
+            f"{asked} cannot be read ({reason}); check the name, WANDB_BASE_URL and `wandb login`"
+        ) from None
+    if not best:
+        raise BadResults(f"{asked} has no run with a measured checkpoint")
+    return list(best.values())
+
+
+def _runs(tracked: Any) -> list[Run]:
+    artifact = _artifact(tracked)
+    if artifact is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            return read_run(Path(artifact.download(root=folder)), name=tracked.name)
+    rows = _history(tracked.scan_history(), tracked.summary)
+    if not rows or rows[0]["n_edits"] != 0:
+        log.warning("W&B run %s (%s) is left out: the unedited model has no row in it yet", tracked.name, tracked.id)
+        return []
+    config, collapsed = dict(tracked.config), tracked.summary.get("summary/collapse")
+    return [Run(tracked.name, config.get("evaluation", ""), config.get("resolved", config), rows,
+                broken_at=None if collapsed is None else int(collapsed))]  # fmt: skip
+
+
+def _artifact(tracked: Any) -> Any:
+    """The newest `results` one that this run itself logged, None where there is none."""
+    own = [a for a in tracked.logged_artifacts() if a.type == "results" and a.name.startswith(f"results-{tracked.id}:")]
+    return max(own, key=lambda artifact: int(artifact.version.lstrip("v")), default=None)
+
+
+def _history(history: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The checkpoints' rows, by n_edits; W&B gives numbers that JSON has not as text."""
+    rows = []
+    for logged in history:
+        if logged.get(CHECKPOINT) is None or logged.get("n_edits") is None:
+            continue
+        row: dict[str, Any] = {key: float(value) for key, value in logged.items()
+                               if not key.startswith("_") and _is_number(value)}  # fmt: skip
+        rows.append(row | {"n_edits": int(row["n_edits"])})
+    rows.sort(key=lambda row: row["n_edits"])
+    if rows:
+        rows[0] |= {key: kind(summary[key]) for key, kind in BESIDE_NUMBERS.items() if key in summary}
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -1,0 +1,132 @@
+"""A matrix's gradient as rank-one terms, one per token; and a model whose rows each see a changed matrix of their own.
+
+For y_t = W k_t + b at token t and any loss L, ∇W L = Σ_t δ_t k_tᵀ with δ_t = ∂L/∂y_t (Mitchell et al., 2022, sec. 3.1).
+Only the blocks from the lowest matrix asked for are run, from what a `Replay` recorded; no weight is touched.
+
+B rows, T tokens, N terms or answer tokens of all rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afteredit.model.lm import LM
+from afteredit.model.rerun import Replay
+
+
+class Rows:
+    """Rows of token ids, ready to be run again and again from the lowest of `layers` up."""
+
+    def __init__(self, lm: LM, rows: Sequence[Sequence[int]], layers: Sequence[int]):
+        self.lm, self.layers = lm, list(layers)
+        self._lowest = min(layers)
+        self._replay = Replay(lm, rows, [0] * len(rows), self._lowest)
+        width = lm.widths(self._lowest)[0]
+        self.n_bytes = 2 * 4 * len(rows) * max(map(len, rows)) * width  # about what is held: what enters and leaves it
+
+    def hidden(self) -> Tensor:
+        """Normalised hidden states (B, T, D); columns behind a row's end mean nothing."""
+        return self._replay.run(self._lowest)
+
+
+class Answers(Rows):
+    """Questions with their answers behind them, joined as token ids."""
+
+    def __init__(self, lm: LM, asked: Sequence[tuple[str, str]], layers: Sequence[int]):
+        prompts = [lm.tokens.question_ids(question) for question, _ in asked]
+        answers = [lm.tokens.answer_ids(answer) for _, answer in asked]
+        rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
+        super().__init__(lm, rows, layers)
+        places = [(b, len(prompts[b]) - 1 + j, answer[j], 1 / len(answer)) for b, answer in enumerate(answers)
+                  for j in range(len(answer))]  # fmt: skip
+        row_N, column_N, target_N, weight_N = zip(*places, strict=True)
+        self._at = torch.tensor(row_N), torch.tensor(column_N)  # whose logits predict the answers' tokens
+        self._target_N, self._weight_N = torch.tensor(target_N), torch.tensor(weight_N)
+        self._n_rows = len(rows)
+
+    def outcome(self) -> tuple[Tensor, Tensor]:
+        """−log p of each answer (B,), nats, mean over its tokens; whether every one of them is the argmax (B,)."""
+        log_p_NV = self.lm.logits(self.hidden()[self._at]).log_softmax(-1)
+        row_N, target_N = self._at[0].to(log_p_NV.device), self._target_N.to(log_p_NV.device)
+        nll_N = -log_p_NV.gather(-1, target_N[:, None])[:, 0] * self._weight_N.to(log_p_NV)
+        nll_B = nll_N.new_zeros(self._n_rows).index_add(0, row_N, nll_N)
+        wrong_N = (log_p_NV.argmax(-1) != target_N).long()
+        return nll_B, wrong_N.new_zeros(self._n_rows).index_add(0, row_N, wrong_N) == 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Of one matrix: row b's gradient is Σ δ_n k_nᵀ over the n with rows_N[n] = b.  Zero terms are left out."""
+
+    keys_NF: Tensor
+    deltas_ND: Tensor
+    rows_N: Tensor
+    columns_N: Tensor  # the token's place in its row
+    size: tuple[int, int]  # (B, T)
+
+    def is_finite(self) -> bool:
+        return bool(self.keys_NF.isfinite().all()) and bool(self.deltas_ND.isfinite().all())
+
+    def by_row(self, vectors_NX: Tensor) -> Tensor:
+        """(B, T, X): each term's vector in its row, zero where a row has none."""
+        spread_BTX = vectors_NX.new_zeros(*self.size, vectors_NX.shape[-1])
+        places = self.rows_N.to(vectors_NX.device), self.columns_N.to(vectors_NX.device)
+        return spread_BTX.index_put(places, vectors_NX)
+
+
+def token_terms(lm: LM, answers: Answers) -> tuple[dict[int, Terms], Tensor]:
+    """Per block the terms of each row's gradient of −log p(answer), and that loss before any change (B,)."""
+    layers = answers.layers
+    keys: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
+
+    def collecting(layer: int) -> Any:
+        def hook(_module: Any, args: tuple, output: Tensor) -> Tensor:
+            keys[layer] = args[0].detach()
+            # nothing below the lowest block needs a gradient: there the output begins the graph
+            outputs[layer] = output if output.requires_grad else output.detach().requires_grad_()
+            return outputs[layer]
+
+        return hook
+
+    hooks = [lm.mlp_out(layer).register_forward_hook(collecting(layer)) for layer in layers]
+    try:
+        with torch.enable_grad():
+            nll_B, _ = answers.outcome()
+            deltas = torch.autograd.grad(nll_B.sum(), [outputs[layer] for layer in layers])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: _terms(keys[layer], delta) for layer, delta in zip(layers, deltas, strict=True)}, nll_B.detach()
+
+
+def _terms(keys_BTF: Tensor, deltas_BTD: Tensor) -> Terms:
+    rows_N, columns_N = ((keys_BTF != 0).any(-1) & (deltas_BTD != 0).any(-1)).nonzero(as_tuple=True)
+    size = (keys_BTF.shape[0], keys_BTF.shape[1])
+    return Terms(keys_BTF[rows_N, columns_N], deltas_BTD[rows_N, columns_N], rows_N, columns_N, size)
+
+
+@contextmanager
+def changed(lm: LM, changes: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """While open, row b of any pass sees W + Σ_t left[b, t] right[b, t]ᵀ at each block of `changes`, which maps it to
+    (left (B, T, D), right (B, T, F)).  Gradients flow to both."""
+
+    def adding(left_BTD: Tensor, right_BTF: Tensor) -> Any:
+        def hook(_module: Any, args: tuple, output: Tensor) -> Tensor:
+            left, right = left_BTD.to(output.device), right_BTF.to(output.device)
+            return output + (args[0].to(right.dtype) @ right.mT @ left).to(output.dtype)
+
+        return hook
+
+    hooks = [lm.mlp_out(layer).register_forward_hook(adding(*factors)) for layer, factors in changes.items()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

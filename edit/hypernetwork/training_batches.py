@@ -1,0 +1,125 @@
+"""What MEND learns from: edits of the training split, what is asked after each, and what must not move.
+
+Everything that the hypernetwork cannot change is computed once and held while there is room: the gradients' terms on
+the unedited model, and the hidden states around the lowest edited block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afteredit.edit.hypernetwork.token_gradients import Answers, Rows, Terms, token_terms
+from afteredit.edit.request import EditRequest
+from afteredit.model.lm import LM
+from afteredit.store.errors import BadInput
+
+HELD_BYTES = 2 * 1024**3
+VARIANTS = 4  # epochs after which a row meets the same rewording and neighbour again
+
+
+class Neighbours(Rows):
+    """Prompts about other subjects, and what the unedited model would say next."""
+
+    def __init__(self, lm: LM, prompts: Sequence[str], layers: Sequence[int]):
+        rows = [lm.tokens.question_ids(prompt) for prompt in prompts]
+        super().__init__(lm, rows, layers)
+        self._at = torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])
+        with torch.no_grad():
+            self._base_BD = self.hidden()[self._at]
+
+    def kl(self) -> Tensor:
+        """KL(p_W ‖ p_W̃) (B,), nats, of the next token."""
+        with torch.no_grad():
+            base_BV = self.lm.logits(self._base_BD).log_softmax(-1)
+        log_p_BV = self.lm.logits(self.hidden()[self._at]).log_softmax(-1)
+        return torch.nn.functional.kl_div(log_p_BV, base_BV, log_target=True, reduction="none").sum(-1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Edits learned from at once, each with a change of its own: row b of everything belongs to edit b."""
+
+    terms: dict[int, Terms]
+    answers: tuple[Answers, ...]  # how the targets are asked for after the edits
+    neighbours: Neighbours
+
+
+class Batches:
+    """`rows` in fixed batches of `size`, in a new order every epoch; what step n sees follows from n alone.
+
+    `pool` lends prompts about other subjects to rows that have no neighbourhood.
+    """
+
+    def __init__(
+        self, lm: LM, rows: Sequence[EditRequest], pool: Sequence[EditRequest], layers: Sequence[int], size: int
+    ):
+        self.lm, self.layers, self.pool = lm, list(layers), list(pool)
+        self._place_in_pool = {request.id: i for i, request in enumerate(pool)}
+        shuffled = [rows[i] for i in torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()]
+        self.groups = [shuffled[i : i + size] for i in range(0, len(rows), size)]
+        self._held: dict[Any, Any] = {}
+        self._room = HELD_BYTES
+        for request in rows:  # what cannot be learned from is refused here, not after minutes of training
+            lm.tokens.answer_ids(request.target_new)
+            self._neighbour(request, 0)
+
+    def at_step(self, step: int) -> Batch:
+        """The target is asked for by the prompt or one of its rewordings."""
+        epoch, place = divmod(step, len(self.groups))
+        order = torch.randperm(len(self.groups), generator=torch.Generator().manual_seed(epoch))
+        group, variant = self.groups[int(order[place])], epoch % VARIANTS
+        questions = [(request.question, *request.paraphrases) for request in group]
+        return self._batch(group, [[asked[variant % len(asked)] for asked in questions]], variant)
+
+    def for_validation(self) -> list[Batch]:
+        """The target is asked for by the prompt, and by its first rewording where there is one."""
+        return [
+            self._batch(group, [[request.question for request in group],
+                                [(*request.paraphrases, request.question)[0] for request in group]], 0)
+            for group in self.groups
+        ]  # fmt: skip
+
+    def _batch(self, group: list[EditRequest], wordings: Sequence[Sequence[str]], variant: int) -> Batch:
+        prompts = tuple(self._neighbour(request, variant) for request in group)
+        edits = tuple((request.question, request.target_new) for request in group)
+        answers = []
+        for wording in wordings:
+            asked = tuple((question, edit[1]) for question, edit in zip(wording, edits, strict=True))
+            answers.append(self._once(Answers, asked))
+        return Batch(self._once(_terms, edits), tuple(answers), self._once(Neighbours, prompts))
+
+    def _neighbour(self, request: EditRequest, variant: int) -> str:
+        if request.neighbourhood:
+            return request.neighbourhood[variant % len(request.neighbourhood)]
+        at = self._place_in_pool[request.id]
+        others = (self.pool[(at + variant + i) % len(self.pool)] for i in range(len(self.pool)))
+        for other in others:
+            if other.subject.casefold() != request.subject.casefold():
+                return other.question
+        raise BadInput(f"all training rows are about {request.subject!r}, and row {request.id} has no neighbourhood "
+                       "prompt; MEND learns what an edit must not move from other subjects: give rows about them "
+                       "(edits.train)")  # fmt: skip
+
+    def _once(self, kind: Callable[..., Any], asked: tuple[Any, ...]) -> Any:
+        """`kind` made of what is asked, from memory where it was held."""
+        if (kind, asked) in self._held:
+            return self._held[kind, asked]
+        made = kind(self.lm, asked, self.layers)
+        n_bytes = sum(map(_n_bytes, made.values())) if isinstance(made, dict) else made.n_bytes
+        if n_bytes <= self._room:
+            self._room -= n_bytes
+            self._held[kind, asked] = made
+        return made
+
+
+def _terms(lm: LM, asked: Sequence[tuple[str, str]], layers: Sequence[int]) -> dict[int, Terms]:
+    return token_terms(lm, Answers(lm, asked, layers))[0]
+
+
+def _n_bytes(terms: Terms) -> int:
+    return terms.keys_NF.nbytes + terms.deltas_ND.nbytes

@@ -1,0 +1,75 @@
+"""Keys and residual streams at the subject's last token, read off in one pass that ends where nothing more is needed.
+
+By causality nothing behind the subject's last token matters to what stands there, so rows are cut at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afteredit.edit.request import EditRequest
+from afteredit.model.lm import LM, first, pad
+
+AT_ONCE = 64  # rows of one pass, however many facts a batch holds
+
+
+class Stop(Exception):
+    """Ends a forward pass after the last layer needed."""
+
+
+def subject_keys(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int) -> Tensor:
+    """(F, E) float32: each request's key, half of it the bare prompt's, half the mean over the other contexts.
+
+    That is MEMIT's reference: a mean over kinds of contexts, of which the bare prompt is one.  ROME's plain mean over
+    all contexts is in value.py.
+    """
+    found: list[Tensor] = []
+
+    def catch(_module: Any, args: tuple) -> None:
+        found.append(args[0][:, -1].float())
+        raise Stop
+
+    _run_to_subject(lm, [(request, context) for request in requests for context in contexts],
+                    lambda: lm.mlp_out(layer).register_forward_pre_hook(catch))  # fmt: skip
+    keys_ECF = torch.cat(found).view(len(requests), len(contexts), -1)
+    bare = list(contexts).index("")
+    others = [i for i in range(len(contexts)) if i != bare]
+    bare_EF = keys_ECF[:, bare]
+    return (bare_EF if not others else (bare_EF + keys_ECF[:, others].mean(1)) / 2).T
+
+
+def subject_streams(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tensor:
+    """(D, E) float32: the residual stream behind block `layer`, under the bare prompt."""
+    found: list[Tensor] = []
+
+    def catch(_module: Any, _args: tuple, output: Any) -> None:
+        found.append(first(output)[:, -1].float())
+        raise Stop
+
+    _run_to_subject(lm, [(request, "") for request in requests],
+                    lambda: lm.anatomy.blocks[layer].register_forward_hook(catch))  # fmt: skip
+    return torch.cat(found).T
+
+
+@torch.no_grad()
+def _run_to_subject(lm: LM, asked: Sequence[tuple[EditRequest, str]], hook: Callable[[], Any]) -> None:
+    rows = []
+    for request, context in asked:
+        front = f"{context}. " if context else ""
+        ids, last = lm.tokens.locate(front + request.question, len(front) + request.subject_start, len(request.subject))
+        rows.append(ids[: last + 1])
+    at_once = AT_ONCE if lm.capabilities.reads_on_from_cache else 1  # beside no padding, then
+    handle = hook()
+    try:
+        for start in range(0, len(rows), at_once):
+            # on the left, so that every subject ends in the last column
+            ids_BT, mask_BT = pad(rows[start : start + at_once], "left")
+            with suppress(Stop):
+                lm.forward(ids_BT, mask_BT)
+    finally:
+        handle.remove()

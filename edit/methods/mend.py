@@ -1,0 +1,111 @@
+"""MEND: a trained hypernetwork turns one fact's gradient into an edit (Mitchell et al., ICLR 2022, arXiv 2110.11309).
+
+    W̃ = W − α Σ_t δ̃_t k̃_tᵀ,   (k̃_t, δ̃_t) = g(k_t, δ_t),   ∇W(−log p(target | prompt)) = Σ_t δ_t k_tᵀ
+
+g is in hypernetwork.py, its training in mend_training.py; facts of one batch are edited apart and their changes summed.
+
+Departures from the paper and its code (eric-mitchell/mend), all recorded because they change numbers:
+- only the MLP output matrices of the last `n_layers` blocks are edited; the paper edits both MLP matrices there;
+- the change is subtracted, as the paper writes; the code adds it and leaves the sign to be learned;
+- each fact's loss is the mean over its own target tokens; a batch's loss is not divided by the number of facts;
+- g learns from batches at once, where the code accumulates single edits, and from the KL at a neighbour's next token
+  only, where the code averages over all tokens of a text;
+- where conf/model says so, training is far shorter than the paper's, with larger steps.
+Edits in sequence: gradients are taken on the model as it is now, while g was trained on the unedited one only.  The
+paper does not do this; from the second edit on MEND is out of its training distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from afteredit.edit.method import Given, Prepared, check_numbers
+from afteredit.edit.request import EditRequest
+from afteredit.edit.update import LowRank, State, Update
+from afteredit.store.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afteredit.model.lm import LM
+
+ROWS = 32  # facts whose gradients are computed at once: bounds the memory
+
+
+@dataclass(frozen=True)
+class Mend:
+    n_layers: int = 3  # the last blocks, whose MLP output matrices are edited
+    rank: int = 1920  # of the hypernetwork's matrices
+    alpha: float = 1e-4  # step size that every matrix starts from; learned
+    edit_weight: float = 0.1  # c_edit: weight of the edit's loss against the KL at a neighbour
+    steps: int = 100_000
+    batch: int = 10  # training rows of one step, each an edit of its own
+    learning_rate: float = 1e-6  # Adam's, for the network
+    alpha_learning_rate: float = 1e-4  # Adam's, for the step sizes
+    max_gradient: float = 100.0  # norm that the gradient is clipped to
+    validate_every: int = 500  # steps; the best network is kept
+    checkpoint_minutes: float = 5.0  # what a killed training loses at most
+    max_skipped: int = 10  # steps in a row that may be skipped for a loss or gradient that is not finite
+
+    def __post_init__(self) -> None:
+        check_numbers(self, n_layers="at least 1", rank="at least 1", steps="at least 1", batch="at least 1",
+                      validate_every="at least 1", learning_rate="at least 0", alpha_learning_rate="at least 0",
+                      edit_weight="at least 0", max_gradient="above 0", checkpoint_minutes="at least 0",
+                      max_skipped="at least 0")  # fmt: skip
+
+    def edited_layers(self, lm: LM) -> list[int]:
+        if self.n_layers > lm.n_blocks:
+            raise BadInput(f"method.n_layers={self.n_layers}, but the model has {lm.n_blocks} blocks; set "
+                           f"method.n_layers={lm.n_blocks} or less")  # fmt: skip
+        return list(range(lm.n_blocks - self.n_layers, lm.n_blocks))
+
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        """The trained network: from the cache, or trained now on the edit set's training split.  The run's seed plays
+        no part, so that the runs of a sweep share one network."""
+        from afteredit.edit.hypernetwork.training import trained
+
+        tensors, digest = trained(lm, self.edited_layers(lm), given.training(), self)
+        return Prepared(tensors=tensors, hashes={"hypernetwork": digest})
+
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+        """The sum of the requests' edits; MEND keeps nothing between batches.  Mutates nothing."""
+        import torch
+
+        from afteredit.edit.hypernetwork.network import loaded
+        from afteredit.edit.hypernetwork.token_gradients import Answers, token_terms
+
+        layers = self.edited_layers(lm)
+        network = loaded([lm.widths(layer) for layer in layers], self.rank, prepared.tensors)
+        gradients: dict[int, list[LowRank]] = {layer: [] for layer in layers}
+        edits: dict[int, list[LowRank]] = {layer: [] for layer in layers}
+        nll = 0.0
+        for start in range(0, len(requests), ROWS):
+            asked = [(request.question, request.target_new) for request in requests[start : start + ROWS]]
+            terms, nll_B = token_terms(lm, Answers(lm, asked, layers))
+            nll += float(nll_B.sum())
+            for matrix, layer in enumerate(layers):
+                pairs = terms[layer].keys_NF, terms[layer].deltas_ND
+                with torch.no_grad():
+                    left_ND, right_NF = network(matrix, *pairs)
+                gradients[layer].append(LowRank(pairs[1].T, pairs[0].T))
+                edits[layer].append(LowRank(left_ND.T, right_NF.T))
+        changes = {lm.mlp_out_name(layer): _summed(edits[layer]) for layer in layers}
+        diagnostics = {
+            "loss_before": nll / len(requests),
+            "gradient_norm": sum(_summed(gradients[layer]).norm() ** 2 for layer in layers) ** 0.5,
+            "update_norm": sum(change.norm() ** 2 for change in changes.values()) ** 0.5,
+            "n_terms": sum(change.left_Dr.shape[1] for change in changes.values()),
+        }
+        return Update(changes, diagnostics=diagnostics), state
+
+
+def _summed(changes: Sequence[LowRank]) -> LowRank:
+    """One change of all their terms, float32 on the CPU."""
+    import torch
+
+    def joined(factors: list[Tensor]) -> Tensor:
+        return torch.cat([factor.float().cpu() for factor in factors], dim=1).contiguous()
+
+    return LowRank(joined([change.left_Dr for change in changes]), joined([change.right_Fr for change in changes]))

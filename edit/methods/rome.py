@@ -1,0 +1,122 @@
+"""ROME: one fact becomes one rank-one change to one MLP's output matrix (Meng et al., NeurIPS 2022, eq. 2).
+
+    Ŵ = W + Λ (C⁻¹ k*)ᵀ,   Λ = (v* − (W k* + b)) / ((C⁻¹ k*)ᵀ k*),   C = E[k kᵀ]
+
+Departures from the reference code (kmeng01/rome), all recorded because they change numbers (value.py and contexts.py
+have those of v* and of the prefixes: where the KL term is taken, what v is, how texts are sampled):
+- one k*, averaged over context prefixes, in every place; the reference divides by the bare prompt's key and subtracts
+  the bare prompt's output, which disables models (Gupta et al., 2024, "Rebuilding ROME");
+- C⁻¹k* is solved in float64, and the last of `value_steps` losses is computed but not stepped on, as there;
+- C comes from few tokens (`second_moment.py`), from text that the model itself wrote unless another is named.
+`keys=asymmetric` is the reference's first point as it stands; `second_moment=identity` (C = I) is the configuration of
+Gu et al. (EMNLP 2024) and EasyEdit.  Both together are what that paper calls ROME: conf/method/rome_published.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar
+
+from afteredit.edit.method import Given, Prepared, check_numbers
+from afteredit.edit.request import EditRequest
+from afteredit.edit.update import LowRank, State, Update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afteredit.edit.ingredients.target_value import Value
+    from afteredit.model.lm import LM
+
+
+class Keys(Enum):
+    consistent = "consistent"  # the averaged k* everywhere
+    asymmetric = "asymmetric"  # averaged k* for the direction, the bare prompt's key and output for the rest
+
+
+class SecondMoment(Enum):
+    corpus = "corpus"  # E[k kᵀ] over a text
+    identity = "identity"
+
+
+@dataclass(frozen=True)
+class Rome:
+    layer: int | None = None  # 0-based block whose MLP output matrix is edited; None: a quarter of the way up
+    value_steps: int = 20  # losses computed for v*; Adam steps are one fewer
+    value_lr: float = 0.5
+    weight_decay: float = 0.5  # on |offset| / |v|²
+    kl_weight: float = 0.0625
+    max_offset: float = 4.0  # cap on |v* - v|, in multiples of |v|
+    stop_loss: float = 0.05
+    contexts_short: int = 10  # context prefixes of 5 tokens
+    contexts_long: int = 10  # context prefixes of 10 tokens
+    keys: Keys = Keys.consistent
+    second_moment: SecondMoment = SecondMoment.corpus
+    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
+    tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
+    together: int = 8  # edits whose values are optimised at once in setting=single: memory for speed
+
+    max_batch: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_numbers(self, value_steps="at least 1", value_lr="above 0", weight_decay="at least 0",
+                      kl_weight="at least 0", max_offset="above 0", contexts_short="at least 0",
+                      contexts_long="at least 0", tokens_per_key_dim="at least 1", together="at least 1")  # fmt: skip
+
+    def edited_layers(self, lm: LM) -> list[int]:
+        return [lm.default_layer if self.layer is None else self.layer]
+
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        from afteredit.edit.ingredients.context_prefixes import sample_contexts
+        from afteredit.edit.ingredients.second_moment import second_moments
+
+        (layer,) = self.edited_layers(lm)
+        contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, given.seed)
+        if self.second_moment is SecondMoment.identity:
+            return Prepared(contexts)
+        moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
+        prepared = Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
+        return prepared.factorised("second_moment_FF", device=lm.device)
+
+    def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Value]:
+        """The optimised values of requests that do not depend on each other, by their ids.  Mutates nothing."""
+        from afteredit.edit.ingredients.target_value import optimise_values
+
+        (layer,) = self.edited_layers(lm)
+        bare_start = self.keys is Keys.asymmetric
+        values = optimise_values(lm, requests, prepared.contexts, layer, self, bare_start=bare_start)
+        return {request.id: value for request, value in zip(requests, values, strict=True)}
+
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+        """The rank-one change that writes one request; ROME keeps nothing between edits.  Mutates nothing."""
+        (request,) = requests
+        (layer,) = self.edited_layers(lm)
+        value = (prepared.ahead or self.ahead(lm, requests, prepared))[request.id]
+        written_at_F = value.bare_key_F if self.keys is Keys.asymmetric else value.key_F
+        direction_F = value.key_F.double().cpu()  # C⁻¹ k*
+        if self.second_moment is not SecondMoment.identity:
+            direction_F = prepared.inverse_times("second_moment_FF", direction_F[:, None])[:, 0]
+        change, denominator = rank_one(direction_F, value.offset_D, written_at_F)
+        diagnostics = value.diagnostics | {
+            "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
+            "bare_key_share": float(change.right_Fr[:, 0].double() @ value.bare_key_F.double().cpu()),
+            "denominator": denominator,
+            "update_norm": change.norm(),
+        }
+        return Update({lm.mlp_out_name(layer): change}, diagnostics=diagnostics), state
+
+
+def rank_one(direction_F: Tensor, residual_D: Tensor, written_at_F: Tensor) -> tuple[LowRank, float]:
+    """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
+
+    `direction_F` is C⁻¹k*, float64 on the CPU; `written_at_F` is k*, or the other key that ROME's reference puts into
+    the denominator.  Returns the factors in float32 on the CPU, and the denominator.
+    """
+    denominator = direction_F @ written_at_F.double().cpu()
+    change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])
+    return change, float(denominator)
+
+
+def _cosine(a_F: Tensor, b_F: Tensor) -> float:
+    return float(a_F @ b_F / (a_F.norm() * b_F.norm()))

@@ -1,0 +1,34 @@
+"""The held-out text on which perplexity is measured, cut into windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afteredit.store.errors import BadInput
+from afteredit.store.json_rows import EMBEDDED
+
+if TYPE_CHECKING:
+    from afteredit.evaluate.inference.batches import Ids
+    from afteredit.launch.compose import Settings
+    from afteredit.model.lm import LM
+
+
+def held_out_text(settings: Settings) -> str:
+    path = Path(settings.held_out) if settings.held_out else EMBEDDED / "heldout.txt"
+    if not path.is_file():
+        raise BadInput(f"held_out={settings.held_out}: no such file; give a text file, or null for the embedded text")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"held_out={settings.held_out}: cannot be read as UTF-8 text: {problem}") from None
+
+
+def held_out(lm: LM, settings: Settings) -> list[tuple[Ids, Ids]]:
+    from afteredit.evaluate.metrics.drift import held_out_windows
+
+    windows = held_out_windows(lm, held_out_text(settings), settings.held_out_tokens)
+    if not windows:
+        raise BadInput(f"held_out={settings.held_out} held_out_tokens={settings.held_out_tokens}: leaves no token to "
+                       "predict; give a longer text, or held_out_tokens of at least 2")  # fmt: skip
+    return windows

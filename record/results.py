@@ -1,0 +1,75 @@
+"""Results: one row per checkpoint, the source of truth, and the scores of every example beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afteredit.store.atomic_files import make_folder, write_atomically
+from afteredit.store.checked_lines import Lines
+from afteredit.store.errors import BadInput
+
+
+class Results:
+    """`results-<digest>.jsonl` and `samples/<digest>-<n_edits>.parquet` of one evaluation configuration."""
+
+    def __init__(self, folder: Path, digest: str):
+        """Raises BadInput where a row or its samples do not match their checksums."""
+        self.digest, self.path = digest, folder / f"results-{digest}.jsonl"
+        self._lines = Lines(self.path)
+        self._samples = folder / "samples"
+        make_folder(self._samples)
+        for row in self._lines.records:
+            self._check_samples(row)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """By the number of edits, which is also the order they are written in unless gaps were filled later."""
+        return sorted(self._lines.records, key=lambda row: row["n_edits"])
+
+    def up_to(self, n_edits: int) -> Part:
+        """Without the rows of a longer run that this one is a part of."""
+        return Part(self, n_edits)
+
+    def has(self, n_edits: int) -> bool:
+        return any(row["n_edits"] == n_edits for row in self._lines.records)
+
+    def row(self, n_edits: int) -> dict[str, Any]:
+        return next(row for row in self._lines.records if row["n_edits"] == n_edits)
+
+    def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Samples first: a row that is there has its samples."""
+        import pandas as pd
+
+        buffer = io.BytesIO()
+        pd.DataFrame(samples).to_parquet(buffer, index=False)
+        write_atomically(self.samples_path(row["n_edits"]), buffer.getvalue())
+        self._lines.append({**row, "samples_sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
+
+    def samples_path(self, n_edits: int) -> Path:
+        return self._samples / f"{self.digest}-{n_edits:06d}.parquet"
+
+    def _check_samples(self, row: Mapping[str, Any]) -> None:
+        path = self.samples_path(row["n_edits"])
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row.get("samples_sha256"):
+            raise BadInput(f"{path} is missing or does not match the checksum in {self.path.name}; restore it, or move "
+                           f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """The results of the first `n_edits` edits."""
+
+    whole: Results
+    n_edits: int
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row for row in self.whole.rows if row["n_edits"] <= self.n_edits]
+
+    def samples_path(self, n_edits: int) -> Path:
+        return self.whole.samples_path(n_edits)

@@ -1,0 +1,107 @@
+"""JSON lines and JSON files that carry their own checksums: what was altered on the disk is found and named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from afteredit.store.atomic_files import sync, write_atomically, write_json
+from afteredit.store.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+class Lines:
+    """A JSON-lines file whose every line carries its own checksum under `check`."""
+
+    def __init__(self, path: Path, *, fall_back: bool = False):
+        """Reads what is there.  A broken last line is cut off; a broken line before others raises BadInput, or with
+        `fall_back` is set aside with all that follow."""
+        self.path = path
+        self.records: list[Record] = []
+        if not path.exists():
+            return
+        content = path.read_bytes()
+        whole = 0
+        lines = content.splitlines(keepends=True)
+        for number, line in enumerate(lines, start=1):
+            record = _checked(line)
+            if record is None:
+                if number == len(lines):
+                    log.warning("%s:%d: torn or altered last line dropped; it is made again", path, number)
+                    self._truncate(whole)
+                elif fall_back:
+                    self.set_aside(number - 1, "does not match its checksum")
+                else:
+                    raise BadInput(f"{path}:{number}: the line does not match its checksum: the file was altered; "
+                                   f"{self.remedy(number - 1)}")  # fmt: skip
+                return
+            self.records.append(record)
+            whole += len(line)
+
+    def remedy(self, n_whole: int) -> str:
+        return (f"restore it, or add resume=whole to go on from the {n_whole} records before it (the rest is kept in "
+                f"{self.path.name}.damaged)")  # fmt: skip
+
+    def set_aside(self, n_whole: int, why: str) -> None:
+        """Leaves the first `n_whole` records; the lines behind them are kept in `<name>.damaged`."""
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = self.path.with_name(f"{self.path.name}.damaged")
+        write_atomically(kept, (kept.read_bytes() if kept.exists() else b"") + b"".join(lines[n_whole:]))
+        self._truncate(sum(map(len, lines[:n_whole])))
+        del self.records[n_whole:]
+        log.warning(
+            "%s:%d %s: it and what follows are set aside in %s and made again", self.path, n_whole + 1, why, kept
+        )
+
+    def _truncate(self, n_bytes: int) -> None:
+        with open(self.path, "r+b") as file:
+            file.truncate(n_bytes)
+            os.fsync(file.fileno())
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+        line = json.dumps({**json.loads(text), "check": _digest(text)}, ensure_ascii=False, sort_keys=True)
+        new = not self.path.exists()
+        with open(self.path, "ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync(self.path.parent)
+        self.records.append(json.loads(text))
+
+
+def write_checked(path: Path, value: Mapping[str, Any]) -> None:
+    """As `write_json`, with a checksum under `check`."""
+    write_json(path, {**value, "check": _digest(json.dumps(value, ensure_ascii=False, sort_keys=True))})
+
+
+def read_checked(path: Path) -> Record:
+    """Raises BadInput where the file is missing, or not as `write_checked` left it."""
+    record = _checked(path.read_bytes()) if path.is_file() else None
+    if record is None:
+        raise BadInput(f"{path} is missing or does not match its checksum: it is damaged; restore it, or change "
+                       "runs=<folder> to start over")  # fmt: skip
+    return record
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _checked(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+        check = record.pop("check")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    whole = line.endswith(b"\n") and check == _digest(json.dumps(record, ensure_ascii=False, sort_keys=True))
+    return record if whole else None

@@ -1,0 +1,201 @@
+"""AlphaEdit: the published formula, the null space, and preserved keys that do not move."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from afteredit.edit.ingredients import second_moment
+from afteredit.edit.ingredients.target_value import optimise_targets
+from afteredit.edit.method import Given, Prepared
+from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
+from afteredit.edit.update import State
+from afteredit.store.errors import BadInput
+
+FACTS = Path(__file__).resolve().parents[3] / "data" / "facts.jsonl"
+CONTEXTS = ("",)
+F = 48
+
+
+def low_rank_keys(n: int, rank: int, noise: float, seed: int) -> torch.Tensor:
+    """(F, n) keys of which all but a little lies in `rank` directions."""
+    basis_FF = torch.linalg.qr(torch.randn(F, F, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    scale_F = torch.full((F,), noise, dtype=torch.float64)
+    scale_F[:rank] = 1.0
+    sample = torch.randn(F, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return basis_FF @ (scale_F[:, None] * sample)
+
+
+def test_the_symmetric_solve_is_the_published_formula():
+    """Δ = R Kᵀ P (K_p K_pᵀ P + K Kᵀ P + ρ I)⁻¹, by NumPy on the full matrices."""
+    sample_Fn = low_rank_keys(400, 20, 0.01, seed=1)
+    basis_Fr, _ = null_space(sample_Fn @ sample_Fn.T / 400, 0.02, Threshold.absolute)
+    assert basis_Fr.shape == (F, F - 20)
+    keys_FE, past_Fn = low_rank_keys(3, 48, 1.0, seed=2), low_rank_keys(5, 48, 1.0, seed=3)
+    R = np.random.default_rng(0).normal(size=(6, 3))
+    P, K, Kp = (basis_Fr @ basis_Fr.T).numpy(), keys_FE.numpy(), past_Fn.numpy()
+    expected = R @ K.T @ P @ np.linalg.inv(Kp @ Kp.T @ P + K @ K.T @ P + 10.0 * np.eye(F))
+    ours = torch.from_numpy(R) @ in_null_space(basis_Fr, keys_FE, past_Fn @ past_Fn.T, ridge=10.0).T
+    assert_close(ours, torch.from_numpy(expected), rtol=1e-8, atol=1e-10)
+
+
+def test_the_threshold_is_absolute_or_in_multiples_of_the_mean():
+    C_FF = torch.diag(torch.tensor([4.0, 2.0, 0.03, 0.01])).double()
+    absolute, energy = null_space(C_FF, 0.02, Threshold.absolute)
+    assert_close(absolute.abs(), torch.tensor([[0.0, 0, 0, 1]]).T.double())
+    assert energy == pytest.approx(0.01 / 6.04)
+    relative, energy = null_space(C_FF, 0.02, Threshold.relative)  # the mean is 1.51: below 0.0302
+    assert relative.shape == (4, 2)
+    assert energy == pytest.approx(0.04 / 6.04)
+    scaled, _ = null_space(100 * C_FF, 0.02, Threshold.relative)
+    assert scaled.shape == (4, 2)
+
+
+@pytest.fixture
+def edited(make_lm, family, fact):
+    """(lm, update, prepared) of one edit with null spaces of held-in keys."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    bases = {}
+    for layer in (1, 2):
+        sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
+        basis_Fr, energy = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+        bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
+    method = AlphaEdit(layers=[1, 2], value_steps=20, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=1e-4)
+    prepared = Prepared(CONTEXTS, bases)
+    update, state = method.update(lm, [fact], prepared, State())
+    assert sorted(state.grams) == ["keys/1", "keys/2"]
+    assert update.diagnostics["null_rank"] == F - 20
+    return lm, update, prepared
+
+
+def test_held_out_preserved_keys_hardly_move(edited):
+    """Keys never sampled, of the same kind: the energy outside the null space is all that can be protected."""
+    lm, update, prepared = edited
+    for layer in (1, 2):
+        change_DF = update.changes[lm.mlp_out_name(layer)].dense()
+        held_out_Fn = low_rank_keys(500, 20, 0.05, seed=99)
+        basis_Fr = prepared.tensors[f"null_space/{layer}"]
+        energy = float((basis_Fr.T @ held_out_Fn).norm() ** 2 / held_out_Fn.norm() ** 2)
+        assert energy < 0.005
+        moved = float((change_DF @ held_out_Fn).norm() / (torch.linalg.matrix_norm(change_DF, 2) * held_out_Fn.norm()))
+        assert moved <= energy**0.5 * (1 + 1e-6)
+        inside_DF = change_DF @ basis_Fr @ basis_Fr.T
+        assert_close(inside_DF, change_DF, rtol=0, atol=1e-6 * float(change_DF.abs().max()))
+
+
+def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_lm, family, fact, second_fact):
+    """Δ_l = R_l K_lᵀ P (K_p K_pᵀ P + K_l K_lᵀ P + ρ I)⁻¹ by NumPy, with keys and streams read off the plain model as it
+    is when the block's turn comes, and K_p what the first edit was written at: its own keys, read off the same way."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    layers, bases = [1, 2], {}
+    for layer in layers:
+        sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
+        basis_Fr, energy = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
+        bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
+    method = AlphaEdit(layers=layers, value_steps=8, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=0.05)
+    prepared, state, past = Prepared(CONTEXTS, bases), State(), {layer: np.zeros((F, 0)) for layer in layers}
+    for request in (fact, second_fact):
+        (target,) = optimise_targets(lm, [request], CONTEXTS, layers[-1], method)
+        update, state = method.update(lm, [request], prepared, state)
+        for i, layer in enumerate(layers):
+            key_F, stream_D = at_the_subject(lm, request, layer, layers[-1])
+            K, Kp = key_F[:, None], past[layer]
+            R = (target.z_D.double().numpy() - stream_D)[:, None] / (len(layers) - i)
+            P = (bases[f"null_space/{layer}"] @ bases[f"null_space/{layer}"].T).numpy()
+            expected_DF, forgetful_DF = (
+                R @ K.T @ P @ np.linalg.inv(gram_FF @ P + K @ K.T @ P + 0.05 * np.eye(F))
+                for gram_FF in (Kp @ Kp.T, np.zeros((F, F)))
+            )
+            name = lm.mlp_out_name(layer)
+            change_DF = update.changes[name].dense().numpy()
+            assert np.linalg.norm(change_DF - expected_DF) < 1e-4 * np.linalg.norm(expected_DF)
+            assert request is fact or np.linalg.norm(change_DF - forgetful_DF) > 0.01 * np.linalg.norm(expected_DF)
+            past[layer] = np.concatenate([Kp, K], axis=1)
+            lm.weights.add({name: update.changes[name]})
+    for layer in layers:
+        assert_close(state.grams[f"keys/{layer}"], torch.from_numpy(past[layer] @ past[layer].T), rtol=1e-4, atol=1e-5)
+
+
+def at_the_subject(lm, request, layer: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """(F,) key of block `layer` and (D,) stream behind block `last`, by one plain pass under the bare prompt."""
+    at = len(lm.tokens.encode(request.prompt.partition("{}")[0] + request.subject)) - 1
+    keys = []
+    hook = lm.mlp_out(layer).register_forward_pre_hook(lambda _module, args: keys.append(args[0][0, at]))
+    seen = lm.model(torch.tensor([lm.tokens.encode(request.question)]), use_cache=False, output_hidden_states=True)
+    hook.remove()
+    return keys[0].double().numpy(), seen.hidden_states[last + 1][0, at].double().numpy()
+
+
+def test_the_models_own_keys_of_other_text_move_by_no_more_than_the_energy_that_is_logged(
+    make_lm, family, fact, tmp_path, monkeypatch, caplog
+):
+    """C from one half of the embedded facts, judged on keys of the other: their energy in the null space is the one
+    that `prepare` states, and the real module's outputs move by |ΔK|² ≤ energy · |Δ|² |K|²; 30 % for the sampling."""
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    rows = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
+    said = [f"{row['prompt'].replace('{}', row['subject'])} {row['target_true']}.\n" for row in rows]
+    text, other = tmp_path / "text.txt", tmp_path / "other.txt"
+    text.write_text("".join(said[::2]), encoding="utf-8")
+    other.write_text("".join(said[1::2]), encoding="utf-8")
+    lm = make_lm(family)
+    method = AlphaEdit(layers=[1], contexts=0, second_moment_text=str(text), tokens_per_key_dim=40, threshold=0.2,
+                       threshold_kind=Threshold.relative, value_steps=8, value_lr=0.5, weight_decay=0.0,
+                       max_offset=4.0, ridge=1e-3)  # fmt: skip
+    with caplog.at_level("INFO", logger="afteredit.edit.methods.alphaedit"):
+        prepared = method.prepare(lm, Given(0, list))
+    energy = float(caplog.messages[-1].split("holding ")[1].split()[0])
+    update, _ = method.update(lm, [fact], prepared, State())
+    change_DF = update.changes[lm.mlp_out_name(1)].dense()
+
+    keys = []
+    hook = lm.mlp_out(1).register_forward_pre_hook(lambda _module, args: keys.append(args[0][0]))
+    for row in second_moment.sequences(lm, str(other), 1920):
+        lm.model(torch.tensor([row]), use_cache=False)
+    hook.remove()
+    keys_NF = torch.cat(keys)
+    before_ND = lm.mlp_out(1)(keys_NF)
+    lm.weights.add(update.changes)
+    moved = float((lm.mlp_out(1)(keys_NF) - before_ND).double().norm())
+    basis_Fr = prepared.tensors["null_space/1"]
+    assert float((basis_Fr.T @ keys_NF.double().T).norm() / keys_NF.norm()) ** 2 < 1.3 * energy < 0.06
+    assert moved**2 <= 1.3 * energy * float(torch.linalg.matrix_norm(change_DF, 2) * keys_NF.norm()) ** 2
+    key_F = torch.from_numpy(at_the_subject(lm, fact, 1, 1)[0])
+    at_fact, elsewhere = float((change_DF @ key_F).norm() / key_F.norm()), moved / float(keys_NF.norm())
+    assert at_fact > 1.5 * elsewhere
+
+
+def test_an_edit_in_the_null_space_still_reaches_its_target(edited):
+    """With 28 of 48 directions free and a small ridge, little of the way to z is missing."""
+    _, update, _ = edited
+    assert update.diagnostics["missing_share"] < 0.05
+    assert 0 <= update.diagnostics["null_energy"] < 0.02  # kept with the edit
+
+
+def test_a_threshold_that_leaves_nothing_is_refused_before_any_edit(make_lm, monkeypatch):
+    monkeypatch.setattr(second_moment, "second_moments", lambda lm, layers, *_: (
+        {layer: torch.eye(F) for layer in layers}, "digest"))  # fmt: skip
+    method = AlphaEdit(layers=[1], contexts=0, threshold=1e-6)
+    with pytest.raises(BadInput, match="method.threshold=1e-06"):
+        method.prepare(make_lm("gpt2"), Given(0, list))
+
+
+def test_null_spaces_are_made_once_and_their_rank_and_energy_logged_each_time(make_lm, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("The old town has a market, and people come to buy fish and bread.\n" * 300)
+    lm = make_lm("llama")
+    method = AlphaEdit(layers=[1], contexts=0, second_moment_text=str(text), tokens_per_key_dim=8, threshold=1.0,
+                       threshold_kind=Threshold.relative)  # fmt: skip
+    with caplog.at_level("INFO", logger="afteredit.edit.methods.alphaedit"):
+        first = method.prepare(lm, Given(0, list))
+        monkeypatch.setattr(torch.linalg, "eigh", None)  # the second time it is not asked
+        second = method.prepare(lm, Given(0, list))
+    basis_Fr = first.tensors["null_space/1"]
+    assert sorted(first.tensors) == sorted(second.tensors) == ["energy/1", "null_space/1"]
+    assert torch.equal(basis_Fr, second.tensors["null_space/1"])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and said[0] == said[1]
+    assert said[0].startswith(f"null space of block 1: {basis_Fr.shape[1]} of {len(basis_Fr)} directions")

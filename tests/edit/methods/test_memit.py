@@ -1,0 +1,274 @@
+"""MEMIT, MEMIT_seq: normal equations, the order of blocks, one-shot equality; on tiny models of three families."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from afteredit.edit.ingredients import context_prefixes as contexts
+from afteredit.edit.ingredients import second_moment
+from afteredit.edit.ingredients.layer_by_layer import regularised, weighted
+from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
+from afteredit.edit.ingredients.target_value import optimise_targets
+from afteredit.edit.method import Given, Prepared
+from afteredit.edit.methods.alphaedit import AlphaEdit
+from afteredit.edit.methods.ft import Ft
+from afteredit.edit.methods.memit import Memit
+from afteredit.edit.methods.memit_seq import MemitSeq
+from afteredit.edit.update import LowRank, State
+from afteredit.model.lm import LM
+from afteredit.store.errors import BadInput, NoEdit
+
+CONTEXTS = ("", "The old man said that", "It is known")
+LAYERS = [0, 1, 2]
+
+
+def spd(size: int, seed: int = 0) -> torch.Tensor:
+    sample_NF = torch.randn(4 * size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return sample_NF.T @ sample_NF / len(sample_NF) + 0.05 * torch.eye(size, dtype=torch.float64)
+
+
+def method(cls=Memit, **keys):
+    return cls(**{"layers": LAYERS, "second_moment_weight": 0.5, "value_steps": 8, "weight_decay": 0.0, **keys})
+
+
+def prepared(lm) -> Prepared:
+    moments = {f"second_moment/{layer}": spd(lm.widths(layer)[1], layer) for layer in LAYERS}
+    return Prepared(CONTEXTS, moments)
+
+
+def test_regularised_solves_its_equation():
+    A_FF, keys_FE = spd(9), torch.randn(9, 3, generator=torch.Generator().manual_seed(1))
+    K = keys_FE.double().numpy()
+    expected = np.linalg.inv(A_FF.numpy() + K @ K.T) @ K
+    assert_close(regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
+def solved(C_FF: torch.Tensor, keys_FE: torch.Tensor) -> torch.Tensor:
+    return Prepared((), {"C": C_FF}).inverse_times("C", keys_FE)
+
+
+@pytest.mark.parametrize("n_keys", [1, 3, 20])
+def test_weighted_solves_the_same_equation_by_a_smaller_system(n_keys):
+    C_FF, keys_FE = spd(9).float(), torch.randn(9, n_keys, generator=torch.Generator().manual_seed(1))
+    K = keys_FE.double().numpy()
+    expected = np.linalg.inv(2.5 * C_FF.double().numpy() + K @ K.T) @ K
+    assert_close(weighted(2.5, keys_FE, solved(C_FF, keys_FE)), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_a_singular_second_moment_is_named():
+    with pytest.raises(BadInput, match="tokens_per_key_dim"):
+        regularised(torch.zeros(4, 4), torch.ones(4, 1))
+    with pytest.raises(BadInput, match="tokens_per_key_dim"):
+        solved(torch.zeros(4, 4), torch.ones(4, 1))
+
+
+def test_keys_too_alike_are_named():
+    keys_FE = 1e9 * torch.ones(4, 1).expand(4, 3)
+    with pytest.raises(NoEdit, match="second_moment_weight"):
+        weighted(1e-3, keys_FE, solved(spd(4), keys_FE))
+
+
+def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():
+    keys_FE = torch.full((4, 1), torch.inf)
+    assert regularised(spd(4), keys_FE).isnan().all()
+    assert weighted(1.0, keys_FE, solved(spd(4), keys_FE)).isnan().all()
+
+
+def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, second_fact):
+    """Δ_l (λ C_l + K_l K_lᵀ) = R_l K_lᵀ, with keys and residuals measured on the model as it is when its turn comes."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    requests, constants, memit = [fact, second_fact], prepared(lm), method()
+    update, _ = memit.update(lm, requests, constants, State())
+    z_DE = torch.stack([optimise_targets(lm, [r], CONTEXTS, LAYERS[-1], memit)[0].z_D for r in requests], 1).double()
+    for i, layer in enumerate(LAYERS):
+        change_DF = update.changes[lm.mlp_out_name(layer)].dense()
+        K_FE = subject_keys(lm, requests, CONTEXTS, layer).double()
+        R_DE = (z_DE - subject_streams(lm, requests, LAYERS[-1]).double()) / (len(LAYERS) - i)
+        left = change_DF @ (0.5 * constants.tensors[f"second_moment/{layer}"] + K_FE @ K_FE.T)
+        right = R_DE @ K_FE.T
+        assert float((left - right).norm() / right.norm()) < 1e-5
+        lm.weights.add({lm.mlp_out_name(layer): update.changes[lm.mlp_out_name(layer)]})
+
+
+def test_with_little_weight_on_the_rest_the_streams_reach_their_targets(make_lm, family, fact, second_fact):
+    """λ → 0: the last block closes what is missing at the keys; with the bare prompt alone, keys are the prompt's."""
+    lm = make_lm(family)
+    memit = method(second_moment_weight=1e-8)
+    bare = replace(prepared(lm), contexts=("",))
+    requests = [fact, second_fact]
+    z_DE = torch.stack([optimise_targets(lm, [r], ("",), LAYERS[-1], memit)[0].z_D for r in requests], 1)
+    update, _ = memit.update(lm, requests, bare, State())
+    assert update.diagnostics["missing_share"] < 1e-3
+    lm.weights.add(update.changes)
+    assert_close(subject_streams(lm, requests, LAYERS[-1]), z_DE, rtol=1e-3, atol=1e-3)
+
+
+def test_update_mutates_nothing(make_lm, family, fact):
+    lm = make_lm(family)
+    before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
+    method().update(lm, [fact], prepared(lm), State())
+    assert not lm.weights.base
+    for name, parameter in lm.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_undone_leaves_no_trace_in_half_precision(make_lm, fact):
+    lm = make_lm("llama", dtype=torch.bfloat16)
+    name = lm.mlp_out_name(1)
+    before = lm.model.get_parameter(name).clone()
+    D, F = lm.widths(1)
+    with lm.weights.undone([1]):
+        lm.weights.add({name: LowRank(torch.ones(D, 1), torch.ones(F, 1))})
+        assert not torch.equal(lm.model.get_parameter(name), before)
+    assert torch.equal(lm.model.get_parameter(name), before)
+    assert not lm._masters
+    assert not lm.weights.base
+
+
+def test_the_target_is_likelier_with_the_stream_that_is_written(make_lm, family, fact, plain_pass):
+    """Added behind block 2 of a plain forward pass, z − h lowers the target's NLL as the optimisation says."""
+    lm = make_lm(family, dtype=torch.float64)
+    (target,) = optimise_targets(lm, [fact], ("",), 2, method(value_steps=20, max_offset=4.0))
+    assert target.diagnostics["nll_after"] < target.diagnostics["nll_before"]
+    offset_D = target.z_D - subject_streams(lm, [fact], 2)[:, 0]
+    ids, at = lm.tokens.locate(fact.question, fact.subject_start, len(fact.subject))
+    answer = lm.tokens.answer_ids(fact.target_new)
+    log_p_TV = plain_pass(lm, [*ids, *answer], 2, at, offset_D).logits_TV[len(ids) - 1 : -1].log_softmax(-1)
+    nll = -float(log_p_TV[torch.arange(len(answer)), torch.tensor(answer)].mean())
+    assert nll == pytest.approx(target.diagnostics["nll_after"], rel=1e-4)
+
+
+def test_memit_seq_in_steps_equals_the_one_shot_solution():
+    """At one block, for fixed keys and targets: W0 + (V − W0 K) Kᵀ (λ C + K Kᵀ)⁻¹ over all facts at once."""
+    generator = torch.Generator().manual_seed(3)
+    D, F, n = 5, 12, 7
+    W_DF, keys_Fn, values_Dn = (torch.randn(shape, generator=generator, dtype=torch.float64)
+                                for shape in ((D, F), (F, n), (D, n)))  # fmt: skip
+    A_FF = 0.3 * spd(F)
+    once = W_DF + (values_Dn - W_DF @ keys_Fn) @ regularised(A_FF, keys_Fn).T
+    now = W_DF.clone()
+    for start, stop in ((0, 1), (1, 4), (4, 7)):
+        K, past = keys_Fn[:, start:stop], keys_Fn[:, :start]
+        now = now + (values_Dn[:, start:stop] - now @ K) @ regularised(A_FF + past @ past.T, K).T
+    assert_close(now, once, rtol=1e-9, atol=1e-9)
+    forgetful = W_DF.clone()
+    for start, stop in ((0, 1), (1, 4), (4, 7)):
+        K = keys_Fn[:, start:stop]
+        forgetful = forgetful + (values_Dn[:, start:stop] - forgetful @ K) @ regularised(A_FF, K).T
+    assert not torch.allclose(forgetful, once, rtol=1e-2)
+
+
+@pytest.fixture
+def three_facts(fact, second_fact):
+    third = replace(fact, id="f3", subject="Peru", prompt="The banknotes of {} carry the name of", target_new="rand")
+    return [fact, second_fact, third]
+
+
+def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(make_lm, family, three_facts):
+    """W0 + (Z − H) Kᵀ (λ C + K Kᵀ)⁻¹ by NumPy over all facts.  At one block with the bare prompt alone keys are fixed:
+    what is written behind a key does not change it; the targets are fixed by handing them over."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    seq, plain = method(MemitSeq, layers=[1]), method(layers=[1])
+    targets = optimise_targets(lm, three_facts, ("",), 1, seq)
+    ahead = {request.id: target for request, target in zip(three_facts, targets, strict=True)}
+    fixed = replace(prepared(lm), contexts=("",), ahead=ahead)
+    K = subject_keys(lm, three_facts, ("",), 1).double().numpy()
+    H = subject_streams(lm, three_facts, 1).double().numpy()
+    Z = torch.stack([target.z_D for target in targets], dim=1).double().numpy()
+    C = fixed.tensors["second_moment/1"].numpy()
+    once_DF = torch.from_numpy((Z - H) @ K.T @ np.linalg.inv(0.5 * C + K @ K.T))
+
+    def added_up(memit: Memit) -> tuple[torch.Tensor, State]:
+        total_DF, state = torch.zeros_like(once_DF), State()
+        for batch in (three_facts[:1], three_facts[1:]):
+            update, state = memit.update(lm, batch, fixed, state)
+            lm.weights.add(update.changes)
+            total_DF += update.changes[lm.mlp_out_name(1)].dense()
+        lm.weights.restore()
+        return total_DF, state
+
+    tolerance = 1e-4 * float(once_DF.abs().max())
+    in_steps_DF, state = added_up(seq)
+    assert_close(in_steps_DF, once_DF, rtol=0, atol=tolerance)
+    assert_close(state.grams["keys/1"], torch.from_numpy(K @ K.T), rtol=1e-5, atol=1e-6)
+    together, _ = seq.update(lm, three_facts, fixed, State())
+    assert_close(together.changes[lm.mlp_out_name(1)].dense(), once_DF, rtol=0, atol=tolerance)
+    forgetful_DF, _ = added_up(plain)
+    assert float((forgetful_DF - once_DF).abs().max()) > 100 * tolerance
+
+
+def test_memit_seq_protects_the_keys_written_before(make_lm, family, fact, second_fact):
+    """The second update solves Δ (λ C + K_p K_pᵀ + k kᵀ) = r kᵀ, with r and k of the model as it is when the block's
+    turn comes; what it adds to the state is the key it was written at."""
+    lm = make_lm(family)
+    constants, seq = prepared(lm), method(MemitSeq)
+    first, state = seq.update(lm, [fact], constants, State())
+    lm.weights.add(first.changes)
+    z_D = optimise_targets(lm, [second_fact], CONTEXTS, LAYERS[-1], seq)[0].z_D.double()
+    second, state = seq.update(lm, [second_fact], constants, state)
+    for i, layer in enumerate(LAYERS):
+        past_F1, k_F1 = first.adds[f"keys/{layer}"].double(), second.adds[f"keys/{layer}"].double()
+        assert_close(k_F1, subject_keys(lm, [second_fact], CONTEXTS, layer).double(), rtol=1e-5, atol=1e-6)
+        both_F2 = torch.cat([past_F1, k_F1], dim=1)
+        assert_close(state.grams[f"keys/{layer}"], both_F2 @ both_F2.T)
+        r_D1 = (z_D[:, None] - subject_streams(lm, [second_fact], LAYERS[-1]).double()) / (len(LAYERS) - i)
+        change = second.changes[lm.mlp_out_name(layer)]
+        left = change.dense() @ (0.5 * constants.tensors[f"second_moment/{layer}"] + both_F2 @ both_F2.T)
+        right = r_D1 @ k_F1.T
+        assert float((left - right).norm() / right.norm()) < 1e-4
+        lm.weights.add({lm.mlp_out_name(layer): change})
+
+
+def test_the_first_update_of_memit_seq_is_memits(make_lm, fact):
+    lm = make_lm("llama")
+    plain, _ = method().update(lm, [fact], prepared(lm), State())
+    seq, state = method(MemitSeq).update(lm, [fact], prepared(lm), State())
+    for name, change in plain.changes.items():
+        assert torch.equal(change.dense(), seq.changes[name].dense())
+    assert sorted(state.grams) == sorted(f"keys/{layer}" for layer in LAYERS)
+
+
+@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
+def test_a_model_that_normalises_the_mlps_output_is_refused_before_anything_is_computed(tokenizer, monkeypatch, cls):
+    torch.manual_seed(0)
+    config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=3,
+                          num_attention_heads=2, num_key_value_heads=1, head_dim=8, bos_token_id=0, eos_token_id=0,
+                          pad_token_id=0)  # fmt: skip
+    lm = LM(Gemma2ForCausalLM(config), tokenizer)
+    assert not lm.capabilities.mlp_joins_stream(1)
+    monkeypatch.setattr(contexts, "sample_contexts", None)
+    monkeypatch.setattr(second_moment, "second_moments", None)
+    with pytest.raises(BadInput, match="Gemma2ForCausalLM normalises.*method=rome, ft or kn"):
+        cls(layers=[0, 1]).prepare(lm, Given(0, list))
+
+
+def test_no_published_blocks_means_five_that_end_a_quarter_up(make_lm):
+    assert Memit(layers=None).edited_layers(make_lm("gpt2")) == [0, 1]  # 4 blocks: a quarter up is block 1
+    assert Memit(layers=[3, 1]).edited_layers(make_lm("gpt2")) == [1, 3]
+
+
+@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit, Ft])
+def test_the_log_says_once_which_blocks_stand_in_for_published_ones_and_by_what_rule(
+    make_lm, fact, tmp_path, monkeypatch, caplog, cls
+):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("The old town has a market, and people come to buy fish and bread.\n" * 60, encoding="utf-8")
+    keys = {} if cls is Ft else {"second_moment_text": str(text), "tokens_per_key_dim": 8, "contexts": 0}
+    blocks, rule = ("[0]", "the lowest one") if cls is Ft else ("[0, 1]", "five that end a quarter of the way up")
+    if cls is AlphaEdit:
+        keys["threshold"] = 1e6  # every direction: these keys are few
+    for layers, times in ((None, 1), ([0, 1], 0)):
+        lm, memit = make_lm("gpt2"), cls(layers=layers, **keys)
+        caplog.clear()
+        state = State()
+        constants = memit.prepare(lm, Given(0, list))
+        for _ in range(2):
+            _, state = memit.update(lm, [fact], constants, state)
+        said = [message for message in caplog.messages if "method.layers" in message]
+        assert len(said) == times
+        assert all(f"blocks {blocks} of 4" in message and rule in message for message in said)

@@ -1,0 +1,159 @@
+"""Every task file measured on a tiny model, through lm-eval; gold answers held against plain forward passes."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import jinja2
+import pytest
+import torch
+
+from afteredit.evaluate.abilities.ability import Ability, BuiltAbility, _resolved, measurable, shipped
+from afteredit.evaluate.abilities.answer_scores import entity_f1
+from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
+from afteredit.launch.command_line import compose
+from afteredit.store.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[3]
+TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if path.stem not in ("all", "none"))
+
+
+@pytest.fixture
+def harness(make_lm) -> HarnessLM:
+    lm = make_lm("llama", start_token="<|endoftext|>")
+    lm.model.config.max_position_embeddings = 4096  # rotary: any length goes, and nothing is cut off
+    return HarnessLM(lm)
+
+
+def built(name: str, limit: int = 3) -> BuiltAbility:
+    return BuiltAbility(name, compose([f"task=[{name}]"]).tasks[name], "mini", limit)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_file_measures_what_it_promises(name, harness):
+    ability = built(name)
+    calls = []
+    original = ability.task.fewshot_context
+    ability.task.fewshot_context = lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs)
+
+    row, examples = ability.measure(harness, chat=False)
+    assert 0 <= row[f"ability/{name}"] <= 1
+    assert math.isfinite(row[f"ability/{name}/gold_nll"]) and row[f"ability/{name}/gold_nll"] > 0
+    generative = ability.task.OUTPUT_TYPE == "generate_until"
+    assert (f"ability/{name}/unparseable" in row) == generative
+    assert [example.doc_id for example in examples] == [0, 1, 2]
+    denominator = sum(example.denominator for example in examples)
+    assert row[f"ability/{name}"] == pytest.approx(
+        sum(e.numerator for e in examples) / denominator if denominator else 0
+    )
+    assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(e.gold_nll for e in examples) / 3)
+    assert len(calls) == 3
+
+    again = ability.measure(harness, chat=False)
+    assert again == (row, examples)
+    assert len(calls) == 3  # requests are built once per run
+
+
+@pytest.mark.parametrize("name", ["sentiment", "open_qa"])
+def test_gold_nll_is_the_mean_of_plain_forward_passes(name, harness):
+    row, examples = built(name, limit=2).measure(harness, chat=False)
+    config = compose([f"task=[{name}]"]).tasks[name].lm_eval
+    ask = jinja2.Template(config["doc_to_text"], keep_trailing_newline=True)
+
+    def gold(doc) -> str:
+        return config["doc_to_choice"][doc["label"]] if name == "sentiment" else doc["answers"][0]
+
+    shots = "".join(f"{ask.render(doc)} {gold(doc)}\n\n" for doc in config["fewshot_config"]["samples"])
+    rows = (ROOT / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:2]
+    nlls = []
+    for doc in map(json.loads, rows):
+        context, whole = (harness.lm.tokens.encode(shots + ask.render(doc) + end) for end in ("", f" {gold(doc)}"))
+        with torch.no_grad():
+            log_p_TV = harness.lm.model(torch.tensor([whole])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+        nlls.append(-float(log_p_TV[range(len(whole) - len(context)), whole[len(context) :]].mean()))
+    assert [example.gold_nll for example in examples] == pytest.approx(nlls, abs=1e-5)
+    assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(nlls) / 2, abs=1e-5)
+
+
+def test_scores_are_of_the_weights_as_they_are_now(harness):
+    """lm-eval's response cache would give the old answers back."""
+    from afteredit.edit.update import LowRank
+
+    ability = built("sentiment")
+    before, _ = ability.measure(harness, chat=False)
+    D, F = harness.lm.widths(1)
+    harness.lm.weights.add({harness.lm.mlp_out_name(1): LowRank(torch.ones(D, 1), torch.ones(F, 1))})
+    after, _ = ability.measure(harness, chat=False)
+    assert after["ability/sentiment/gold_nll"] != before["ability/sentiment/gold_nll"]
+
+
+def test_a_headline_the_task_does_not_give_is_refused_with_those_it_gives(harness):
+    ability = compose(["task=[sentiment]", "task.sentiment.headline=f1"]).tasks["sentiment"]
+    with pytest.raises(BadInput, match=r"headline 'f1'.*acc"):
+        BuiltAbility("sentiment", ability, "mini", 2).measure(harness, chat=False)
+
+
+def test_dotted_paths_into_this_project_become_functions_and_nothing_else_is_imported():
+    sys.modules.pop("this", None)
+    value = {"a": ["afteredit.evaluate.abilities.answer_scores.entity_f1"], "b": "this.s", "c": "os.system", "d": 3}
+    assert _resolved(value) == {"a": [entity_f1], "b": "this.s", "c": "os.system", "d": 3}
+    assert "this" not in sys.modules
+
+
+@pytest.fixture
+def few_shipped(monkeypatch, tmp_path):
+    """lm-eval's own task manager over two tasks of ours instead of its thousands (whose reading takes seconds)."""
+    import lm_eval.tasks
+
+    rows = [{"q": f"Is {n} even?", "label": n % 2} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("evenness", "oddness"):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
+            "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_target: label\n"
+            "doc_to_choice: ['yes', 'no', maybe, never]\n"
+            "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+        )
+    original = lm_eval.tasks.TaskManager
+    monkeypatch.setattr(
+        lm_eval.tasks, "TaskManager", lambda: original(include_path=str(tmp_path), include_defaults=False)
+    )
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def test_an_unknown_harness_task_is_refused_with_near_names(few_shipped):
+    with pytest.raises(BadInput, match=r"'evennes' is not one that lm-eval ships; did you mean \['evenness'"):
+        shipped("evennes")
+
+
+def test_a_harness_task_is_measured_by_its_name_alone(few_shipped, harness):
+    ability = shipped("evenness")
+    assert (ability.headline, ability.chance) == ("acc", 0.25)
+    row, examples = BuiltAbility("evenness", ability, "mini", None).measure(harness, chat=False)
+    assert row["ability/evenness"] == sum(e.numerator for e in examples) / 4
+
+
+def test_measurable_is_what_stands_above_chance_with_its_whole_interval():
+    def samples(name: str, n_right: int, n: int) -> list[dict]:
+        return [
+            {"kind": "ability", "name": name, "numerator": float(i < n_right), "denominator": 1.0} for i in range(n)
+        ]
+
+    given = samples("good", 50, 64) + samples("chance", 35, 64) + samples("floor", 0, 64) + samples("one", 1, 1)
+    assert measurable(given, {"good": 0.5, "chance": 0.5, "floor": 0.0, "one": 0.5, "absent": 0.5}) == ["good"]
+
+
+def test_an_example_is_flat_enough_for_a_table(harness):
+    _, examples = built("ner").measure(harness, chat=False)
+    assert all(isinstance(value, int | float) for value in asdict(examples[0]).values())
+
+
+def test_rows_that_are_not_there_are_refused_before_anything_is_built(tmp_path):
+    with pytest.raises(BadInput, match=r"task=nli.*nli.jsonl or rte.jsonl.*data=mini"):
+        BuiltAbility("nli", compose(["task=[nli]"]).tasks["nli"], str(tmp_path), None)
+    with pytest.raises(BadInput, match="names no hub data set"):
+        BuiltAbility("x", Ability("acc", 0.5, compose(["task=[nli]"]).tasks["nli"].lm_eval), "hub", None)

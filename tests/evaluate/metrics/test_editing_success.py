@@ -1,0 +1,178 @@
+"""Editing success against a plain computation written anew here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from afteredit.edit.update import LowRank
+from afteredit.evaluate.metrics.editing_success import Probe, judge, look, means, probes
+
+WAYS = ("prob", "forced", "generated")
+
+
+@pytest.fixture
+def lm(make_lm):
+    return make_lm("llama", start_token="<|endoftext|>")
+
+
+def disturb(lm, size: float = 1.0, layer: int = 1) -> None:
+    """A random rank-one change, as an edit makes one."""
+    D, F = lm.widths(layer)
+    generator = torch.Generator().manual_seed(3)
+    left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
+    lm.weights.add({lm.mlp_out_name(layer): LowRank(size * left, right)})
+
+
+def plain_look(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, list[int], list[int], str]:
+    """(mean nll, ids asked for, ids said instead, greedy text) by whole forward passes."""
+    context = [*lm.tokens.start_ids, *lm.tokenizer(prompt, add_special_tokens=False).input_ids]
+    ids = lm.tokenizer(" " + answer, add_special_tokens=False).input_ids
+    with torch.no_grad():
+        log_p_TV = lm.model(torch.tensor([[*context, *ids]])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+        greedy = list(context)
+        for _ in range(n_tokens):
+            greedy.append(int(lm.model(torch.tensor([greedy])).logits[0, -1].argmax()))
+    nll = -float(log_p_TV[range(len(ids)), ids].mean())
+    text = lm.tokenizer.decode(greedy[len(context) :], skip_special_tokens=True)
+    return nll, ids, log_p_TV.argmax(-1).tolist(), text
+
+
+def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tuple[dict, dict]:
+    """{(group, index, way): score} and what was seen, for `before` of a later call."""
+    new, true = request.target_new, request.target_true
+    asked = [("efficacy", request.question, new, true)]
+    asked += [("paraphrase", prompt, new, true) for prompt in request.paraphrases]
+    implied = zip(request.portability, request.portability_answers, strict=True)
+    asked += [("portability", prompt, answer, None) for prompt, answer in implied]
+    neighbours = zip(request.neighbourhood, request.neighbourhood_answers, strict=True)
+    asked += [("neighbourhood", prompt, new, answer) for prompt, answer in neighbours]
+    scores, seen, counts = {}, {}, {}
+    for group, prompt, new, true in asked:
+        index = counts[group] = counts.get(group, -1) + 1
+        new_nll, new_ids, new_said, text = plain_look(lm, prompt, new, n_tokens)
+        if group == "portability":
+            scores[group, index, "forced"] = new_said == new_ids
+            scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
+            continue
+        true_nll, true_ids, true_said, _ = plain_look(lm, prompt, true, 0)
+        seen[group, index] = new_nll < true_nll, true_said, text
+        if group != "neighbourhood":
+            scores[group, index, "prob"] = new_nll < true_nll
+            scores[group, index, "forced"] = new_said == new_ids
+            scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
+            continue
+        then = (before or seen)[group, index]
+        for way, now, was in zip(WAYS, seen[group, index], then, strict=True):
+            scores[group, index, way] = now == was
+        scores["neighbourhood_paper", index, "prob"] = true_nll < new_nll
+        scores["neighbourhood_paper", index, "forced"] = true_said == true_ids
+        scores["neighbourhood_paper", index, "generated"] = text.strip().lower().startswith(true.lower())
+    return scores, seen
+
+
+@pytest.mark.parametrize("size", [0.3, 3.0])
+def test_look_and_judge_are_a_plain_computation(lm, fact, size):
+    fact = replace(fact, portability=("The ring was where Joe DiMaggio", fact.question),
+                   portability_answers=("fought", "boxing"))  # fmt: skip
+    n_tokens = max(len(lm.tokens.answer_ids(a)) for a in (fact.target_new, fact.target_true)) + 3
+    before = look(lm, [fact])
+    _, plain_before = plain_scores(lm, fact, n_tokens)
+    disturb(lm, size)
+    rows = judge(lm, look(lm, [fact]), before)
+    expected, _ = plain_scores(lm, fact, n_tokens, plain_before)
+    given = {(row["name"].split("/")[1], row["probe"], row["name"].split("/")[0]): bool(row["score"]) for row in rows}
+    assert given == expected
+    assert all(row["request"] == fact.id for row in rows)
+
+
+def test_an_edit_that_took_scores_one_in_every_way_of_looking(lm, fact):
+    """A target that the random model already says, a word of one token: the other half of the comparison above."""
+    taken = replace(fact, subject="Alibaba", prompt="The country where the company {} was founded is",
+                    target_true="zz zz zz", paraphrases=(), neighbourhood=(), neighbourhood_answers=())  # fmt: skip
+    _, _, (said, *_), text = plain_look(lm, taken.question, "x", 1)
+    taken = replace(taken, target_new=text.strip())
+    assert lm.tokens.answer_ids(taken.target_new) == (said,)
+    now = look(lm, [taken])
+    scores = {row["name"]: row["score"] for row in judge(lm, now, now)}
+    assert scores == {"prob/efficacy": 1.0, "forced/efficacy": 1.0, "generated/efficacy": 1.0}
+
+
+def test_portability_asks_for_the_answer_wanted_after_the_edit_and_compares_it_with_no_other(lm, fact):
+    prompt = "The ring was where Joe DiMaggio"
+    *_, text = plain_look(lm, prompt, "x", 2)
+    asked = replace(fact, portability=("It is known", prompt, prompt, prompt),
+                    portability_answers=("zz zz zz", text.split()[0], "qq", " "))  # fmt: skip
+    assert [(p.index, p.prompt, p.target_new, p.target_true) for p in probes(asked) if p.group == "portability"] == [
+        (0, "It is known", "zz zz zz", None), (1, prompt, text.split()[0], None), (2, prompt, "qq", None),
+    ]  # fmt: skip
+    now = look(lm, [asked])
+    rows = judge(lm, now, now)
+    scores = {row["probe"]: row["score"] for row in rows if row["name"] == "generated/portability"}
+    assert scores == {0: 0.0, 1: 1.0, 2: 0.0}
+    assert {row["name"] for row in rows if "portability" in row["name"]} == {
+        "forced/portability", "generated/portability",
+    }  # fmt: skip
+    assert [row for row in rows if "portability" not in row["name"]] == judge(lm, *[look(lm, [fact])] * 2)
+
+
+def test_an_unedited_model_leaves_every_neighbour_unchanged(lm, fact):
+    scores = means(judge(lm, look(lm, [fact]), look(lm, [fact])), "x")
+    assert [scores[f"x/{way}/neighbourhood"] for way in WAYS] == [1.0, 1.0, 1.0]
+
+
+def test_a_wrecked_model_does_not(lm, fact):
+    before = look(lm, [fact])
+    disturb(lm, size=100.0)
+    scores = means(judge(lm, look(lm, [fact]), before), "x")
+    assert scores["x/generated/neighbourhood"] < 1
+
+
+def test_without_a_true_target_nothing_compares_with_it(lm, fact):
+    open_ended = replace(fact, target_true=None, neighbourhood_answers=("", ""))
+    now = look(lm, [open_ended])
+    names = {row["name"] for row in judge(lm, now, now)}
+    assert names == {"forced/efficacy", "generated/efficacy", "forced/paraphrase", "generated/paraphrase",
+                     "generated/neighbourhood"}  # fmt: skip
+
+
+def test_probes_are_the_prompt_its_rewordings_and_its_neighbours(fact):
+    assert probes(fact)[0] == Probe("f1", "efficacy", 0, "The sport that brought Joe DiMaggio to fame is", "boxing",
+                                    "baseball")  # fmt: skip
+    assert [(p.group, p.index) for p in probes(fact)] == [
+        ("efficacy", 0), ("paraphrase", 0), ("neighbourhood", 0), ("neighbourhood", 1),
+    ]  # fmt: skip
+
+
+def test_requests_do_not_influence_each_other(lm, fact):
+    """What is generated for one request must not depend on the longest answer of another."""
+    other = replace(fact, id="f2", target_new="an answer of many more tokens than the first one has")
+    together = look(lm, [fact, other])
+    alone = look(lm, [fact])
+    assert {probe: (seen.text, seen.said_new) for probe, seen in together.items() if probe.request_id == "f1"} == {
+        probe: (seen.text, seen.said_new) for probe, seen in alone.items()
+    }
+
+
+def test_a_true_answer_longer_than_the_new_one_is_seen_in_full(lm, fact):
+    true = "an answer of many more tokens than the new one has"
+    (probe, seen), *_ = look(lm, [replace(fact, target_true=true)]).items()
+    n_tokens = len(lm.tokens.answer_ids(true)) + 3
+    assert n_tokens > len(lm.tokens.answer_ids(fact.target_new)) + 3
+    new_nll, _, new_said, text = plain_look(lm, probe.prompt, fact.target_new, n_tokens)
+    true_nll, _, true_said, _ = plain_look(lm, probe.prompt, true, 0)
+    assert (seen.nll_new, seen.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-5)
+    assert (seen.said_new, seen.said_true, seen.text) == (tuple(new_said), tuple(true_said), text)
+
+
+def test_means_count_each_request_once():
+    rows = [{"request": "a", "probe": i, "name": "prob/paraphrase", "score": 1.0} for i in range(4)]
+    rows += [{"request": "b", "probe": 0, "name": "prob/paraphrase", "score": 0.0}]
+    rows += [{"request": "b", "probe": 0, "name": "forced/efficacy", "score": 1.0}]
+    assert means(rows, "editing/retained") == {
+        "editing/retained/prob/paraphrase": 0.5,
+        "editing/retained/forced/efficacy": 1.0,
+    }
+    assert means([], "x") == {}

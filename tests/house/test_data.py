@@ -1,0 +1,167 @@
+"""The embedded rows are what they say: complete, balanced, without repeats, answers not given away."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+COLUMNS = {
+    "reasoning": ["row", "question", "answer"],
+    "nli": ["row", "premise", "hypothesis", "label"],
+    "closed_qa": ["row", "title", "passage", "question", "answer"],
+    "dialogue": ["row", "id", "dialogue", "options", "answer"],
+    "open_qa": ["row", "question", "answers"],
+    "summarization": ["row", "dialogue", "summary"],
+    "ner": ["row", "tokens", "ner_tags"],
+    "sentiment": ["row", "sentence", "label"],
+}
+MAIN_TEXT = {"reasoning": "question", "nli": "premise", "closed_qa": "passage", "dialogue": "dialogue",
+             "open_qa": "question", "summarization": "dialogue", "ner": "tokens", "sentiment": "sentence"}  # fmt: skip
+LABELS = {"nli": "label", "closed_qa": "answer", "dialogue": "answer", "sentiment": "label"}
+KINDS = ("PER", "LOC", "ORG", "MISC")
+
+
+def rows(name: str) -> list[dict]:
+    return [json.loads(line) for line in (DATA / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def words(text: str | list[str]) -> set[str]:
+    return set(re.findall(r"[a-z0-9]+", (text if isinstance(text, str) else " ".join(text)).lower()))
+
+
+def says(text: str, phrase: str) -> bool:
+    """Whether the phrase stands in the text as whole words."""
+    return re.search(rf"\b{re.escape(phrase.strip())}\b", text, re.IGNORECASE) is not None
+
+
+def test_every_ability_set_is_looked_at_here():
+    assert {path.stem for path in DATA.glob("*.jsonl")} == {*COLUMNS, "facts", "facts_train"}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_rows_are_enough_and_have_the_columns_of_the_real_set(name):
+    assert len(rows(name)) >= 60
+    assert all(list(row) == COLUMNS[name] for row in rows(name))
+    assert [row["row"] for row in rows(name)] == list(range(len(rows(name))))
+    assert all(value not in ("", [], None) for row in rows(name) for value in row.values())
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_no_row_repeats_another_or_nearly_so(name):
+    texts = [words(row[MAIN_TEXT[name]]) for row in rows(name)]
+    close = [(i, j, round(len(a & b) / len(a | b), 2)) for (i, a), (j, b) in itertools.combinations(enumerate(texts), 2)
+             if len(a & b) > 0.6 * len(a | b)]  # fmt: skip
+    assert not close
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize("first", [24, 64, None])
+def test_labels_are_balanced_among_the_first_rows_too(name, first):
+    counts = Counter(str(row[LABELS[name]]) for row in rows(name)[:first])
+    fair = sum(counts.values()) / (4 if name == "dialogue" else 2)
+    assert len(counts) == (4 if name == "dialogue" else 2)
+    assert all(0.75 * fair <= n <= 1.25 * fair for n in counts.values()), counts
+
+
+def test_labels_are_those_the_tasks_read():
+    assert {row["label"] for row in rows("nli")} == {"entailment", "not_entailment"}
+    assert {row["label"] for row in rows("sentiment")} == {0, 1}
+    assert all(isinstance(row["answer"], bool) for row in rows("closed_qa"))
+    assert all(len(set(row["options"])) == 4 and row["answer"] in "ABCD" for row in rows("dialogue"))
+
+
+def test_open_questions_do_not_hold_their_answers():
+    leaks = [
+        (row["row"], answer) for row in rows("open_qa") for answer in row["answers"] if says(row["question"], answer)
+    ]
+    assert not leaks
+
+
+def test_reasoning_answers_are_worked_out_right_and_not_read_off_the_question():
+    wrong, given = [], []
+    for row in rows("reasoning"):
+        sums = re.findall(r"<<([0-9+\-*/.() ]+)=([0-9.]+)>>", row["answer"])
+        final = re.fullmatch(r".*\n#### (\d+)", row["answer"], re.DOTALL)
+        right = sums and final and all(eval(left) == float(result) for left, result in sums)  # noqa: S307 - digits only
+        if not right or float(sums[-1][1]) != float(final[1]):
+            wrong.append(row["row"])
+        elif re.search(rf"(?<![\d.]){final[1]}(?![\d.])", row["question"]):
+            given.append(row["row"])
+    assert not wrong
+    assert not given
+
+
+def test_names_are_tagged_in_valid_iob2():
+    bad = []
+    for row in rows("ner"):
+        valid = len(row["tokens"]) == len(row["ner_tags"]) and all(token.strip() == token for token in row["tokens"])
+        for before, tag in zip(["O", *row["ner_tags"]], row["ner_tags"], strict=False):
+            kind = tag[2:]
+            valid &= tag == "O" or (tag[:2] in ("B-", "I-") and kind in KINDS)
+            valid &= tag[:2] != "I-" or before in (f"B-{kind}", f"I-{kind}")
+        if not valid:
+            bad.append(row["row"])
+    assert not bad
+    tags = Counter(tag[2:] for row in rows("ner") for tag in row["ner_tags"] if tag[:2] == "B-")
+    assert all(tags[kind] >= 5 for kind in KINDS)
+    assert 1 <= sum(all(tag == "O" for tag in row["ner_tags"]) for row in rows("ner")) < len(rows("ner")) / 3
+
+
+def test_summaries_are_shorter_than_their_chats_and_not_copied():
+    long = [row["row"] for row in rows("summarization") if len(row["summary"]) > 0.8 * len(row["dialogue"])]
+    copied = [row["row"] for row in rows("summarization") if row["summary"].strip(".") in row["dialogue"]]
+    assert not long and not copied
+
+
+@pytest.mark.parametrize(("name", "least"), [("facts", 200), ("facts_train", 100)])
+def test_facts_are_many_varied_and_whole(name, least):
+    facts = rows(name)
+    assert len(facts) >= least
+    assert len({fact["relation"] for fact in facts}) >= 10
+    assert all(
+        len(fact["paraphrases"]) >= 2 and len(set(fact["paraphrases"])) == len(fact["paraphrases"]) for fact in facts
+    )
+    assert all(len(f["neighbourhood"]) == len(f["neighbourhood_targets"]) >= 5 for f in facts)
+    assert len({fact["id"] for fact in facts}) == len(facts)
+    assert all(fact["prompt"].count("{}") == 1 and fact["target_new"] != fact["target_true"] for fact in facts)
+    assert not [f["id"] for f in facts for text in f["paraphrases"] if f["subject"] not in text]
+
+
+def test_subjects_stand_once_and_not_in_both_sets():
+    subjects = [fact["subject"].casefold() for name in ("facts", "facts_train") for fact in rows(name)]
+    assert [subject for subject, n in Counter(subjects).items() if n > 1] == []
+
+
+@pytest.mark.parametrize("name", ["facts", "facts_train"])
+def test_no_prompt_gives_its_target_away(name):
+    leaks = []
+    for fact in rows(name):
+        texts = [fact["prompt"].replace("{}", fact["subject"]), *fact["paraphrases"]]
+        leaks += [(fact["id"], text) for text in texts for target in (fact["target_new"], fact["target_true"])
+                  if says(text, target)]  # fmt: skip
+        neighbours = zip(fact["neighbourhood"], fact["neighbourhood_targets"], strict=True)
+        leaks += [(fact["id"], text) for text, answer in neighbours if says(text, answer)]
+    assert not leaks
+
+
+@pytest.mark.parametrize("name", ["facts", "facts_train"])
+def test_neighbours_are_about_other_subjects(name):
+    wrong = [(fact["id"], text) for fact in rows(name) for text in fact["neighbourhood"] if says(text, fact["subject"])]
+    assert not wrong
+
+
+def test_every_fact_is_read_as_an_edit():
+    from afteredit.launch.command_line import compose
+
+    requests, digest = compose([]).edits.read("mini", seed=0)
+    assert len(requests) == len(rows("facts")) and len(digest) == 64
+
+
+def test_the_held_out_text_is_long_enough_for_its_default_of_tokens():
+    assert len((DATA / "heldout.txt").read_text(encoding="utf-8")) > 2048 * 3.5

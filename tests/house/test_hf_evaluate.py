@@ -1,0 +1,32 @@
+"""`evaluate` stays Hugging Face's in our process: lm-eval's metrics need it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import afteredit.run, afteredit.evaluate.ability, afteredit.evaluate.harness
+import evaluate
+assert callable(evaluate.load), evaluate
+try:
+    import lm_eval.tasks.humaneval.utils
+except Exception as problem:
+    print(type(problem).__name__, "|", [kind.__name__ for kind in type(problem).__mro__], "|", str(problem)[:200])
+else:
+    print("imported")
+"""
+
+
+def test_in_run_pys_process_evaluate_is_hugging_faces(tmp_path):
+    """humaneval's utils load a metric from the hub as they are imported: offline that, and only that, must fail."""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env={**os.environ, **offline}, capture_output=True,
+                          text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kinds = ("OfflineModeIsEnabled", "ConnectionError", "FileNotFoundError", "LocalEntryNotFoundError")
+    assert any(kind in done.stdout for kind in kinds), done.stdout
+    assert "AttributeError" not in done.stdout and "ImportError" not in done.stdout

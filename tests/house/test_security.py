@@ -1,0 +1,105 @@
+"""No secret reaches the disk, and nothing that is read can run code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from afteredit.edit.update import LowRank, Update
+from afteredit.record.journal import Journal
+from afteredit.run import main
+from afteredit.store.checked_lines import Lines
+from afteredit.store.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("edit", "evaluate", "analysis", "bench")
+SOURCES = [*ROOT.glob("*.py"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))]
+UNSAFE = re.compile(r"torch\.(load|save)\b|\bread_pickle\b|allow_pickle|weights_only=False|yaml\.(unsafe_)?load\b")
+KEY = "5ecre7" * 6 + "5ec7"  # of the length of a W&B key
+PLANTED = "planted-in-the-environment-and-nowhere-else"
+
+
+ROME = ("method.second_moment=identity", "method.layer=1", "method.value_steps=2", "method.contexts_short=0",
+        "method.contexts_long=0", "n_edits=1", "eval_every=1", "task=none", "held_out_tokens=64",
+        "device=cpu")  # fmt: skip
+
+
+def test_a_run_directory_holds_neither_the_key_nor_the_environment(tiny_folder, tmp_path, monkeypatch):
+    assert len(KEY) == 40
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("HF_TOKEN", f"hf_{KEY}")
+    monkeypatch.setenv("AFTEREDIT_PLANTED", PLANTED)
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    assert main(["model=hf", f"model.source={tiny_folder}", *ROME, "tracker.mode=offline",
+                 f"runs={tmp_path}/runs"]) == 0  # fmt: skip
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files) and any(path.name == "environment.json" for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert KEY.encode() not in content and PLANTED.encode() not in content, path
+        assert b"AFTEREDIT_PLANTED" not in content, path
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "..", "a/b", "evil\x00"])
+def test_names_from_data_never_become_paths(tiny_folder, tmp_path, monkeypatch, name):
+    """Ids, relations and subjects that would lead out of the run directory."""
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    fact = {"id": name, "relation": name, "subject": name, "prompt": "The capital of {} is", "target_new": "Oslo",
+            "target_true": "Lima", "paraphrases": [], "neighbourhood": [], "neighbourhood_targets": [],
+            "generation_prompts": []}  # fmt: skip
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "facts.jsonl").write_text(json.dumps(fact) + "\n")
+    assert main(["model=hf", f"model.source={tiny_folder}", *ROME, f"data={tmp_path}/data", "tracker.mode=offline",
+                 f"runs={tmp_path}/deep/er/runs"]) == 0  # fmt: skip
+    (run,) = (tmp_path / "deep" / "er" / "runs").iterdir()
+    assert {path.name for path in tmp_path.iterdir()} - {"cache"} == {"data", "deep", tiny_folder.name}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["er"]
+    assert not any("evil" in path.name for path in tmp_path.rglob("*")) and not Path("/evil").exists()
+    assert [path.name for path in (run / "updates").iterdir()] == ["000000.safetensors"]
+
+
+def test_a_record_that_names_another_file_reads_none(tmp_path, fact):
+    """A run directory from elsewhere, checksums and all."""
+    update = Update({"w": LowRank(torch.ones(2, 1), torch.ones(3, 1))})
+    journal = Journal(tmp_path / "run")
+    journal.append([fact], update, 1, {})
+    journal.close()
+    path = tmp_path / "run" / "edits.jsonl"
+    (record,) = Lines(path).records
+    shutil.move(tmp_path / "run" / record["update"], tmp_path / "elsewhere.safetensors")
+    path.unlink()
+    Lines(path).append(record | {"update": "../elsewhere.safetensors"})
+    with pytest.raises(BadInput, match="000000.safetensors is missing"):
+        Journal(tmp_path / "run").update(0, [fact])
+
+
+def test_a_foreign_run_cannot_switch_remote_code_on(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    assert main(["model=hf", f"model.source={tiny_folder}", *ROME, "tracker=none", f"runs={tmp_path}/runs"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    stored = (run / "config.yaml").read_text()
+    assert "trust_remote_code: false" in stored
+    (run / "config.yaml").write_text(stored.replace("trust_remote_code: false", "trust_remote_code: true"))
+    asked = {}
+    for trust in (None, True):
+        given = [] if trust is None else [f"model.trust_remote_code={trust}"]
+        main([f"replay.run={run}", "replay.at=1", *given], run=lambda x, t=trust: asked.update({t: x.model}))
+    assert asked[None].trust_remote_code is False and asked[True].trust_remote_code is True
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_source_unpickles(path):
+    names = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    text = path.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            assert not names & {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in names
+    assert not UNSAFE.search(text)

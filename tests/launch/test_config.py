@@ -1,0 +1,129 @@
+"""Every config file builds; what is wrong is refused by name, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from afteredit.launch.command_line import compose
+from afteredit.launch.compose import Experiment
+from afteredit.run import main
+from afteredit.store.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS = ("model", "method", "edits", "task", "constraint", "tracker", "experiment")
+FILES = sorted((group, path.stem) for group in GROUPS for path in (ROOT / "conf" / group).glob("*.yaml")
+               if (group, path.stem) != ("model", "base"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_config_file_composes_and_builds(group, name):
+    x = compose([f"{group}={name}"])
+    assert isinstance(x, Experiment)
+    if group == "task":
+        one_by_one = sorted(task for of, task in FILES if of == "task" and task not in ("none", "all"))
+        several = {"none": [], "all": one_by_one}
+        assert sorted(x.tasks) == several.get(name, [name])
+    else:
+        assert x.names[group] == name
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ("task=[sentiment,nli]", {"sentiment", "nli"}),
+        ("task=none", set()),
+        ("task=all", {p.stem for p in (ROOT / "conf" / "task").glob("*.yaml")} - {"all", "none"}),
+    ],
+)
+def test_tasks_are_chosen_one_by_one_all_or_none(choice, names):
+    x = compose([choice])
+    assert set(x.tasks) == names
+    assert all(name in ability.rows[0] for name, ability in x.tasks.items())
+
+
+def test_tuned_values_come_from_the_model_file_and_the_command_line_wins():
+    assert compose(["model=gptj"]).method.layer == 5
+    assert compose(["model=gptj", "method.layer=7"]).method.layer == 7
+    assert compose(["model=hf", "model.source=x"]).method.layer is None
+
+
+BAD = [
+    (["n_edit=3"], ["n_edit", "n_edits"]),
+    (["+colour=red"], ["colour", "n_edits"]),
+    (["model.sourc=x"], ["model.sourc", "model.source"]),
+    (["method.layers=3"], ["method.layers", "method.layer"]),
+    (["method.value_step=3"], ["method.value_step", "method.value_steps"]),
+    (["task.nli.headlin=acc"], ["task.nli.headlin", "headline"]),
+    (["+task.nli.colour=red"], ["task.nli.colour", "headline"]),
+    (["method=rom"], ["rom", "rome"]),
+    (["model=smolm2"], ["smolm2", "smollm2", "gptj"]),
+    (["task=[sentimnt]"], ["sentimnt", "sentiment"]),
+    (["n_edits=abc"], ["n_edits", "abc", "int"]),
+    (["method.layer=x"], ["method.layer", "'x'", "int"]),
+    (["tracker.tags=5"], ["tracker.tags", "list"]),
+    (["batch_size=2"], ["eval_every=5", "batch_size=2"]),
+    (["eval_every=4", "batch_size=2"], ["batch_size=2", "at most 1"]),
+    (["n_edits=0"], ["n_edits=0", "at least 1"]),
+    (["held_out_tokens=0"], ["held_out_tokens=0", "at least 1"]),
+    (["limit=0"], ["limit=0", "at least 1", "null"]),
+    (["setting=foo"], ["setting", "foo", "sequential", "single"]),
+    (["dtype=float8"], ["dtype", "float8", "bfloat16"]),
+    (["resume=yes"], ["resume", "same", "force"]),
+    (["tracker.mode=on"], ["tracker.mode", "offline"]),
+    (["method._target_=os.system"], ["method._target_", "afteredit"]),
+    (["method._target_=afteredit.edit.methods.rome.Rom"], ["method._target_", "Rom"]),
+    (["n_edits"], ["n_edits", "EQUAL"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "named"), BAD, ids=lambda value: " ".join(value))
+def test_what_is_wrong_is_refused_with_its_key_and_what_is_allowed(overrides, named):
+    with pytest.raises(BadInput) as refused:
+        compose(overrides)
+    for text in named:
+        assert text in str(refused.value)
+
+
+LATE = [
+    (["data=/nonexistent"], ["data=/nonexistent", "mini", "hub"]),
+    (["model=hf"], ["model.source", "hub id or folder"]),
+    (["model=hf", "model.source=/nowhere"], ["/nowhere/config.json", "model.source="]),
+    (["n_edits=100000"], ["n_edits=100000", "edits=facts", "set n_edits="]),
+    (["edits=zsre"], ["edits=zsre", "zsre.jsonl", "data="]),
+    (["device=tpu"], ["device=tpu", "cpu"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "named"), LATE, ids=lambda value: " ".join(value))
+def test_what_cannot_be_had_ends_the_command_with_a_line_that_says_so(overrides, named, tmp_path, capsys):
+    assert main([*overrides, f"runs={tmp_path}/runs"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error:") and "Traceback" not in error
+    for text in named:
+        assert text in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_wrong_key_costs_a_second_not_fifteen(tmp_path):
+    started = time.perf_counter()
+    command = [sys.executable, str(ROOT / "run.py"), "n_edit=3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert time.perf_counter() - started < 6  # about 1 s on an idle machine
+    assert done.returncode == 2
+    assert "unknown key n_edit; did you mean n_edits?" in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []  # nothing is littered
+
+
+def test_the_config_is_checked_before_torch_is_imported():
+    heavy = ("torch", "transformers", "lm_eval", "datasets", "wandb")
+    code = (
+        "import sys; from afteredit.launch.command_line import compose; compose([]); "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,73 @@
+"""What `wandb agent` writes is what Hydra reads."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from afteredit.launch.command_line import compose
+from afteredit.launch.sweep_agent import overrides_from_agent
+from afteredit.store.errors import BadInput
+
+
+@pytest.fixture
+def handed(tmp_path, monkeypatch):
+    """handed({parameter: value}, "fixed=1") -> our overrides of the command line that the agent makes of them."""
+
+    def hand(parameters: dict, *fixed: str) -> list[str]:
+        from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+        args = {key: {"value": value} for key, value in parameters.items()}
+        path = tmp_path / "parameters.yaml"
+        path.write_text(yaml.safe_dump({"wandb_version": 1, **args}))
+        monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(path))
+        return overrides_from_agent([*fixed, *create_sweep_command_args({"args": args})["args_no_hyphens"]])
+
+    return hand
+
+
+def test_without_an_agent_arguments_stay_as_they_are():
+    assert overrides_from_agent(["limit=None", "overrides=[1]"], {}) == ["limit=None", "overrides=[1]"]
+
+
+def test_dotted_and_nested_keys_lists_null_and_booleans_arrive_as_meant(handed):
+    parameters = {"edits.order": "shuffled", "method": "memit", "method.layers": [2, 4], "limit": None, "seed": 3,
+                  "task": ["sentiment", "nli"], "tracker.log_updates": True, "harness": [],
+                  "tracker.tags": ["a b", "it's"]}  # fmt: skip
+    nested = {"tracker": {"project": "other", "entity": None}, "edits": {"columns": {"id": "number"}}}
+    overrides = handed(parameters | nested, "n_edits=4", "device=cpu")
+    x = compose(overrides)
+    assert x.edits.order.value == "shuffled" and x.method.layers == [2, 4] and x.settings.limit is None
+    assert (x.settings.seed, x.settings.n_edits, x.settings.device) == (3, 4, "cpu")
+    assert list(x.tasks) == ["sentiment", "nli"] and x.settings.harness == []
+    assert x.tracker.log_updates is True and x.tracker.tags == ["a b", "it's"]
+    assert (x.tracker.project, x.tracker.entity, x.edits.columns["id"]) == ("other", None, "number")
+
+
+@pytest.mark.parametrize(("given", "meant"), [(1e-05, 1e-05), (3, 3.0), (0.25, 0.25)])
+def test_numbers_are_the_same_numbers(handed, given, meant):
+    assert compose(handed({"method.value_lr": given})).method.value_lr == meant
+
+
+def test_a_text_that_is_a_list_in_hydras_words_is_one(handed):
+    assert list(compose(handed({"task": "[sentiment,nli]"})).tasks) == ["sentiment", "nli"]
+
+
+def test_a_run_handed_out_again_is_begun_with_the_overrides_it_was_begun_with(handed):
+    """Its whole config comes for arguments (wandb/wandb#9143)."""
+    begun_with = ["device=cpu", "n_edits=4", "method=memit", "method.layers=[1,2]", "limit=null"]
+    begun = compose(begun_with)
+    config = {**begun.resolved, **begun.names, "overrides": begun.overrides, "resolved": begun.resolved,
+              "_wandb": {"cli_version": "0.31.0"}}  # fmt: skip
+    overrides = handed(config, "device=cpu", "n_edits=4")
+    assert overrides == begun_with
+    assert compose(overrides).resolved == begun.resolved
+
+
+@pytest.mark.parametrize("content", [None, "- 1", "{", "a: 1\nb: {c: 2}"])
+def test_a_file_of_parameters_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / "parameters.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(BadInput, match="WANDB_SWEEP_PARAM_PATH"):
+        overrides_from_agent(["seed=1"], {"WANDB_SWEEP_PARAM_PATH": str(path)})

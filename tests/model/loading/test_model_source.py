@@ -1,0 +1,127 @@
+"""Loading a model: a folder loads, and what cannot be had is refused with what was looked for."""
+
+import pytest
+import torch
+import transformers
+
+from afteredit.model.loading.model_source import ModelSource
+from afteredit.store.errors import BadInput
+
+
+def test_a_folder_loads_as_an_lm(tiny_folder, make_lm):
+    lm = ModelSource("hf", str(tiny_folder), start_token="<s>").load("cpu", "float32")
+    other = make_lm("llama", start_token="<s>")
+    assert lm.fingerprint == other.fingerprint
+    assert lm.tokens.encode("China is") == other.encode("China is")
+    assert not any(parameter.requires_grad for parameter in lm.model.parameters())
+
+
+def test_the_dtype_is_the_one_asked_for(tiny_folder):
+    lm = ModelSource("hf", str(tiny_folder)).load("cpu", "bfloat16")
+    assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_package_that_is_not_installed_is_refused_with_the_remedy():
+    with pytest.raises(BadInput, match=r"model.source=package:no_such_weights.*make setup.*no-such-weights"):
+        ModelSource("m", "package:no_such_weights").load("cpu", "float32")
+
+
+@pytest.mark.parametrize("package", ["", "no_such.weights"])
+def test_a_package_name_that_cannot_be_one_is_refused_too(package):
+    with pytest.raises(BadInput, match=f"model.source=package:{package}"):
+        ModelSource("m", f"package:{package}").load("cpu", "float32")
+
+
+def test_a_package_without_a_gguf_file_is_refused():
+    with pytest.raises(BadInput, match="package:json.*0 GGUF files"):
+        ModelSource("m", "package:json").load("cpu", "float32")
+
+
+def test_a_folder_that_is_not_there_is_refused_with_the_file_looked_for(tmp_path):
+    with pytest.raises(BadInput) as problem:
+        ModelSource("mine", str(tmp_path / "gone")).load("cpu", "float32")
+    assert str(tmp_path / "gone" / "config.json") in str(problem.value)
+    assert "model=mine" in str(problem.value)
+
+
+def test_a_folder_without_weights_is_refused(tiny_folder):
+    (tiny_folder / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match=f"model=hf: weights not found: looked for '{tiny_folder}'"):
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+
+
+def test_an_empty_source_is_refused():
+    with pytest.raises(BadInput, match="model.source is empty; give model.source="):
+        ModelSource("hf", "").load("cpu", "float32")
+
+
+def test_a_hub_id_that_cannot_be_had_is_refused_with_id_and_revision(monkeypatch):
+    def unreachable(*_args, **_kwargs):
+        raise OSError("no connection\nand a long story")
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(BadInput, match=r"'someone/model', revision v2 \(no connection\).*HF_TOKEN"):
+        ModelSource("big", "someone/model", revision="v2").load("cpu", "float32")
+
+
+@pytest.mark.parametrize("trust", [None, True])
+def test_remote_code_is_trusted_only_when_asked(monkeypatch, tiny_folder, trust):
+    seen = []
+    for loader in (transformers.AutoConfig, transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
+
+        def from_pretrained(*args, own=loader.from_pretrained, **kwargs):
+            seen.append(kwargs["trust_remote_code"])
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(loader, "from_pretrained", from_pretrained)
+    chosen = {} if trust is None else {"trust_remote_code": trust}
+    ModelSource("hf", str(tiny_folder), **chosen).load("cpu", "float32")
+    assert len(seen) >= 3 and set(seen) == {bool(trust)}
+
+
+def test_an_encoder_decoder_folder_is_refused_by_name(tmp_path):
+    from transformers import T5Config
+
+    T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, vocab_size=10).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="T5Config is an encoder-decoder"):
+        ModelSource("hf", str(tmp_path)).load("cpu", "float32")
+
+
+@pytest.mark.parametrize(("room", "away"), [(250_000, "some"), (100_000, "all")])
+def test_a_model_that_does_not_fit_its_devices_is_refused(monkeypatch, tiny_folder, room, away):
+    """Really offloaded, by accelerate: to disk, where memory is as small as `room`."""
+    loader, seen = transformers.AutoModelForCausalLM, []
+    own = loader.from_pretrained
+
+    def in_little_memory(*args, **kwargs):
+        loaded = own(*args, max_memory={"cpu": room}, **kwargs)
+        seen.extend(loaded[0].parameters())
+        return loaded
+
+    monkeypatch.setattr(loader, "from_pretrained", in_little_memory)
+    with pytest.raises(BadInput) as problem:
+        ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "float32")
+    offloaded = [parameter for parameter in seen if parameter.device.type == "meta"]
+    assert {"some": 0 < len(offloaded) < len(seen), "all": len(offloaded) == len(seen)}[away]
+    share, total = (sum(4 * parameter.numel() for parameter in part) / 2**30 for part in (offloaded, seen))
+    message = str(problem.value)
+    assert "model=big" in message and "model.device_map=auto" in message
+    assert f"{share:.3g} GiB of its {total:.3g} GiB" in message
+    assert "more or larger devices, dtype=bfloat16 (now float32), or a smaller model" in message
+    monkeypatch.setattr(loader, "from_pretrained", own)
+    ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "float32")
+
+
+def test_one_offloaded_parameter_is_enough_to_refuse(monkeypatch, tiny_folder):
+    loader = transformers.AutoModelForCausalLM
+    own = loader.from_pretrained
+
+    def one_away(*args, **kwargs):
+        model, info = own(*args, **kwargs)
+        norm = model.model.layers[3].post_attention_layernorm
+        norm.weight = torch.nn.Parameter(norm.weight.to("meta"))
+        return model, info
+
+    monkeypatch.setattr(loader, "from_pretrained", one_away)
+    with pytest.raises(BadInput, match=r"\(model.layers.3.post_attention_layernorm.weight, …\).*devices, or a smaller"):
+        ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "bfloat16")

@@ -1,0 +1,150 @@
+"""LM's text side: token ids of prompts and answers, and where the subject ends, for three kinds of tokenizer."""
+
+import copy
+import json
+import string
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from afteredit.model.lm import LM
+from afteredit.store.errors import BadInput
+
+FACTS = Path(__file__).resolve().parents[2] / "data" / "facts.jsonl"
+SPECIAL = ["<unk>", "<s>", "</s>"]
+
+
+def facts_texts() -> list[str]:
+    rows = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
+    asked = [text for row in rows for text in (row["prompt"].replace("{}", row["subject"]), *row["paraphrases"])]
+    answers = [row[name] for row in rows for name in ("target_new", "target_true")]
+    return [*asked, *answers, *string.ascii_lowercase]
+
+
+def sentencepiece(kind: str) -> PreTrainedTokenizerFast:
+    """unigram: T5's and Gemma's shape.  bpe: Llama 2's, whose blank is put in front by the normaliser."""
+    raw = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE(unk_token="<unk>", fuse_unk=True))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    raw.decoder = decoders.Metaspace(prepend_scheme="always")
+    settings = {"vocab_size": 500, "special_tokens": SPECIAL, "show_progress": False}
+    if kind == "unigram":
+        raw.train_from_iterator(facts_texts(), trainers.UnigramTrainer(unk_token="<unk>", **settings))
+    else:
+        raw.train_from_iterator(facts_texts(), trainers.BpeTrainer(**settings))
+        raw.pre_tokenizer = None
+        raw.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tokenizer) -> dict[str, PreTrainedTokenizerFast]:
+    return {"byte_level": tokenizer, "unigram": sentencepiece("unigram"), "bpe": sentencepiece("bpe")}
+
+
+@pytest.fixture(params=["byte_level", "unigram", "bpe"])
+def kind(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[None, "<s>"])
+def lm(request, kind, tokenizers, make_lm) -> LM:
+    return LM(make_lm("gpt2").model, tokenizers[kind], start_token=request.param)
+
+
+def test_a_text_is_the_start_token_and_its_own_ids(lm):
+    ids = lm.tokenizer("Fenrir is a famous character in", add_special_tokens=False).input_ids
+    assert lm.tokens.encode("Fenrir is a famous character in") == (*lm.tokens.start_ids, *ids)
+    assert [lm.tokenizer.convert_ids_to_tokens(i) for i in lm.tokens.start_ids] in ([], ["<s>"])
+
+
+def test_ids_that_the_tokenizer_itself_adds_are_left_out(tokenizer, make_lm):
+    from tokenizers.processors import TemplateProcessing
+
+    own = copy.deepcopy(tokenizer)
+    own.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", own.vocab["<s>"])])
+    assert own("China").input_ids[0] == own.vocab["<s>"]
+    lm = LM(make_lm("gpt2").model, own)
+    assert lm.tokens.encode("China") == make_lm("gpt2").encode("China")
+    assert lm.tokens.answer_ids("boxing") == make_lm("gpt2").answer_ids("boxing")
+    assert lm.tokens.locate("China is", 0, 5) == make_lm("gpt2").locate("China is", 0, 5)
+
+
+@pytest.mark.parametrize("answer", ["boxing", "Aztec", "ice hockey", "the United States"])
+def test_answer_ids_continue_the_prompt(lm, kind, answer):
+    prompt = "The sport that brought Joe DiMaggio to fame is"
+    assert (*lm.tokens.encode(prompt), *lm.tokens.answer_ids(answer)) == lm.tokens.encode(f"{prompt} {answer}")
+    assert lm.tokenizer.decode(lm.tokens.answer_ids(answer)).strip() == answer
+    if kind == "byte_level":
+        assert lm.tokenizer.decode(lm.tokens.answer_ids(answer)) == f" {answer}"
+
+
+def test_blanks_around_an_answer_do_not_count(lm):
+    assert lm.tokens.answer_ids(" boxing ") == lm.tokens.answer_ids("boxing")
+
+
+@pytest.mark.parametrize(("front", "subject", "back"), [
+    ("", "Fenrir", " is a famous character in"),
+    ("", "Joe DiMaggio", " is a"),
+    ("The sport that brought ", "Joe DiMaggio", " to fame is"),
+    ("The mother tongue of ", "Ann Smith", ", who lives in Peru, is"),
+    ("The works of ", "Homer", "'s day"),
+    ("People say much about ", "Joe DiMaggio", ""),
+    ("Joe DiMaggio is a man. The sport that brought ", "Joe DiMaggio", " to fame is"),
+])  # fmt: skip
+def test_subject_last_ends_the_subject(lm, front, subject, back):
+    question = front + subject + back
+    ids, last = lm.tokens.locate(question, len(front), len(subject))
+    assert tuple(ids) == lm.tokens.encode(question)
+    assert lm.tokenizer.decode(ids[len(lm.tokens.start_ids) : last + 1]) == front + subject
+    assert lm.tokenizer.decode([ids[last]]).strip() in subject
+
+
+@pytest.mark.parametrize("subject", ["Kraków", "Łódź", "東京"])
+def test_a_subject_whose_letters_are_several_tokens_is_taken_whole(make_lm, subject):
+    lm = make_lm("gpt2")
+    ids, last = lm.tokens.locate(f"The river in {subject} is", 13, len(subject))
+    assert lm.tokenizer.decode(ids[: last + 1]) == f"The river in {subject}"
+
+
+def test_a_subject_outside_the_question_is_refused(make_lm):
+    with pytest.raises(BadInput, match="no token of 'China is'"):
+        make_lm("gpt2").locate("China is", 20, 5)
+
+
+def test_an_unknown_start_token_is_refused_with_the_allowed_ones(make_lm):
+    with pytest.raises(BadInput, match=r"start_token='<bos>'.*'<s>', '<\|endoftext\|>'"):
+        make_lm("gpt2", start_token="<bos>")
+
+
+@pytest.fixture
+def chat_lm(tokenizer, make_lm) -> LM:
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
+    return LM(make_lm("gpt2").model, chatty, prompt="chat")
+
+
+def test_chat_mode_asks_in_a_turn_and_answers_without_a_blank(chat_lm):
+    ids, last = chat_lm.locate("The sport of Joe DiMaggio is", 13, 12)
+    assert chat_lm.tokenizer.decode(ids) == "[user] The sport of Joe DiMaggio is\n[assistant] "
+    assert chat_lm.tokenizer.decode(ids[: last + 1]) == "[user] The sport of Joe DiMaggio"
+    assert chat_lm.ask("The sport of Joe DiMaggio is") == tuple(ids)
+    assert chat_lm.tokenizer.decode(chat_lm.answer_ids(" boxing")) == "boxing"
+
+
+def test_a_start_token_that_the_template_writes_itself_is_there_once(tokenizer, make_lm):
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "<s>{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    lm = LM(make_lm("gpt2").model, chatty, start_token="<s>", prompt="chat")
+    ids, last = lm.tokens.locate("The sport of Joe DiMaggio is", 13, 12)
+    assert ids[0] == lm.tokens.start_ids[0] and ids.count(lm.tokens.start_ids[0]) == 1
+    assert lm.tokenizer.decode(ids[: last + 1]) == "<s>The sport of Joe DiMaggio"
+    assert lm.tokens.question_ids("The sport of Joe DiMaggio is") == tuple(ids)
+    assert lm.tokens.encode("Joe")[:1] == tuple(lm.tokens.start_ids)
+
+
+def test_chat_mode_without_a_template_is_refused(tokenizer, make_lm):
+    with pytest.raises(BadInput, match="prompt=chat.*no chat template"):
+        LM(make_lm("gpt2").model, tokenizer, prompt="chat")

@@ -1,0 +1,139 @@
+"""The journal: what was written is read back, a torn end is dropped, anything altered is refused by name."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from afteredit.edit.update import LowRank, Update
+from afteredit.record.journal import Journal
+from afteredit.store.atomic_files import write_json
+from afteredit.store.checked_lines import Lines
+from afteredit.store.errors import BadInput
+
+SECOND = "import sys, pathlib; from afteredit.record.journal import Journal; Journal(pathlib.Path(sys.argv[1]))"
+
+
+def an_update(seed: int) -> Update:
+    generator = torch.Generator().manual_seed(seed)
+    change = LowRank(torch.randn(4, 1, generator=generator), torch.randn(6, 1, generator=generator))
+    return Update({"w.weight": change}, {"key": torch.ones(6)}, {"loss": 0.1 * seed, "kl": 1e-17})
+
+
+def batch(fact, index: int):
+    return [replace(fact, id=f"f{index}", subject="Łódź\u2028 \u0085\n")]
+
+
+@pytest.fixture
+def folder(tmp_path, fact):
+    """A run directory of three edits, closed."""
+    journal = Journal(tmp_path)
+    for i in range(3):
+        journal.append(batch(fact, i), an_update(i), i + 1, {"seconds": 0.5})
+    journal.close()
+    return tmp_path
+
+
+def same(one: Update, other: Update) -> bool:
+    left, right = one.flat(), other.flat()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_reopened_journal_has_the_same_records(folder, fact, tmp_path):
+    journal = Journal(folder)
+    assert [record["n_edits"] for record in journal.records] == [1, 2, 3]
+    assert journal.n_batches == 3
+    journal.append(batch(fact, 3), an_update(3), 4, {"seconds": 0.25})
+    written = list(journal.records)
+    journal.close()
+    reopened = Journal(folder)
+    assert list(reopened.records) == written
+    assert written[3]["diagnostics"] == {"loss": 0.1 * 3, "kl": 1e-17}
+    assert written[3]["requests"][0]["subject"] == "Łódź\u2028 \u0085\n"
+    assert all(same(reopened.update(i, batch(fact, i)), an_update(i)) for i in range(4))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40, "all_but_one"])
+def test_a_torn_last_line_is_dropped_and_made_again(folder, fact, cut):
+    path = folder / "edits.jsonl"
+    whole = path.read_bytes()
+    *kept, last = whole.splitlines(keepends=True)
+    path.write_bytes(whole[: -(len(last) - 1 if cut == "all_but_one" else cut)])
+    journal = Journal(folder)
+    assert journal.n_batches == 2
+    assert path.read_bytes() == b"".join(kept)
+    journal.append(batch(fact, 2), an_update(2), 3, {"seconds": 0.5})
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(("old", "new"), [(b"boxing", b"rowing"), (b"}", b"]"), (b'"check"', b'"chuck"')])
+def test_an_altered_line_is_refused_with_file_and_line(folder, number, old, new):
+    path = folder / "edits.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[number - 1] = lines[number - 1].replace(old, new, 1)
+    path.write_bytes(b"".join(lines))
+    before = path.read_bytes()
+    with pytest.raises(BadInput, match=rf"edits.jsonl:{number}: .*checksum"):
+        Journal(folder)
+    assert path.read_bytes() == before
+
+
+def test_an_altered_or_missing_update_is_refused_by_name(folder, fact):
+    path = folder / "updates" / "000001.safetensors"
+    content = path.read_bytes()
+    journal = Journal(folder)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(BadInput, match="000001.safetensors"):
+        journal.update(1, batch(fact, 1))
+    path.unlink()
+    with pytest.raises(BadInput, match="000001.safetensors"):
+        journal.update(1, batch(fact, 1))
+    assert same(journal.update(0, batch(fact, 0)), an_update(0))
+    path.write_bytes(content)
+    assert same(journal.update(1, batch(fact, 1)), an_update(1))
+
+
+def test_a_batch_of_other_edits_is_refused(folder, fact):
+    journal = Journal(folder)
+    with pytest.raises(BadInput, match=r"batch 1 wrote edits \['f1'\].*\['f2'\]"):
+        journal.update(1, batch(fact, 2))
+    with pytest.raises(BadInput, match="batch 1"):
+        journal.update(1, [*batch(fact, 1), *batch(fact, 2)])
+
+
+def test_a_run_that_another_process_has_is_refused(folder):
+    journal = Journal(folder)
+    with pytest.raises(BadInput, match="in use by another process"):
+        Journal(folder)
+    ran = subprocess.run([sys.executable, "-c", SECOND, folder], capture_output=True, text=True, timeout=60)
+    assert "BadInput" in ran.stderr
+    assert f"{folder} is in use by another process" in ran.stderr
+    journal.close()
+    ran = subprocess.run([sys.executable, "-c", SECOND, folder], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_leftover_update_without_its_line_counts_for_nothing(folder, fact):
+    """What a process killed between the update's file and its line leaves behind."""
+    (folder / "updates" / "000003.safetensors").write_bytes(b"half")
+    (folder / "updates" / "000004.safetensors.part").write_bytes(b"half")
+    journal = Journal(folder)
+    assert journal.n_batches == 3
+    journal.append(batch(fact, 3), an_update(3), 4, {})
+    assert same(journal.update(3, batch(fact, 3)), an_update(3))
+
+
+def test_lines_keep_numbers_bit_for_bit(tmp_path):
+    record = {"a": 0.1 + 0.2, "b": 1e-320, "c": [2**53 + 1, None, True], "ü": "\r\n\x0b\x0c"}
+    Lines(tmp_path / "x.jsonl").append(record)
+    assert Lines(tmp_path / "x.jsonl").records == [record]
+
+
+def test_write_json_replaces_the_file_whole(tmp_path):
+    write_json(tmp_path / "a.json", {"ö": list(range(100))})
+    write_json(tmp_path / "a.json", {"ö": 1})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ö": 1\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

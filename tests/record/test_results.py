@@ -1,0 +1,82 @@
+"""The results file: sorted rows, samples beside them, a torn line is dropped."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+import pytest
+
+from afteredit.record.results import Results
+from afteredit.store.errors import BadInput
+
+SAMPLES = [{"kind": "ability", "name": "nli", "doc_id": 0, "numerator": 1.0}, {"kind": "retained", "request": "f1"}]
+
+
+def sha256(results: Results, n_edits: int) -> str:
+    return hashlib.sha256(results.samples_path(n_edits).read_bytes()).hexdigest()
+
+
+def test_rows_come_sorted_and_are_still_there_when_opened_again(tmp_path):
+    results = Results(tmp_path, "abcd")
+    for n in (0, 10, 5):
+        results.append({"n_edits": n, "ability/nli": n / 10, "weights_sha256": f"{n}"}, SAMPLES)
+    for opened in (results, Results(tmp_path, "abcd")):
+        assert [row["n_edits"] for row in opened.rows] == [0, 5, 10]
+        assert opened.row(5) == {
+            "n_edits": 5,
+            "ability/nli": 0.5,
+            "weights_sha256": "5",
+            "samples_sha256": sha256(results, 5),
+        }
+        assert opened.has(10) and not opened.has(1)
+    assert Results(tmp_path, "other").rows == []
+
+
+def test_samples_are_a_readable_table(tmp_path):
+    results = Results(tmp_path, "abcd")
+    results.append({"n_edits": 3}, SAMPLES)
+    frame = pd.read_parquet(results.samples_path(3))
+    assert frame["kind"].tolist() == ["ability", "retained"]
+    assert frame["numerator"][0] == 1.0 and pd.isna(frame["numerator"][1])
+
+
+def test_a_checkpoint_without_samples_is_kept_too(tmp_path):
+    results = Results(tmp_path, "abcd")
+    results.append({"n_edits": 0}, [])
+    assert len(pd.read_parquet(results.samples_path(0))) == 0 and results.has(0)
+
+
+def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path):
+    results = Results(tmp_path, "abcd")
+    results.append({"n_edits": 0, "x": 0.5}, SAMPLES)
+    whole = results.path.read_bytes()
+    results.append({"n_edits": 1, "x": 0.25}, SAMPLES)
+    results.path.write_bytes(results.path.read_bytes()[:-9])
+    again = Results(tmp_path, "abcd")
+    assert [row["n_edits"] for row in again.rows] == [0] and not again.has(1)
+    assert results.path.read_bytes() == whole
+    again.append({"n_edits": 1, "x": 0.25}, SAMPLES)
+    assert Results(tmp_path, "abcd").rows == results.rows
+
+
+@pytest.mark.parametrize("harm", ["altered", "missing"])
+def test_samples_that_are_not_those_of_their_row_are_named(tmp_path, harm):
+    results = Results(tmp_path, "abcd")
+    for n in (0, 5):
+        results.append({"n_edits": n}, SAMPLES)
+    path = results.samples_path(5)
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]) if harm == "altered" else path.unlink()
+    with pytest.raises(BadInput, match=r"abcd-000005.parquet is missing or does not match.*all edits are kept"):
+        Results(tmp_path, "abcd")
+    path.write_bytes(content)
+    assert len(Results(tmp_path, "abcd").rows) == 2
+
+
+def test_a_part_knows_nothing_of_later_rows(tmp_path):
+    results = Results(tmp_path, "abcd")
+    for n in (0, 10, 5):
+        results.append({"n_edits": n}, SAMPLES)
+    part = results.up_to(5)
+    assert [row["n_edits"] for row in part.rows] == [0, 5] and part.samples_path(5) == results.samples_path(5)

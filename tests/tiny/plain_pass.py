@@ -1,0 +1,60 @@
+"""The plain way to run a model: one row, the model's own forward pass, hooks; no padding, no cache, no rerun."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+
+def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
+    """keys (T, F) of the block's MLP output matrix, its output at `at`, normalised hidden states and logits of one
+    row, with `offset_D` added to the MLP output at `at`."""
+    seen = {}
+
+    def tap(_module, args, output):
+        seen["keys_TF"], seen["value_D"] = args[0][0], output[0, at]
+        if offset_D is None:
+            return None
+        moved = torch.zeros_like(output)
+        moved[0, at] = 1
+        return output + moved * offset_D
+
+    hooks = [
+        lm.mlp_out(layer).register_forward_hook(tap),
+        lm.anatomy.final_norm.register_forward_hook(lambda _m, _a, output: seen.update(hidden_TD=output[0])),
+    ]
+    try:
+        seen["logits_TV"] = lm.model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return SimpleNamespace(**seen)
+
+
+def _plain_nll(lm, ids, target, layer=0, at=0, offset_D=None) -> torch.Tensor:
+    """Mean nats per token of `target` behind `ids`."""
+    with torch.no_grad():
+        logits_TV = _plain_pass(lm, [*ids, *target], layer, at, offset_D).logits_TV.float()
+    log_p_NV = logits_TV[len(ids) - 1 : -1].log_softmax(-1)
+    return -log_p_NV[torch.arange(len(target)), torch.tensor(target)].mean()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Threads gain nothing on tiny tensors, and on a busy machine they wait for each other: minutes, not seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def plain_pass():
+    return _plain_pass
+
+
+@pytest.fixture(scope="session")
+def plain_nll():
+    return _plain_nll

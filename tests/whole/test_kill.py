@@ -1,0 +1,213 @@
+"""A run that is killed again and again ends where an uninterrupted one does; two runs make their constants once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from afteredit.run import main
+from afteredit.store.checked_lines import Lines
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ("n_edits=3", "eval_every=1", "task=[sentiment]", "limit=3")
+POLL = 0.001  # seconds between two looks at the run directory
+
+
+@dataclass(frozen=True)
+class Place:
+    command: list[str]  # of a run on the tiny model, `runs` and `tracker` excepted
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, save_tiny_llama) -> Place:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_llama(folder / "model")
+    (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 300)
+    command = ["model=hf", f"model.source={folder}/model", f"method.second_moment_text={folder}/text.txt",
+               "method.tokens_per_key_dim=20", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
+               "method.contexts_long=0", "held_out_tokens=64", "device=cpu"]  # fmt: skip
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    alone = {"AFTEREDIT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return Place(command, kept | alone)
+
+
+@pytest.fixture(scope="module")
+def straight(place, tmp_path_factory) -> tuple[dict, float]:
+    """What an uninterrupted run leaves, and the seconds it takes from its start-up's end to its last row."""
+    runs = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFTEREDIT_CACHE", place.environment["AFTEREDIT_CACHE"])
+        assert main([*place.command, *RUN, "tracker=none", f"runs={runs}"]) == 0
+    (folder,) = runs.iterdir()
+    (results,) = folder.glob("results-*.jsonl")
+    return left_by(folder), results.stat().st_mtime - (folder / "config.yaml").stat().st_mtime
+
+
+def left_by(folder: Path) -> dict:
+    """All that must not depend on kills: rows with the weights' SHA-256, records of edits, updates, samples."""
+    (results,) = folder.glob("results-*.jsonl")
+    rows = [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in Lines(results).records]
+    records = Lines(folder / "edits.jsonl").records
+    edits = [{k: v for k, v in record.items() if k not in ("edit_s", "immediate_s")} for record in records]
+    kinds = ("updates/*", "samples/*", "prefixes.json*", "first_facts.json*")
+    files = {p.name: p.read_bytes() for kind in kinds for p in sorted(folder.glob(kind))}
+    return {"name": folder.name, "rows": rows, "edits": edits, "files": files}
+
+
+def the_run(runs: Path) -> Path | None:
+    return next(runs.iterdir(), None) if runs.is_dir() else None
+
+
+def written(runs: Path) -> dict[str, int]:
+    """Sizes of our files in the run directory, half-written ones among them; W&B's own change all the time."""
+    folder = the_run(runs)
+    sizes = {}
+    for path in [*folder.glob("*"), *folder.glob("[us]*/*")] if folder else []:
+        try:
+            sizes[str(path)] = path.stat().st_size
+        except FileNotFoundError:  # renamed meanwhile
+            continue
+    return sizes
+
+
+def started(runs: Path) -> int:
+    """The run writes its config when everything is prepared, and then the folder that W&B gave it, if any: a new time
+    there is the end of a start-up."""
+    folder = the_run(runs)
+    path = folder / ("environment.json" if (folder / "wandb").exists() else "config.yaml") if folder else runs
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def share_left(runs: Path) -> float:
+    folder = the_run(runs)
+    results = next(folder.glob("results-*.jsonl"), None) if folder else None
+    return 1 - (len(results.read_bytes().splitlines()) if results else 0) / 4
+
+
+def killed(process: subprocess.Popen, runs: Path, moment: Callable[[], bool]) -> bool:
+    """Kills the process and its children once its start-up is over and `moment` has come; False: it ended first."""
+    before = started(runs)
+    come = False
+    while process.poll() is None and not come:
+        time.sleep(POLL)
+        come = started(runs) != before and moment()
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0, process.communicate()[1]
+    return False
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """From its first call on."""
+    begun: list[float] = []
+
+    def come() -> bool:
+        begun.append(time.monotonic())
+        return begun[-1] - begun[0] >= seconds
+
+    return come
+
+
+def at_write(runs: Path, count: int) -> Callable[[], bool]:
+    """When a file of the run directory has appeared, grown or gone for the `count`th time."""
+    seen: list[dict[str, int]] = []
+
+    def come() -> bool:
+        now = written(runs)
+        if not seen or seen[-1] != now:
+            seen.append(now)
+        return len(seen) > count
+
+    return come
+
+
+def begin(place: Place, runs: Path, tracker: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "run.py"), *place.command, *RUN, tracker, f"runs={runs}"]
+    return subprocess.Popen(command, env=place.environment, cwd=runs.parent, start_new_session=True,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+
+
+def history(path: Path) -> dict[int, dict]:
+    """What W&B's own file of an offline run holds, by step: records cut into chunks (checksum, length, kind: 1 whole,
+    2 to 4 first, middle and last part) that do not cross blocks of 32 KiB."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, at, record, found = path.read_bytes(), 7, b"", {}
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        record, at = record + content[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):
+            parsed, record = wandb_internal_pb2.Record.FromString(record), b""
+            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json)
+                     for item in parsed.history.item}  # fmt: skip
+            if items:
+                found[parsed.history.step.num] = items
+    return found
+
+
+@pytest.mark.parametrize(
+    ("tracker", "n_kills", "seed"),
+    [
+        ("tracker=none", 3, 0),
+        ("tracker.mode=offline", 2, 1),
+        pytest.param("tracker=none", 13, 2, marks=pytest.mark.slow),
+        pytest.param("tracker.mode=offline", 12, 3, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_at_any_moment_ends_where_an_uninterrupted_one_does(
+    place, straight, tmp_path, monkeypatch, tracker, n_kills, seed
+):
+    """Kills fall anywhere in what is left of the run, or into its writes; a run with all its rows is begun afresh."""
+    expected, duration = straight
+    chance, runs, kills = random.Random(seed), tmp_path / "runs", 0
+    while kills < n_kills:
+        moment = (after(chance.uniform(0, duration * share_left(runs))) if chance.random() < 0.5
+                  else at_write(runs, chance.randint(1, 8)))  # fmt: skip
+        kills += killed(begin(place, runs, tracker), runs, moment)
+        if share_left(runs) == 0:
+            assert left_by(the_run(runs)) == expected
+            shutil.rmtree(runs)
+    monkeypatch.setenv("AFTEREDIT_CACHE", place.environment["AFTEREDIT_CACHE"])
+    assert main([*place.command, *RUN, tracker, f"runs={runs}"]) == 0  # in this process: it is not killed
+    assert left_by(the_run(runs)) == expected
+    starts = sorted(runs.glob("*/wandb/offline-run-*/run-*.wandb"))
+    assert bool(starts) == (tracker == "tracker.mode=offline")
+    if starts:  # the last one holds every number, whatever the killed ones before it hold
+        kept = history(starts[-1])
+        for row in expected["rows"]:
+            numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
+            assert {key: kept[2 * row["n_edits"] + 1][key] for key in numbers} == numbers
+        assert set(kept) == {1, *(step for n in (1, 2, 3) for step in (2 * n, 2 * n + 1))}
+
+
+def test_of_two_runs_that_need_the_same_constants_one_makes_them(place, tmp_path):
+    environment = place.environment | {"AFTEREDIT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(ROOT / "run.py"), *place.command, "n_edits=1", "eval_every=1", "task=none",
+               "tracker=none", "method.tokens_per_key_dim=200"]  # fmt: skip
+    both = [subprocess.Popen([*command, f"runs={tmp_path}/{name}"], env=environment, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for name in ("one", "two")]  # fmt: skip
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    logs = ["".join(out.split()) for out, _ in said]  # the log is broken into lines wherever its width ends
+    assert sum(log.count("(once;laterrunsfinditthere)") for log in logs) == 1
+    assert len(list((tmp_path / "cache" / "second_moment").glob("*.safetensors"))) == 1
+    one, two = (left_by(the_run(tmp_path / name)) for name in ("one", "two"))
+    assert one == two

@@ -1,0 +1,122 @@
+"""`python run.py -m …`: several runs of one command, one after the other or in several processes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+
+from afteredit.model.loading.model_source import ModelSource
+from afteredit.run import main
+from afteredit.store.checked_lines import Lines
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def command(tiny_folder, tmp_path) -> list[str]:
+    return ["-m", "model=hf", f"model.source={tiny_folder}", "method.second_moment=identity", "method.layer=1",
+            "method.value_steps=2", "method.contexts_short=0", "method.contexts_long=0", "task=none", "n_edits=1",
+            "eval_every=1", "held_out_tokens=64", "device=cpu", "tracker=none", f"runs={tmp_path}/runs"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def hydra_alone(monkeypatch):
+    """Hydra's command line reads and leaves globals of the process.
+
+    Its logging closes every handler there is; absl's (rouge_score brings it) would close pytest's own stream with it.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+
+    monkeypatch.setattr(logging, "_handlerList", [])
+
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    yield
+    GlobalHydra.instance().clear()
+
+
+def configs(runs: Path) -> list[dict]:
+    """Of the runs that were made to their end."""
+    import yaml
+
+    made = [path.parent for path in runs.glob("*/results-*.jsonl") if Lines(path).records[-1]["n_edits"] == 1]
+    return [yaml.safe_load((folder / "config.yaml").read_text()) for folder in made]
+
+
+def test_every_combination_is_run_and_one_that_fails_does_not_end_the_others(command, tmp_path, capsys):
+    assert main([*command, "method=rome,rome_published", "method.layer=9,1", "seed=3"]) == 2
+    made = {(config["method"]["keys"], config["method"]["layer"], config["seed"])
+            for config in configs(tmp_path / "runs")}  # fmt: skip
+    assert made == {("consistent", 1, 3), ("asymmetric", 1, 3)}
+    error = capsys.readouterr().err
+    assert error.count("error: layer 9") == 2 and "blocks 0..3" in error and "the others go on" in error
+    assert "Traceback" not in error
+
+
+def test_a_run_leaves_no_model_to_the_next(command, monkeypatch):
+    loaded = []
+    load = ModelSource.load
+
+    def watched(self, *arguments):
+        assert all(lm() is None for lm in loaded), "the model of the run before is still there"
+        lm = load(self, *arguments)
+        loaded.append(weakref.ref(lm))
+        return lm
+
+    monkeypatch.setattr(ModelSource, "load", watched)
+    gc.disable()  # only what run.py does may free it
+    try:
+        assert main([*command, "seed=1,2"]) == 0
+    finally:
+        gc.enable()
+    assert len(loaded) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("method=rome,rom", ["method=rom", "did you mean method=rome?"]),
+        ("n_edit=1,2", ["n_edit", "did you mean n_edits?"]),
+        ("method.layer=(0,1)", ["method.layer=(0,1)", "a list is written [a,b]", "with -m"]),
+    ],
+)
+def test_what_hydra_cannot_read_ends_the_command_before_any_run(command, wrong, named, tmp_path, capsys):
+    assert main([*command, "seed=1,2", wrong]) == 2
+    error = capsys.readouterr().err
+    assert all(text in error for text in named) and "Traceback" not in error, error
+    assert configs(tmp_path / "runs") == []
+
+
+SAY_WHO = """
+import os, sys
+
+def say(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("environment.json"):
+        with open(os.environ["WHO"], "a") as file:
+            file.write(f"{os.getpid()}\\n")
+
+sys.addaudithook(say)
+"""
+
+
+def test_joblib_runs_two_at_a_time_in_processes_of_their_own(command, tmp_path):
+    """Every Python process imports sitecustomize: there each says its number as it writes an environment.json."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SAY_WHO)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "site"),
+                                "WHO": str(tmp_path / "who")}  # fmt: skip
+    arguments = [*command, "method.layer=0,9,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], env=environment, cwd=tmp_path,
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert sorted(config["method"]["layer"] for config in configs(tmp_path / "runs")) == [0, 1]
+    assert done.stderr.count("error: layer 9") == 1
+    assert len(list((tmp_path / "runs").glob("*/environment.json"))) == 3
+    assert len(set((tmp_path / "who").read_text().split())) == 2
