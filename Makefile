@@ -4,15 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
 
-.PHONY: setup demo test check bench sweep clean
+.PHONY: setup dev demo test check bench sweep clean
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) -r requirements.lock
+	$(PIP) --no-build-isolation -e .
+	touch $@
+
+# The tools of tests and checks: pytest, ruff, mypy, a W&B server.
+dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
+	$(PIP) -r requirements-dev.lock
 	touch $@
 
 # The main job: 20 real ROME edits on a real model, eight abilities measured before the first and after every 5.
@@ -20,18 +29,19 @@ demo: setup
 	$(BIN)/python run.py n_edits=20 eval_every=5 limit=24 held_out_tokens=1024
 
 # One file at a time on each of two processes: the tiny models gain nothing from threads.
-test: setup
+test: dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # ruff, types, fast tests
-check: setup
+WINGS := store model edit evaluate record analysis launch commands bench
+check: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	mkdir -p .typecheck && ln -sfn .. .typecheck/afteredit
-	$(BIN)/mypy -p afteredit.edit -p afteredit.evaluate -p afteredit.analysis -p afteredit.bench -m afteredit.run
+	$(BIN)/mypy $(WINGS:%=-p afteredit.%) -m afteredit.run
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not real"
 
-# Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and README's table.
+# Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and the tables of docs/speed.md.
 ROWS ?= $(wildcard ../shared/data)
 bench: setup
 	$(BIN)/python -m afteredit.bench.edits
