@@ -6,8 +6,6 @@ config → requests → method.update → Update (constrained) → applied and j
 from __future__ import annotations
 
 import gc
-import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
-from afteredit.launch.command_line import CONF, compose, experiment_of, explained_again
-from afteredit.launch.compose import Experiment, Setting
-from afteredit.launch.endings import complain, ended
-from afteredit.launch.interruption import Interrupted, Interruption, OneOfManyFailed
-from afteredit.launch.sweep_agent import overrides_from_agent
+from afteredit.launch.command_line import start
+from afteredit.launch.console import new_console
+from afteredit.launch.endings import Interrupted, Interruption
+from afteredit.launch.experiment import Experiment
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
     from rich.console import Console
 
     from afteredit.evaluate.measure import Measure
@@ -52,7 +48,7 @@ def edit_in_sequence(
     carried: list[EditRequest] = []  # the edits that the model holds now: all done, or the last batch in setting=single
     recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
     planned = [request for batch in batches for request in batch]
-    single = x.settings.setting is Setting.single
+    single = x.settings.single
     ahead = Ahead(x.method, lm, planned, run.prepared) if single else None
 
     def checkpoint(last: bool) -> None:
@@ -101,9 +97,7 @@ def edit_in_sequence(
 
 def run_experiment(x: Experiment) -> Path:
     """One experiment from config to pictures; returns its run directory.  The same call continues or finishes it."""
-    from rich.console import Console
-
-    console = Console()
+    console = new_console()
     with Interruption(at_once=True):  # the edits themselves have one of their own, that waits for a whole one
         try:
             if x.replay.run is None:
@@ -161,7 +155,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
         with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
             watch = Watch(display, tracker, interruption, run.results)
             measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"),
-                              x.evaluate.cache_gib, shared=True)  # fmt: skip
+                              x.speed.cache_gib, shared=True)  # fmt: skip
             n_batches = edit_in_sequence(lm, x, batches, run, measure, watch)
             watch.beyond(run.journal.records[n_batches:])
         _end(x, run, tracker, console)
@@ -181,7 +175,7 @@ def _end(x: Experiment, run: RunDirectory, tracker: Tracker, console: Console) -
 
     chance = {name: ability.chance for name, ability in run.abilities.items()}
     results = run.results.up_to(x.settings.n_edits)
-    batch = x.settings.batch_size if x.settings.setting is Setting.single else None
+    batch = x.settings.batch_size if x.settings.single else None
     picture, summary, tables = at_end(results, chance, run.folder, single=batch, collapsed=run.collapsed)
     if run.collapsed_at is not None:
         console.print(f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity "
@@ -194,19 +188,8 @@ def _end(x: Experiment, run: RunDirectory, tracker: Tracker, console: Console) -
 
 
 def _load(x: Experiment, console: Console) -> LM:
-    _show_log(console)
     console.log(f"loading model {x.model.name} …")
     return x.model.load(_device(x.settings.device), x.settings.dtype.value)
-
-
-def _show_log(console: Console) -> None:
-    """What our packages say (what is being made, how long it takes yet) goes where the progress goes."""
-    from rich.logging import RichHandler
-
-    log = logging.getLogger("afteredit")
-    log.handlers = [RichHandler(console=console, show_path=False, show_level=False)]
-    log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 def _batches(requests: list[EditRequest], size: int) -> list[list[EditRequest]]:
@@ -233,64 +216,10 @@ def _device(asked: str) -> str:
 
 def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:
     """`python run.py key=value …`; flags (-m, --cfg, --help) go to Hydra's own command line."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries' own bars would break ours
-    try:
-        if any(argument.startswith("-") for argument in argv):
-            _hydra_command_line(argv)
-        else:
-            run(compose(overrides_from_agent(argv)))
-    except (BadInput, OSError, Interrupted) as problem:
-        return ended(problem)
-    except OneOfManyFailed:
-        return 2
-    return 0
-
-
-def _hydra_command_line(argv: Sequence[str]) -> None:
-    """One run, or with -m several, of which one that fails does not end the others.  Raises BadInput where Hydra cannot
-    read `argv`, before any run is begun; OneOfManyFailed at the end."""
-    import hydra
-    from hydra.errors import HydraException
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises what went wrong instead of printing it
-    sys.argv[1:] = argv
-    try:
-        hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(_one_of_many)()
-    except HydraException as problem:
-        raise BadInput(explained_again(problem, argv)) from None
-
-
-def _one_of_many(config: DictConfig) -> None:
-    import traceback
-
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    try:
-        run_experiment(experiment_of(config.copy(), HydraConfig.get()))
-    except Interrupted as problem:  # asked to stop: the others too
-        sys.exit(ended(problem))
-    except Exception as problem:
-        if HydraConfig.get().mode is not RunMode.MULTIRUN:
-            raise
-        overrides = " ".join(HydraConfig.get().overrides.task)
-        if not isinstance(problem, BadInput | OSError):
-            traceback.print_exc()
-        complain(f"{problem}  (the run with {overrides}; the others go on)")
-        raise OneOfManyFailed from None
-    finally:
-        _free_memory()
-
-
-def _free_memory() -> None:
-    """The next of several runs needs the place of this one's model."""
-    gc.collect()
-    if "torch" in sys.modules:
-        sys.modules["torch"].cuda.empty_cache()
+    return start(sys.argv[1:] if argv is None else list(argv), run)
 
 
 if __name__ == "__main__":
-    exit_code = main()
-    gc.freeze()  # else the interpreter's last act is a second of looking through all that imports have made
-    sys.exit(exit_code)
+    code = main()
+    gc.freeze()  # otherwise the interpreter spends a second of its exit looking through all that imports have made
+    sys.exit(code)

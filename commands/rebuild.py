@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from afteredit.evaluate.abilities.build import build_tasks
 from afteredit.evaluate.inference.held_out import held_out
 from afteredit.evaluate.measure import Measure
-from afteredit.launch.compose import Experiment, Setting
-from afteredit.launch.interruption import Interruption
+from afteredit.launch.endings import Interruption
+from afteredit.launch.experiment import Experiment
 from afteredit.record.journal import request_of
 from afteredit.record.run_directory import RunDirectory
 from afteredit.store.checked_lines import Lines
@@ -59,7 +59,7 @@ class Past:
         settings = self.x.settings
         parts = build_tasks(self.x.tasks, settings), held_out(self.lm, settings), settings.seed
         return Measure(self.lm, *parts, self.x.constraint.view, lambda _what: self.interruption.check(),
-                       self.x.evaluate.cache_gib, shared=True)  # fmt: skip
+                       self.x.speed.cache_gib, shared=True)  # fmt: skip
 
     def check_border(self, n_edits: int) -> None:
         """Raises BadInput where no batch ends after so many edits."""
@@ -75,7 +75,7 @@ class Past:
     def rebuild(self, n_edits: int) -> LM:
         """The model after so many edits; says whether it is the run's to the bit.  Raises Interrupted."""
         lm, target = self.lm, self.borders.index(n_edits)
-        single = self.x.settings.setting is Setting.single
+        single = self.x.settings.single
         if single or target < self._applied:
             lm.weights.restore()
             self._applied = max(0, target - 1) if single else 0
@@ -100,7 +100,7 @@ class Past:
         the edits since the last multiple of its `eval_every`, as in the run's own rows."""
         lm, settings, end = self.rebuild(n_edits), self.x.settings, self.borders.index(n_edits)
         done = [request for batch in self.batches[:end] for request in batch]
-        carried = list(self.batches[end - 1]) if end and settings.setting is Setting.single else done
+        carried = list(self.batches[end - 1]) if end and settings.single else done
         checkpoint = (n_edits - 1) // settings.eval_every * settings.eval_every
         recent = [probe for record in self.records[:end] if record["n_edits"] > checkpoint
                   for probe in record["immediate"]]  # fmt: skip

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from afteredit.commands.rebuild import Past
 from afteredit.evaluate.abilities.build import check_files
-from afteredit.launch.compose import Experiment, Settings
-from afteredit.launch.interruption import Interrupted, Interruption
+from afteredit.launch.endings import Interrupted, Interruption
+from afteredit.launch.experiment import Experiment, Settings
 from afteredit.record.run_directory import RunDirectory
 from afteredit.store.atomic_files import write_json
 from afteredit.store.errors import BadInput

@@ -1,22 +1,44 @@
-"""From a command line to a typed experiment: overrides composed by Hydra, and what is wrong with them in words."""
+"""From a command line to a typed experiment: Hydra composes the overrides; errors are put in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.compose import Experiment, as_it_ran, experiment, unknown_key
+from afteredit.launch.compose import MOVED, experiment, unknown_key
+from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
+from afteredit.launch.experiment import Experiment
+from afteredit.launch.stored_config import as_it_ran
+from afteredit.launch.sweep_agent import overrides_from_agent
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
+    """Calls `run` with the experiment that `argv` describes (with -m: with several) and returns the exit code."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own progress bars would break ours
+    try:
+        if any(argument.startswith("-") for argument in argv):
+            from afteredit.launch.multirun import hydra_command_line
+
+            hydra_command_line(argv, run)
+        else:
+            run(compose(overrides_from_agent(argv)))
+    except (BadInput, OSError, Interrupted) as problem:
+        return exit_code(problem)
+    except OneOfManyFailed:
+        return 2
+    return 0
 
 
 def compose(overrides: Sequence[str]) -> Experiment:
-    """The typed experiment of command-line overrides.  Raises BadInput."""
+    """Returns the typed experiment of command-line overrides.  Raises BadInput."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -27,10 +49,11 @@ def compose(overrides: Sequence[str]) -> Experiment:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException) as problem:
             raise BadInput(_explained(problem, overrides)) from None
-    return experiment_of(config, config.hydra)
+    return experiment_from(config, config.hydra)
 
 
-def experiment_of(config: DictConfig, hydra: Any) -> Experiment:
+def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
+    """Returns the typed experiment of a composed config.  Raises BadInput."""
     from omegaconf import open_dict
 
     names = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
@@ -42,8 +65,9 @@ def experiment_of(config: DictConfig, hydra: Any) -> Experiment:
 
 
 def _explained(problem: Exception, overrides: Sequence[str]) -> str:
-    """What was given, what is allowed: for an unknown entry of a group or an unknown key; else Hydra's own message."""
+    """Returns the given and the allowed for an unknown entry of a group or an unknown key; else Hydra's message."""
     from hydra import compose as hydra_compose
+    from omegaconf import OmegaConf
 
     message = " ".join(str(problem).split())
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
@@ -53,23 +77,18 @@ def _explained(problem: Exception, overrides: Sequence[str]) -> str:
             if unknown:
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
         elif f"'{key}'" in message and "Could not override" in message:
-            parent, _, _ = key.rpartition(".")
-            node = _at(hydra_compose("run"), parent) if parent else hydra_compose("run")
+            parent = key.rpartition(".")[0]
+            node: Any = hydra_compose("run")
+            node = OmegaConf.select(node, parent) if parent else node
             known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
-            return unknown_key(key, known) if known else message
+            return unknown_key(key, known) if known or key in MOVED else message
     if "Error parsing override" in message:
         return f"{message.partition(' See https')[0]}; a list is written [a,b], with -m values to try one by one a,b"
     return message
 
 
-def _at(config: Any, path: str) -> Any:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.select(config, path)
-
-
-def explained_again(problem: Exception, argv: Sequence[str]) -> str:
-    """The same after Hydra's own command line, which leaves its globals behind."""
+def explained_after_hydra(problem: Exception, argv: Sequence[str]) -> str:
+    """Returns the same after a failure of Hydra's own command line, which leaves its globals set."""
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 

@@ -1,33 +1,87 @@
-"""How a command that could not go on ends: its exit code, and one line that says what to do."""
+"""How a command ends early: the signals that stop it, and the exit code and line of one that cannot go on."""
 
 from __future__ import annotations
 
 import errno
-
-from afteredit.launch.interruption import Interrupted
+import signal
+from types import FrameType
+from typing import Any
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def ended(problem: BaseException) -> int:
-    """The exit code.  Raises `problem` again where it is an OSError without a remedy."""
+class Interrupted(BaseException):
+    """The run was asked to stop; everything made before is on the disk.
+
+    It is no Exception, as KeyboardInterrupt is none: it may be raised inside a library that catches every Exception.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+class OneOfManyFailed(Exception):
+    """One of several runs of a command failed; the reason was printed when it happened."""
+
+
+class Interruption:
+    """A context manager that turns the first SIGTERM or Ctrl-C into Interrupted.
+
+    By default the signal is remembered until `check` is called, so that a whole edit is written first.  With `at_once`
+    Interrupted is raised where the signal comes.  A second signal acts as it did outside.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
+        self._signal: int | None = None
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self._handlers_before = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        signal.signal(number, self._handlers_before[number])
+        if self._at_once:
+            self.check()
+
+    def check(self) -> None:
+        """Raises Interrupted where a signal has come."""
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+
+
+def exit_code(problem: BaseException) -> int:
+    """Returns the exit code of a command that ends with `problem`, and prints what to do about it.
+
+    Raises `problem` again where it is an OSError without a remedy.
+    """
     if isinstance(problem, Interrupted):
         return problem.exit_code
     if isinstance(problem, OSError):
         if problem.errno not in (*NO_ROOM, *NO_RIGHT):
             raise problem
-        room = problem.errno in NO_ROOM
-        what = f"{problem.filename or 'the run directory'} cannot be {'written' if room else 'used'}"
-        remedy = "make room" if room else "make it readable and writable"
-        complain(f"{problem.strerror}: {what}; every edit and checkpoint before this is kept: {remedy}, and the same "
-                 "command goes on from there")  # fmt: skip
+        no_room = problem.errno in NO_ROOM
+        fault = f"{problem.filename or 'the run directory'} cannot be {'written' if no_room else 'used'}"
+        remedy = "make room" if no_room else "make it readable and writable"
+        print_error(f"{problem.strerror}: {fault}; every edit and checkpoint before this is kept: {remedy}, and the "
+                    "same command goes on from there")  # fmt: skip
         return 2
-    complain(problem)
+    print_error(problem)
     return 2
 
 
-def complain(problem: BaseException | str) -> None:
+def print_error(problem: BaseException | str) -> None:
+    """Prints one line to standard error."""
     from rich.console import Console
     from rich.text import Text
 

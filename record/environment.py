@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.compose import Resume
+from afteredit.record.settings import Resume
 from afteredit.store.checked_lines import read_checked, write_checked
 from afteredit.store.code_version import ROOT, differences, files_sha256, wing
 from afteredit.store.errors import BadInput

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from afteredit.evaluate.metrics.editing_success import means
-from afteredit.launch.interruption import Interruption
+from afteredit.launch.endings import Interruption
 from afteredit.record.results import Results
 from afteredit.record.terminal import Display
 from afteredit.record.tracker import Tracker

@@ -19,11 +19,12 @@ from afteredit.edit.update import Update
 from afteredit.evaluate.abilities.ability import Ability, measurable
 from afteredit.evaluate.abilities.build import rows_sha256, shipped_abilities
 from afteredit.evaluate.inference.held_out import held_out_text
-from afteredit.launch.compose import Experiment, OnCollapse, Resume, Setting
+from afteredit.launch.experiment import Experiment
 from afteredit.model.lm import LM
 from afteredit.record.environment import Environment, commit
 from afteredit.record.journal import Journal, request_of
 from afteredit.record.results import Results
+from afteredit.record.settings import OnCollapse, Resume
 from afteredit.record.tracker import Tracker
 from afteredit.store.atomic_files import make_folder, write_atomically
 from afteredit.store.checked_lines import read_checked, write_checked
@@ -137,7 +138,7 @@ class RunDirectory:
     @property
     def collapsed_at(self) -> int | None:
         """The first of them.  None in setting=single, where no edit is made on a collapsed model."""
-        single = self.x.settings.setting is Setting.single
+        single = self.x.settings.single
         return None if single else min(self.collapsed, default=None)
 
     def stops_at(self, n_edits: int) -> bool:

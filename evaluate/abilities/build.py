@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from afteredit.evaluate.abilities.ability import Ability, BuiltAbility, shipped
 from afteredit.evaluate.abilities.task_rows import find_rows
 from afteredit.evaluate.inference.held_out import held_out_text
+from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
 
-if TYPE_CHECKING:
-    from afteredit.launch.compose import Settings
 
-
-def check_files(tasks: Mapping[str, Ability], settings: Settings) -> None:
+def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None:
     """Raises BadInput, before anything heavy is loaded, where a task's rows or the held-out text are not there."""
     held_out_text(settings)
     if settings.data != "hub":
@@ -37,12 +34,12 @@ def shipped_abilities(names: Sequence[str]) -> dict[str, Ability]:
     return {name: shipped(name) for name in names}
 
 
-def build_tasks(tasks: Mapping[str, Ability], settings: Settings) -> list[BuiltAbility]:
+def build_tasks(tasks: Mapping[str, Ability], settings: MeasureSettings) -> list[BuiltAbility]:
     every = {**tasks, **shipped_abilities(settings.harness)}
     return [_built(name, ability, settings) for name, ability in every.items()]
 
 
-def _built(name: str, ability: Ability, settings: Settings) -> BuiltAbility:
+def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbility:
     """Raises BadInput for rows of our tasks that their prompts cannot be made from, or whose answer is none of the
     choices: lm-eval scores these as wrong and says nothing."""
     if isinstance(ability.lm_eval, str):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
 from afteredit.store.json_rows import EMBEDDED
 
 if TYPE_CHECKING:
     from afteredit.evaluate.inference.batches import Ids
-    from afteredit.launch.compose import Settings
     from afteredit.model.lm import LM
 
 
-def held_out_text(settings: Settings) -> str:
+def held_out_text(settings: MeasureSettings) -> str:
     path = Path(settings.held_out) if settings.held_out else EMBEDDED / "heldout.txt"
     if not path.is_file():
         raise BadInput(f"held_out={settings.held_out}: no such file; give a text file, or null for the embedded text")
@@ -24,7 +24,7 @@ def held_out_text(settings: Settings) -> str:
         raise BadInput(f"held_out={settings.held_out}: cannot be read as UTF-8 text: {problem}") from None
 
 
-def held_out(lm: LM, settings: Settings) -> list[tuple[Ids, Ids]]:
+def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
     from afteredit.evaluate.metrics.drift import held_out_windows
 
     windows = held_out_windows(lm, held_out_text(settings), settings.held_out_tokens)

@@ -83,7 +83,7 @@ class BaseBlocks:
         n_bytes = self.n_bytes + sum(call.n_bytes for call in calls)
         if n_bytes > self.gib * 2**30:
             self._full = True
-            log.info("evaluate.cache_gib=%g is full: what is measured beyond it runs all blocks at every checkpoint",
+            log.info("speed.cache_gib=%g is full: what is measured beyond it runs all blocks at every checkpoint",
                      self.gib)  # fmt: skip
             return
         self._kept[batch], self.n_bytes = calls, n_bytes

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.store.errors import BadInput
+from afteredit.store.field_roles import NOTHING, SPEED, decides
 from afteredit.store.user_cache import made_once
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ class ModelSource:
     """What cannot be found out from the weights: `conf/model/*.yaml`."""
 
     name: str
-    source: str  # hub id, folder, or package:<installed Python package that holds a GGUF file>
+    source: str = field(metadata=decides(NOTHING))  # hub id, folder, or package:<one with a GGUF file>
     revision: str | None = None  # of a hub id
     start_token: str | None = None  # put in front of every text; null for models trained without one
     prompt: Prompt = Prompt.plain
-    trust_remote_code: bool = False
-    device_map: str | None = None  # auto shards a model over all devices; it must fit on them
+    trust_remote_code: bool = field(default=False, metadata=decides(NOTHING))
+    device_map: str | None = field(default=None, metadata=decides(SPEED))  # auto: shard over all devices; it must fit
     edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
 
     def load(self, device: str, dtype: str) -> LM:

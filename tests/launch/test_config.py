@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from afteredit.launch.command_line import compose
-from afteredit.launch.compose import Experiment
+from afteredit.launch.experiment import Experiment
 from afteredit.run import main
 from afteredit.store.errors import BadInput
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from afteredit.launch.command_line import compose
-from afteredit.launch.compose import Experiment
+from afteredit.launch.experiment import Experiment
 from afteredit.model.anatomy import is_transposed
 from afteredit.model.lm import LM
 

@@ -19,7 +19,7 @@ import torch
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import load_update
 from afteredit.evaluate import measure
-from afteredit.launch.interruption import Interrupted
+from afteredit.launch.endings import Interrupted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record import journal, run_directory
 from afteredit.record.tracker import Tracker

@@ -196,7 +196,7 @@ def test_beyond_the_memory_allowed_all_blocks_run_and_the_log_says_so_once(lm, p
     assert first == score(make_unedited(lm), pairs) and second != first
     edit(lm, 2)
     assert second == score(lm, pairs)
-    assert [record.message for record in caplog.records] == [f"evaluate.cache_gib={base.gib:g} is full: what is "
+    assert [record.message for record in caplog.records] == [f"speed.cache_gib={base.gib:g} is full: what is "
             "measured beyond it runs all blocks at every checkpoint"]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from afteredit.launch.interruption import Interrupted, Interruption
+from afteredit.launch.endings import Interrupted, Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

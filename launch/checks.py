@@ -1,0 +1,50 @@
+"""Checks of what several keys say together, before anything heavy is imported or loaded."""
+
+from __future__ import annotations
+
+from afteredit.edit.method import Method
+from afteredit.launch.experiment import ReplaySettings, Settings
+from afteredit.store.errors import BadInput
+
+
+def check_settings(settings: Settings, method: Method) -> None:
+    """Raises BadInput where a top-level key is out of its range or does not fit another key or the method."""
+    for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
+        if getattr(settings, name) < 1:
+            raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
+    if not settings.collapse_perplexity > 1:
+        raise BadInput(f"collapse_perplexity={settings.collapse_perplexity}; it is a multiple of the unedited model's "
+                       "perplexity and must be above 1")  # fmt: skip
+    if settings.limit is not None and settings.limit < 1:
+        raise BadInput(f"limit={settings.limit}; it must be at least 1, or null for all rows")
+    if settings.eval_every % settings.batch_size:
+        raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
+                       "a checkpoint lies between batches")  # fmt: skip
+    rest = settings.n_edits % settings.batch_size
+    if rest:  # a last batch that is cut short could not be completed when n_edits is raised
+        whole = [n for n in (settings.n_edits - rest, settings.n_edits - rest + settings.batch_size) if n]
+        raise BadInput(f"n_edits={settings.n_edits} is not a multiple of batch_size={settings.batch_size}; set n_edits="
+                       f"{' or '.join(map(str, whole))}, or another batch_size")  # fmt: skip
+    most = getattr(method, "max_batch", None)
+    if most is not None and settings.batch_size > most:
+        raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
+                       f"batch_size={most}")  # fmt: skip
+
+
+def check_replay(replay: ReplaySettings, settings: Settings) -> None:
+    """Raises BadInput where the keys of `replay` do not fit each other or the run."""
+    given = {key: getattr(replay, key) for key in ("at", "collapse", "export") if getattr(replay, key) is not None}
+    if replay.run is None:
+        if given:
+            key, value = next(iter(given.items()))
+            raise BadInput(f"replay.{key}={value} has no meaning without replay.run=<run directory>")
+        return
+    if set(given) not in ({"at"}, {"collapse"}, {"at", "export"}):
+        keys = " and ".join(f"replay.{key}" for key in given) or "neither"
+        raise BadInput(f"replay.run with {keys}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
+                       "replay.export=<new folder>, or replay.collapse=<task>")  # fmt: skip
+    if not 0 < replay.drop < 1:
+        raise BadInput(f"replay.drop={replay.drop}; it is the share that is lost, between 0 and 1 (0.5: half)")
+    if replay.collapse is not None and settings.single:
+        raise BadInput(f"replay.collapse={replay.collapse}, but in {replay.run} (setting=single) each batch edits the "
+                       "unedited model, so the edits add up to no collapse; use replay.at")  # fmt: skip

@@ -1,0 +1,94 @@
+"""The types of one experiment: every key of conf/ as a typed value, with what it decides said beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from afteredit.edit.constraint import Constraint
+from afteredit.edit.edit_set import EditSet
+from afteredit.edit.method import Method
+from afteredit.evaluate.abilities.ability import Ability
+from afteredit.evaluate.settings import MeasureSettings
+from afteredit.model.loading.model_source import ModelSource
+from afteredit.record.settings import RecordSettings
+from afteredit.record.tracker import TrackerSettings
+from afteredit.store.errors import BadInput
+from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, WEIGHTS, decides
+
+
+class Setting(Enum):
+    """Which weights an edit starts from."""
+
+    sequential = "sequential"  # every edit builds on the ones before
+    single = "single"  # every batch edits the unedited model; results are means over the models measured
+
+
+class Dtype(Enum):
+    """The data type of the weights."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float64 = "float64"
+
+
+@dataclass(frozen=True)
+class Settings(MeasureSettings, RecordSettings):
+    """The top-level keys.  Each wing is handed this object under the type of its own part."""
+
+    batch_size: int = field(metadata=decides(WEIGHTS))
+    setting: Setting = field(metadata=decides(WEIGHTS))
+    seed: int = field(metadata=decides(WEIGHTS))
+    dtype: Dtype = field(metadata=decides(WEIGHTS))
+    device: str = field(metadata=decides(SPEED))  # auto, cpu, cuda, cuda:1; its kind (cpu, cuda) is in the run's name
+
+    @property
+    def single(self) -> bool:
+        """Tells whether every batch edits the unedited model."""
+        return self.setting is Setting.single
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """Going back in the run in the directory `run`: either `at` or `collapse` is given with it."""
+
+    run: str | None = None  # null: an ordinary run
+    at: int | None = None  # the model after so many edits is measured, or with `export` written
+    collapse: str | None = None  # a task: the batch is searched after which `drop` of it is lost
+    drop: float = 0.5  # the lost share of (score - chance) of the unedited model
+    export: str | None = None  # a new folder
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """How the computing is done.  A run keeps the values that it began with unless a later command names others."""
+
+    together: int = field(default=8, metadata=decides(SPEED))  # values optimised at once, where edits are independent
+    cache_gib: float = field(default=2.0, metadata=decides(SPEED))  # CPU memory for blocks that editing cannot change
+
+    def __post_init__(self) -> None:
+        if self.together < 1:
+            raise BadInput(f"speed.together={self.together}; it must be at least 1")
+        if not (self.cache_gib >= 0 and math.isfinite(self.cache_gib)):
+            raise BadInput(f"speed.cache_gib={self.cache_gib}; it must be at least 0 (0: nothing is kept)")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run, typed and checked."""
+
+    settings: Settings
+    model: ModelSource
+    method: Method
+    edits: EditSet
+    constraint: Constraint
+    tracker: TrackerSettings = field(metadata=decides(NOTHING))
+    tasks: dict[str, Ability] = field(metadata=decides(MEASUREMENT))
+    replay: ReplaySettings = field(default=ReplaySettings(), metadata=decides(NOTHING))
+    speed: SpeedSettings = field(default=SpeedSettings(), metadata=decides(SPEED))
+    names: dict[str, str] = field(default_factory=dict)  # the chosen file of each group in conf/
+    resolved: dict[str, Any] = field(default_factory=dict)  # the whole config as plain data
+    overrides: list[str] = field(default_factory=list)  # those of the command

@@ -1,0 +1,62 @@
+"""Flags (-m, --cfg, --help) go to Hydra's own command line, which also starts several runs, one after another."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from afteredit.launch.command_line import CONF, experiment_from, explained_after_hydra
+from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, print_error
+from afteredit.launch.experiment import Experiment
+from afteredit.store.errors import BadInput
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) -> None:
+    """Calls `run` once, or with -m for each of several experiments; one that fails does not end the others.
+
+    Raises BadInput where Hydra cannot read `argv`, before any run begins; OneOfManyFailed after the last one.
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
+    sys.argv[1:] = argv
+    try:
+        hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
+    except HydraException as problem:
+        raise BadInput(explained_after_hydra(problem, argv)) from None
+
+
+def _one(config: DictConfig, run: Callable[[Experiment], Any]) -> None:
+    import traceback
+
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    try:
+        run(experiment_from(config.copy(), HydraConfig.get()))
+    except Interrupted as problem:  # the other runs are to stop too
+        sys.exit(exit_code(problem))
+    except Exception as problem:
+        if HydraConfig.get().mode is not RunMode.MULTIRUN:
+            raise
+        overrides = " ".join(HydraConfig.get().overrides.task)
+        if not isinstance(problem, BadInput | OSError):
+            traceback.print_exc()
+        print_error(f"{problem}  (the run with {overrides}; the others go on)")
+        raise OneOfManyFailed from None
+    finally:
+        _free_memory()
+
+
+def _free_memory() -> None:
+    """Frees the memory of this run's model for the next run."""
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()

@@ -1,0 +1,63 @@
+"""The config of a replay: what belongs to the run comes from the run's own config.yaml, the rest from the command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from afteredit.launch.experiment import Experiment, Settings
+from afteredit.model.loading.model_source import ModelSource
+from afteredit.store.errors import BadInput
+from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, names_by_role
+
+FREE = (MEASUREMENT, SPEED, NOTHING)  # the roles of keys that a replay's command may set
+NEEDED = ("model", "method", "constraint", "batch_size", "setting", "seed", "dtype")
+
+
+def free_keys() -> list[str]:
+    """Returns the keys that a command may set beside `replay.run`: those that decide neither weights nor course."""
+    groups = ["task" if name == "tasks" else name for name in names_by_role(Experiment, *FREE)]
+    return [*groups, *names_by_role(Settings, *FREE), *(f"model.{name}" for name in names_by_role(ModelSource, *FREE))]
+
+
+def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Returns `config` with all that decides the weights and the course as the run in `replay.run` stored it.
+
+    Raises BadInput where there is no run, or where one of the command's `overrides` sets such a key.
+    """
+    folder = Path(str(config.replay.run))
+    for name in ("config.yaml", "edits.jsonl"):
+        if not (folder / name).is_file():
+            raise BadInput(f"replay.run={folder} is no run directory: {folder / name} is not there; give the folder of "
+                           "a run that made edits (runs/<method>-<model>-<hash>)")  # fmt: skip
+    free = free_keys()
+    given = [override.lstrip("+~").partition("=")[0].partition("@")[0] for override in overrides]
+    for key in given:
+        if key not in free and key.split(".")[0] not in free:
+            raise BadInput(f"{key} is given, but in a replay it is the run's own ({folder / 'config.yaml'}); leave it "
+                           f"out.  Allowed beside replay.run: {', '.join(free)}")  # fmt: skip
+    stored = _stored_config(folder / "config.yaml")
+    of_the_run = {str(key): stored[key] for key in stored if str(key) not in free}
+    for name in names_by_role(ModelSource, *FREE):
+        if f"model.{name}" in given or name == "trust_remote_code":  # trust is this command's to give, not a folder's
+            of_the_run["model"][name] = config.model[name]
+    with open_dict(config):
+        for key, value in of_the_run.items():
+            config[key] = value
+    return config
+
+
+def _stored_config(path: Path) -> DictConfig:
+    try:
+        stored = OmegaConf.load(path)
+        lost = [key for key in NEEDED if key not in stored]
+    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as problem:
+        raise BadInput(f"{path} cannot be read ({' '.join(str(problem).split())}); restore it") from None
+    if lost:
+        raise BadInput(f"{path} is damaged: {', '.join(lost)} not in it; restore it")
+    return cast(DictConfig, stored)

@@ -1,0 +1,54 @@
+"""Says beside a dataclass field what its value decides: weights, measurement, speed, course, or nothing.
+
+The name of a run, the name of a results file and the keys that a replay accepts follow from these roles, so that no
+list elsewhere repeats the names of fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+
+class Role(Enum):
+    """What the value of a field decides."""
+
+    WEIGHTS = "weights"  # the weights after an edit; it is part of the run's name
+    MEASUREMENT = "measurement"  # the numbers that are measured of given weights; it is part of the results file's name
+    SPEED = "speed"  # how fast and in how much memory; numbers may differ in their last bits
+    COURSE = "course"  # how far a run goes and when it is measured; the same run can go on under another value
+    NOTHING = "nothing"  # no number
+
+
+WEIGHTS, MEASUREMENT, SPEED = Role.WEIGHTS, Role.MEASUREMENT, Role.SPEED
+COURSE, NOTHING = Role.COURSE, Role.NOTHING
+
+
+def decides(role: Role) -> dict[str, Role]:
+    """Returns the `metadata` of a dataclass field: `field(default=8, metadata=decides(SPEED))`."""
+    return {"decides": role}
+
+
+def role_of(field: dataclasses.Field[Any], default: Role = WEIGHTS) -> Role:
+    """Returns the role that the field's metadata names, else `default`."""
+    role: Role = field.metadata.get("decides", default)
+    return role
+
+
+def values_by_role(instance: Any, role: Role, default: Role = WEIGHTS) -> dict[str, Any]:
+    """Returns the values of the fields that have `role`, as plain data, with the name of the class under "class".
+
+    A field without metadata has the role `default`.  Returns an empty dictionary where no field has the role, unless
+    `role` is the default, since a class without fields may still decide something.
+    """
+    fields = [field for field in dataclasses.fields(instance) if role_of(field, default) is role]
+    if not fields and role is not default:
+        return {}
+    values = dataclasses.asdict(instance)
+    return {"class": type(instance).__name__, **{field.name: values[field.name] for field in fields}}
+
+
+def names_by_role(cls: type, *roles: Role, default: Role = WEIGHTS) -> list[str]:
+    """Returns the names of the fields of a dataclass that have one of `roles`."""
+    return [field.name for field in dataclasses.fields(cls) if role_of(field, default) in roles]
