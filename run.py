@@ -55,8 +55,8 @@ def edit_in_sequence(
         nonlocal recent
         sha256 = lm.weights.sha256()
         if not run.results.has(len(done)):
-            row, samples = measure.checkpoint(carried, recent, planned=run.first_facts, last=last)
-            run.add_checkpoint(len(done), row, samples, sha256)
+            measured = measure.checkpoint(carried, last=last).with_immediate(recent)
+            run.add_checkpoint(len(done), measured.row, measured.samples, sha256)
         run.compare_weights(len(done), sha256)
         watch.checkpoint(run.results.row(len(done)))
         recent = []
@@ -81,8 +81,9 @@ def edit_in_sequence(
         carried = list(batch) if single else done
         if new:
             edited = time.perf_counter()
-            seen = {"immediate": measure.immediate(batch), "generated": measure.generated(batch)}
-            timed = {"edit_s": edited - started, "immediate_s": time.perf_counter() - edited}
+            immediate = measure.immediate(batch)
+            seen = {"immediate": immediate.samples, "generated": immediate.texts}
+            timed = {"edit_s": edited - started, "immediate_s": immediate.seconds}
             run.journal.append(batch, update, len(done), {**timed, **seen})
         record = run.journal.records[index]
         watch.edit(record, len(batch))
@@ -146,7 +147,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     run.refuse_other_model(lm.weights.sha256())
     given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
     run.prepared = run.with_contexts(x.method.prepare(lm, given))
-    measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), x.settings.seed
+    measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), run.first_facts, x.settings.seed
     tracker = run.tracker()
     if tracker.ids:
         console.print(f"look     wandb leet {tracker.ids['folder']}", highlight=False, soft_wrap=True)
@@ -154,8 +155,8 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     try:
         with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
             watch = Watch(display, tracker, interruption, run.results)
-            measure = Measure(lm, *measure_parts, x.constraint.view, lambda what: watch.doing(f"measuring: {what}"),
-                              x.speed.cache_gib, shared=True)  # fmt: skip
+            measure = Measure(lm, *measure_parts, view=x.constraint.view, cache_gib=x.speed.cache_gib, shared=True,
+                              progress=lambda what: watch.doing(f"measuring: {what}"))  # fmt: skip
             n_batches = edit_in_sequence(lm, x, batches, run, measure, watch)
             watch.beyond(run.journal.records[n_batches:])
         _end(x, run, tracker, console)

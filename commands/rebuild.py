@@ -57,9 +57,9 @@ class Past:
     def _measure(self) -> Measure:
         self.console.log("preparing the abilities")
         settings = self.x.settings
-        parts = build_tasks(self.x.tasks, settings), held_out(self.lm, settings), settings.seed
-        return Measure(self.lm, *parts, self.x.constraint.view, lambda _what: self.interruption.check(),
-                       self.x.speed.cache_gib, shared=True)  # fmt: skip
+        parts = build_tasks(self.x.tasks, settings), held_out(self.lm, settings), self.run.first_facts, settings.seed
+        return Measure(self.lm, *parts, view=self.x.constraint.view, cache_gib=self.x.speed.cache_gib, shared=True,
+                       progress=lambda _what: self.interruption.check())  # fmt: skip
 
     def check_border(self, n_edits: int) -> None:
         """Raises BadInput where no batch ends after so many edits."""
@@ -109,8 +109,9 @@ class Past:
         if mixed:
             self.console.log(f"[bold]{mixed}[/bold]; every row names its evaluator", highlight=False)
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
-        row, samples = measure.checkpoint(carried, recent, planned=self.run.first_facts, last=last)
-        self.run.add_checkpoint(n_edits, row, samples, lm.weights.sha256())
+        measured = measure.checkpoint(carried, last=last).with_immediate(recent)
+        row = measured.row
+        self.run.add_checkpoint(n_edits, row, measured.samples, lm.weights.sha256())
         scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.abilities]
         scores.append(f"perplexity {row['drift/perplexity']:.1f}")
         self.console.log(f"[bold]after {n_edits} edits[/bold]: {', '.join(scores)}  {row['time/eval_s']:.0f} s",

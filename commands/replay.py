@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from afteredit.commands.rebuild import Past
 from afteredit.evaluate.abilities.build import check_files
+from afteredit.evaluate.retention import share_left
 from afteredit.launch.endings import Interrupted, Interruption
 from afteredit.launch.experiment import Experiment, Settings
 from afteredit.record.run_directory import RunDirectory
@@ -69,14 +70,20 @@ def find_crossing(past: Past, task: str, level: float) -> None:
                        "to lose; take more rows (limit=…) or another task")  # fmt: skip
     steps = math.ceil(math.log2(max(1, len(past.borders) - 1)))
     past.console.log(f"bisecting {past.borders[-1]} edits: {steps + 1} evaluations at most")
-    found = crossing(past.borders, lambda n_edits: run.share(task, past.row(n_edits), base), level)
+    found = crossing(past.borders, lambda n_edits: _share(past, task, n_edits), level)
     sides = found or (past.borders[-1],)
-    left = ", ".join(f"{run.share(task, past.row(n), base):.2f} of {task} is left after {n} edits" for n in sides)
+    left = ", ".join(f"{_share(past, task, n):.2f} of {task} is left after {n} edits" for n in sides)
     if found:
         verdict = f"[bold]a crossing of {level:g}[/bold]: {left} (a curve may fall and rise: there can be others)"
     else:
         verdict = f"[bold]no crossing found[/bold]: {left}, the last of this run: more than {level:g}"
     past.console.log(verdict, highlight=False)
+
+
+def _share(past: Past, task: str, n_edits: int) -> float:
+    """Returns the share of `task` that is left after so many edits, which are measured where they are not yet."""
+    key = f"ability/{task}"
+    return share_left(past.row(n_edits)[key], past.row(0)[key], past.run.abilities[task].chance)
 
 
 def crossing(borders: Sequence[int], share: Callable[[int], float], level: float) -> tuple[int, int] | None:
@@ -131,10 +138,9 @@ def _table(past: Past, task: str | None) -> Table:
     names = list(past.run.abilities)
     for column in ("edits", *names, *([f"{task} left"] if task else []), "perplexity"):
         table.add_column(column, justify="right")
-    base = past.run.results.row(0)
     for n_edits in sorted({0, *past.visited}):
         row = past.run.results.row(n_edits)
-        cells = [row[f"ability/{name}"] for name in names] + ([past.run.share(task, row, base)] if task else [])
+        cells = [row[f"ability/{name}"] for name in names] + ([_share(past, task, n_edits)] if task else [])
         table.add_row(str(n_edits), *(f"{cell:.3f}" for cell in cells), f"{row['drift/perplexity']:.1f}")
     return table
 

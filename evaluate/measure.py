@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,85 +26,105 @@ from afteredit.model.packed_weights import packed
 
 PANEL = 100  # edits in each of the three panels on which retention is measured
 
-Row = dict[str, float]
 Samples = list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Immediate:
+    """How well the edits of one batch succeeded right after they were written."""
+
+    samples: Samples  # one score per prompt and criterion
+    texts: list[dict[str, str]]  # per request: the greedy text after its prompt, `before` any edit and `after` its own
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All metrics of the model as it is, by the keys they are recorded under, and the scores of every example."""
+
+    row: dict[str, float]
+    samples: Samples
+
+    def with_immediate(self, samples: Samples) -> Checkpoint:
+        """Adds the success right after their own edit of the edits since the last checkpoint, given its samples."""
+        row = means(samples, "editing/immediate")
+        if samples:
+            row["editing/immediate/n_edits"] = len({sample["request"] for sample in samples})
+        return Checkpoint(row | self.row, [{"kind": "immediate", **sample} for sample in samples] + self.samples)
+
+
 class Measure:
-    """Built once per run; what a constraint shows of the edited matrices (`view`) is what is measured."""
+    """Measures one model; built once per run.  What a constraint shows of the edited matrices (`view`) is measured."""
 
     def __init__(
         self,
         lm: LM,
         abilities: Sequence[BuiltAbility],
         held_out: list[tuple[Ids, Ids]],
+        first_facts: Sequence[EditRequest],
         seed: int,
+        *,
         view: View = lambda _W_base_DF, W_DF: W_DF,
         progress: Callable[[str], None] = lambda _what: None,
         cache_gib: float = 0.0,
         shared: bool = False,
     ):
-        """`cache_gib`: for what editing cannot have changed.  `shared`: the unedited model's abilities are read from
-        the user's cache, or kept there."""
-        self.lm, self.abilities, self.held_out, self.seed, self.view = lm, abilities, held_out, seed, view
+        """Takes what is measured beside the edits: the abilities and the windows of held-out text.
+
+        `first_facts`: the unedited model's editing success is measured on these.  `seed`: draws the random panel.
+        `progress`: is called with the name of each part before it is measured.  `cache_gib`: memory for what editing
+        cannot have changed.  `shared`: the unedited model's abilities are read from the user's cache, or kept there.
+        """
+        self.lm, self.abilities, self.held_out, self.view = lm, abilities, held_out, view
+        self.first_facts, self.seed = first_facts, seed
         self.base_blocks = BaseBlocks(lm, cache_gib)
         self.harness = HarnessLM(lm, self.base_blocks)
         self.progress, self.shared = progress, shared
         self._unedited: dict[Probe, Seen] = {}
         self._looked: set[str] = set()
-        self._after: dict[Probe, Seen] = {}
 
-    def immediate(self, batch: Sequence[EditRequest]) -> Samples:
-        """Editing success of a batch right after its own edit: one row per probe and way of looking."""
+    def immediate(self, batch: Sequence[EditRequest]) -> Immediate:
+        """Measures the editing success of a batch, of whose edits the model holds those already."""
+        started = time.perf_counter()
         with generators_kept(), self.lm.weights.seen_through(self.view):
             before = self._before(batch)
             with packed(self.lm):
-                self._after = look(self.lm, batch)
-            return judge(self.lm, self._after, before)
+                after = look(self.lm, batch)
+            samples = judge(self.lm, after, before)
+        prompts = [probes(request)[0] for request in batch]
+        texts = [{"request": probe.request_id, "before": before[probe].text, "after": after[probe].text}
+                 for probe in prompts]  # fmt: skip
+        return Immediate(samples, texts, time.perf_counter() - started)
 
-    def generated(self, batch: Sequence[EditRequest]) -> list[dict[str, str]]:
-        """The greedy text behind each request's prompt, `before` any edit and `after` its own, when `immediate` looked
-        at the same batch."""
-        asked = [probes(request)[0] for request in batch]
-        return [{"request": probe.request_id, "before": self._unedited[probe].text, "after": self._after[probe].text}
-                for probe in asked]  # fmt: skip
+    def checkpoint(self, carried: Sequence[EditRequest], *, last: bool) -> Checkpoint:
+        """Measures everything but the immediate success, after the edits `carried`, which the model holds.
 
-    def checkpoint(
-        self, done: Sequence[EditRequest], recent: Samples, *, planned: Sequence[EditRequest], last: bool
-    ) -> tuple[Row, Samples]:
-        """All metrics after the edits `done`, and the scores of every example.
-
-        `done`: the edits that the model carries.  `recent`: what `immediate` gave for the edits since the last
-        checkpoint.  Retention is over fixed panels of those done, at the `last` apart from that over all; before the
-        first edit it is the unedited model's, over those `planned`.
+        Retention is over fixed panels of these, and at the `last` checkpoint also over all of them; before the first
+        edit it is the unedited model's, over the first facts.
         """
         with generators_kept(), self.lm.weights.seen_through(self.view):
             started = time.perf_counter()
             self.progress("editing success")
-            panel = panels(done or planned, self.seed)
-            everyone = done if last and len(panel) < len(done) else []
+            panel = panels(carried or self.first_facts, self.seed)
+            everyone = carried if last and len(panel) < len(carried) else []
             before = self._before([*panel, *everyone])
             with packed(self.lm):
-                row, samples = self._of_this_model(done, recent, panel, everyone, before)
+                row, samples = self._of_this_model(carried, panel, everyone, before)
             row["time/eval_s"] = time.perf_counter() - started
             row["memory/peak_gib"] = peak_memory_gib(self.lm.device)
-            return row, samples
+            return Checkpoint(row, samples)
 
     def _of_this_model(
         self,
-        done: Sequence[EditRequest],
-        recent: Samples,
+        carried: Sequence[EditRequest],
         panel: Sequence[EditRequest],
         everyone: Sequence[EditRequest],
         before: dict[Probe, Seen],
-    ) -> tuple[Row, Samples]:
-        retained = judge(self.lm, look(self.lm, panel) if done else before, before)
-        row: Row = means(recent, "editing/immediate") | means(retained, "editing/retained")
+    ) -> tuple[dict[str, float], Samples]:
+        retained = judge(self.lm, look(self.lm, panel) if carried else before, before)
+        row = means(retained, "editing/retained")
         row["editing/retained/n_edits"] = len(panel)
-        if recent:
-            row["editing/immediate/n_edits"] = len({sample["request"] for sample in recent})
-        samples = [{"kind": "immediate", **sample} for sample in recent]
-        samples += [{"kind": "retained", **sample} for sample in retained]
+        samples = [{"kind": "retained", **sample} for sample in retained]
         if everyone:
             by_all = judge(self.lm, look(self.lm, everyone), before)
             row |= means(by_all, "editing/retained_by_all")
@@ -115,7 +135,7 @@ class Measure:
         samples += [{"kind": "fluency", **sample} for sample in written]
         self.progress("drift")
         row |= drift(self.lm, self.held_out, self.base_blocks)
-        from_cache = self.shared and not done and self.lm.weights.is_unedited()
+        from_cache = self.shared and not carried and self.lm.weights.is_unedited()
         for built in self.abilities:
             self.progress(built.name)
             measured = measure_base if from_cache else BuiltAbility.measure

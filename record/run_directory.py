@@ -16,9 +16,10 @@ from typing import Any
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import Update
-from afteredit.evaluate.abilities.ability import Ability, measurable
+from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.build import rows_sha256, shipped_abilities
 from afteredit.evaluate.inference.held_out import held_out_text
+from afteredit.evaluate.retention import measurable, retained_mean
 from afteredit.launch.experiment import Experiment
 from afteredit.model.lm import LM
 from afteredit.record.environment import Environment, commit
@@ -183,10 +184,13 @@ class RunDirectory:
 
     def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
         full = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": evaluator_name(), **row}
+        chance = {name: ability.chance for name, ability in self.abilities.items()}
         if n_edits == 0:
-            full["chance"] = chance = {name: ability.chance for name, ability in self.abilities.items()}
-            full["measurable"] = measurable(samples, chance)
-        full |= self._retained(full)
+            full["chance"], full["measurable"] = chance, measurable(samples, chance)
+        base = self.results.row(0) if self.results.has(0) else full
+        retained = retained_mean(full, base, base.get("measurable", []), chance)
+        if retained is not None:
+            full["ability/retained"] = retained
         self.environment.note("evaluators", {**self.environment["evaluators"], evaluator_name(): evaluator()})
         self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
 
@@ -237,17 +241,6 @@ class RunDirectory:
         if stored != sha256:
             log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads "
                         "or versions differ from environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
-
-    def _retained(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """`ability/retained`: mean of (score − chance) / (base − chance) over abilities measurable at the start."""
-        base = self.results.row(0) if self.results.has(0) else row
-        shares = [self.share(name, row, base) for name in base.get("measurable", [])]
-        return {"ability/retained": sum(shares) / len(shares)} if shares else {}
-
-    def share(self, name: str, row: Mapping[str, Any], base: Mapping[str, Any]) -> float:
-        """What `row` has left of an ability that `base`, the row at 0 edits, has: 1 all of it, 0 chance."""
-        chance, key = self.abilities[name].chance, f"ability/{name}"
-        return float((row[key] - chance) / (base[key] - chance))
 
 
 def _values(dataclass: Any) -> dict[str, Any]:

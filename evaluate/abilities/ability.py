@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from afteredit.evaluate.intervals import interval
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
@@ -121,16 +120,6 @@ class BuiltAbility:
         missing = [pair for pair in asked.values() if pair not in harness.scored]
         harness.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in missing])
         return {doc_id: -harness.scored[pair][0] / harness.scored[pair][1] for doc_id, pair in asked.items()}
-
-
-def measurable(samples: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[str]:
-    """The abilities whose score on these samples stands above chance with its whole 95 % interval."""
-    above = []
-    for name, level in chance.items():
-        own = [s for s in samples if s["kind"] == "ability" and s["name"] == name]
-        if own and interval([s["numerator"] for s in own], [s["denominator"] for s in own])[0] > level:
-            above.append(name)
-    return above
 
 
 def shipped(name: str) -> Ability:

@@ -19,7 +19,7 @@ from afteredit.edit.constraints.prune import Prune
 from afteredit.edit.edit_set import EditSet
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import LowRank, load_update
-from afteredit.evaluate.measure import Measure
+from afteredit.evaluate.measure import Checkpoint, Measure
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.journal import Journal
 from afteredit.run import main
@@ -286,14 +286,15 @@ def scored(monkeypatch):
     measured: list[int] = []
 
     def score(by_n, before=lambda: None) -> list[int]:
-        def checkpoint(self, done, recent, *, planned, last):
+        def checkpoint(self, done, *, last):
             self.progress("sentiment")
             before()
             measured.append(len(done))
             n_right = round(40 * by_n(len(done)))
             samples = [{"kind": "ability", "name": "sentiment", "numerator": float(i < n_right), "denominator": 1.0}
                        for i in range(40)]  # fmt: skip
-            return {"ability/sentiment": by_n(len(done)), "drift/perplexity": 10.0, "time/eval_s": 0.0}, samples
+            row = {"ability/sentiment": by_n(len(done)), "drift/perplexity": 10.0, "time/eval_s": 0.0}
+            return Checkpoint(row, samples)
 
         monkeypatch.setattr(Measure, "checkpoint", checkpoint)
         return measured

@@ -68,15 +68,18 @@ def edit(lm, seed: int) -> None:
 
 def test_a_checkpoint_has_every_key_and_leaves_the_weights_bit_identical(lm, fact):
     facts = [fact, replace(fact, id="f2", subject="Babe Ruth")]
-    measure = Measure(lm, [], held_out_windows(lm, "A text that nobody has edited. " * 30, 120), seed=0)
-    first, _ = measure.checkpoint([], [], planned=facts, last=False)
+    measure = Measure(lm, [], held_out_windows(lm, "A text that nobody has edited. " * 30, 120), facts, seed=0)
+    first = measure.checkpoint([], last=False).row
     assert "drift/1/relative_norm" not in first and not any(key.startswith("editing/immediate") for key in first)
 
     edit(lm, 1)
     parameters = {name: p.clone() for name, p in lm.model.named_parameters()}
     before, sha = drawn_state(), lm.weights.sha256()
-    recent = measure.immediate([replace(fact, id="f3")])  # unseen so far: W0 is put back to look at it
-    row, samples = measure.checkpoint([*facts, replace(fact, id="f4")], recent, planned=facts, last=True)
+    recent = measure.immediate([replace(fact, id="f3")]).samples  # not measured before: W0 is put back for it
+    alone = measure.checkpoint([*facts, replace(fact, id="f4")], last=True)
+    measured = alone.with_immediate(recent)
+    row, samples = measured.row, measured.samples
+    assert alone.with_immediate([]) == alone and row["editing/immediate/n_edits"] == 1
     assert lm.weights.sha256() == sha and drawn_state() == before
     assert all(torch.equal(p, parameters[name]) for name, p in lm.model.named_parameters())
 
@@ -97,11 +100,12 @@ def drawn_state() -> tuple:
 
 def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_looked_at(lm, fact):
     """A request first seen after many edits gives what one seen before them gives."""
-    early, late = Measure(lm, [], [], seed=0), Measure(lm, [], [], seed=0)
+    early, late = Measure(lm, [], [], [], seed=0), Measure(lm, [], [], [], seed=0)
     early.immediate([fact])
     for seed in range(3):
         edit(lm, seed)
-    assert early.immediate([fact]) == late.immediate([fact])
+    first, second = early.immediate([fact]), late.immediate([fact])
+    assert (first.samples, first.texts) == (second.samples, second.texts)
 
 
 def test_each_fact_is_looked_at_alone_on_the_unedited_model_whatever_was_asked_before(
@@ -113,7 +117,7 @@ def test_each_fact_is_looked_at_alone_on_the_unedited_model_whatever_was_asked_b
     monkeypatch.setattr(
         measure, "look", lambda lm, requests: asked.append([r.id for r in requests]) or look(lm, requests)
     )
-    straight, resumed = Measure(lm, [], [], seed=0), Measure(lm, [], [], seed=0)
+    straight, resumed = Measure(lm, [], [], [], seed=0), Measure(lm, [], [], [], seed=0)
     together = dict(straight._before([fact, second_fact]))
     resumed._before([second_fact])
     assert dict(resumed._before([fact])) == together
@@ -124,23 +128,24 @@ def test_fluency_is_that_of_the_model_as_it_is_now_with_its_texts_kept(lm, fact)
     facts = [replace(fact, generation_prompts=("China has", "The old man")), replace(fact, id="f2"),
              replace(fact, id="f3", generation_prompts=("Fenrir",))]  # fmt: skip
     said: list[str] = []
-    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), seed=0, progress=said.append)
-    first, _ = measure.checkpoint([], [], planned=facts, last=False)
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), facts, seed=0, progress=said.append)
+    first = measure.checkpoint([], last=False).row
     unedited = fluency(lm, facts)
     edit(lm, 1)
-    row, samples = measure.checkpoint(facts, [], planned=facts, last=True)
+    measured = measure.checkpoint(facts, last=True)
+    row, samples = measured.row, measured.samples
     written = fluency(lm, facts)
     assert written != unedited and said.count("fluency") == 2
-    for measured, texts in ((first, unedited), (row, written)):
-        assert measured["editing/retained/fluency"] == means(texts, "x")["x/fluency"] > 0
+    for metrics, texts in ((first, unedited), (row, written)):
+        assert metrics["editing/retained/fluency"] == means(texts, "x")["x/fluency"] > 0
     assert [s for s in samples if s["kind"] == "fluency"] == [{"kind": "fluency", **text} for text in written]
 
 
 def test_portability_is_measured_at_0_edits_too(lm, fact):
     asked = replace(fact, portability=("The ring was where Joe DiMaggio",), portability_answers=("fought",))
-    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), seed=0)
-    row, _ = measure.checkpoint([], [], planned=[asked], last=False)
-    again, _ = measure.checkpoint([asked], measure.immediate([asked]), planned=[asked], last=True)
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), [asked], seed=0)
+    row = measure.checkpoint([], last=False).row
+    again = measure.checkpoint([asked], last=True).with_immediate(measure.immediate([asked]).samples).row
     keys = {key for key in again if key.endswith("/portability")}
     assert keys == {f"editing/{when}/{way}/portability" for when in ("immediate", "retained")
                     for way in ("forced", "generated")}  # fmt: skip
@@ -148,15 +153,15 @@ def test_portability_is_measured_at_0_edits_too(lm, fact):
 
 
 def test_drift_is_zero_for_the_unedited_model_and_the_frobenius_ratio_after(lm, fact):
-    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. " * 20, 60), seed=0)
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. " * 20, 60), [], seed=0)
     base = lm.weights.W(lm.mlp_out_name(1)).clone()
     edit(lm, 1)
-    row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
+    row = measure.checkpoint([fact], last=True).row
     W = lm.weights.W(lm.mlp_out_name(1))
     assert row["drift/1/relative_norm"] == pytest.approx(float((W - base).norm() / base.norm()), rel=1e-5)
     assert row["drift/1/spectral_norm"] == pytest.approx(float(torch.linalg.svdvals(W)[0]), rel=1e-4)
     lm.weights.restore()
-    row, _ = measure.checkpoint([fact], [], planned=[fact], last=True)
+    row = measure.checkpoint([fact], last=True).row
     assert row["drift/1/relative_norm"] == 0.0
 
 
@@ -175,7 +180,7 @@ def test_perplexity_is_that_of_plain_forward_passes(make_lm):
     windows = held_out_windows(lm, text, 600)
     ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:600]
     assert [t for _, continuation in windows for t in continuation] == ids  # each token predicted once
-    row, _ = Measure(lm, [], windows, seed=0).checkpoint([], [], planned=[], last=False)
+    row = Measure(lm, [], windows, [], seed=0).checkpoint([], last=False).row
     total = 0.0
     for at in range(0, 600, 256):
         window = torch.tensor([[*lm.tokens.start_ids, *ids[at : at + 256]]])

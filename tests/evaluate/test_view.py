@@ -25,15 +25,15 @@ def test_what_the_view_shows_is_measured_and_the_raw_weights_stay(make_lm, fact,
     lm = edited(make_lm, dtype)
     windows = held_out_windows(lm, TEXT, 200)
     raw, sha = lm.model.get_parameter(lm.mlp_out_name(1)).clone(), lm.weights.sha256()
-    plain, _ = Measure(lm, [], windows, seed=0).checkpoint([fact], [], planned=[fact], last=True)
-    unedited_view = Measure(lm, [], windows, 0, lambda W_base_DF, _W_DF: W_base_DF.clone())
-    seen, _ = unedited_view.checkpoint([fact], [], planned=[fact], last=True)
+    plain = Measure(lm, [], windows, [], seed=0).checkpoint([fact], last=True).row
+    unedited_view = Measure(lm, [], windows, [], 0, view=lambda W_base_DF, _W_DF: W_base_DF.clone())
+    seen = unedited_view.checkpoint([fact], last=True).row
     assert torch.equal(lm.model.get_parameter(lm.mlp_out_name(1)), raw)
     assert lm.weights.sha256() == sha
     assert seen["drift/1/relative_norm"] == 0 < plain["drift/1/relative_norm"]
     assert seen["editing/retained/generated/neighbourhood"] == 1
     lm.weights.restore()
-    base, _ = Measure(lm, [], windows, seed=0).checkpoint([fact], [], planned=[fact], last=True)
+    base = Measure(lm, [], windows, [], seed=0).checkpoint([fact], last=True).row
     assert seen["drift/perplexity"] == base["drift/perplexity"] != plain["drift/perplexity"]
 
 
@@ -46,9 +46,7 @@ def test_prune_is_measured_restrained(make_lm, fact):
     sigma = float(torch.linalg.matrix_norm(change_DF.double(), 2))
     assert sigma > 2 * m
     prune = Prune()
-    row, _ = Measure(lm, [], held_out_windows(lm, TEXT, 60), 0, prune.view).checkpoint(
-        [fact], [], planned=[fact], last=True
-    )
+    row = Measure(lm, [], held_out_windows(lm, TEXT, 60), [], 0, view=prune.view).checkpoint([fact], last=True).row
     restrained = m + float(torch.log(torch.tensor(sigma / m)))
     assert row["drift/1/relative_norm"] == pytest.approx(restrained / float(lm.weights.W_base(name).norm()), rel=1e-4)
     assert torch.equal(lm.weights.W(name) - lm.weights.W_base(name), change_DF)

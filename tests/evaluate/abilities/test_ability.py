@@ -12,7 +12,7 @@ import jinja2
 import pytest
 import torch
 
-from afteredit.evaluate.abilities.ability import Ability, BuiltAbility, _resolved, measurable, shipped
+from afteredit.evaluate.abilities.ability import Ability, BuiltAbility, _resolved, shipped
 from afteredit.evaluate.abilities.answer_scores import entity_f1
 from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
 from afteredit.launch.command_line import compose
@@ -135,16 +135,6 @@ def test_a_harness_task_is_measured_by_its_name_alone(few_shipped, harness):
     assert (ability.headline, ability.chance) == ("acc", 0.25)
     row, examples = BuiltAbility("evenness", ability, "mini", None).measure(harness, chat=False)
     assert row["ability/evenness"] == sum(e.numerator for e in examples) / 4
-
-
-def test_measurable_is_what_stands_above_chance_with_its_whole_interval():
-    def samples(name: str, n_right: int, n: int) -> list[dict]:
-        return [
-            {"kind": "ability", "name": name, "numerator": float(i < n_right), "denominator": 1.0} for i in range(n)
-        ]
-
-    given = samples("good", 50, 64) + samples("chance", 35, 64) + samples("floor", 0, 64) + samples("one", 1, 1)
-    assert measurable(given, {"good": 0.5, "chance": 0.5, "floor": 0.0, "one": 0.5, "absent": 0.5}) == ["good"]
 
 
 def test_an_example_is_flat_enough_for_a_table(harness):

@@ -1,0 +1,38 @@
+"""How much of an ability a model has retained: its score above chance, as a share of the unedited model's.
+
+Reads rows of results and the scores of examples only, so that it serves the program and the report alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from afteredit.evaluate.intervals import interval
+
+
+def share_left(score: float, base: float, chance: float) -> float:
+    """Returns (score − chance) / (base − chance): 1 where the unedited score `base` is reached, 0 at chance."""
+    return float((score - chance) / (base - chance))
+
+
+def retained_mean(
+    row: Mapping[str, Any], base: Mapping[str, Any], names: Sequence[str], chance: Mapping[str, float]
+) -> float | None:
+    """Returns the mean share left of the abilities `names` in `row`, given the row `base` at 0 edits; None of no names.
+
+    `names` are those that are measurable on the unedited model.
+    """
+    shares = [share_left(row[f"ability/{name}"], base[f"ability/{name}"], chance[name]) for name in names]
+    return sum(shares) / len(shares) if shares else None
+
+
+def measurable(samples: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[str]:
+    """Returns the abilities whose score on these samples stands above chance with its whole 95 % interval."""
+    names = []
+    for name, level in chance.items():
+        examples = [sample for sample in samples if sample["kind"] == "ability" and sample["name"] == name]
+        numerators, denominators = ([e[key] for e in examples] for key in ("numerator", "denominator"))
+        if examples and interval(numerators, denominators)[0] > level:
+            names.append(name)
+    return names
