@@ -1,4 +1,4 @@
-"""`evaluate` stays Hugging Face's in our process: lm-eval's metrics need it."""
+"""`evaluate` is Hugging Face's in our process too, because lm-eval's metrics import it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
-import afteredit.run, afteredit.evaluate.ability, afteredit.evaluate.harness
+import afteredit.run, afteredit.evaluate.measure, afteredit.evaluate.abilities.lm_eval_model
 import evaluate
 assert callable(evaluate.load), evaluate
 try:
@@ -22,7 +22,7 @@ else:
 
 
 def test_in_run_pys_process_evaluate_is_hugging_faces(tmp_path):
-    """humaneval's utils load a metric from the hub as they are imported: offline that, and only that, must fail."""
+    """Importing lm-eval's humaneval module loads a metric from the hub: offline that fails, and nothing else does."""
     offline = {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env={**os.environ, **offline}, capture_output=True,
                           text=True, timeout=120)  # fmt: skip

@@ -1,8 +1,7 @@
-"""No secret reaches the disk, and nothing that is read can run code."""
+"""No secret reaches the disk, and no file that is read can run code."""
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import shutil
@@ -16,10 +15,8 @@ from afteredit.record.journal import Journal
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
+from afteredit.tests.house.source import FILES, imports, relative
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("edit", "evaluate", "analysis", "bench")
-SOURCES = [*ROOT.glob("*.py"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.py"))]
 UNSAFE = re.compile(r"torch\.(load|save)\b|\bread_pickle\b|allow_pickle|weights_only=False|yaml\.(unsafe_)?load\b")
 KEY = "5ecre7" * 6 + "5ec7"  # of the length of a W&B key
 PLANTED = "planted-in-the-environment-and-nowhere-else"
@@ -48,7 +45,7 @@ def test_a_run_directory_holds_neither_the_key_nor_the_environment(tiny_folder, 
 
 @pytest.mark.parametrize("name", ["../../evil", "/evil", "..", "a/b", "evil\x00"])
 def test_names_from_data_never_become_paths(tiny_folder, tmp_path, monkeypatch, name):
-    """Ids, relations and subjects that would lead out of the run directory."""
+    """An id, relation or subject that looks like a path leads nowhere out of the run directory."""
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
     fact = {"id": name, "relation": name, "subject": name, "prompt": "The capital of {} is", "target_new": "Oslo",
             "target_true": "Lima", "paraphrases": [], "neighbourhood": [], "neighbourhood_targets": [],
@@ -65,7 +62,7 @@ def test_names_from_data_never_become_paths(tiny_folder, tmp_path, monkeypatch, 
 
 
 def test_a_record_that_names_another_file_reads_none(tmp_path, fact):
-    """A run directory from elsewhere, checksums and all."""
+    """A run directory from elsewhere may name any file, with a right checksum."""
     update = Update({"w": LowRank(torch.ones(2, 1), torch.ones(3, 1))})
     journal = Journal(tmp_path / "run")
     journal.append([fact], update, 1, {})
@@ -86,20 +83,16 @@ def test_a_foreign_run_cannot_switch_remote_code_on(tiny_folder, tmp_path, monke
     stored = (run / "config.yaml").read_text()
     assert "trust_remote_code: false" in stored
     (run / "config.yaml").write_text(stored.replace("trust_remote_code: false", "trust_remote_code: true"))
-    asked = {}
+    models = {}
     for trust in (None, True):
         given = [] if trust is None else [f"model.trust_remote_code={trust}"]
-        main([f"replay.run={run}", "replay.at=1", *given], run=lambda x, t=trust: asked.update({t: x.model}))
-    assert asked[None].trust_remote_code is False and asked[True].trust_remote_code is True
+        main([f"replay.run={run}", "replay.at=1", *given], run=lambda x, t=trust: models.update({t: x.model}))
+    assert models[None].trust_remote_code is False and models[True].trust_remote_code is True
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_source_unpickles(path):
-    names = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    text = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            assert not names & {alias.name.split(".")[0] for alias in node.names}
-        if isinstance(node, ast.ImportFrom):
-            assert (node.module or "").split(".")[0] not in names
-    assert not UNSAFE.search(text)
+def test_no_source_unpickles():
+    modules = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    unsafe = [relative(path) for path in FILES
+              if modules & {module.split(".")[0] for module, _ in imports(path)}
+              or UNSAFE.search(path.read_text(encoding="utf-8"))]  # fmt: skip
+    assert not unsafe
