@@ -1,5 +1,7 @@
-"""bench/results.json, one row per thing measured, named, and the README's tables of them; every script replaces its own
-rows."""
+"""Writes bench/results.json, which holds one named row for each thing measured, and the tables of docs/speed.md.
+
+Every script replaces its own rows.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from typing import Any
 from afteredit.store.atomic_files import write_atomically, write_json
 
 PATH = Path(__file__).resolve().parent / "results.json"
-README = PATH.parent.parent / "README.md"
+PAGE = PATH.parents[1] / "docs" / "speed.md"
 BEGIN, END = "<!-- bench: written by `make bench` -->", "<!-- /bench -->"
-COLUMNS = ("name", "ours_s", "baseline_s", "speedup", "bound_speedup", "gflops")  # what every row has; null: none
-# Of a row, beside its times: each sentence whose every number it has.
+COLUMNS = ("name", "ours_s", "baseline_s", "speedup", "bound_speedup", "gflops")  # of every row; null: none
+# A row says, beside its times, each sentence whose every number it has.
 SENTENCES = (
     "a whole edit, keys and solving included: {whole_edit_s:.2f} s",
     "offsets differ from the plain path's by at most {largest_relative_deviation:.1e} of their norm, in float32",
@@ -36,37 +38,37 @@ SENTENCES = (
 
 
 def results_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=PATH, help="another file, which leaves the README as it is")
+    parser.add_argument("--results", type=Path, default=PATH, help="another file, which leaves docs/speed.md as it is")
 
 
 def read_rows(path: Path = PATH) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else []
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], path: Path = PATH, readme: Path | None = None) -> None:
-    """Each in the place of the row of its name, or at the end; all or nothing.  Then the tables in `readme`, which is
-    the repository's for the repository's `path`.  Raises ValueError where it lacks the two marks."""
+def write_rows(rows: Sequence[Mapping[str, Any]], path: Path = PATH, page: Path | None = None) -> None:
+    """Writes each row in the place of the row of its name, or at the end; then the tables into `page`, which is
+    docs/speed.md for the repository's own `path`.  Raises ValueError where the page lacks the two marks."""
     names = {row["name"]: dict.fromkeys(COLUMNS) | dict(row) for row in rows}
-    kept = [names.pop(row["name"], row) for row in read_rows(path)]
-    write_json(path, [*kept, *names.values()])
-    if readme is None and path == PATH:
-        readme = README
-    if readme is not None:
-        text = with_tables(readme.read_text(encoding="utf-8"), read_rows(path))
-        write_atomically(readme, text.encode())
+    earlier = [names.pop(row["name"], row) for row in read_rows(path)]
+    write_json(path, [*earlier, *names.values()])
+    if page is None and path == PATH:
+        page = PAGE
+    if page is not None:
+        text = with_tables(page.read_text(encoding="utf-8"), read_rows(path))
+        write_atomically(page, text.encode())
 
 
 def with_tables(text: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """`text` with the tables of `rows` between its marks."""
+    """Returns `text` with the tables of `rows` between its marks."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"the README must hold {BEGIN} and, behind it, {END}")
+        raise ValueError(f"the page must hold {BEGIN} and, after it, {END}")
     return f"{before}{BEGIN}\n{speeds(rows)}\n{sentences(rows)}{END}{after}"
 
 
 def speeds(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows that have a baseline: what was taken, and how far from the bound that is."""
+    """Returns the table of the rows that have a baseline: what was taken, and how far from the bound that is."""
     lines = ["| | ours | baseline | faster | bound | GFLOP/s of the machine's |", "|---|---|---|---|---|---|"]
     for row in rows:
         if row["baseline_s"] is None:
@@ -79,7 +81,7 @@ def speeds(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def sentences(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What else the rows say: errors, growth, shares, memory."""
+    """Returns the table of what else the rows say: errors, growth, shares, memory."""
     lines = ["| | also measured |", "|---|---|"]
     for row in rows:
         said = [sentence.format_map(row) for sentence in SENTENCES if fields(sentence) <= row.keys()]

@@ -48,26 +48,26 @@ def test_rows_replace_those_of_their_name_and_keep_the_others(tmp_path):
 
 
 def test_tables_stand_between_the_marks_and_nothing_else_changes(tmp_path):
-    readme, path = tmp_path / "README.md", tmp_path / "results.json"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    table.write_rows([{"name": "edits", **TIMED}], path, readme)
-    once = readme.read_text()
-    table.write_rows([{"name": "edits", **TIMED}], path, readme)
-    assert readme.read_text() == once
+    page, path = tmp_path / "speed.md", tmp_path / "results.json"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    table.write_rows([{"name": "edits", **TIMED}], path, page)
+    once = page.read_text()
+    table.write_rows([{"name": "edits", **TIMED}], path, page)
+    assert page.read_text() == once
     assert once.startswith(f"before\n{table.BEGIN}\n") and once.endswith(f"{table.END}\nafter\n")
     assert "old" not in once and "| edits | 2.00 s | 8.00 s | **4.0 ×** | 10.0 × | 30 of 90 |" in once
 
 
-def test_a_readme_without_marks_is_left_as_it_is(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("no marks")
+def test_a_page_without_marks_is_left_as_it_is(tmp_path):
+    page = tmp_path / "speed.md"
+    page.write_text("no marks")
     with pytest.raises(ValueError, match="must hold"):
-        table.write_rows([{"name": "edits", **TIMED}], tmp_path / "results.json", readme)
-    assert readme.read_text() == "no marks"
+        table.write_rows([{"name": "edits", **TIMED}], tmp_path / "results.json", page)
+    assert page.read_text() == "no marks"
 
 
-def test_the_repositorys_readme_has_the_marks():
-    assert table.with_tables(table.README.read_text(encoding="utf-8"), [])
+def test_the_page_on_speed_has_the_marks():
+    assert table.with_tables(table.PAGE.read_text(encoding="utf-8"), [])
 
 
 def test_rows_without_a_baseline_are_told_in_words():
