@@ -7,8 +7,10 @@ method's own optimisation, no constraint is applied: it changes what is written 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from afteredit.edit.update import Update
@@ -36,3 +38,9 @@ class Unconstrained:
 
     def view(self, W_base_DF: torch.Tensor, W_DF: torch.Tensor) -> torch.Tensor:
         return W_DF
+
+
+def view_file(constraint: Constraint) -> str:
+    """Returns the file that defines what the constraint shows, relative to the root; its code decides the numbers."""
+    root = Path(__file__).resolve().parent.parent
+    return Path(inspect.getfile(type(constraint).view)).resolve().relative_to(root).as_posix()

@@ -5,20 +5,18 @@ from __future__ import annotations
 import logging
 import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.record.settings import Resume
 from afteredit.store.checked_lines import read_checked, write_checked
-from afteredit.store.code_version import ROOT, differences, files_sha256, wing
+from afteredit.store.code_version import ROOT, differences, editing_version
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
-DECIDING_PACKAGES = ("torch", "transformers", "tokenizers")
 
 
 class Environment:
@@ -40,7 +38,7 @@ class Environment:
     def keep(self, lm: LM, n_edits: int, resume: Resume) -> None:
         """Writes what `lm` is to be edited under, the journal holding `n_edits`.  Raises BadInput where these were
         made under other code or versions, unless `resume` forces it."""
-        now: dict[str, Any] = {"decides": _deciding(), "commit": commit(), "hardware": _hardware(lm)}
+        now: dict[str, Any] = {"decides": editing_version(), "commit": commit(), "hardware": _hardware(lm)}
         nothing: dict[str, Any] = {"forced": [], "moved": [], "evaluators": {}, "wandb": []}
         if not n_edits:
             write_checked(self.path, nothing | (read_checked(self.path) if self.path.exists() else {}) | now)
@@ -67,12 +65,6 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-def _deciding() -> dict[str, Any]:
-    """The code and versions that decide weights: every file in edit/, and the loop in run.py."""
-    code = files_sha256([*wing("store"), *wing("model"), *wing("edit"), ROOT / "run.py"])
-    return {"code": code, "packages": {name: version(name) for name in DECIDING_PACKAGES}}
 
 
 def _hardware(lm: LM) -> dict[str, Any]:

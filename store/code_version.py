@@ -1,4 +1,8 @@
-"""Who measured: the code and package versions behind a row of results, and the short name that the row carries."""
+"""Names the code and the package versions that decide the weights, and those that decide what is measured.
+
+A run directory keeps both, so that a number can be traced to what made it.  Whole wings are hashed: a chart, a message
+or a document changes neither name.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +15,64 @@ from typing import Any
 from afteredit.store.user_cache import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent
-NOUNS = ("request", "update", "method", "constraint", "edit_set")  # at the top of edit/
-PACKAGES = ("torch", "transformers", "tokenizers", "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
+NOUNS = ("request", "update", "method", "constraint", "edit_set")  # at the top of edit/; measuring imports them too
+EDITING_PACKAGES = ("torch", "transformers", "tokenizers")
+MEASURING_PACKAGES = (*EDITING_PACKAGES, "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
+
+Version = dict[str, Any]  # "code": a hash of files; "packages": their versions by name
 
 
 @cache
-def evaluator() -> dict[str, Any]:
-    """Of this process."""
-    code = files_sha256(
-        [*wing("store"), *wing("model"), *wing("evaluate"), *(ROOT / "edit" / f"{n}.py" for n in NOUNS)]
-    )
-    return {"code": code, "packages": {name: version(name) for name in PACKAGES}}
+def editing_version(root: Path = ROOT) -> Version:
+    """Returns what decides the weights: the files of store, model and edit, and run.py."""
+    return _version([*_wings(root, "store", "model", "edit"), root / "run.py"], root, EDITING_PACKAGES)
 
 
-def evaluator_name() -> str:
-    return content_hash(evaluator())[:8]
+@cache
+def measuring_version(view: str = "edit/constraint.py", root: Path = ROOT) -> Version:
+    """Returns what decides the numbers: the files of store, model and evaluate, and those of edit that they need.
+
+    `view` is the file, relative to the root, of the constraint whose view of the weights is measured.
+    """
+    needed = {root / view, *(root / "edit" / f"{name}.py" for name in NOUNS)}
+    return _version([*_wings(root, "store", "model", "evaluate"), *needed], root, MEASURING_PACKAGES)
 
 
-def wing(name: str) -> list[Path]:
-    """Every Python file of a wing.  Raises ValueError where there is none: a guard must not hash nothing."""
-    paths = sorted((ROOT / name).rglob("*.py"))
-    if not paths:
-        raise ValueError(f"{ROOT / name} holds no Python file")
-    return paths
+def version_name(named: Version) -> str:
+    """Returns eight hex digits that stand for a version, short enough for every row of results."""
+    return content_hash(named)[:8]
 
 
-def files_sha256(paths: list[Path]) -> str:
-    """Sixteen hex digits, of paths and contents."""
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """What changed from one {"code", "packages"} to another, in words."""
+def differences(then: Version, now: Version) -> str:
+    """Returns what changed from one version to another, in words."""
     changed = [] if then.get("code") == now["code"] else ["code"]
     before = then.get("packages", {})
     changed += [f"{name} ({before.get(name)} then, {here} now)" for name, here in now["packages"].items()
                 if before.get(name) != here]  # fmt: skip
     return ", ".join(changed)
+
+
+def evaluator() -> Version:
+    return measuring_version()
+
+
+def evaluator_name() -> str:
+    return version_name(measuring_version())
+
+
+def _version(paths: list[Path], root: Path, packages: tuple[str, ...]) -> Version:
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return {"code": digest.hexdigest()[:16], "packages": {name: version(name) for name in packages}}
+
+
+def _wings(root: Path, *names: str) -> list[Path]:
+    """Returns every Python file of the wings.  Raises ValueError where one holds none."""
+    paths: list[Path] = []
+    for name in names:
+        files = list((root / name).rglob("*.py"))
+        if not files:
+            raise ValueError(f"{root / name} holds no Python file")
+        paths += files
+    return paths
