@@ -1,8 +1,8 @@
-"""Answers of two programs held against each other: how far apart, and whether rounding explains where they differ.
+"""Compares the answers of two programs: how far apart they are, and whether rounding explains where they differ.
 
-Two sums in another order differ in the last digits.  That changes what is the likeliest only where the two likeliest
-are all but equal, so an answer that differs is explained where a plain pass of the model (Hugging Face's own forward)
-finds the top two within TOLERANCE of each other at the place where the answers part; anything else is a defect.
+Two sums in another order differ in the last digits.  This changes which answer is the likeliest only where the two
+likeliest are nearly equal.  So an answer that differs is explained where a plain pass of the model (Hugging Face's own
+forward) finds the top two within TOLERANCE of each other where the answers part; anything else is a defect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # nats per token
 
 @dataclass(frozen=True)
 class Difference:
-    worst_nats_per_token: float | None  # of log-likelihoods, where some were asked for
+    worst_nats_per_token: float | None  # of log-likelihoods; None: only texts were compared
     margins: list[float]  # of the answers that differ, in nats per token
 
     @property
@@ -38,8 +38,8 @@ def of_likelihoods(
     n_tokens: Sequence[int],
     margin: Callable[[int], float],
 ) -> Difference:
-    """Answers: of every request whether it is what the model would say, where `margin` gives how all but equal that is;
-    of every document with several requests, which of them is the likeliest."""
+    """Compares log-likelihoods, and two kinds of answers: whether a request's continuation is what the model would say
+    (`margin` gives how close that decision is), and which of a document's requests is the likeliest."""
     both = list(zip(ours, theirs, n_tokens, strict=True))
     worst = max(abs(a[0] - b[0]) / n for a, b, n in both)
     margins = [margin(i) for i, (a, b, _) in enumerate(both) if a[1] != b[1]]
@@ -47,7 +47,7 @@ def of_likelihoods(
     for i, request in enumerate(requests):
         of_document.setdefault(request.doc_id, []).append(i)
     for indices in of_document.values():
-        a, b = (max(indices, key=lambda i, said=said: said[i][0]) for said in (ours, theirs))  # type: ignore[misc]
+        a, b = (max(indices, key=lambda i, answers=answers: answers[i][0]) for answers in (ours, theirs))  # type: ignore[misc]
         if a != b:
             margins.append((ours[a][0] - ours[b][0]) / max(n_tokens[a], n_tokens[b]))
     return Difference(worst, margins)
@@ -60,7 +60,7 @@ def of_texts(ours: Sequence[str], theirs: Sequence[str], margin: Callable[[int],
 
 @torch.no_grad()
 def margin_of_greedy(lm: LM, context: Sequence[int], continuation: Sequence[int]) -> float:
-    """Over the continuation's tokens, the least distance (nats) of log p between the token and the best other one."""
+    """Returns the least distance (nats) of log p between a token and the best other, over a continuation's tokens."""
     logits_TV = lm.model(input_ids=torch.tensor([[*context, *continuation[:-1]]]), use_cache=False).logits[0]
     log_p_NV = wide(logits_TV[-len(continuation) :]).log_softmax(-1)
     return min(margin_of(log_p_V, token) for log_p_V, token in zip(log_p_NV, continuation, strict=True))
@@ -74,24 +74,24 @@ def margin_of(log_p_V: Tensor, token: int) -> float:
 
 @torch.no_grad()
 def margin_of_texts(lm: LM, context: Sequence[int], texts: tuple[str, str], n_tokens: int) -> float:
-    """The least distance (nats) between the top two of a plain greedy continuation, up to where it leaves one of the
-    texts.  (Not at that token alone: one text may have left earlier, by another cut of the same letters.)"""
+    """Returns the least distance (nats) between the top two of a plain greedy continuation, up to where it leaves one
+    of the texts.  That token alone is not enough: a text may have left earlier, by another cut of the same letters."""
     cache, new, margin = DynamicCache(), list(context), float("inf")
-    said: list[int] = []
-    while len(said) < n_tokens:
+    ids: list[int] = []
+    while len(ids) < n_tokens:
         output = lm.model(input_ids=torch.tensor([new]), past_key_values=cache, use_cache=True)
         top = wide(output.logits[0, -1]).log_softmax(-1).topk(2)
         margin = min(margin, float(top.values[0] - top.values[1]))
         new = [int(top.indices[0])]
-        said += new
-        text = lm.tokenizer.decode(said, skip_special_tokens=True).rstrip("\ufffd")  # half a letter
-        if new == [lm.tokenizer.eos_token_id] or not all(one.startswith(text) for one in texts):
+        ids += new
+        text = lm.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd")  # half a letter
+        if new == [lm.tokenizer.eos_token_id] or not all(other.startswith(text) for other in texts):
             break
     return margin
 
 
 def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of several tasks' rows."""
+    """Returns what several tasks' rows add up to."""
     worst = [row["worst_nats_per_token"] for row in rows if row["worst_nats_per_token"] is not None]
     return {
         "answers_that_differ": sum(row["answers_that_differ"] for row in rows),
@@ -101,16 +101,16 @@ def totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def complaints(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What must not be, by task."""
-    said = []
+    """Returns a line for every task whose answers differ more than rounding explains."""
+    lines = []
     for row in rows:
         worst = row["worst_nats_per_token"]
         if worst is not None and not worst <= TOLERANCE:  # NaN is not
-            said.append(f"{row['task']}: log-likelihoods differ by {worst:.1e} nats per token, which is more than "
-                        f"{TOLERANCE}")  # fmt: skip
+            lines.append(f"{row['task']}: log-likelihoods differ by {worst:.1e} nats per token, which is more than "
+                         f"{TOLERANCE}")  # fmt: skip
         if row["unexplained_differences"]:
-            said.append(f"{row['task']}: {row['unexplained_differences']} answers differ where the two likeliest are "
+            lines.append(f"{row['task']}: {row['unexplained_differences']} answers differ where the two likeliest are "
                         f"further apart than {TOLERANCE} nats")  # fmt: skip
         if row["kept_differences"]:
-            said.append(f"{row['task']}: kept blocks changed {row['kept_differences']} answers")
-    return said
+            lines.append(f"{row['task']}: kept blocks changed {row['kept_differences']} answers")
+    return lines

@@ -1,10 +1,10 @@
-"""By arithmetic: the share of a GPT-J run's time that is neither editing nor evaluating.
+"""Estimates by arithmetic the share of a GPT-J run's time that is neither editing nor evaluating.
 
-No such run was made.  MEMIT on its six published blocks, bfloat16, one fact after another, the whole published sets
-before the first and after every `eval_every`.  What its parts take on one H100 was measured on random weights of this
-shape (docs/results/full-size) and is scaled up here.  Evaluation by proportion to its rows: passes hold as many tokens
-as they may from 32 rows on.  Left out of the rest: what is made once per model and kept for all its runs (text, second
-moments).
+No such run was made.  It would be MEMIT on its six published blocks, in bfloat16, one fact after another, with the
+whole published sets before the first edit and after every `eval_every`.  What its parts take on one H100 was measured
+on random weights of this shape (docs/results/full-size) and is scaled up here.  Evaluation is scaled by its rows: from
+32 rows on, passes hold as many tokens as they may.  Text and second moments, which are made once per model and kept for
+all its runs, are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MASTER_BYTES = 4 * len(LAYERS) * D * F  # of the edited matrices in float32, whi
 
 @dataclass(frozen=True)
 class Assumed:
-    """What the arithmetic stands on beside the model's shape."""
+    """Holds what the arithmetic assumes, beside the model's shape."""
 
     n_edits: int = 100
     eval_every: int = 10
@@ -33,11 +33,11 @@ class Assumed:
 
 
 def gptj_share(journal_s: float, hash_s: float, other_s: float, assumed: Assumed) -> dict[str, float]:
-    """`journal_s`: measured seconds to write one edit of FACTOR_BYTES to this disk; `hash_s`: to hash MASTER_BYTES.
-    `other_s`: measured seconds of a whole SmolLM2 run that are neither editing nor evaluating (imports, building tasks,
-    tracking, pictures).
+    """Returns seconds, the share, and the number of evaluated rows above which the share is below BAR.
 
-    Returns seconds, the share, and the rows evaluated from which on the share is below BAR."""
+    Three seconds are measured: `journal_s` to write one edit of FACTOR_BYTES to this disk, `hash_s` to hash
+    MASTER_BYTES, and `other_s`, what is neither editing nor evaluating in a whole SmolLM2 run (imports, building tasks,
+    tracking, pictures)."""
     n_checkpoints = 1 + -(-assumed.n_edits // assumed.eval_every)
     edits_s = assumed.n_edits * assumed.edit_s
     evaluating_s = n_checkpoints * assumed.n_rows * assumed.row_s

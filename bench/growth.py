@@ -1,8 +1,9 @@
-"""What one more edit and one more checkpoint cost as edits add up: python -m afteredit.bench.growth
+"""Measures what an edit and a checkpoint cost as edits add up: python -m afteredit.bench.growth
 
-A thousand facts, one after another, on a tiny random Llama; measured ten times.  An edit's time is that between two
-updates' arrival on the disk: all that the loop does.  Retention is measured on three panels of 100 edits, which
-overlap: checkpoints are compared by their seconds per edit asked about, from 300 edits on.  The last asks about all.
+A thousand facts are written one after another to a tiny random Llama, with ten checkpoints.  An edit's time is that
+between the arrival of two updates on the disk: all that the loop does.  Retention is measured on three panels of 100
+edits, which overlap, so checkpoints are compared by seconds per edit asked about, from 300 edits on.  The last
+checkpoint asks about all.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def measure(folder: Path, method: str, n: int, every: int) -> dict[str, Any]:
 
 
 def growth(edit_s: Sequence[float], asked: Mapping[int, tuple[float, float]], every: int) -> dict[str, float]:
-    """Of the last `every` edits over the first; of the last checkpoints but one over those from the third on, when the
-    panels are full, half of them each.  `asked`: a checkpoint's seconds and edits asked about, after so many edits."""
+    """Returns how much longer the last `every` edits took than the first, and the later half of the checkpoints with
+    full panels (but the last) than the earlier half.  `asked` holds, by number of edits, a checkpoint's seconds and the
+    number of edits asked about."""
     early, late = median(edit_s[:every]), median(edit_s[-every:])
     last = max(asked)
     full = [n for n in sorted(asked) if PANELS * every <= n < last]
@@ -73,7 +75,7 @@ def growth(edit_s: Sequence[float], asked: Mapping[int, tuple[float, float]], ev
 
 
 def prepare(folder: Path, n: int) -> None:
-    """A tiny model with SmolLM2's tokenizer, and `n` facts."""
+    """Writes a tiny model with SmolLM2's tokenizer, and `n` facts, into the folder."""
     tokenizer = compose(["model=smollm2"]).model.load("cpu", "float32").tokenizer
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=3,

@@ -1,4 +1,4 @@
-"""lm-eval's own HFLM at its best: the same model, the same start token, the batch size that suits the task."""
+"""Runs lm-eval's own HFLM at its best: same model, same start token, the batch size that suits the task."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from afteredit.bench.machine import seconds
 from afteredit.model.lm import LM
 
 SMALL, LARGE = (1, 4, 8), (16, 32)  # batch sizes tried
-TRIED = {"loglikelihood": (4, 16), "generate_until": (8, 32)}  # documents: for the small sizes, and to fill the large
+TRIED = {"loglikelihood": (4, 16), "generate_until": (8, 32)}  # documents to try small and large sizes on
 
 
 def hflm(lm: LM) -> HFLM:
-    """With a tokenizer that puts the model's start token in front."""
+    """Returns HFLM on our model, with a tokenizer that puts the model's start token in front."""
     tokenizer = copy.deepcopy(lm.tokenizer)
     (start,) = tokenizer.convert_ids_to_tokens(lm.tokens.start_ids)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -27,7 +27,7 @@ def hflm(lm: LM) -> HFLM:
 
 
 def best_answers(theirs: HFLM, requests: list[Instance]) -> tuple[int, float, list]:
-    """The best batch size, the seconds that all requests take at it, and their answers.
+    """Returns the best batch size, the seconds that all requests take at it, and their answers.
 
     The small sizes are tried on a few documents; the best of them and the large ones on more, which fill the largest.
     Where the largest is best for generation, twice as large a batch is tried on all requests too.
@@ -39,7 +39,7 @@ def best_answers(theirs: HFLM, requests: list[Instance]) -> tuple[int, float, li
         theirs.batch_size_per_gpu = size
         return seconds(lambda: getattr(theirs, kind)(asked, disable_tqdm=True))
 
-    answered(1, few[:1])  # what only a first call costs
+    answered(1, few[:1])  # a first call costs more
     best = fastest(SMALL, lambda size: answered(size, few)[0])
     best = fastest((best, *LARGE), lambda size: answered(size, more)[0])
     taken_s, answers = answered(best, requests)

@@ -1,4 +1,4 @@
-"""What this machine does at best, which bounds are reckoned with."""
+"""Measures the rate of this machine's matrix products, from which bounds are computed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def matrix_rate(lm: LM, n_rows: int) -> float:
-    """FLOP/s of the model's own MLP matrix product at so many rows, the best of ten."""
+    """Returns FLOP/s of the model's own MLP matrix product at `n_rows` rows, the best of ten."""
     W_DF = lm.weights.W(lm.mlp_out_name(0))
     weight_DF = W_DF.to(lm.model.dtype)
     keys_NF = torch.randn(n_rows, W_DF.shape[1]).to(weight_DF)
@@ -32,5 +32,5 @@ def matrix_rate(lm: LM, n_rows: int) -> float:
 
 
 def block_parameters(lm: LM, layer: int) -> int:
-    """In the matrices of one block."""
+    """Returns the number of parameters in the matrices of one block."""
     return sum(p.numel() for p in lm.anatomy.blocks[layer].parameters() if p.ndim == 2)

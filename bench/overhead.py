@@ -1,8 +1,8 @@
-"""Peak memory over the model's own size, and the share of a run that is neither editing nor measuring (start, journal,
-tracking, pictures): python -m afteredit.bench.overhead [key=value …]
+"""Measures peak memory, and the share of a run that is neither editing nor measuring (start, journal, tracking,
+pictures): python -m afteredit.bench.overhead [key=value …]
 
-Runs `python run.py` as a process of its own, the demo's settings unless told otherwise, tracked offline.  What that
-share would be for GPT-J is reckoned from it (gptj.py), with what writing one of its edits takes on this disk.
+Runs `python run.py` in a process of its own, with the demo's settings unless told otherwise, tracked offline.  gptj.py
+estimates the same share for GPT-J, from the seconds that writing one of its edits takes on this disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from afteredit.store.atomic_files import write_atomically
 from afteredit.store.checked_lines import Lines
 
 DEMO = ["n_edits=20", "eval_every=5", "limit=24", "held_out_tokens=1024"]
-JOURNALLED = 20  # edits' worth of bytes, written to find the seconds of one
+JOURNALLED = 20  # edits whose bytes are written to time one
 LINE_BYTES = 5000  # of an edit in edits.jsonl
 
 
@@ -67,7 +67,7 @@ def seconds_to_hash_a_byte() -> float:
 
 
 def seconds_of_an_edit(folder: Path) -> float:
-    """To bring the bytes of one of GPT-J's edits, and its line, to the disk."""
+    """Returns the seconds to bring the bytes of one of GPT-J's edits, and its line, to the disk."""
     lines, content = Lines(folder / "edits.jsonl"), os.urandom(FACTOR_BYTES)
 
     def journal() -> None:

@@ -1,7 +1,7 @@
-"""The plain way to optimise v*, that the shared-prefix one is held against, in results (tests) and in time (bench).
+"""Optimises v* and z the plain way; tests compare the program's results with it, bench/edits.py its seconds.
 
-Frozen parameters, one padded forward pass over all prefixes, full logits, one edit at a time, the same steps.  The
-first of them, at an offset of 0, also gives what stands there before.
+Parameters are frozen; one padded forward pass runs all prefixes with full logits, one edit at a time, for the same
+steps.  The first pass, at an offset of 0, also gives what stands there before.
 """
 
 from __future__ import annotations
@@ -19,53 +19,22 @@ from afteredit.model.lm import LM, first, pad, wide
 
 
 def plain_offset(
-    lm: LM,
-    request: EditRequest,
-    contexts: Sequence[str],
-    layer: int,
-    settings: ValueSettings,
-    *,
-    stream: bool = False,
+    lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, settings: ValueSettings, *, stream: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(start_D, offset_D): of the MLP's output at the averaged key (ROME's v*), or of the bare prompt's residual
-    `stream` behind the block (MEMIT's z)."""
-    prompts = value_prompts(lm, request, contexts)
-    n, target = len(contexts), torch.tensor(prompts.target)
-    ids_BT, mask_BT = pad(prompts.rows, "right")
-    rows_B, lasts_B, ends_B = (
-        torch.arange(n + 1),
-        torch.tensor(prompts.subject_lasts),
-        torch.tensor(prompts.prompt_ends),
-    )
-    seen: dict[str, Tensor] = {}
-    offset_D = lm.weights.W(lm.mlp_out_name(layer)).new_zeros(lm.widths(layer)[0]).requires_grad_()
-
-    def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
-        seen["values_BD"] = output[rows_B, lasts_B].detach()
-        at_BT1 = torch.zeros_like(output[..., :1]).index_put((rows_B, lasts_B), torch.ones_like(output[0, 0, :1]))
-        return output + (at_BT1 * offset_D).to(output.dtype)
-
-    def tap(_module: Any, _args: tuple, output: Any) -> None:
-        seen["streams_BD"] = first(output)[rows_B, lasts_B].detach()
-
-    def log_p_BTV() -> Tensor:
-        logits = lm.model(input_ids=ids_BT.to(lm.device), attention_mask=mask_BT.to(lm.device), use_cache=False).logits
-        return wide(logits).log_softmax(-1)
-
-    hooks = [lm.mlp_out(layer).register_forward_hook(add), lm.anatomy.blocks[layer].register_forward_hook(tap)]
+    """Returns (start_D, offset_D).  The start is the MLP's output at the averaged key (ROME's v*), or with `stream`
+    the residual stream after the block at the bare prompt (MEMIT's z)."""
+    rows = _Rows(lm, request, contexts, layer)
+    hooks = [lm.mlp_out(layer).register_forward_hook(rows.add_offset),
+             lm.anatomy.blocks[layer].register_forward_hook(rows.record_stream)]  # fmt: skip
     try:
-        adam = torch.optim.Adam([offset_D], lr=settings.value_lr)
+        adam = torch.optim.Adam([rows.offset_D], lr=settings.value_lr)
         for step in range(settings.value_steps):
-            log_p = log_p_BTV()
-            columns_NT = ends_B[:n, None] + torch.arange(len(target))[None]
-            nll = -log_p[rows_B[:n, None], columns_NT, target.expand(n, -1)].mean()
-            after_V = log_p[n, ends_B[n]]
+            nll, after_V = rows.nll_and_log_p()
             if step == 0:
                 before_V = after_V.detach()
-                streams_BD, values_BD = wide(seen["streams_BD"]), wide(seen["values_BD"])
-                start_D = streams_BD[list(contexts).index("")] if stream else values_BD[:n].mean(0)
+                start_D = rows.streams_BD[list(contexts).index("")] if stream else rows.values_BD[:-1].mean(0)
             kl = (after_V.exp() * (after_V - before_V)).sum()
-            decay = settings.weight_decay * offset_D.norm() / start_D.norm() ** 2
+            decay = settings.weight_decay * rows.offset_D.norm() / start_D.norm() ** 2
             loss = nll + settings.kl_weight * kl + decay
             if float(loss.detach()) < settings.stop_loss or step == settings.value_steps - 1:
                 break
@@ -73,8 +42,44 @@ def plain_offset(
             loss.backward()
             adam.step()
             with torch.no_grad():
-                offset_D.mul_(min(1.0, float(settings.max_offset * start_D.norm() / offset_D.norm())))
+                rows.offset_D.mul_(min(1.0, float(settings.max_offset * start_D.norm() / rows.offset_D.norm())))
     finally:
         for hook in hooks:
             hook.remove()
-    return start_D, offset_D.detach()
+    return start_D, rows.offset_D.detach()
+
+
+class _Rows:
+    """Holds one request's prompt under every prefix, then its KL prompt; one offset is added at each subject's end."""
+
+    values_BD: Tensor  # the MLP's output there, without the offset
+    streams_BD: Tensor  # the residual stream there, after the block
+
+    def __init__(self, lm: LM, request: EditRequest, contexts: Sequence[str], layer: int):
+        prompts = value_prompts(lm, request, contexts)
+        self.lm, self.n = lm, len(contexts)
+        self.target = torch.tensor(prompts.target)
+        self.ids_BT, self.mask_BT = pad(prompts.rows, "right")
+        self.rows_B = torch.arange(self.n + 1)
+        self.lasts_B, self.ends_B = torch.tensor(prompts.subject_lasts), torch.tensor(prompts.prompt_ends)
+        self.offset_D = lm.weights.W(lm.mlp_out_name(layer)).new_zeros(lm.widths(layer)[0]).requires_grad_()
+
+    def add_offset(self, _module: Any, _args: tuple, output: Tensor) -> Tensor:
+        """Adds the offset to the MLP's output; a forward hook."""
+        self.values_BD = wide(output[self.rows_B, self.lasts_B].detach())
+        at_BT1 = torch.zeros_like(output[..., :1])
+        at_BT1 = at_BT1.index_put((self.rows_B, self.lasts_B), torch.ones_like(output[0, 0, :1]))
+        return output + (at_BT1 * self.offset_D).to(output.dtype)
+
+    def record_stream(self, _module: Any, _args: tuple, output: Any) -> None:
+        """Records the residual stream; a forward hook of the block."""
+        self.streams_BD = wide(first(output)[self.rows_B, self.lasts_B].detach())
+
+    def nll_and_log_p(self) -> tuple[Tensor, Tensor]:
+        """Runs all rows.  Returns −log p(target), mean over prefixes and tokens, and log p after the KL prompt (V,)."""
+        ids_BT, mask_BT = self.ids_BT.to(self.lm.device), self.mask_BT.to(self.lm.device)
+        logits_BTV = self.lm.model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+        log_p_BTV = wide(logits_BTV).log_softmax(-1)
+        columns_NT = self.ends_B[: self.n, None] + torch.arange(len(self.target))[None]
+        nll = -log_p_BTV[self.rows_B[: self.n, None], columns_NT, self.target.expand(self.n, -1)].mean()
+        return nll, log_p_BTV[self.n, self.ends_B[self.n]]

@@ -1,10 +1,10 @@
-"""Second moments: one pass for all layers, stopped after the last, against full forward passes; and what few tokens
-cost in precision: python -m afteredit.bench.second_moment [TEXT …]
+"""Compares our pass for second moments, one for all layers, with full forward passes; and few tokens with many:
+python -m afteredit.bench.second_moment [TEXT …]
 
-With TEXT (WikiText-2, say) also the error of the default's 10 tokens per key dimension against the up to 200 that
-follow them in the texts, one behind the other (WikiText-2's test text alone holds 188 more for SmolLM2; against all
-198, of which the few are a twentieth, the error is by arithmetic a twentieth smaller).  Not from sampled text: writing
-20 times the default's takes SmolLM2 some 20 minutes.
+With TEXT (WikiText-2, say) it also measures the error of the default's 10 tokens per key dimension, compared with up to
+200 that follow them in the joined texts.  (WikiText-2's test text alone holds 188 more for SmolLM2; against all 198, of
+which the few are a twentieth, the error is by arithmetic a twentieth smaller.)  Sampled text does not serve: writing 20
+times the default's takes SmolLM2 some 20 minutes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def first_rows(lm: LM, text: str, n_tokens: int) -> list[list[int]]:
-    """So many tokens of `text`, or all that it holds."""
+    """Returns `n_tokens` tokens of `text` in rows, or all that it holds."""
     rows = []
     try:
         for row in sequences(lm, text, n_tokens):
@@ -91,7 +91,7 @@ def full_passes(lm: LM, rows: list[list[int]]) -> None:
 
 
 def error_of_few(lm: LM, layers: Sequence[int], rows: list[list[int]], n_few: int, n_many: int) -> dict[str, float]:
-    """|few − many| / |many| (Frobenius), the mean over layers, of the first `n_few` rows and up to `n_many` behind."""
+    """Returns |few − many| / |many| (Frobenius), mean over layers: the first `n_few` rows, and up to `n_many` after."""
     many_rows = rows[n_few : n_few + n_many]
     few, many = estimate(lm, layers, iter(rows[:n_few])), estimate(lm, layers, iter(many_rows))
     errors = [float((few[layer] - many[layer]).norm() / many[layer].norm()) for layer in layers]
