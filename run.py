@@ -39,59 +39,48 @@ def edit_in_sequence(
     Ends early where the model has collapsed and on_collapse=stop; returns the number of batches it came to.  Raises
     Interrupted between edits and measurements.
     """
-    from afteredit.edit.ahead import Ahead
-    from afteredit.edit.collapse import update_or_collapse
-    from afteredit.edit.update import State
+    from afteredit.edit.editor import Editor
 
-    state = State()
-    done: list[EditRequest] = []
-    carried: list[EditRequest] = []  # the edits that the model holds now: all done, or the last batch in setting=single
     recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
     planned = [request for batch in batches for request in batch]
     single = x.settings.single
-    ahead = Ahead(x.method, lm, planned, run.prepared) if single else None
+    editor = Editor(lm, x.method, x.constraint, run.prepared, planned=planned, single=single, speed=x.speed)
 
     def checkpoint(last: bool) -> None:
         nonlocal recent
-        sha256 = lm.weights.sha256()
-        if not run.results.has(len(done)):
-            measured = measure.checkpoint(carried, last=last).with_immediate(recent)
-            run.add_checkpoint(len(done), measured.row, measured.samples, sha256)
-        run.compare_weights(len(done), sha256)
-        watch.checkpoint(run.results.row(len(done)))
+        n_edits, sha256 = editor.n_edits, editor.weights_sha256()
+        if not run.results.has(n_edits):
+            measured = measure.checkpoint(editor.carried, last=last).with_immediate(recent)
+            run.add_checkpoint(n_edits, measured.row, measured.samples, sha256)
+        run.compare_weights(n_edits, sha256)
+        watch.checkpoint(run.results.row(n_edits))
         recent = []
 
     checkpoint(last=False)
     for index, batch in enumerate(batches):
-        if single:
-            lm.weights.restore()
-            state = State()
+        editor.begin(batch)
         new = index >= run.journal.n_batches
         started = time.perf_counter()
         if new:
             watch.doing(f"editing: {batch[0].subject}")
-            prepared = ahead.prepared(batch) if ahead else run.prepared
-            update, state = update_or_collapse(x.method, lm, batch, prepared, state)
+            update = editor.write(batch)
         else:
             watch.doing(f"edit {run.journal.records[index]['n_edits']}, from the journal")
             update = run.journal.update(index, batch)
-            state = state.extended(update)
-        run.apply(lm, update)
-        done += batch
-        carried = list(batch) if single else done
+        editor.apply(batch, update)
         if new:
             edited = time.perf_counter()
             immediate = measure.immediate(batch)
             seen = {"immediate": immediate.samples, "generated": immediate.texts}
             timed = {"edit_s": edited - started, "immediate_s": immediate.seconds}
-            run.journal.append(batch, update, len(done), {**timed, **seen})
+            run.journal.append(batch, update, editor.n_edits, {**timed, **seen})
         record = run.journal.records[index]
         watch.edit(record, len(batch))
         recent += record["immediate"]
-        last = index == len(batches) - 1 or run.stops_at(len(done))
-        if last or len(done) % x.settings.eval_every == 0:
+        last = index == len(batches) - 1 or run.stops_at(editor.n_edits)
+        if last or editor.n_edits % x.settings.eval_every == 0:
             checkpoint(last)
-        if run.stops_at(len(done)):
+        if run.stops_at(editor.n_edits):
             return index + 1
     return len(batches)
 
@@ -143,7 +132,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
 
     console.log(f"run directory {run.folder}")
     console.log("preparing the method's constants (cached) and the abilities")
-    lm.weights.keep_base(x.method.edited_layers(lm))
+    lm.weights.keep_base(x.method.edited(lm))
     run.refuse_other_model(lm.weights.sha256())
     given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
     run.prepared = run.with_contexts(x.method.prepare(lm, given))

@@ -23,18 +23,19 @@ from torch import Tensor
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import PATH, results_option, write_rows
-from afteredit.edit.ahead import FILL, WINDOW, of_like_length
+from afteredit.edit.editor import GROUPS_IN_WINDOW
 from afteredit.edit.ingredients.target_value import Target, Value
 from afteredit.edit.ingredients.value_prompts import value_prompts
+from afteredit.edit.ingredients.value_search import REQUESTS_PER_PLACE, group_size, groups_of_like_length
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.request import EditRequest
-from afteredit.edit.update import State
+from afteredit.edit.speed import Speed
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 
-TOGETHER = 8
+TOGETHER = Speed().together
 
 
 def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, steps: Sequence[int]) -> float:
@@ -54,7 +55,8 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a run: model, device, dtype")
-    parser.add_argument("--groups", type=int, default=WINDOW, help=f"of {FILL} times as many edits as go together")
+    parser.add_argument("--groups", type=int, default=GROUPS_IN_WINDOW,
+                        help=f"of {REQUESTS_PER_PLACE} times as many edits as go together")  # fmt: skip
     parser.add_argument("--together", type=int, default=TOGETHER, help="edits optimised at once")
     results_option(parser)
     arguments = parser.parse_args()
@@ -67,18 +69,19 @@ def main() -> None:
     assert isinstance(rome, Rome) and isinstance(memit, Memit)
     for name, method in (("ROME", rome), ("MEMIT", memit)):
         prepared = method.prepare(lm, Given(x.settings.seed, list))
-        lm.weights.keep_base(method.edited_layers(lm))
-        size = FILL * arguments.together
-        groups = of_like_length(lm, requests[: arguments.groups * size], size)
-        rows = measure(lm, name, replace(method, together=arguments.together), prepared, groups)
+        lm.weights.keep_base(method.edited(lm))
+        n_requests = arguments.groups * group_size(arguments.together)
+        groups = groups_of_like_length(lm, requests[:n_requests], arguments.together)
+        rows = measure(lm, name, method, prepared, groups, arguments.together)
         write_rows(rows, arguments.results)
 
 
 def measure(
-    lm: LM, name: str, method: Rome | Memit, prepared: Prepared, groups: Sequence[Sequence[EditRequest]]
-) -> list[dict[str, Any]]:
+    lm: LM, name: str, method: Rome | Memit, prepared: Prepared, groups: Sequence[Sequence[EditRequest]],
+    together: int,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Two rows: one edit at a time, and the edits of each group together."""
-    layer, stream = method.edited_layers(lm)[-1], isinstance(method, Memit)
+    layer, stream = _last_edited_layer(lm, method), isinstance(method, Memit)
     whole = {"alone": 0.0, "together": 0.0}  # optimisation and the rest
     spent = {"plain": 0.0, "alone": 0.0, "together": 0.0}  # optimisation
     n_flops, n = 0.0, sum(map(len, groups))
@@ -91,15 +94,15 @@ def measure(
         for request in group:
             plain = partial(plain_offset, lm, request, prepared.contexts, layer, method, stream=stream)
             plain_s, (start_D, offset_D) = seconds(plain)
-            alone_s, found = seconds(partial(method.ahead, lm, [request], prepared))
-            whole["alone"] += alone_s + _finished_s(lm, method, [request], replace(prepared, ahead=found))
+            alone_s, found = seconds(partial(method.find_values, lm, [request], prepared, together))
+            whole["alone"] += alone_s + _finished_s(lm, method, [request], replace(prepared, values=found))
             spent["plain"] += plain_s
             spent["alone"] += alone_s
             offsets[request.id] = start_D, offset_D
             steps.append(int(found[request.id].diagnostics["steps"]))
             worst["alone"] = max(worst["alone"], _deviation(found[request.id], start_D, offset_D))
-        together_s, found = seconds(partial(method.ahead, lm, group, prepared))
-        whole["together"] += together_s + _finished_s(lm, method, group, replace(prepared, ahead=found))
+        together_s, found = seconds(partial(method.find_values, lm, group, prepared, together))
+        whole["together"] += together_s + _finished_s(lm, method, group, replace(prepared, values=found))
         spent["together"] += together_s
         deviations = [_deviation(found[name], *plain_path) for name, plain_path in offsets.items()]
         worst["together"] = max(worst["together"], *deviations)
@@ -110,8 +113,12 @@ def measure(
          "speedup": spent["plain"] / spent[key], "bound_speedup": spent["plain"] * rate / n_flops,
          "gflops": n_flops / spent[key] / 1e9, "machine_gflops": rate / 1e9, "whole_edit_s": whole[key] / n,
          "largest_relative_deviation": worst[key], "n": n, "n_contexts": len(prepared.contexts)}
-        for key, how in (("alone", "one edit at a time"), ("together", f"{method.together} independent edits together"))
+        for key, how in (("alone", "one edit at a time"), ("together", f"{together} independent edits together"))
     ]  # fmt: skip
+
+
+def _last_edited_layer(lm: LM, method: Rome | Memit) -> int:
+    return lm.anatomy.mlp_out_names.index(method.edited(lm)[-1])
 
 
 def _deviation(found: Value | Target, start_D: Tensor, offset_D: Tensor) -> float:
@@ -123,7 +130,7 @@ def _finished_s(lm: LM, method: Rome | Memit, requests: Sequence[EditRequest], p
     """Seconds from optimised values to the updates, each on the unedited model."""
     total = 0.0
     for request in requests:
-        taken_s, (update, _) = seconds(partial(method.update, lm, [request], prepared, State()))
+        taken_s, update = seconds(partial(method.update, lm, [request], prepared, {}))
         lm.weights.add(update.changes)
         lm.weights.restore()
         total += taken_s

@@ -63,8 +63,8 @@ def main() -> None:
     named = arguments.tasks if arguments.tasks == "all" else f"[{arguments.tasks}]"
     x = compose(["model=smollm2", f"task={named}", f"data={arguments.data}", "tracker=none"])
     lm = x.model.load("cpu", "float32")
-    layers = x.method.edited_layers(lm)
-    lm.weights.keep_base(layers)
+    layer = x.method.edited_layer(lm)
+    lm.weights.keep_base([lm.mlp_out_name(layer)])
     ours, theirs = HarnessLM(lm, BaseBlocks(lm, CACHE_GIB)), hflm(lm)
     finished = Lines(arguments.results.with_name("evaluation-tasks.jsonl"))
     asked = {"data": arguments.data, "limit": arguments.limit}
@@ -74,7 +74,7 @@ def main() -> None:
         if row is None:
             built = BuiltAbility(name, ability, arguments.data, arguments.limit)
             built.task.build_all_requests(limit=arguments.limit, rank=0, world_size=1)
-            row = {"task": name, **asked, **measure(lm, layers[0], built.task.instances, ours, theirs)}
+            row = {"task": name, **asked, **measure(lm, layer, built.task.instances, ours, theirs)}
             finished.append(row)
         print(json.dumps(row), flush=True)
         rows.append(row)

@@ -1,6 +1,6 @@
 """A run's model after any number of its edits, rebuilt from the unedited one and the journal, and measured.
 
-The same additions in the same order as the run's own (`RunDirectory.apply`): the same bits on the same hardware and
+The same additions in the same order as the run's own (`Editor.apply`): the same bits on the same hardware and
 versions; elsewhere the checksum of the edited matrices, held against every stored row's, says that they differ.  What
 made the updates (second moments, context prefixes, the method) is not needed again, nor is the edit set: its facts are
 in the journal.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from afteredit.edit.editor import Editor
 from afteredit.evaluate.abilities.build import build_tasks
 from afteredit.evaluate.inference.held_out import held_out
 from afteredit.evaluate.measure import Measure
@@ -45,7 +46,7 @@ class Past:
     def lm(self) -> LM:
         """Loaded when first needed.  Raises BadInput where it is not the model that the run edited."""
         lm = self.load()
-        lm.weights.keep_base(self.x.method.edited_layers(lm))
+        lm.weights.keep_base(self.x.method.edited(lm))
         stored, sha256 = self._stored_sha256(0), lm.weights.sha256()
         if stored and sha256 not in stored:
             raise BadInput(f"model.source={self.x.model.source} is not the model that {self.run.folder} edited: before "
@@ -75,13 +76,14 @@ class Past:
     def rebuild(self, n_edits: int) -> LM:
         """The model after so many edits; says whether it is the run's to the bit.  Raises Interrupted."""
         lm, target = self.lm, self.borders.index(n_edits)
+        editor = Editor(lm, self.x.method, self.x.constraint)
         single = self.x.settings.single
         if single or target < self._applied:
             lm.weights.restore()
             self._applied = max(0, target - 1) if single else 0
         for index in range(self._applied, target):
             self.interruption.check()
-            self.run.apply(lm, self.run.journal.update(index, self.batches[index]))
+            editor.apply(self.batches[index], self.run.journal.update(index, self.batches[index]))
             self._applied = index + 1
         self._say_whether_identical(n_edits, lm.weights.sha256())
         return lm

@@ -1,11 +1,12 @@
-"""What every editing method is: a flat frozen dataclass whose fields are its YAML keys, with two verbs."""
+"""Method: the base class of every editing method, a flat frozen dataclass whose fields are its YAML keys."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Given:
-    """What a run hands to `prepare`: its seed, and the training rows of its edit set (never its evaluation rows;
-    calling it raises BadInput where the edit set has none)."""
+    """Holds what a run hands to `prepare`: its seed, and a function that returns its edit set's training rows.
+
+    `training` never returns the rows that the run is evaluated on; it raises BadInput where the edit set has no
+    training split.
+    """
 
     seed: int
     training: Callable[[], list[EditRequest]]
@@ -28,46 +32,55 @@ class Given:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Constants of a method for one unedited model: never changed by an edit, never written to a run directory.
+    """Holds a method's constants for one unedited model; no edit changes them.
 
-    `contexts` are the text prefixes under which a fact is written ("" is the bare prompt); the run stores them.
-    `hashes` name the cached files behind `tensors`; the run records them.  `factors` of second moments are made once,
-    F³/3 operations each (a minute on few cores where F is 16384, as GPT-J's), and kept in 8 F² bytes.
+    `contexts` are the prefixes under which a fact is written ("" stands for the bare prompt); the run stores them.
+    `hashes` name the cached files that `tensors` and `factors` come from; the run records them.
+    `factors` are Cholesky factors of second moments, float64, by the name of what they factorise.
+    `values` are the values that were optimised for the requests of the next update, by request id, on the weights that
+    this update is made on.
     """
 
     contexts: tuple[str, ...] = ("",)
     tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
-    # What `ahead.py` found for the requests of one update, by their ids; of the weights that update is made on.
-    ahead: Mapping[str, Any] = field(default_factory=dict)
-    factors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def factorised(self, *names: str, device: torch.device | str = "cpu") -> Prepared:
-        """With the factors of these second moments among `tensors`, made on the device.  Raises BadInput where one is
-        singular."""
-        from afteredit.edit.ingredients.second_moment import factor
-
-        for name in names:
-            if name not in self.factors:
-                self.factors[name] = factor(self.tensors[name], device)
-        return self
-
-    def inverse_times(self, name: str, keys_FE: torch.Tensor) -> torch.Tensor:
-        """C⁻¹ K (F, E), float64 on the CPU, of the second moment of that name."""
-        from afteredit.edit.ingredients.second_moment import inverse_times
-
-        return inverse_times(self.factorised(name).factors[name], keys_FE)
+    factors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Method(Protocol):
+@dataclass(frozen=True)
+class Method(ABC):
+    """The verbs of a method, and what it says of itself.  A subclass adds its YAML keys as fields."""
+
+    max_batch: ClassVar[int | None] = None  # most facts of one update; None: any number
+    needs_true_answer: ClassVar[bool] = False  # requests without target_true are refused
+    optimises_values: ClassVar[bool] = False  # it has `find_values`, and `update` reads their results
+
+    @abstractmethod
+    def edited(self, lm: LM) -> list[str]:
+        """Returns the names of the parameters that this method edits, lowest block first."""
+
+    @abstractmethod
     def prepare(self, lm: LM, given: Given) -> Prepared:
-        """The constants, computed from the unedited model or read from the cache."""
+        """Returns the constants, computed from the unedited model or read from the cache."""
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
-        """The change that writes `requests` into the model as it is now.  Mutates nothing."""
+    @abstractmethod
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
+        """Returns the change that writes `requests` into the model as it is now.  Mutates nothing.
 
-    def edited_layers(self, lm: LM) -> list[int]:
-        """The blocks whose MLP output matrices this method edits."""
+        Raises NoEdit where the model leaves no such change.
+        """
+
+    def extend(self, state: State, update: Update, prepared: Prepared) -> State:
+        """Returns the state after `update`.  A method that remembers nothing between edits returns `state` itself."""
+        return state
+
+    def find_values(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int) -> dict[str, Any]:
+        """Returns each request's optimised value by its id, optimising `together` of them at once.  Mutates nothing.
+
+        The values do not depend on each other.  Methods whose `optimises_values` is false have no values.
+        """
+        return {}
 
 
 def check_numbers(method: object, **allowed: str) -> None:
@@ -80,6 +93,6 @@ def check_numbers(method: object, **allowed: str) -> None:
 
 
 def check_layers(layers: Sequence[int] | None) -> None:
-    """Raises BadInput where blocks are listed but none, or one twice; whether they exist is known once the model is."""
+    """Raises BadInput where the list of blocks is empty or names a block twice.  Whether they exist is known later."""
     if layers is not None and (not layers or len(set(layers)) < len(layers)):
         raise BadInput(f"method.layers={list(layers)}; give one block or more, each once, or null for the default")

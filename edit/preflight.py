@@ -28,7 +28,7 @@ def refuse_uneditable(lm: LM, method: Method, requests: Sequence[EditRequest]) -
 
 def _reason(lm: LM, method: Method, request: EditRequest) -> str | None:
     """None for a request that can be edited and measured."""
-    if getattr(method, "needs_true_answer", False) and request.target_true is None:
+    if method.needs_true_answer and request.target_true is None:
         return "no target_true, but this method looks for what says the true answer (give one, or use another method)"
     try:
         ids, last = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
@@ -49,7 +49,7 @@ def _reason(lm: LM, method: Method, request: EditRequest) -> str | None:
 
 
 def _writes_values_at_the_end(lm: LM, method: Method) -> bool:
-    return hasattr(method, "value_steps") and max(method.edited_layers(lm)) == lm.n_blocks - 1
+    return method.optimises_values and method.edited(lm)[-1] == lm.mlp_out_name(lm.n_blocks - 1)
 
 
 def _named(requests: Sequence[EditRequest]) -> str:

@@ -1,4 +1,4 @@
-"""Update: what a method changes, as data, before any constraint; and State: what edits add up to."""
+"""Update: the change that a method makes, as data, before any constraint; State: what a method remembers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
+
+# What a method remembers between edits: tensors by name, never changed in place.  An editor folds it from the updates.
+State = Mapping[str, "torch.Tensor"]
 
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -109,21 +112,3 @@ def load_update(path: Path) -> Update:
             parameter, change, part = rest
             changes.setdefault(parameter, {"kind": change})[part] = tensor
     return Update({name: KINDS[parts.pop("kind")](**parts) for name, parts in changes.items()}, adds)
-
-
-@dataclass(frozen=True)
-class State:
-    """What edits add up to: a fold of the journal, never written as such.
-
-    `grams`: Σ K Kᵀ (F, F) float64 over the keys added under each name: all that the least squares of later edits need,
-    and no larger after a thousand edits than after one.
-    """
-
-    grams: Mapping[str, torch.Tensor] = field(default_factory=dict)
-
-    def extended(self, update: Update) -> State:
-        grams = dict(self.grams)
-        for name, keys_FE in update.adds.items():
-            keys_FE = keys_FE.double()
-            grams[name] = grams.get(name, 0) + keys_FE @ keys_FE.T
-        return State(grams)

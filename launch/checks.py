@@ -25,7 +25,7 @@ def check_settings(settings: Settings, method: Method) -> None:
         whole = [n for n in (settings.n_edits - rest, settings.n_edits - rest + settings.batch_size) if n]
         raise BadInput(f"n_edits={settings.n_edits} is not a multiple of batch_size={settings.batch_size}; set n_edits="
                        f"{' or '.join(map(str, whole))}, or another batch_size")  # fmt: skip
-    most = getattr(method, "max_batch", None)
+    most = method.max_batch
     if most is not None and settings.batch_size > most:
         raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
                        f"batch_size={most}")  # fmt: skip

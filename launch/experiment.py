@@ -10,6 +10,7 @@ from typing import Any
 from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
+from afteredit.edit.speed import Speed
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.model.loading.model_source import ModelSource
@@ -63,15 +64,13 @@ class ReplaySettings:
 
 
 @dataclass(frozen=True)
-class SpeedSettings:
+class SpeedSettings(Speed):
     """How the computing is done.  A run keeps the values that it began with unless a later command names others."""
 
-    together: int = field(default=8, metadata=decides(SPEED))  # values optimised at once, where edits are independent
     cache_gib: float = field(default=2.0, metadata=decides(SPEED))  # CPU memory for blocks that editing cannot change
 
     def __post_init__(self) -> None:
-        if self.together < 1:
-            raise BadInput(f"speed.together={self.together}; it must be at least 1")
+        super().__post_init__()
         if not (self.cache_gib >= 0 and math.isfinite(self.cache_gib)):
             raise BadInput(f"speed.cache_gib={self.cache_gib}; it must be at least 0 (0: nothing is kept)")
 

@@ -262,15 +262,6 @@ class LM:
 
     # ---- weights
 
-    @cached_property
-    def default_layer(self) -> int:
-        """Where a model with no published layer is edited: a quarter of the way up (GPT-2 XL's 17 of 48, GPT-J's 5 of
-        28 and Llama's 5 of 32 lie between a sixth and a third)."""
-        layer = self.n_blocks // 4
-        log.warning("no edit layer is known for this model: block %d of %d is used (a quarter of the way up); set "
-                    "method.layer to choose", layer, self.n_blocks)  # fmt: skip
-        return layer
-
     def mlp_out(self, layer: int) -> nn.Module:
         if not 0 <= layer < self.n_blocks:
             raise BadInput(f"layer {layer} is given, but the model has blocks 0..{self.n_blocks - 1}; set the layer of "
@@ -294,10 +285,9 @@ class LM:
         W = weight.T if is_transposed(module) else weight
         return wide(W)
 
-    def keep_base(self, layers: Iterable[int]) -> None:
-        """Remembers these blocks' matrices as unedited, so that hashes and drift speak of them from the start."""
-        for layer in layers:
-            name = self.mlp_out_name(layer)
+    def keep_base(self, names: Iterable[str]) -> None:
+        """Remembers these matrices as unedited, so that hashes and drift speak of them from the start."""
+        for name in names:
             self.base.setdefault(name, self.W(name).clone())
 
     def W_base(self, name: str) -> Tensor:

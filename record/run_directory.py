@@ -15,7 +15,6 @@ from typing import Any
 
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
-from afteredit.edit.update import Update
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.build import rows_sha256, shipped_abilities
 from afteredit.evaluate.inference.held_out import held_out_text
@@ -177,10 +176,6 @@ class RunDirectory:
     @cached_property
     def first_facts(self) -> list[EditRequest]:
         return [request_of(stored) for stored in read_checked(self.folder / "first_facts.json")["requests"]]
-
-    def apply(self, lm: LM, update: Update) -> None:
-        """Writes one batch's update, new or from the journal, as the constraint lets it through."""
-        lm.weights.add(self.x.constraint.constrain(update, lm.weights.W, lm.weights.W_base).changes)
 
     def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
         full = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": evaluator_name(), **row}

@@ -47,22 +47,6 @@ def second_moments(lm: LM, layers: Sequence[int], text: str, tokens_per_dim: int
     return {layer: stored[str(layer)] for layer in layers}, digest
 
 
-def factor(C_FF: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """C's Cholesky factor (F, F), made on the device and kept on the CPU, in float64: C is ill-conditioned.
-
-    Raises BadInput where it is singular."""
-    factor_FF, failed = torch.linalg.cholesky_ex(C_FF.to(device).double())
-    if failed:
-        raise BadInput("the second moment of keys is singular: too few tokens stand behind it; raise "
-                       "method.tokens_per_key_dim")  # fmt: skip
-    return factor_FF.cpu()
-
-
-def inverse_times(factor_FF: Tensor, keys_FE: Tensor) -> Tensor:
-    """C⁻¹ K (F, E), float64 on the CPU."""
-    return torch.cholesky_solve(keys_FE.double().cpu(), factor_FF)
-
-
 class _Stop(Exception):
     """Ends a forward pass after the last layer needed."""
 

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from afteredit.edit.ingredients.value_prompts import context_heads, value_prompts
+from afteredit.edit.ingredients.value_search import groups_of_like_length
 from afteredit.edit.request import EditRequest
+from afteredit.edit.speed import Speed
 from afteredit.model.lm import LM, wide
 from afteredit.model.packed_weights import packed
 from afteredit.model.rerun import Replay
@@ -43,8 +45,6 @@ class ValueSettings(Protocol):
     def max_offset(self) -> float: ...
     @property
     def stop_loss(self) -> float: ...
-    @property
-    def together(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,17 @@ def optimise_values(
     contexts: Sequence[str],
     layer: int,
     settings: ValueSettings,
+    together: int = Speed().together,
     *,
     bare_start: bool = False,
 ) -> list[Value]:
     """Of each request the averaged key, and the offset to the MLP's output that makes the model say the new target.
 
-    The requests are independent of each other, and only computed together, `settings.together` at once.
+    The requests are independent of each other, and only computed together, `together` at once.
     Mutates nothing.
     `bare_start` measures the offset against the bare prompt's output instead of the averaged key's.
     """
-    search = _Search(lm, requests, contexts, layer, settings)
+    search = _Search(lm, requests, contexts, layer, settings, together)
     bare = list(contexts).index("")
     keys_ECF = search.by_request(wide(search.replay.keys_BF[layer]))[:, :-1]
     values_ECD = search.by_request(wide(search.replay.values_BD[layer]))[:, :-1]
@@ -91,17 +92,34 @@ def optimise_values(
 
 
 def optimise_targets(
-    lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
+    lm: LM,
+    requests: Sequence[EditRequest],
+    contexts: Sequence[str],
+    layer: int,
+    settings: ValueSettings,
+    together: int = Speed().together,
 ) -> list[Target]:
     """Of each request the residual stream behind block `layer` under which the model says the new target.
 
-    The requests are independent of each other, and only computed together, `settings.together` at once.
+    The requests are independent of each other, and only computed together, `together` at once.
     Mutates nothing.
     """
-    search = _Search(lm, requests, contexts, layer, settings)
+    search = _Search(lm, requests, contexts, layer, settings, together)
     starts_ED = search.by_request(wide(search.replay.streams_BD[layer]))[:, list(contexts).index("")]
     return [Target(start_D + offset_D, diagnostics)
             for start_D, (offset_D, diagnostics) in zip(starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
+
+
+def find_targets(
+    lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings,
+    together: int,
+) -> dict[str, Target]:  # fmt: skip
+    """Returns each request's target behind block `layer`, by its id; requests of like length are optimised together."""
+    found: dict[str, Target] = {}
+    for group in groups_of_like_length(lm, requests, together):
+        targets = optimise_targets(lm, group, contexts, layer, settings, together)
+        found |= {request.id: target for request, target in zip(group, targets, strict=True)}
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,9 +139,16 @@ class _Search:
     """
 
     def __init__(
-        self, lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
+        self,
+        lm: LM,
+        requests: Sequence[EditRequest],
+        contexts: Sequence[str],
+        layer: int,
+        settings: ValueSettings,
+        together: int,
     ):
         self.lm, self.requests, self.settings, self.n_rows = lm, requests, settings, len(contexts) + 1
+        self.together = together
         self.prompts = [value_prompts(lm, request, contexts) for request in requests]
         rows = [row for prompts in self.prompts for row in prompts.rows]
         lasts = [last for prompts in self.prompts for last in prompts.subject_lasts]
@@ -151,7 +176,7 @@ class _Search:
         running: list[int] = []
         asked: _Asked | None = None
         while waiting or running:
-            n_free = settings.together - len(running)
+            n_free = self.together - len(running)
             running, waiting = running + waiting[:n_free], waiting[n_free:]
             if running != chosen:
                 self.replay.choose([e * self.n_rows + row for e in running for row in range(self.n_rows)])

@@ -17,12 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.method import Prepared, check_numbers
-from afteredit.edit.methods.memit import Memit
-from afteredit.edit.methods.memit_seq import key_name
+from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
+from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash, made_once
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from afteredit.edit.ingredients.target_value import Target
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
@@ -42,31 +42,56 @@ class Threshold(Enum):
 
 
 @dataclass(frozen=True)
-class AlphaEdit(Memit):
-    value_lr: float = 0.1
-    threshold: float = 0.02
+class AlphaEdit(Method):
+    layers: list[int] | None = None  # blocks edited, lowest first; None: five that end a quarter of the way up
+    threshold: float = 0.02  # on the eigenvalues of C
     threshold_kind: Threshold = Threshold.absolute
     ridge: float = 10.0  # ρ
+    value_steps: int = 25  # losses computed for z; Adam steps are one fewer
+    value_lr: float = 0.1
+    weight_decay: float = 0.5  # on |offset| / |h|²
+    kl_weight: float = 0.0625
+    max_offset: float = 0.75  # cap on |z - h|, in multiples of |h|
+    stop_loss: float = 0.05
+    contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
+    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 100
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, threshold="above 0", ridge="above 0")
+    optimises_values: ClassVar[bool] = True
 
-    def derived(self, lm: LM, prepared: Prepared) -> Prepared:
-        """With the null spaces in place of the second moments.  Raises BadInput where the threshold leaves no direction
-        to write in."""
+    def __post_init__(self) -> None:
+        check_layers(self.layers)
+        check_numbers(self, threshold="above 0", ridge="above 0", value_steps="at least 1", value_lr="above 0",
+                      weight_decay="at least 0", kl_weight="at least 0", max_offset="above 0", contexts="at least 0",
+                      tokens_per_key_dim="at least 1")  # fmt: skip
+
+    def edited(self, lm: LM) -> list[str]:
+        return [lm.mlp_out_name(layer) for layer in self.edited_layers(lm)]
+
+    def edited_layers(self, lm: LM) -> list[int]:
+        """Returns the blocks whose MLP output matrices are edited, lowest first."""
+        from afteredit.edit.ingredients.layer_by_layer import edited_blocks
+
+        return edited_blocks(lm, self.layers)
+
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        """Returns context prefixes and each block's null space, in place of its second moment.
+
+        Raises BadInput where the threshold leaves no direction to write in, and where the MLP's output is not added to
+        the residual stream as it is (Gemma 2).
+        """
         from safetensors.torch import load_file, save_file
 
+        from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
+
+        prepared = prepare_blocks(lm, self, given.seed)
         decides = {**prepared.hashes, "threshold": self.threshold, "kind": self.threshold_kind.value}
 
-        def make(path: Path) -> None:  # on a CPU hours where F is 16384
+        def make(path: Path) -> None:  # takes hours on a CPU where F is 16384
             save_file(self._null_spaces(prepared.tensors, lm.device), path)
 
-        path = made_once(f"null_space/{content_hash(decides)}.safetensors", make)
-        tensors = load_file(path)
-        for name in prepared.tensors:
-            layer = name.removeprefix("second_moment/")
+        tensors = load_file(made_once(f"null_space/{content_hash(decides)}.safetensors", make))
+        for layer in self.edited_layers(lm):
             F, rank = tensors[f"null_space/{layer}"].shape
             log.info("null space of block %s: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
                      tensors[f"energy/{layer}"])  # fmt: skip
@@ -85,22 +110,36 @@ class AlphaEdit(Memit):
             bases |= {f"null_space/{layer}": basis_Fr.cpu(), f"energy/{layer}": torch.tensor(energy)}
         return bases
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
-        """The change that writes a batch where nothing else is; adds the batch's keys to the state."""
+    def find_values(
+        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
+    ) -> dict[str, Target]:
+        """Returns each request's z, by its id.  Mutates nothing."""
+        from afteredit.edit.ingredients.target_value import find_targets
+
+        return find_targets(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
+
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
+        """Returns the change that writes a batch inside the null space; it adds the batch's keys."""
+        from afteredit.edit.ingredients.layer_by_layer import key_name, write_in_turn
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            past_FF = state.grams.get(key_name(layer))
+            past_FF = state.get(key_name(layer))
             return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_FF, self.ridge)
 
-        update, keys = self.write(lm, requests, prepared, solve)
         layers = self.edited_layers(lm)
+        values = prepared.values or self.find_values(lm, requests, prepared, Speed().together)
+        targets = [values[request.id] for request in requests]
+        update = write_in_turn(lm, requests, targets, prepared.contexts, layers, solve)
         ranks = [prepared.tensors[f"null_space/{layer}"].shape[1] for layer in layers]
         energies = [float(prepared.tensors[f"energy/{layer}"]) for layer in layers]
-        held = {"null_rank": sum(ranks) / len(ranks), "null_energy": sum(energies) / len(energies)}
-        diagnostics = {**update.diagnostics, **held}
-        adds = {key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()}
-        update = replace(update, adds=adds, diagnostics=diagnostics)
-        return update, state.extended(update)
+        means = {"null_rank": sum(ranks) / len(ranks), "null_energy": sum(energies) / len(energies)}
+        return replace(update, diagnostics={**update.diagnostics, **means})
+
+    def extend(self, state: State, update: Update, prepared: Prepared) -> State:
+        """Returns the state with the update's keys added to Σ K Kᵀ of each block."""
+        from afteredit.edit.ingredients.layer_by_layer import with_keys_added
+
+        return with_keys_added(state, update)
 
 
 def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor, float]:
@@ -118,10 +157,10 @@ def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, rid
     residual @ Xᵀ.  past_FF: K_p K_pᵀ."""
     import torch
 
-    from afteredit.edit.ingredients.layer_by_layer import regularised
+    from afteredit.edit.ingredients.least_squares import solve_regularised
 
     basis_Fr = basis_Fr.to(keys_FE.device)
     A_rr = ridge * torch.eye(basis_Fr.shape[1], dtype=torch.float64, device=basis_Fr.device)
     if past_FF is not None:
         A_rr += basis_Fr.T @ past_FF.to(basis_Fr) @ basis_Fr
-    return basis_Fr @ regularised(A_rr, basis_Fr.T @ keys_FE.double())
+    return basis_Fr @ solve_regularised(A_rr, basis_Fr.T @ keys_FE.double())

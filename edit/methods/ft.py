@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from afteredit.edit.method import Given, Prepared, check_layers, check_numbers
+from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import Dense, State, Update
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Ft:
+class Ft(Method):
     layers: list[int] | None = None  # blocks whose MLP output matrices are trained; None: the lowest, as published
     steps: int = 25  # losses computed; Adam steps are one fewer
     learning_rate: float = 5e-4
@@ -37,20 +37,24 @@ class Ft:
         check_layers(self.layers)
         check_numbers(self, steps="at least 1", learning_rate="above 0", max_change="above 0")
 
-    def edited_layers(self, lm: LM) -> list[int]:
+    def edited(self, lm: LM) -> list[str]:
+        return [lm.mlp_out_name(layer) for layer in self.edited_layers()]
+
+    def edited_layers(self) -> list[int]:
+        """Returns the blocks whose MLP output matrices are trained, lowest first."""
         return sorted(self.layers) if self.layers else [0]
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         if self.layers is None:
             log.warning("no edit layers are known for this model: blocks %s of %d are used (the lowest one, as "
-                        "published); set method.layers to choose", self.edited_layers(lm), lm.n_blocks)  # fmt: skip
+                        "published); set method.layers to choose", self.edited_layers(), lm.n_blocks)  # fmt: skip
         return Prepared()
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
-        """What `steps` of Adam change; FT keeps nothing between edits.  Mutates nothing."""
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
+        """Returns what Adam changes in at most `steps` - 1 steps.  Mutates nothing."""
         import torch
 
-        layers = self.edited_layers(lm)
+        layers = self.edited_layers()
         deltas = {layer: torch.zeros(lm.widths(layer), device=lm.device, requires_grad=True) for layer in layers}
         adam = torch.optim.Adam(list(deltas.values()), lr=self.learning_rate)
         rows = [
@@ -77,7 +81,7 @@ class Ft:
         changes = {lm.mlp_out_name(layer): Dense(delta_DF.detach().cpu()) for layer, delta_DF in deltas.items()}
         norm = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
         diagnostics = {"steps": step, "loss": float(loss.detach()), "loss_before": first_loss, "update_norm": norm}
-        return Update(changes, diagnostics=diagnostics), state
+        return Update(changes, diagnostics=diagnostics)
 
 
 def _adding(delta_DF: Tensor) -> Any:

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.method import Given, Prepared, check_numbers
+from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.store.errors import BadInput, NoEdit
@@ -45,7 +45,7 @@ Neuron = tuple[int, int]  # block, entry of the key
 
 
 @dataclass(frozen=True)
-class Kn:
+class Kn(Method):
     steps: int = 20  # points of the integral (Dai et al.)
     threshold: float = 0.2  # of a prompt's largest attribution (Dai et al.)
     share: float = 0.5  # of the prompts in which a neuron must be coarse (EleutherAI's; Dai et al. start from 0.7)
@@ -61,15 +61,15 @@ class Kn:
             if not 0 <= getattr(self, field) <= 1:
                 raise BadInput(f"method.{field}={getattr(self, field)}; it must lie between 0 and 1")
 
-    def edited_layers(self, lm: LM) -> list[int]:
-        return list(range(lm.n_blocks))
+    def edited(self, lm: LM) -> list[str]:
+        return [lm.mlp_out_name(layer) for layer in range(lm.n_blocks)]
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         from afteredit.edit.ingredients.context_prefixes import sample_contexts
 
         return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed))
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """The sum of every request's change, each computed on the weights as they are; KN keeps nothing between edits.
 
         Mutates nothing.  Diagnostics: neurons edited, of all requests; mean coarse neurons of a prompt; the bare
@@ -97,7 +97,7 @@ class Kn:
             "completeness_error": max(errors),
         }
         changes = {lm.mlp_out_name(layer): _joined(terms[layer]) for layer in sorted(terms)}
-        return Update(changes, diagnostics=diagnostics), state
+        return Update(changes, diagnostics=diagnostics)
 
     def _attributions(self, lm: LM, request: EditRequest, contexts: Sequence[str]) -> list[Attribution]:
         from afteredit.edit.ingredients.neuron_attribution import attribute

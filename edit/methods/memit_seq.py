@@ -10,12 +10,13 @@ stable).  Past keys are those each edit was written at; they are State, added to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afteredit.edit.method import Prepared
+from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.request import EditRequest
+from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
@@ -26,24 +27,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MemitSeq(Memit):
-    def derived(self, lm: LM, prepared: Prepared) -> Prepared:
-        return prepared  # what is inverted grows with every edit
+    def prepare(self, lm: LM, given: Given) -> Prepared:
+        """Returns context prefixes and the second moments themselves: what is inverted grows with every edit."""
+        from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
-        """The change that writes a batch and leaves earlier ones; adds the batch's keys to the state."""
-        from afteredit.edit.ingredients.layer_by_layer import regularised
+        return prepare_blocks(lm, self, given.seed)
+
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
+        """Returns the change that writes a batch and leaves earlier ones as they are; it adds the batch's keys."""
+        from afteredit.edit.ingredients.layer_by_layer import key_name, write_in_turn
+        from afteredit.edit.ingredients.least_squares import solve_regularised
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
             A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].to(keys_FE.device).double()
-            if key_name(layer) in state.grams:
-                A_FF += state.grams[key_name(layer)].to(A_FF)
-            return regularised(A_FF, keys_FE)
+            if key_name(layer) in state:
+                A_FF += state[key_name(layer)].to(A_FF)
+            return solve_regularised(A_FF, keys_FE)
 
-        update, keys = self.write(lm, requests, prepared, solve)
-        update = replace(update, adds={key_name(layer): keys_FE.cpu() for layer, keys_FE in keys.items()})
-        return update, state.extended(update)
+        values = prepared.values or self.find_values(lm, requests, prepared, Speed().together)
+        targets = [values[request.id] for request in requests]
+        return write_in_turn(lm, requests, targets, prepared.contexts, self.edited_layers(lm), solve)
 
+    def extend(self, state: State, update: Update, prepared: Prepared) -> State:
+        """Returns the state with the update's keys added to Σ K Kᵀ of each block."""
+        from afteredit.edit.ingredients.layer_by_layer import with_keys_added
 
-def key_name(layer: int) -> str:
-    """Under which a State holds the keys written at a block."""
-    return f"keys/{layer}"
+        return with_keys_added(state, update)

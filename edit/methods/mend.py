@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from afteredit.edit.method import Given, Prepared, check_numbers
+from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.store.errors import BadInput
@@ -35,7 +35,7 @@ ROWS = 32  # facts whose gradients are computed at once: bounds the memory
 
 
 @dataclass(frozen=True)
-class Mend:
+class Mend(Method):
     n_layers: int = 3  # the last blocks, whose MLP output matrices are edited
     rank: int = 1920  # of the hypernetwork's matrices
     alpha: float = 1e-4  # step size that every matrix starts from; learned
@@ -55,7 +55,11 @@ class Mend:
                       edit_weight="at least 0", max_gradient="above 0", checkpoint_minutes="at least 0",
                       max_skipped="at least 0")  # fmt: skip
 
+    def edited(self, lm: LM) -> list[str]:
+        return [lm.mlp_out_name(layer) for layer in self.edited_layers(lm)]
+
     def edited_layers(self, lm: LM) -> list[int]:
+        """Returns the last `n_layers` blocks, lowest first."""
         if self.n_layers > lm.n_blocks:
             raise BadInput(f"method.n_layers={self.n_layers}, but the model has {lm.n_blocks} blocks; set "
                            f"method.n_layers={lm.n_blocks} or less")  # fmt: skip
@@ -69,7 +73,7 @@ class Mend:
         tensors, digest = trained(lm, self.edited_layers(lm), given.training(), self)
         return Prepared(tensors=tensors, hashes={"hypernetwork": digest})
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """The sum of the requests' edits; MEND keeps nothing between batches.  Mutates nothing."""
         import torch
 
@@ -98,7 +102,7 @@ class Mend:
             "update_norm": sum(change.norm() ** 2 for change in changes.values()) ** 0.5,
             "n_terms": sum(change.left_Dr.shape[1] for change in changes.values()),
         }
-        return Update(changes, diagnostics=diagnostics), state
+        return Update(changes, diagnostics=diagnostics)
 
 
 def _summed(changes: Sequence[LowRank]) -> LowRank:

@@ -14,13 +14,15 @@ Gu et al. (EMNLP 2024) and EasyEdit.  Both together are what that paper calls RO
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.method import Given, Prepared, check_numbers
+from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
+from afteredit.edit.speed import Speed
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 
     from afteredit.edit.ingredients.target_value import Value
     from afteredit.model.lm import LM
+
+
+log = logging.getLogger(__name__)
+
+SECOND_MOMENT = "second_moment"  # the name of C's factor among the constants
 
 
 class Keys(Enum):
@@ -41,7 +48,7 @@ class SecondMoment(Enum):
 
 
 @dataclass(frozen=True)
-class Rome:
+class Rome(Method):
     layer: int | None = None  # 0-based block whose MLP output matrix is edited; None: a quarter of the way up
     value_steps: int = 20  # losses computed for v*; Adam steps are one fewer
     value_lr: float = 0.5
@@ -55,48 +62,60 @@ class Rome:
     second_moment: SecondMoment = SecondMoment.corpus
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
-    together: int = 8  # edits whose values are optimised at once in setting=single: memory for speed
 
-    max_batch: ClassVar[int] = 1
+    max_batch: ClassVar[int | None] = 1
+    optimises_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_numbers(self, value_steps="at least 1", value_lr="above 0", weight_decay="at least 0",
                       kl_weight="at least 0", max_offset="above 0", contexts_short="at least 0",
-                      contexts_long="at least 0", tokens_per_key_dim="at least 1", together="at least 1")  # fmt: skip
+                      contexts_long="at least 0", tokens_per_key_dim="at least 1")  # fmt: skip
 
-    def edited_layers(self, lm: LM) -> list[int]:
-        return [lm.default_layer if self.layer is None else self.layer]
+    def edited(self, lm: LM) -> list[str]:
+        return [lm.mlp_out_name(self.edited_layer(lm))]
+
+    def edited_layer(self, lm: LM) -> int:
+        """Returns the block whose MLP output matrix is edited."""
+        from afteredit.edit.ingredients.layer_by_layer import default_layer
+
+        return default_layer(lm) if self.layer is None else self.layer
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         from afteredit.edit.ingredients.context_prefixes import sample_contexts
+        from afteredit.edit.ingredients.least_squares import factors
         from afteredit.edit.ingredients.second_moment import second_moments
 
-        (layer,) = self.edited_layers(lm)
+        layer = self.edited_layer(lm)
+        if self.layer is None:
+            log.warning("no edit layer is known for this model: block %d of %d is used (a quarter of the way up); set "
+                        "method.layer to choose", layer, lm.n_blocks)  # fmt: skip
         contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, given.seed)
         if self.second_moment is SecondMoment.identity:
             return Prepared(contexts)
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
-        prepared = Prepared(contexts, {"second_moment_FF": moments[layer]}, {"second_moment": digest})
-        return prepared.factorised("second_moment_FF", device=lm.device)
+        hashes = {"second_moment": digest}
+        return Prepared(contexts, hashes=hashes, factors=factors({SECOND_MOMENT: moments[layer]}, lm.device))
 
-    def ahead(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> dict[str, Value]:
-        """The optimised values of requests that do not depend on each other, by their ids.  Mutates nothing."""
+    def find_values(
+        self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
+    ) -> dict[str, Value]:
+        """Returns each request's v* and k*, by its id.  Mutates nothing."""
         from afteredit.edit.ingredients.target_value import optimise_values
 
-        (layer,) = self.edited_layers(lm)
-        bare_start = self.keys is Keys.asymmetric
-        values = optimise_values(lm, requests, prepared.contexts, layer, self, bare_start=bare_start)
+        layer, bare_start = self.edited_layer(lm), self.keys is Keys.asymmetric
+        values = optimise_values(lm, requests, prepared.contexts, layer, self, together, bare_start=bare_start)
         return {request.id: value for request, value in zip(requests, values, strict=True)}
 
-    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> tuple[Update, State]:
-        """The rank-one change that writes one request; ROME keeps nothing between edits.  Mutates nothing."""
+    def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
+        """Returns the rank-one change that writes one request.  Mutates nothing."""
+        from afteredit.edit.ingredients.least_squares import inverse_times
+
         (request,) = requests
-        (layer,) = self.edited_layers(lm)
-        value = (prepared.ahead or self.ahead(lm, requests, prepared))[request.id]
+        value = (prepared.values or self.find_values(lm, requests, prepared, Speed().together))[request.id]
         written_at_F = value.bare_key_F if self.keys is Keys.asymmetric else value.key_F
         direction_F = value.key_F.double().cpu()  # C⁻¹ k*
         if self.second_moment is not SecondMoment.identity:
-            direction_F = prepared.inverse_times("second_moment_FF", direction_F[:, None])[:, 0]
+            direction_F = inverse_times(prepared.factors[SECOND_MOMENT], direction_F[:, None])[:, 0]
         change, denominator = rank_one(direction_F, value.offset_D, written_at_F)
         diagnostics = value.diagnostics | {
             "cos_bare_key": _cosine(value.bare_key_F, value.key_F),
@@ -104,7 +123,8 @@ class Rome:
             "denominator": denominator,
             "update_norm": change.norm(),
         }
-        return Update({lm.mlp_out_name(layer): change}, diagnostics=diagnostics), state
+        (name,) = self.edited(lm)
+        return Update({name: change}, diagnostics=diagnostics)
 
 
 def rank_one(direction_F: Tensor, residual_D: Tensor, written_at_F: Tensor) -> tuple[LowRank, float]:

@@ -1,4 +1,4 @@
-"""Updates come back from their file as they went, and states add up."""
+"""Updates are read back from their file as they were written."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from afteredit.edit.update import Dense, LowRank, State, Update, load_update
+from afteredit.edit.update import Dense, LowRank, Update, load_update
 
 
 def mixed_update() -> Update:
@@ -68,18 +68,3 @@ def test_one_number_that_is_not_finite_is_seen(broken, at):
     (tensor,) = [c.tensors()[at] for c in update.changes.values() if at in c.tensors()]
     tensor[0, 0] = broken
     assert not update.is_finite()
-
-
-def test_a_state_is_the_fold_of_what_updates_add():
-    first_F2, second_F1 = torch.tensor([[1.0, 2.0], [0.0, -1.0]]), torch.tensor([[3.0], [1.0]])
-    first, second, third = (
-        Update({}, {"keys": first_F2}),
-        Update({}, {"keys": second_F1, "others": first_F2}),
-        Update({}),
-    )
-    start = State()
-    state = start.extended(first).extended(second).extended(third)
-    all_F3 = torch.cat([first_F2, second_F1], dim=1).double()
-    assert torch.equal(state.grams["keys"], all_F3 @ all_F3.T)
-    assert torch.equal(state.grams["others"], torch.tensor([[5.0, -2.0], [-2.0, 1.0]], dtype=torch.float64))
-    assert start.grams == {}

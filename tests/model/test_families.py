@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from afteredit.bench.plain import plain_offset
+from afteredit.edit.ingredients.least_squares import factors
 from afteredit.edit.ingredients.target_value import optimise_values
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold
@@ -18,7 +19,6 @@ from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Rome
-from afteredit.edit.update import State
 from afteredit.launch.command_line import compose
 from afteredit.model.anatomy import is_transposed
 from afteredit.model.lm import LM
@@ -56,7 +56,8 @@ def prepared(lm, fact, plain_pass) -> Prepared:
     keys_TF = plain_pass(lm, [*row, *lm.tokens.answer_ids(fact.target_new)[:-1]], 0, at).keys_TF.double()
     others_NF = torch.cat([keys_TF[:at], keys_TF[at + 1 :]])
     ridge_FF = torch.eye(keys_TF.shape[1], dtype=torch.float64)
-    return Prepared(CONTEXTS, {"second_moment_FF": others_NF.T @ others_NF / len(others_NF) + 1e-6 * ridge_FF})
+    moment_FF = others_NF.T @ others_NF / len(others_NF) + 1e-6 * ridge_FF
+    return Prepared(CONTEXTS, factors=factors({"second_moment": moment_FF}))
 
 
 def weights(lm) -> dict[str, torch.Tensor]:
@@ -82,7 +83,7 @@ def test_the_edit_writes_the_value_at_the_key_into_that_matrix_alone(lm, archite
     assert_close(value.key_F, key_F, rtol=1e-4, atol=1e-5)
     before, old_D = weights(lm), lm.mlp_out(0)(key_F)
     assert float(value.offset_D.norm()) > 0.1 * float(old_D.norm())
-    update, _ = ROME.update(lm, [fact], prepared, State())
+    update = ROME.update(lm, [fact], prepared, {})
     assert not differing(lm, before)
     lm.weights.add(update.changes)
     assert differing(lm, before) == {architecture.mlp_out.format(0)}
@@ -94,7 +95,7 @@ def test_the_target_gets_as_likely_as_the_offset_made_it(lm, fact, prepared, pla
     """Under the bare prompt alone, whose key is then k* itself; Gemma 2 normalises what the edited matrix writes."""
     ids, target = lm.tokens.question_ids(fact.question), lm.tokens.answer_ids(fact.target_new)
     before = float(plain_nll(lm, ids, target))
-    update, _ = ROME.update(lm, [fact], replace(prepared, contexts=("",)), State())
+    update = ROME.update(lm, [fact], replace(prepared, contexts=("",)), {})
     lm.weights.add(update.changes)
     after = float(plain_nll(lm, ids, target))
     assert update.diagnostics["nll_before"] == pytest.approx(before, rel=1e-4)
@@ -106,9 +107,9 @@ def test_edits_of_a_half_precision_model_add_up_in_float32(architecture, tokeniz
     lm = LM(architecture.build(len(tokenizer)).bfloat16(), tokenizer)
     name, before = lm.mlp_out_name(0), weights(lm)
     W_DF = lm.weights.W(name).clone()
-    prepared = Prepared(CONTEXTS, {"second_moment_FF": torch.eye(lm.widths(0)[1])})
+    prepared = Prepared(CONTEXTS, factors=factors({"second_moment": torch.eye(lm.widths(0)[1])}))
     for request in (fact, second_fact):
-        update, _ = ROME.update(lm, [request], prepared, State())
+        update = ROME.update(lm, [request], prepared, {})
         lm.weights.add(update.changes)
         W_DF = (W_DF.double() + update.changes[name].dense()).float()
     assert set(lm._masters) == {name}
@@ -137,7 +138,7 @@ EDITORS = [
 def test_every_method_edits_in_half_precision_as_in_float32(
     method, make_lm, fact, second_fact, plain_nll, monkeypatch, tmp_path
 ):
-    """Prepared on the bfloat16 model, then two edits in a row, the second with what the first left in State.
+    """Prepared on the bfloat16 model, then two edits in a row, the second with what the method remembers of the first.
 
     bfloat16 keeps 8 bits: a number is off by 0.4 % at most, an update by a few per cent (cosines from 0.998 up when
     this was written).  `twin` is the bfloat16 model in float32: what the masters hold, seen without rounding.
@@ -147,10 +148,12 @@ def test_every_method_edits_in_half_precision_as_in_float32(
     twin.model.float()
     learned_from = compose(["edits=facts"]).edits.training("mini")[:24]
     prepared = method.prepare(half, Given(0, lambda: learned_from))
-    state, expected_state = State(), State()
+    state, expected_state = {}, {}
     for request in (second_fact, fact):
-        update, state = method.update(half, [request], prepared, state)
-        expected, expected_state = method.update(whole, [request], prepared, expected_state)
+        update = method.update(half, [request], prepared, state)
+        expected = method.update(whole, [request], prepared, expected_state)
+        state, expected_state = (method.extend(before, made, prepared)
+                                 for before, made in ((state, update), (expected_state, expected)))  # fmt: skip
         assert set(update.changes) == set(expected.changes) != set()
         for name, change in update.changes.items():
             found_DF, expected_DF = change.dense(), expected.changes[name].dense()
@@ -178,8 +181,8 @@ def test_a_folder_loaded_with_a_device_map_takes_the_same_edit(tiny_folder, fact
     hashes = []
     for device_map in ("auto", None):
         lm = ModelSource("hf", str(tiny_folder), device_map=device_map).load("cpu", "bfloat16")
-        prepared = Prepared(CONTEXTS, {"second_moment_FF": torch.eye(lm.widths(0)[1])})
-        update, _ = ROME.update(lm, [fact], prepared, State())
+        prepared = Prepared(CONTEXTS, factors=factors({"second_moment": torch.eye(lm.widths(0)[1])}))
+        update = ROME.update(lm, [fact], prepared, {})
         lm.weights.add(update.changes)
         hashes.append((lm.fingerprint, lm.weights.sha256()))
     assert maps == ["auto", None]

@@ -215,7 +215,7 @@ def test_what_is_said_once_is_said_once_of_each_model(make_lm, caplog):
 
 def test_a_model_is_unedited_until_a_bit_differs(make_lm):
     lm = make_lm("llama")
-    lm.weights.keep_base([1, 2])
+    lm.weights.keep_base(map(lm.mlp_out_name, [1, 2]))
     assert lm.weights.is_unedited()
     lm.weights.add(low_rank(lm, 2, scale=1e-4).changes)
     assert not lm.weights.is_unedited()

@@ -127,9 +127,9 @@ def test_a_methods_own_rule_chooses_blocks_that_every_preset_has(method, sized):
     """Where a model's file names no blocks."""
     untuned = typed("model=hf", "model.source=x", f"method={method}").method
     for name in PRESETS:
-        layers = untuned.edited_layers(sized(name))
-        assert layers, name
-        assert set(layers) <= set(range(PUBLISHED[name].blocks)), name
+        names = untuned.edited(sized(name))
+        assert names, name
+        assert set(names) <= set(sized(name).anatomy.mlp_out_names), name
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -57,7 +57,7 @@ def test_the_log_says_so_once(lm, caplog):
 
 @torch.no_grad()
 def test_nothing_of_it_is_kept_below_the_edited_block(lm):
-    lm.weights.keep_base([2])
+    lm.weights.keep_base([lm.mlp_out_name(2)])
     base = BaseBlocks(lm, 1.0)
     for _ in range(2):
         (scored,) = score(lm, [(CONTEXTS[1], CONTINUATIONS[0])], base)

@@ -13,17 +13,17 @@ METHOD = '''"""Toy: the new answer's embedding is written at the subject's key."
 
 from dataclasses import dataclass
 
-from afteredit.edit.method import Prepared
+from afteredit.edit.method import Method, Prepared
 from afteredit.edit.update import LowRank, Update
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(Method):
     layer: int = 0
     strength: float = 1.0
 
-    def edited_layers(self, lm):
-        return [self.layer]
+    def edited(self, lm):
+        return [lm.mlp_out_name(self.layer)]
 
     def prepare(self, lm, given):
         return Prepared()
@@ -38,7 +38,7 @@ class Toy:
         embeddings_VD = lm.model.get_input_embeddings().weight
         rows = [embeddings_VD[lm.tokens.answer_ids(r.target_new)[0]] for r in requests]
         left_DE = self.strength * torch.stack(rows, 1)
-        return Update({lm.mlp_out_name(self.layer): LowRank(left_DE, keys_FE / keys_FE.norm(dim=0))}), state
+        return Update({lm.mlp_out_name(self.layer): LowRank(left_DE, keys_FE / keys_FE.norm(dim=0))})
 '''
 
 

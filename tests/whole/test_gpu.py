@@ -16,7 +16,6 @@ from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Keys, Rome, SecondMoment
-from afteredit.edit.update import State
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.model.loading.model_source import ModelSource
@@ -62,9 +61,10 @@ def prepare(lm: LM, method, monkeypatch, cache: Path) -> Prepared:
 
 def updates(lm: LM, method, requests, prepared: Prepared) -> list[dict[str, torch.Tensor]]:
     """Of each request in turn what it changes, by matrix."""
-    state, found = State(), []
+    state, found = {}, []
     for request in requests:
-        update, state = method.update(lm, [request], prepared, state)
+        update = method.update(lm, [request], prepared, state)
+        state = method.extend(state, update, prepared)
         lm.weights.add(update.changes)
         found.append({name: change.dense().cpu() for name, change in update.changes.items()})
     return found

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
-from afteredit.edit.ingredients.second_moment import LENGTH, estimate, factor, inverse_times, sequences
+from afteredit.edit.ingredients.least_squares import factors, inverse_times
+from afteredit.edit.ingredients.second_moment import LENGTH, estimate, sequences
 from afteredit.edit.ingredients.target_value import optimise_values
 from afteredit.edit.methods.rome import rank_one
 from afteredit.edit.request import EditRequest
@@ -37,7 +38,7 @@ REFERENCE = "text, 150 per dimension"
 def main() -> None:
     x = compose(["task=none", "tracker=none"])
     lm = x.model.load("cpu", "float32")
-    (layer,) = x.method.edited_layers(lm)
+    layer = x.method.edited_layer(lm)
     width = lm.widths(layer)[1]
     text = Path(sys.argv[2]).read_text(encoding="utf-8")
     body, held_out_text = text[:-8000], text[-8000:]
@@ -89,7 +90,7 @@ def main() -> None:
 
 def direction(C_FF: torch.Tensor, key_F: torch.Tensor) -> torch.Tensor:
     """C⁻¹ k*"""
-    return inverse_times(factor(C_FF), key_F[:, None])[:, 0]
+    return inverse_times(factors({"C": C_FF})["C"], key_F[:, None])[:, 0]
 
 
 def _rows(of_text: Iterator[list[int]], n_tokens: int) -> list[list[int]]:

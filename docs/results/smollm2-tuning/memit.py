@@ -12,10 +12,9 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from afteredit.edit.ahead import Ahead
+from afteredit.edit.editor import Editor
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
-from afteredit.edit.update import State
 from afteredit.evaluate.metrics.drift import drift, held_out_windows
 from afteredit.evaluate.metrics.editing_success import judge, look, means
 from afteredit.launch.command_line import CONF, compose
@@ -33,15 +32,16 @@ def main() -> None:
     for configuration in configurations:
         overrides = [f"method.{pair}" for pair in configuration.split(";")]
         method = compose([f"method={name}", "task=none", "tracker=none", *overrides]).method
-        ahead = Ahead(method, lm, facts, method.prepare(lm, Given(0, list)))
+        prepared = method.prepare(lm, Given(0, list))
+        editor = Editor(lm, method, base.constraint, prepared, planned=facts, single=True)
         samples, numbers, perplexity = [], [], []
         started = time.perf_counter()
         for fact in facts:
-            update, _ = method.update(lm, [fact], ahead.prepared([fact]), State())
-            lm.weights.add(update.changes)
+            editor.begin([fact])
+            update = editor.write([fact])
+            editor.apply([fact], update)
             samples += judge(lm, look(lm, [fact]), before)
             perplexity.append(drift(lm, held_out)["drift/perplexity"])
-            lm.weights.restore()
             numbers.append(update.diagnostics)
         result = {
             "method": name, "configuration": configuration, "facts": len(facts),

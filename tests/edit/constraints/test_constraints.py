@@ -19,13 +19,14 @@ from afteredit.edit.constraints.prune import Prune
 from afteredit.edit.constraints.random_entries import RandomKeep
 from afteredit.edit.constraints.rect import Rect
 from afteredit.edit.hypernetwork.network import Hypernetwork
+from afteredit.edit.ingredients.least_squares import factors
 from afteredit.edit.method import Prepared
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.methods.kn import Kn
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Rome
-from afteredit.edit.update import Dense, LowRank, State, Update, load_update
+from afteredit.edit.update import Dense, LowRank, Update, load_update
 from afteredit.launch.command_line import compose
 from afteredit.store.errors import BadInput
 
@@ -343,7 +344,7 @@ def rome_update(make_lm, family, fact):
     lm = make_lm(family)
     moment_FF = torch.eye(lm.widths(1)[1])
     method = Rome(layer=1, value_steps=8, weight_decay=0.0)
-    update, _ = method.update(lm, [fact], Prepared(("", "It is known"), {"second_moment_FF": moment_FF}), State())
+    update = method.update(lm, [fact], Prepared(("", "It is known"), factors=factors({"second_moment": moment_FF})), {})
     return lm, lm.mlp_out_name(1), update
 
 
@@ -408,12 +409,12 @@ def real(request, make_lm, fact, second_fact) -> SimpleNamespace:
     method, prepared = {
         "memit": (
             Memit(layers=[0, 1, 2], second_moment_weight=1.0, value_steps=6, weight_decay=0.0),
-            Prepared(("", "It is known"), {f"second_moment/{i}": torch.eye(inner) for i in blocks}),
+            Prepared(("", "It is known"), factors=factors({f"second_moment/{i}": torch.eye(inner) for i in blocks})),
         ),
         "ft": (Ft(layers=[1, 3], steps=6, learning_rate=0.01, max_change=0.02), Prepared()),
         "mend": (Mend(n_layers=2, rank=6), Prepared(tensors=network.state_dict())),
     }[request.param]
-    update, _ = method.update(lm, [fact, second_fact], prepared, State())
+    update = method.update(lm, [fact, second_fact], prepared, {})
     assert len(update.changes) > 1
     kinds = {"memit": LowRank, "ft": Dense, "mend": LowRank}
     assert all(type(change) is kinds[request.param] for change in update.changes.values())
@@ -503,7 +504,7 @@ def test_the_norm_cap_holds_for_every_matrix(real):
 def test_an_update_that_changes_nothing_stays_one(constraint, make_lm, fact, tmp_path):
     """As KN's, where no neuron is coarse."""
     lm = make_lm("llama")
-    update, _ = Kn(steps=2, threshold=1.0).update(lm, [fact], Prepared(), State())
+    update = Kn(steps=2, threshold=1.0).update(lm, [fact], Prepared(), {})
     assert update.changes == {} and update.diagnostics["n_neurons"] == 0
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
     save_file(update.flat(), tmp_path / "update.safetensors")

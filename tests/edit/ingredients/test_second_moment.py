@@ -7,11 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.edit.ingredients import second_moment
+from afteredit.edit.ingredients.least_squares import factors, inverse_times
 from afteredit.edit.ingredients.second_moment import estimate, second_moments, sequences
 from afteredit.edit.method import Given
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
-from afteredit.edit.update import State
 from afteredit.store.errors import BadInput
 
 
@@ -133,18 +133,18 @@ def test_a_second_moment_is_factorised_once(make_lm, monkeypatch, text_file, fac
     lm, keys = make_lm("gpt2"), {"second_moment_text": text_file, "value_steps": 2}
     F = lm.widths(1)[1]
     for method in (Rome(layer=1, contexts_short=0, contexts_long=0, **keys), Memit(layers=[0, 1], contexts=0, **keys)):
-        lm.weights.keep_base(method.edited_layers(lm))
+        lm.weights.keep_base(method.edited(lm))
         factorised.clear()
         prepared = method.prepare(lm, Given(0, list))
-        assert factorised.count((F, F)) == len(method.edited_layers(lm))
+        assert factorised.count((F, F)) == len(method.edited(lm))
         for _ in range(3):
-            update, _ = method.update(lm, [fact], prepared, State())
+            update = method.update(lm, [fact], prepared, {})
             lm.weights.add(update.changes)
-        assert factorised.count((F, F)) == len(method.edited_layers(lm))
+        assert factorised.count((F, F)) == len(method.edited(lm))
 
 
 def test_keys_are_solved_for_in_float64():
     sample_NF = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     C_FF, keys_FE = sample_NF.T @ sample_NF / 40, sample_NF[:2].T.float()
     expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
-    assert_close(second_moment.inverse_times(second_moment.factor(C_FF), keys_FE), expected_FE, rtol=1e-10, atol=1e-12)
+    assert_close(inverse_times(factors({"C": C_FF})["C"], keys_FE), expected_FE, rtol=1e-10, atol=1e-12)

@@ -12,7 +12,6 @@ from afteredit.edit.ingredients import second_moment
 from afteredit.edit.ingredients.target_value import optimise_targets
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
-from afteredit.edit.update import State
 from afteredit.store.errors import BadInput
 
 FACTS = Path(__file__).resolve().parents[3] / "data" / "facts.jsonl"
@@ -65,8 +64,8 @@ def edited(make_lm, family, fact):
         bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
     method = AlphaEdit(layers=[1, 2], value_steps=20, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=1e-4)
     prepared = Prepared(CONTEXTS, bases)
-    update, state = method.update(lm, [fact], prepared, State())
-    assert sorted(state.grams) == ["keys/1", "keys/2"]
+    update = method.update(lm, [fact], prepared, {})
+    assert sorted(update.adds) == ["keys/1", "keys/2"]
     assert update.diagnostics["null_rank"] == F - 20
     return lm, update, prepared
 
@@ -96,10 +95,11 @@ def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_
         basis_Fr, energy = null_space(sample_Fn @ sample_Fn.T / 2000, 0.02, Threshold.absolute)
         bases |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
     method = AlphaEdit(layers=layers, value_steps=8, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=0.05)
-    prepared, state, past = Prepared(CONTEXTS, bases), State(), {layer: np.zeros((F, 0)) for layer in layers}
+    prepared, state, past = Prepared(CONTEXTS, bases), {}, {layer: np.zeros((F, 0)) for layer in layers}
     for request in (fact, second_fact):
         (target,) = optimise_targets(lm, [request], CONTEXTS, layers[-1], method)
-        update, state = method.update(lm, [request], prepared, state)
+        update = method.update(lm, [request], prepared, state)
+        state = method.extend(state, update, prepared)
         for i, layer in enumerate(layers):
             key_F, stream_D = at_the_subject(lm, request, layer, layers[-1])
             K, Kp = key_F[:, None], past[layer]
@@ -116,7 +116,7 @@ def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_
             past[layer] = np.concatenate([Kp, K], axis=1)
             lm.weights.add({name: update.changes[name]})
     for layer in layers:
-        assert_close(state.grams[f"keys/{layer}"], torch.from_numpy(past[layer] @ past[layer].T), rtol=1e-4, atol=1e-5)
+        assert_close(state[f"keys/{layer}"], torch.from_numpy(past[layer] @ past[layer].T), rtol=1e-4, atol=1e-5)
 
 
 def at_the_subject(lm, request, layer: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,7 +147,7 @@ def test_the_models_own_keys_of_other_text_move_by_no_more_than_the_energy_that_
     with caplog.at_level("INFO", logger="afteredit.edit.methods.alphaedit"):
         prepared = method.prepare(lm, Given(0, list))
     energy = float(caplog.messages[-1].split("holding ")[1].split()[0])
-    update, _ = method.update(lm, [fact], prepared, State())
+    update = method.update(lm, [fact], prepared, {})
     change_DF = update.changes[lm.mlp_out_name(1)].dense()
 
     keys = []

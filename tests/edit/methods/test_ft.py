@@ -6,14 +6,12 @@ from torch.testing import assert_close
 
 from afteredit.edit.method import Prepared
 from afteredit.edit.methods.ft import Ft, target_nll
-from afteredit.edit.update import State
 
 
 def test_two_steps_equal_adam_on_the_parameter_itself(make_lm, family, fact):
     method = Ft(layers=[1], steps=3, learning_rate=1e-3, max_change=1.5e-3, stop_loss=0.0)
     lm = make_lm(family)
-    update, state = method.update(lm, [fact], Prepared(), State())
-    assert state == State()
+    update = method.update(lm, [fact], Prepared(), {})
     other = make_lm(family)
     weight = other.mlp_out(1).weight
     start = weight.detach().clone()
@@ -36,7 +34,7 @@ def test_two_steps_equal_adam_on_the_parameter_itself(make_lm, family, fact):
 def test_no_entry_moves_further_than_allowed_and_nothing_else_moves(make_lm, family, fact):
     lm = make_lm(family)
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    update, _ = Ft(layers=[0, 2], steps=10, learning_rate=1e-2, max_change=3e-3).update(lm, [fact], Prepared(), State())
+    update = Ft(layers=[0, 2], steps=10, learning_rate=1e-2, max_change=3e-3).update(lm, [fact], Prepared(), {})
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
     assert sorted(update.changes) == sorted(lm.mlp_out_name(layer) for layer in (0, 2))
@@ -53,8 +51,8 @@ def test_a_batch_is_one_loss_and_padding_does_not_matter(make_lm, fact, second_f
 
 def test_training_lowers_the_loss_and_stops_early(make_lm, fact):
     lm = make_lm("gpt2")
-    update, _ = Ft(layers=[1], steps=20, learning_rate=1e-2, max_change=1.0).update(lm, [fact], Prepared(), State())
+    update = Ft(layers=[1], steps=20, learning_rate=1e-2, max_change=1.0).update(lm, [fact], Prepared(), {})
     assert update.diagnostics["loss"] < update.diagnostics["loss_before"]
-    update, _ = Ft(layers=[1], steps=20, stop_loss=1e9).update(lm, [fact], Prepared(), State())
+    update = Ft(layers=[1], steps=20, stop_loss=1e9).update(lm, [fact], Prepared(), {})
     assert update.diagnostics["steps"] == 0
     assert update.diagnostics["update_norm"] == 0

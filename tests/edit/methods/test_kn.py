@@ -9,7 +9,6 @@ from torch.testing import assert_close
 from afteredit.edit.ingredients.neuron_attribution import Attribution, attribute
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.kn import Kn, coarse_neurons, refine
-from afteredit.edit.update import State
 from afteredit.store.errors import BadInput
 
 CONTEXTS = ("The old man said that", "", "It is known", "Because of the rain")
@@ -23,7 +22,7 @@ def fact(fact):
 
 
 def updated(lm, requests, method=METHOD):
-    return method.update(lm, requests, Prepared(CONTEXTS), State())[0]
+    return method.update(lm, requests, Prepared(CONTEXTS), {})
 
 
 def chosen(lm, fact, method) -> dict[int, list[int]]:
@@ -101,7 +100,7 @@ def test_the_weights_of_the_two_answers_are_settings(lm, fact):
 
 def test_lengths_are_those_of_the_unedited_columns(lm, fact):
     """λ is in lengths of a column: measured on an edited one, every fact that shares the neuron would multiply it."""
-    lm.weights.keep_base(METHOD.edited_layers(lm))
+    lm.weights.keep_base(METHOD.edited(lm))
     base = {layer: lm.weights.W(lm.mlp_out_name(layer)).clone() for layer in range(lm.n_blocks)}
     lm.weights.add(updated(lm, [fact]).changes)
     again = updated(lm, [replace(fact, target_true="golf", target_new="baseball")])
@@ -131,7 +130,7 @@ def test_a_batch_is_the_sum_of_its_requests_on_the_same_weights(lm, fact):
 def test_diagnostics_count_coarse_neurons_and_speak_of_the_bare_prompt(lm, fact):
     answer = lm.tokens.answer_ids(fact.target_true)
     bare = attribute(lm, fact.question, answer, METHOD.steps)
-    update = METHOD.update(lm, [fact], Prepared(("",)), State())[0]
+    update = METHOD.update(lm, [fact], Prepared(("",)), {})
     n_coarse = len(coarse_neurons(bare, METHOD.threshold))
     assert update.diagnostics["n_coarse"] == update.diagnostics["n_neurons"] == n_coarse
     found = updated(lm, [fact]).diagnostics
@@ -149,8 +148,8 @@ def test_no_shared_neuron_is_an_update_without_changes(lm, fact):
 
 def test_update_mutates_nothing_and_reads_no_evaluation_data(lm, fact):
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    update, state = METHOD.update(lm, [fact], Prepared(CONTEXTS), State())
-    assert state == State() and not lm.weights.base
+    update = METHOD.update(lm, [fact], Prepared(CONTEXTS), {})
+    assert not lm.weights.base
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
     blind = replace(fact, paraphrases=(), neighbourhood=(), neighbourhood_answers=())

@@ -10,7 +10,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from afteredit.edit.ingredients import context_prefixes as contexts
 from afteredit.edit.ingredients import second_moment
-from afteredit.edit.ingredients.layer_by_layer import regularised, weighted
+from afteredit.edit.ingredients.least_squares import factors, solve_regularised, solve_weighted
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
 from afteredit.edit.ingredients.target_value import optimise_targets
 from afteredit.edit.method import Given, Prepared
@@ -18,7 +18,7 @@ from afteredit.edit.methods.alphaedit import AlphaEdit
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
-from afteredit.edit.update import LowRank, State
+from afteredit.edit.update import LowRank
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput, NoEdit
 
@@ -37,18 +37,18 @@ def method(cls=Memit, **keys):
 
 def prepared(lm) -> Prepared:
     moments = {f"second_moment/{layer}": spd(lm.widths(layer)[1], layer) for layer in LAYERS}
-    return Prepared(CONTEXTS, moments)
+    return Prepared(CONTEXTS, moments, factors=factors(moments))
 
 
 def test_regularised_solves_its_equation():
     A_FF, keys_FE = spd(9), torch.randn(9, 3, generator=torch.Generator().manual_seed(1))
     K = keys_FE.double().numpy()
     expected = np.linalg.inv(A_FF.numpy() + K @ K.T) @ K
-    assert_close(regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+    assert_close(solve_regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
 
 
-def solved(C_FF: torch.Tensor, keys_FE: torch.Tensor) -> torch.Tensor:
-    return Prepared((), {"C": C_FF}).inverse_times("C", keys_FE)
+def factor(C_FF: torch.Tensor) -> torch.Tensor:
+    return factors({"C": C_FF})["C"]
 
 
 @pytest.mark.parametrize("n_keys", [1, 3, 20])
@@ -56,33 +56,33 @@ def test_weighted_solves_the_same_equation_by_a_smaller_system(n_keys):
     C_FF, keys_FE = spd(9).float(), torch.randn(9, n_keys, generator=torch.Generator().manual_seed(1))
     K = keys_FE.double().numpy()
     expected = np.linalg.inv(2.5 * C_FF.double().numpy() + K @ K.T) @ K
-    assert_close(weighted(2.5, keys_FE, solved(C_FF, keys_FE)), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+    assert_close(solve_weighted(2.5, keys_FE, factor(C_FF)), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
 
 
 def test_a_singular_second_moment_is_named():
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
-        regularised(torch.zeros(4, 4), torch.ones(4, 1))
+        solve_regularised(torch.zeros(4, 4), torch.ones(4, 1))
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
-        solved(torch.zeros(4, 4), torch.ones(4, 1))
+        factor(torch.zeros(4, 4))
 
 
 def test_keys_too_alike_are_named():
     keys_FE = 1e9 * torch.ones(4, 1).expand(4, 3)
     with pytest.raises(NoEdit, match="second_moment_weight"):
-        weighted(1e-3, keys_FE, solved(spd(4), keys_FE))
+        solve_weighted(1e-3, keys_FE, factor(spd(4)))
 
 
 def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():
     keys_FE = torch.full((4, 1), torch.inf)
-    assert regularised(spd(4), keys_FE).isnan().all()
-    assert weighted(1.0, keys_FE, solved(spd(4), keys_FE)).isnan().all()
+    assert solve_regularised(spd(4), keys_FE).isnan().all()
+    assert solve_weighted(1.0, keys_FE, factor(spd(4))).isnan().all()
 
 
 def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, second_fact):
     """Δ_l (λ C_l + K_l K_lᵀ) = R_l K_lᵀ, with keys and residuals measured on the model as it is when its turn comes."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     requests, constants, memit = [fact, second_fact], prepared(lm), method()
-    update, _ = memit.update(lm, requests, constants, State())
+    update = memit.update(lm, requests, constants, {})
     z_DE = torch.stack([optimise_targets(lm, [r], CONTEXTS, LAYERS[-1], memit)[0].z_D for r in requests], 1).double()
     for i, layer in enumerate(LAYERS):
         change_DF = update.changes[lm.mlp_out_name(layer)].dense()
@@ -101,7 +101,7 @@ def test_with_little_weight_on_the_rest_the_streams_reach_their_targets(make_lm,
     bare = replace(prepared(lm), contexts=("",))
     requests = [fact, second_fact]
     z_DE = torch.stack([optimise_targets(lm, [r], ("",), LAYERS[-1], memit)[0].z_D for r in requests], 1)
-    update, _ = memit.update(lm, requests, bare, State())
+    update = memit.update(lm, requests, bare, {})
     assert update.diagnostics["missing_share"] < 1e-3
     lm.weights.add(update.changes)
     assert_close(subject_streams(lm, requests, LAYERS[-1]), z_DE, rtol=1e-3, atol=1e-3)
@@ -110,7 +110,7 @@ def test_with_little_weight_on_the_rest_the_streams_reach_their_targets(make_lm,
 def test_update_mutates_nothing(make_lm, family, fact):
     lm = make_lm(family)
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    method().update(lm, [fact], prepared(lm), State())
+    method().update(lm, [fact], prepared(lm), {})
     assert not lm.weights.base
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
@@ -149,16 +149,16 @@ def test_memit_seq_in_steps_equals_the_one_shot_solution():
     W_DF, keys_Fn, values_Dn = (torch.randn(shape, generator=generator, dtype=torch.float64)
                                 for shape in ((D, F), (F, n), (D, n)))  # fmt: skip
     A_FF = 0.3 * spd(F)
-    once = W_DF + (values_Dn - W_DF @ keys_Fn) @ regularised(A_FF, keys_Fn).T
+    once = W_DF + (values_Dn - W_DF @ keys_Fn) @ solve_regularised(A_FF, keys_Fn).T
     now = W_DF.clone()
     for start, stop in ((0, 1), (1, 4), (4, 7)):
         K, past = keys_Fn[:, start:stop], keys_Fn[:, :start]
-        now = now + (values_Dn[:, start:stop] - now @ K) @ regularised(A_FF + past @ past.T, K).T
+        now = now + (values_Dn[:, start:stop] - now @ K) @ solve_regularised(A_FF + past @ past.T, K).T
     assert_close(now, once, rtol=1e-9, atol=1e-9)
     forgetful = W_DF.clone()
     for start, stop in ((0, 1), (1, 4), (4, 7)):
         K = keys_Fn[:, start:stop]
-        forgetful = forgetful + (values_Dn[:, start:stop] - forgetful @ K) @ regularised(A_FF, K).T
+        forgetful = forgetful + (values_Dn[:, start:stop] - forgetful @ K) @ solve_regularised(A_FF, K).T
     assert not torch.allclose(forgetful, once, rtol=1e-2)
 
 
@@ -174,18 +174,19 @@ def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(mak
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     seq, plain = method(MemitSeq, layers=[1]), method(layers=[1])
     targets = optimise_targets(lm, three_facts, ("",), 1, seq)
-    ahead = {request.id: target for request, target in zip(three_facts, targets, strict=True)}
-    fixed = replace(prepared(lm), contexts=("",), ahead=ahead)
+    values = {request.id: target for request, target in zip(three_facts, targets, strict=True)}
+    fixed = replace(prepared(lm), contexts=("",), values=values)
     K = subject_keys(lm, three_facts, ("",), 1).double().numpy()
     H = subject_streams(lm, three_facts, 1).double().numpy()
     Z = torch.stack([target.z_D for target in targets], dim=1).double().numpy()
     C = fixed.tensors["second_moment/1"].numpy()
     once_DF = torch.from_numpy((Z - H) @ K.T @ np.linalg.inv(0.5 * C + K @ K.T))
 
-    def added_up(memit: Memit) -> tuple[torch.Tensor, State]:
-        total_DF, state = torch.zeros_like(once_DF), State()
+    def added_up(memit: Memit) -> tuple[torch.Tensor, dict]:
+        total_DF, state = torch.zeros_like(once_DF), {}
         for batch in (three_facts[:1], three_facts[1:]):
-            update, state = memit.update(lm, batch, fixed, state)
+            update = memit.update(lm, batch, fixed, state)
+            state = memit.extend(state, update, fixed)
             lm.weights.add(update.changes)
             total_DF += update.changes[lm.mlp_out_name(1)].dense()
         lm.weights.restore()
@@ -194,8 +195,8 @@ def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(mak
     tolerance = 1e-4 * float(once_DF.abs().max())
     in_steps_DF, state = added_up(seq)
     assert_close(in_steps_DF, once_DF, rtol=0, atol=tolerance)
-    assert_close(state.grams["keys/1"], torch.from_numpy(K @ K.T), rtol=1e-5, atol=1e-6)
-    together, _ = seq.update(lm, three_facts, fixed, State())
+    assert_close(state["keys/1"], torch.from_numpy(K @ K.T), rtol=1e-5, atol=1e-6)
+    together = seq.update(lm, three_facts, fixed, {})
     assert_close(together.changes[lm.mlp_out_name(1)].dense(), once_DF, rtol=0, atol=tolerance)
     forgetful_DF, _ = added_up(plain)
     assert float((forgetful_DF - once_DF).abs().max()) > 100 * tolerance
@@ -206,15 +207,17 @@ def test_memit_seq_protects_the_keys_written_before(make_lm, family, fact, secon
     turn comes; what it adds to the state is the key it was written at."""
     lm = make_lm(family)
     constants, seq = prepared(lm), method(MemitSeq)
-    first, state = seq.update(lm, [fact], constants, State())
+    first = seq.update(lm, [fact], constants, {})
+    state = seq.extend({}, first, constants)
     lm.weights.add(first.changes)
     z_D = optimise_targets(lm, [second_fact], CONTEXTS, LAYERS[-1], seq)[0].z_D.double()
-    second, state = seq.update(lm, [second_fact], constants, state)
+    second = seq.update(lm, [second_fact], constants, state)
+    state = seq.extend(state, second, constants)
     for i, layer in enumerate(LAYERS):
         past_F1, k_F1 = first.adds[f"keys/{layer}"].double(), second.adds[f"keys/{layer}"].double()
         assert_close(k_F1, subject_keys(lm, [second_fact], CONTEXTS, layer).double(), rtol=1e-5, atol=1e-6)
         both_F2 = torch.cat([past_F1, k_F1], dim=1)
-        assert_close(state.grams[f"keys/{layer}"], both_F2 @ both_F2.T)
+        assert_close(state[f"keys/{layer}"], both_F2 @ both_F2.T)
         r_D1 = (z_D[:, None] - subject_streams(lm, [second_fact], LAYERS[-1]).double()) / (len(LAYERS) - i)
         change = second.changes[lm.mlp_out_name(layer)]
         left = change.dense() @ (0.5 * constants.tensors[f"second_moment/{layer}"] + both_F2 @ both_F2.T)
@@ -225,11 +228,11 @@ def test_memit_seq_protects_the_keys_written_before(make_lm, family, fact, secon
 
 def test_the_first_update_of_memit_seq_is_memits(make_lm, fact):
     lm = make_lm("llama")
-    plain, _ = method().update(lm, [fact], prepared(lm), State())
-    seq, state = method(MemitSeq).update(lm, [fact], prepared(lm), State())
+    plain = method().update(lm, [fact], prepared(lm), {})
+    seq = method(MemitSeq).update(lm, [fact], prepared(lm), {})
     for name, change in plain.changes.items():
         assert torch.equal(change.dense(), seq.changes[name].dense())
-    assert sorted(state.grams) == sorted(f"keys/{layer}" for layer in LAYERS)
+    assert sorted(seq.adds) == sorted(f"keys/{layer}" for layer in LAYERS)
 
 
 @pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
@@ -265,10 +268,10 @@ def test_the_log_says_once_which_blocks_stand_in_for_published_ones_and_by_what_
     for layers, times in ((None, 1), ([0, 1], 0)):
         lm, memit = make_lm("gpt2"), cls(layers=layers, **keys)
         caplog.clear()
-        state = State()
+        state = {}
         constants = memit.prepare(lm, Given(0, list))
         for _ in range(2):
-            _, state = memit.update(lm, [fact], constants, state)
+            state = memit.extend(state, memit.update(lm, [fact], constants, state), constants)
         said = [message for message in caplog.messages if "method.layers" in message]
         assert len(said) == times
         assert all(f"blocks {blocks} of 4" in message and rule in message for message in said)

@@ -13,7 +13,6 @@ from afteredit.edit.hypernetwork.token_gradients import Answers, changed, token_
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods import mend as mend_module
 from afteredit.edit.methods.mend import Mend
-from afteredit.edit.update import State
 from afteredit.model.anatomy import is_transposed
 from afteredit.store.errors import BadInput
 
@@ -68,7 +67,7 @@ def test_at_the_start_an_edit_is_one_step_of_gradient_descent(lm, requests):
     gradients = [weight.grad.T if is_transposed(lm.mlp_out(layer)) else weight.grad
                  for layer, weight in zip(LAYERS, weights, strict=True)]  # fmt: skip
     lm.model.requires_grad_(False)
-    update, _ = METHOD.update(lm, requests, Prepared(tensors=network_of(lm).state_dict()), State())
+    update = METHOD.update(lm, requests, Prepared(tensors=network_of(lm).state_dict()), {})
     assert list(update.changes) == [lm.mlp_out_name(layer) for layer in LAYERS]
     for change, gradient_DF in zip(update.changes.values(), gradients, strict=True):
         expected_DF = -METHOD.alpha * gradient_DF.double()
@@ -76,10 +75,10 @@ def test_at_the_start_an_edit_is_one_step_of_gradient_descent(lm, requests):
 
 
 def test_a_batch_is_the_sum_of_its_requests_edits(lm, requests, stirred, monkeypatch):
-    together, _ = METHOD.update(lm, requests, stirred, State())
-    apart = [METHOD.update(lm, [request], stirred, State())[0] for request in requests]
+    together = METHOD.update(lm, requests, stirred, {})
+    apart = [METHOD.update(lm, [request], stirred, {}) for request in requests]
     monkeypatch.setattr(mend_module, "ROWS", 1)
-    in_parts, _ = METHOD.update(lm, requests, stirred, State())
+    in_parts = METHOD.update(lm, requests, stirred, {})
     for name, change in together.changes.items():
         expected_DF = sum(update.changes[name].dense() for update in apart)
         assert float(expected_DF.norm()) > 0.01
@@ -100,7 +99,7 @@ def test_training_sees_each_row_as_its_edit_will_leave_the_model(lm, requests, s
             nll_B, _ = answers.outcome()
     assert float((nll_B - before_B).abs().min()) > 0.01
     for row, request in enumerate(requests):
-        update, _ = METHOD.update(lm, [request], stirred, State())
+        update = METHOD.update(lm, [request], stirred, {})
         lm.weights.add(update.changes)
         expected = plain_nll(lm, lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new))
         lm.weights.restore()
@@ -110,22 +109,21 @@ def test_training_sees_each_row_as_its_edit_will_leave_the_model(lm, requests, s
 def test_update_mutates_nothing_and_reads_the_model_as_it_is_now(lm, requests, stirred):
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
     constants = {name: tensor.clone() for name, tensor in stirred.tensors.items()}
-    update, state = METHOD.update(lm, requests, stirred, State())
-    assert state == State()
+    update = METHOD.update(lm, requests, stirred, {})
     assert not lm.weights.base
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
         assert not parameter.requires_grad
     assert all(torch.equal(tensor, constants[name]) for name, tensor in stirred.tensors.items())
     lm.weights.add(update.changes)
-    later, _ = METHOD.update(lm, requests, stirred, State())
+    later = METHOD.update(lm, requests, stirred, {})
     name = lm.mlp_out_name(LAYERS[0])
     assert not torch.allclose(later.changes[name].dense(), update.changes[name].dense())
 
 
 def test_factors_and_diagnostics(lm, requests, stirred, plain_nll):
-    update, _ = METHOD.update(lm, requests, stirred, State())
-    start, _ = METHOD.update(lm, requests, Prepared(tensors=network_of(lm).state_dict()), State())
+    update = METHOD.update(lm, requests, stirred, {})
+    start = METHOD.update(lm, requests, Prepared(tensors=network_of(lm).state_dict()), {})
     for change in update.changes.values():
         for factor in change.tensors().values():
             assert factor.dtype == torch.float32
@@ -181,7 +179,7 @@ def test_a_cached_network_is_used_without_training_again(make_lm, requests, monk
     assert first.hashes == again.hashes
     assert set(first.hashes) == {"hypernetwork"}
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in first.tensors.items())
-    METHOD.update(lm, requests, again, State())
+    METHOD.update(lm, requests, again, {})
     replace(METHOD, checkpoint_minutes=0.1, max_skipped=3).prepare(lm, Given(0, lambda: requests))
     assert len(calls) == 1  # what decides nothing is not in the name
 

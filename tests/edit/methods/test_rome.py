@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from afteredit.edit.ingredients.least_squares import factors, inverse_times
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.rome import Keys, Rome, SecondMoment, rank_one
-from afteredit.edit.update import State
 
 CONTEXTS = ("", "The old man said that", "It is known")
 
@@ -25,7 +25,7 @@ def draw(n_out: int, n_in: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def direction(C_FF: torch.Tensor, key_F: torch.Tensor) -> torch.Tensor:
-    return Prepared((), {"C": C_FF}).inverse_times("C", key_F[:, None])[:, 0]
+    return inverse_times(factors({"C": C_FF})["C"], key_F[:, None])[:, 0]
 
 
 def test_rank_one_writes_exactly_the_residual_at_the_key():
@@ -77,8 +77,8 @@ def edited(make_lm, family, fact):
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
     method = Rome(layer=1, value_steps=12, weight_decay=0.0)  # |v|² is tiny: decay would hold the offset at 0
     C = spd(lm.widths(1)[1])
-    update, state = method.update(lm, [fact], Prepared(CONTEXTS, {"second_moment_FF": C}), State())
-    return lm, before, update, state, C
+    update = method.update(lm, [fact], Prepared(CONTEXTS, factors=factors({"second_moment": C})), {})
+    return lm, before, update, C
 
 
 def averaged_key(lm, fact, plain_pass) -> torch.Tensor:
@@ -93,7 +93,7 @@ def averaged_key(lm, fact, plain_pass) -> torch.Tensor:
 
 
 def test_the_key_is_the_mean_over_contexts_of_plain_forward_passes(edited, fact, plain_pass):
-    lm, _, update, _, C = edited
+    lm, _, update, C = edited
     key_F = averaged_key(lm, fact, plain_pass).double()
     direction_F = torch.linalg.solve(C, key_F)
     (change,) = update.changes.values()
@@ -103,7 +103,7 @@ def test_the_key_is_the_mean_over_contexts_of_plain_forward_passes(edited, fact,
 
 def test_the_edited_module_gives_the_wanted_value_at_the_key(edited, fact, plain_pass):
     """Ŵ k* + b = v*, by the real module, biases and storage order included."""
-    lm, _, update, _, _ = edited
+    lm, _, update, _ = edited
     key_F = averaged_key(lm, fact, plain_pass)
     old_D = lm.mlp_out(1)(key_F)
     (change,) = update.changes.values()
@@ -115,8 +115,7 @@ def test_the_edited_module_gives_the_wanted_value_at_the_key(edited, fact, plain
 
 
 def test_update_mutates_nothing(edited):
-    lm, before, _, state, _ = edited
-    assert state == State()
+    lm, before, _, _ = edited
     assert not lm.weights.base
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
@@ -129,7 +128,7 @@ def test_the_target_is_likelier_under_the_bare_prompt_after_the_edit(make_lm, fa
     keys_NF = torch.cat([plain_pass(lm, lm.tokens.encode(text), 1, 0).keys_TF for text in texts]).double()
     C = keys_NF.T @ keys_NF / len(keys_NF) + 1e-3 * torch.eye(keys_NF.shape[1], dtype=torch.float64)
     method = Rome(layer=1, value_steps=20, weight_decay=0.0)
-    update, _ = method.update(lm, [fact], Prepared(CONTEXTS, {"second_moment_FF": C}), State())
+    update = method.update(lm, [fact], Prepared(CONTEXTS, factors=factors({"second_moment": C})), {})
     ids, target = lm.tokens.encode(fact.question), lm.tokens.answer_ids(fact.target_new)
     before = plain_nll(lm, ids, target)
     lm.weights.add(update.changes)
@@ -138,10 +137,10 @@ def test_the_target_is_likelier_under_the_bare_prompt_after_the_edit(make_lm, fa
 
 def test_without_a_layer_a_quarter_of_the_way_up_is_edited(make_lm, family, fact):
     lm = make_lm(family)
-    prepared = Prepared(("",), {"second_moment_FF": spd(lm.widths(1)[1])})
-    update, _ = Rome(layer=None, value_steps=2).update(lm, [fact], prepared, State())
+    prepared = Prepared(("",), factors=factors({"second_moment": spd(lm.widths(1)[1])}))
+    update = Rome(layer=None, value_steps=2).update(lm, [fact], prepared, {})
     assert lm.n_blocks == 4
-    assert Rome(layer=None).edited_layers(lm) == [1]
+    assert Rome(layer=None).edited_layer(lm) == 1
     assert list(update.changes) == [lm.mlp_out_name(1)]
 
 
@@ -180,8 +179,8 @@ def test_each_variant_is_its_formula(make_lm, family, fact, plain_pass, keys, se
         constants = replace(method.prepare(lm, Given(0, list)), contexts=CONTEXTS)
     else:
         C_FF = spd(F)
-        constants = Prepared(CONTEXTS, {"second_moment_FF": C_FF})
-    update, _ = method.update(lm, [fact], constants, State())
+        constants = Prepared(CONTEXTS, factors=factors({"second_moment": C_FF}))
+    update = method.update(lm, [fact], constants, {})
 
     places = []
     for context in CONTEXTS:

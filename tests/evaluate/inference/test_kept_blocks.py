@@ -81,7 +81,7 @@ def tokens_run(lm, block: int, work) -> int:
 def test_scores_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(exact_lm, budget, monkeypatch):
     monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
     lm, base = exact_lm, BaseBlocks(exact_lm, GIB)
-    lm.weights.keep_base([2, 3])
+    lm.weights.keep_base(map(lm.mlp_out_name, [2, 3]))
     pairs = pairs_of(asked(len(lm.tokenizer)))
     for checkpoint in range(3):
         scores = score(lm, pairs, base)
@@ -97,7 +97,7 @@ def test_scores_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(e
 def test_answers_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(exact_lm, budget, monkeypatch):
     monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
     lm, base, n_tokens = exact_lm, BaseBlocks(exact_lm, GIB), 5
-    lm.weights.keep_base([2])
+    lm.weights.keep_base([lm.mlp_out_name(2)])
     wanted = asked(len(lm.tokenizer))
     before = None
     for checkpoint in range(2):
@@ -156,14 +156,14 @@ def test_nothing_is_kept_before_the_edited_blocks_are_known(lm, pairs):
     base = BaseBlocks(lm, GIB)
     score(lm, pairs, base)
     assert base.n_bytes == 0
-    lm.weights.keep_base([0])  # below it there is nothing
+    lm.weights.keep_base([lm.mlp_out_name(0)])  # below it there is nothing
     score(lm, pairs, base)
     assert base.n_bytes == 0
 
 
 def test_an_edit_of_a_lower_block_starts_anew(lm, pairs):
     base = BaseBlocks(lm, GIB)
-    lm.weights.keep_base([3])
+    lm.weights.keep_base([lm.mlp_out_name(3)])
     score(lm, pairs, base)
     above = base.n_bytes
     edit(lm, 1)
@@ -184,7 +184,7 @@ def test_what_a_view_shows_is_measured(lm, pairs):
 
 
 def test_beyond_the_memory_allowed_all_blocks_run_and_the_log_says_so_once(lm, pairs, caplog):
-    lm.weights.keep_base([2])
+    lm.weights.keep_base([lm.mlp_out_name(2)])
     roomy = BaseBlocks(lm, GIB)
     score(lm, pairs, roomy)
     base = BaseBlocks(lm, 0.6 * roomy.n_bytes / 2**30)
@@ -206,7 +206,7 @@ def make_unedited(lm):
 
 
 def test_a_pass_that_breaks_off_keeps_nothing(lm, pairs, monkeypatch):
-    lm.weights.keep_base([2])
+    lm.weights.keep_base([lm.mlp_out_name(2)])
     base, logits = BaseBlocks(lm, GIB), lm.logits
     calls = [0]
 
@@ -227,7 +227,7 @@ def test_a_model_whose_blocks_need_those_below_runs_whole_and_the_log_says_so_on
     left: list[torch.Tensor] = []
     lm.mlp_out(0).register_forward_hook(lambda _m, _i, output: left.append(output))
     lm.mlp_out(2).register_forward_hook(lambda _m, _i, output: output + left.pop() if left else output)
-    lm.weights.keep_base([2])
+    lm.weights.keep_base([lm.mlp_out_name(2)])
     assert not can_start_at(lm, 2) and lowest_edited(lm) == 2
     left.clear()
     base = BaseBlocks(lm, GIB)
@@ -239,6 +239,6 @@ def test_a_model_whose_blocks_need_those_below_runs_whole_and_the_log_says_so_on
 
 
 def test_a_matrix_that_no_block_writes_with_switches_it_off(lm):
-    lm.weights.keep_base([2])
+    lm.weights.keep_base([lm.mlp_out_name(2)])
     lm.weights.base["model.embed_tokens.weight"] = torch.zeros(1)
     assert lowest_edited(lm) == 0

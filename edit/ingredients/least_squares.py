@@ -1,0 +1,69 @@
+"""The linear systems that ROME, MEMIT and their heirs solve, in float64.
+
+C = E[k kᵀ] is the second moment of keys (F, F), K the keys (F, E) of the facts that are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from afteredit.store.errors import BadInput, NoEdit
+
+TOO_FEW_TOKENS = ("the second moment of keys is singular: it was estimated from too few tokens; raise "
+                  "method.tokens_per_key_dim")  # fmt: skip
+
+
+def factors(moments: Mapping[str, Tensor], device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Returns the Cholesky factor (F, F) of each second moment, made on the device and kept on the CPU, in float64.
+
+    A second moment is ill-conditioned, so float32 would not do.  A factor costs F³/3 operations (a minute on few cores
+    where F is 16384, as GPT-J's) and is made once.  Raises BadInput where a second moment is singular.
+    """
+    return {name: _factor(moment_FF, device) for name, moment_FF in moments.items()}
+
+
+def _factor(moment_FF: Tensor, device: torch.device | str) -> Tensor:
+    factor_FF, failed = torch.linalg.cholesky_ex(moment_FF.to(device).double())
+    if failed:
+        raise BadInput(TOO_FEW_TOKENS)
+    return factor_FF.cpu()
+
+
+def inverse_times(factor_FF: Tensor, keys_FE: Tensor) -> Tensor:
+    """Returns C⁻¹ K (F, E), float64 on the CPU, by C's Cholesky factor."""
+    return torch.cholesky_solve(keys_FE.double().cpu(), factor_FF)
+
+
+def solve_regularised(A_FF: Tensor, keys_FE: Tensor) -> Tensor:
+    """Returns X = (A + K Kᵀ)⁻¹ K, (F, E) float64, on the keys' device, for a symmetric positive definite A.
+
+    X is NaN where keys have overflowed.  Raises NoEdit where the sum is singular.
+    """
+    keys_FE = keys_FE.double()
+    if not keys_FE.isfinite().all():
+        return torch.full_like(keys_FE, torch.nan)
+    factor_FF, failed = torch.linalg.cholesky_ex(A_FF.to(keys_FE) + keys_FE @ keys_FE.T)
+    if failed:
+        raise NoEdit(TOO_FEW_TOKENS)
+    return torch.cholesky_solve(keys_FE, factor_FF)
+
+
+def solve_weighted(weight: float, keys_FE: Tensor, factor_FF: Tensor) -> Tensor:
+    """Returns X = (λ C + K Kᵀ)⁻¹ K, (F, E) float64 on the CPU, by C's Cholesky factor.
+
+    By Woodbury's identity X = C⁻¹K (λ I + Kᵀ C⁻¹K)⁻¹, so that the system solved for each batch is E wide, not F.
+    X is NaN where keys have overflowed.  Raises NoEdit where that system is singular.
+    """
+    solved_FE = inverse_times(factor_FF, keys_FE)
+    keys_FE = keys_FE.cpu().double()
+    if not keys_FE.isfinite().all():
+        return torch.full_like(keys_FE, torch.nan)
+    inner_EE = weight * torch.eye(keys_FE.shape[1], dtype=torch.float64) + keys_FE.T @ solved_FE
+    factor_EE, failed = torch.linalg.cholesky_ex((inner_EE + inner_EE.T) / 2)
+    if failed:
+        raise NoEdit("facts of this batch have keys too alike to be told apart at this weight; raise "
+                     "method.second_moment_weight, or write them in batches of their own")  # fmt: skip
+    return torch.cholesky_solve(solved_FE.T, factor_EE).T
