@@ -108,7 +108,7 @@ def test_one_models_perplexity_stops_no_other_edit(go, monkeypatch, capsys):
 @pytest.mark.parametrize("stopped_at", [2, 5])
 def test_a_run_that_is_stopped_within_a_group_ends_in_the_same_bits(go, tmp_path, monkeypatch, stopped_at):
     """Groups of two in windows of four: what was optimised ahead and not written yet is optimised again, in company."""
-    command, update, seen = ("n_edits=6", "eval_every=1", "task=none", "method.together=1"), Rome.update, []
+    command, update, seen = ("n_edits=6", "eval_every=1", "task=none", "speed.together=1"), Rome.update, []
     straight = rows(go(*command))
     (tmp_path / "runs").rename(tmp_path / "straight")
 
