@@ -8,11 +8,11 @@ import sys
 import time
 from dataclasses import asdict
 
-from afteredit.evaluate.abilities.ability import measurable
 from afteredit.evaluate.abilities.answer_scores import rouge_mean
 from afteredit.evaluate.abilities.build import build_tasks
 from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
 from afteredit.evaluate.intervals import interval
+from afteredit.evaluate.retention import measurable
 from afteredit.launch.command_line import compose
 
 
