@@ -16,7 +16,8 @@ from lm_eval.api.instance import Instance
 from torch import Tensor
 from transformers import DynamicCache
 
-from afteredit.model.lm import LM, wide
+from afteredit.model.lm import LM
+from afteredit.model.tensors import wide
 
 TOLERANCE = 1e-4  # nats per token
 

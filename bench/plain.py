@@ -15,7 +15,8 @@ from torch import Tensor
 from afteredit.edit.ingredients.target_value import ValueSettings
 from afteredit.edit.ingredients.value_prompts import value_prompts
 from afteredit.edit.request import EditRequest
-from afteredit.model.lm import LM, first, pad, wide
+from afteredit.model.lm import LM
+from afteredit.model.tensors import first, pad, wide
 
 
 def plain_offset(

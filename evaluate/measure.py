@@ -21,8 +21,9 @@ from afteredit.evaluate.inference.likelihood import Ids
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import Probe, Seen, judge, look, means, probes
 from afteredit.evaluate.metrics.fluency import fluency
-from afteredit.model.lm import LM, View
+from afteredit.model.lm import LM
 from afteredit.model.packed_weights import packed
+from afteredit.model.weights import View
 
 PANEL = 100  # edits in each of the three panels on which retention is measured
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from afteredit.model.lm import LM, pad
+from afteredit.model.lm import LM
+from afteredit.model.tensors import pad
 
 Choose = Callable[[Tensor], Tensor]  # logits (B, V) -> ids (B,)
 Done = Callable[[int, list[int]], bool]  # (row, ids continued so far) -> stop this row?

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from afteredit.model.lm import LM, answering_by
+from afteredit.model.hooks import answering_by
+from afteredit.model.lm import LM
 
 LAST_MLP_RUNS = "its last block's MLP cannot be run on some tokens alone: every step of an edit's optimisation runs all"
 

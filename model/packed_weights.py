@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from afteredit.model.anatomy import is_transposed
-from afteredit.model.lm import LM, answering_by
+from afteredit.model.hooks import answering_by
+from afteredit.model.lm import LM
+from afteredit.model.weights import is_transposed
 
 AT_MOST_GIB = 8.0  # of packed matrices; a model that needs more runs as it is
 MANY_ROWS = 1024  # a hint that gives the layout good for any number of rows

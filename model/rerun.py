@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -23,9 +22,9 @@ from transformers import DynamicCache
 
 from afteredit.model.kv_cache import of_rows
 from afteredit.model.last_mlp import LAST_MLP_RUNS, Places, last_mlp_at
-from afteredit.model.lm import LM, first, pad
+from afteredit.model.lm import LM
 from afteredit.model.run_once import Row, run_once
-from afteredit.model.whole_rows import alike
+from afteredit.model.tensors import first, nearly_equal, pad
 
 
 class Replay:
@@ -71,7 +70,11 @@ class Replay:
         blocks = range(layer, lm.n_blocks)
         self._not_run = [] if self._whole or above else lm.anatomy.blocks[layer + 1 :]
         recorded = blocks if above else [layer]
-        with lm.not_run(self._not_run), _hooked(map(self._call_recorder, blocks)), _hooked(self._recorders(recorded)):
+        with (
+            lm.skip_blocks(self._not_run),
+            _hooked(map(self._call_recorder, blocks)),
+            _hooked(self._recorders(recorded)),
+        ):
             lm.forward(self._ids_BT, self._mask_BT, cache, self._past)
         if cache is not None:  # blocks below are not run again, but masks are made for as many columns as they hold
             for below in cast(list[Any], cache.layers[:layer]):
@@ -123,7 +126,7 @@ class Replay:
         self._ids_BT, self._mask_BT = self._ids_BT[:, :width], self._mask_BT[:, : self._past + width]
         self._calls = {}
         blocks = range(self.layer, self.lm.n_blocks)
-        with self.lm.not_run(self._not_run), _hooked(map(self._call_recorder, blocks)):
+        with self.lm.skip_blocks(self._not_run), _hooked(map(self._call_recorder, blocks)):
             self.lm.forward_from(self.layer, hidden_BTD, self._ids_BT, self._mask_BT, cache, self._past)
 
     def hidden(self, offset: Tensor, layer: int | None = None, read: Places | None = None) -> Tensor:
@@ -191,19 +194,8 @@ def _hooked(hooks: Iterable[Any]) -> Iterator[None]:
             hook.remove()
 
 
-_asked: WeakKeyDictionary[LM, bool] = WeakKeyDictionary()
-
-
 def _can_replay(lm: LM) -> bool:
-    """Do the model's blocks, run again behind a prefix, give what the model gives on each row alone?  Asked once."""
-    if lm not in _asked:
-        _asked[lm] = lm.capabilities.reads_on_from_cache and _replays(lm, [[1, 2, 3, 1], [3, 2, 1, 2]], [2, 0])
-        if lm.capabilities.reads_on_from_cache and not _asked[lm]:
-            lm.capabilities.log_once(
-                "its blocks cannot be run again on the tokens behind a prefix alone; every step of an edit's "
-                "optimisation runs all of them on whole rows"
-            )
-    return _asked[lm]
+    return lm.capabilities.can_rerun(lambda: _replays(lm, [[1, 2, 3, 1], [3, 2, 1, 2]], [2, 0]))
 
 
 @torch.no_grad()
@@ -213,8 +205,10 @@ def _replays(lm: LM, rows: Sequence[Sequence[int]], lasts: Sequence[int]) -> boo
     def gives(replay: Replay, chosen: Sequence[int]) -> bool:
         ends = torch.arange(len(chosen)), torch.tensor([len(own[row]) - 1 for row in chosen])
         hidden_BTD, ends_BD = replay.run(replay.layer), replay.run(replay.layer, read=ends)
-        return all(alike(hidden_BTD[i, : len(own[row])], own[row]) and alike(ends_BD[i : i + 1], own[row][-1:])
-                   for i, row in enumerate(chosen))  # fmt: skip
+        return all(
+            nearly_equal(hidden_BTD[i, : len(own[row])], own[row]) and nearly_equal(ends_BD[i : i + 1], own[row][-1:])
+            for i, row in enumerate(chosen)
+        )
 
     for layer in range(min(2, lm.n_blocks)):
         replay = Replay(lm, rows, lasts, layer, whole=False)

@@ -13,7 +13,8 @@ from torch.nn.functional import pad as pad_tensor
 from transformers import DynamicCache
 
 from afteredit.model.kv_cache import FrozenLayer, cache_of, keys_values, of_rows
-from afteredit.model.lm import LM, pad
+from afteredit.model.lm import LM
+from afteredit.model.tensors import pad
 
 Row = tuple[int, ...]
 Past = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values by block, and the mask, padded on the left

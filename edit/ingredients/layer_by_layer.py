@@ -90,7 +90,7 @@ def write_in_turn(
     """
     z_DE = torch.stack([target.z_D for target in targets], dim=1)
     changes, keys = {}, {}
-    with lm.weights.undone(layers):
+    with lm.weights.undone(map(lm.mlp_out_name, layers)):
         missing_DE = z_DE - subject_streams(lm, requests, layers[-1])
         missing_before = missing_DE.norm()
         for i, layer in enumerate(layers):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from afteredit.edit.request import EditRequest
-from afteredit.model.lm import LM, first, pad
+from afteredit.model.lm import LM
+from afteredit.model.tensors import first, pad
 
 AT_ONCE = 64  # rows of one pass, however many facts a batch holds
 

@@ -24,9 +24,10 @@ from afteredit.edit.ingredients.value_prompts import context_heads, value_prompt
 from afteredit.edit.ingredients.value_search import groups_of_like_length
 from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
-from afteredit.model.lm import LM, wide
+from afteredit.model.lm import LM
 from afteredit.model.packed_weights import packed
 from afteredit.model.rerun import Replay
+from afteredit.model.tensors import wide
 from afteredit.store.errors import NoEdit
 
 

@@ -95,7 +95,7 @@ def target_nll(lm: LM, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> T
     """−log p of each row's answer ids behind its prompt ids: nats, mean over tokens, then over rows."""
     import torch
 
-    from afteredit.model.lm import pad
+    from afteredit.model.tensors import pad
 
     ids_BT, mask_BT = pad([[*prompt, *answer[:-1]] for prompt, answer in rows], "right")
     hidden_BTD = lm.forward(ids_BT, mask_BT)

@@ -20,7 +20,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from afteredit.model.kv_cache import keys_values
-from afteredit.model.lm import LM, first
+from afteredit.model.lm import LM
+from afteredit.model.tensors import first
 
 log = logging.getLogger(__name__)
 

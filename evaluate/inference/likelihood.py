@@ -18,7 +18,8 @@ from afteredit.evaluate.inference.batches import Ids, Size, packed, shared_prefi
 from afteredit.evaluate.inference.kept_blocks import BaseBlocks, Forward
 from afteredit.model.decoding import Prompts
 from afteredit.model.kv_cache import cache_of, keys_values
-from afteredit.model.lm import LM, pad
+from afteredit.model.lm import LM
+from afteredit.model.tensors import pad
 
 Wanted = Mapping[Ids, Collection[Ids]]  # by context, the continuations to score, each once
 LOGIT_ROWS = 512  # rows of logits held at once

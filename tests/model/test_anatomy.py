@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.model.anatomy import find_anatomy, matrix_shape
-from afteredit.model.lm import LM, pad
+from afteredit.model.anatomy import find_anatomy
+from afteredit.model.lm import LM
+from afteredit.model.tensors import pad
+from afteredit.model.weights import matrix_shape
 
 
 @pytest.mark.parametrize("inner", [48, 32], ids=["wider", "square"])

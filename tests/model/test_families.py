@@ -20,9 +20,9 @@ from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Rome
 from afteredit.launch.command_line import compose
-from afteredit.model.anatomy import is_transposed
 from afteredit.model.lm import LM
 from afteredit.model.loading.model_source import ModelSource
+from afteredit.model.weights import is_transposed
 from afteredit.store.errors import BadInput
 
 CONTEXTS = ("", "The old man said that", "It is known")
@@ -112,8 +112,8 @@ def test_edits_of_a_half_precision_model_add_up_in_float32(architecture, tokeniz
         update = ROME.update(lm, [request], prepared, {})
         lm.weights.add(update.changes)
         W_DF = (W_DF.double() + update.changes[name].dense()).float()
-    assert set(lm._masters) == {name}
-    assert torch.equal(lm._masters[name], W_DF)  # which bfloat16 could not hold:
+    assert set(lm.weights._masters) == {name}
+    assert torch.equal(lm.weights._masters[name], W_DF)  # which bfloat16 could not hold:
     assert not torch.equal(W_DF, W_DF.bfloat16().float())
     module = lm.mlp_out(0)
     assert torch.equal(module.weight.T if is_transposed(module) else module.weight, W_DF.bfloat16())
@@ -166,7 +166,7 @@ def test_every_method_edits_in_half_precision_as_in_float32(
             lm.weights.add(applied.changes)
         after = [float(plain_nll(lm, ids, target)) for lm in (half, twin)]
         assert all(now < then - 0.1 for now, then in zip(after, before, strict=True)), (before, after)
-        assert all(torch.equal(half._masters[name], twin.W(name)) for name in update.changes)
+        assert all(torch.equal(half.weights._masters[name], twin.weights.W(name)) for name in update.changes)
 
 
 def test_a_folder_loaded_with_a_device_map_takes_the_same_edit(tiny_folder, fact, monkeypatch):

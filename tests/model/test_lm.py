@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from afteredit.edit.ingredients import second_moment
 from afteredit.edit.update import Dense, LowRank, Update
 from afteredit.launch.command_line import compose
-from afteredit.model.lm import LM, pad
+from afteredit.model.lm import LM
+from afteredit.model.tensors import pad
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import cache_folder
 
@@ -205,7 +206,7 @@ def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, 
 
 
 def test_what_is_said_once_is_said_once_of_each_model(make_lm, caplog):
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         for lm in (make_lm("gpt2"), make_lm("llama")):
             for text in ("one", "two", "one"):
                 lm.capabilities.log_once(text)

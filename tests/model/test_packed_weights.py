@@ -75,7 +75,7 @@ def test_a_matrix_that_does_more_than_multiply_is_left_alone(make_lm):
 def test_of_a_model_too_large_the_log_says_so_once(make_lm, monkeypatch, caplog):
     monkeypatch.setattr(packing, "AT_MOST_GIB", 1e-6)
     lm = make_lm("llama")
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         for _ in range(2):
             with packed(lm):
                 assert not forwards(lm)

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Experiment
-from afteredit.model.anatomy import is_transposed
 from afteredit.model.lm import LM
+from afteredit.model.weights import is_transposed
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"base", "hf"})  # hf takes any model

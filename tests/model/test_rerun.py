@@ -157,7 +157,7 @@ def test_what_is_read_of_hidden_states_is_what_all_of_them_say_there(rows, layer
 def test_the_last_mlp_runs_only_where_it_is_read_or_the_log_says_once_that_it_does_not(exact_lm, caplog):
     ids, ran = exact_lm.tokens.encode("The mother tongue of Ann is"), []
     exact_lm.mlp_out(exact_lm.n_blocks - 1).register_forward_hook(lambda _m, args, _out: ran.append(args[0].shape[:2]))
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         replay = Replay(exact_lm, [ids, ids], [1, 1], LAYER)
         replay.hidden(offsets(exact_lm, 2), read=(torch.tensor([0, 1, 1]), torch.tensor([3, 2, 3])))
     is_the_block_itself = exact_lm.model.config.model_type == "opt"
@@ -176,7 +176,7 @@ def test_an_mlp_that_cannot_be_run_in_places_runs_whole_and_the_log_says_so_once
     if what == "gives more":
         monkeypatch.setattr(mlp, "forward", lambda x: (own(x), None))
     block.mlp = Unpacked(mlp, by_name=what == "is called by name")
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         for _ in range(2):
             found_ND = Replay(lm, [ids], [1], LAYER).hidden(offsets(lm, 1), read=read)
     assert_close(found_ND, expected_ND, rtol=1e-9, atol=1e-9)
@@ -229,7 +229,7 @@ def test_nothing_is_held_of_the_blocks_below(exact_lm):
 def test_where_an_offset_does_not_join_the_stream_as_it_is_the_log_says_once_that_its_block_runs(exact_lm, caplog):
     ids = exact_lm.tokens.encode("The mother tongue of Ann is")
     replay = Replay(exact_lm, [ids], [len(ids) - 2], LAYER)
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         for _ in range(2):
             replay.hidden(torch.ones(exact_lm.widths(LAYER)[0], dtype=torch.float64))
     normalises = exact_lm.model.config.model_type == "gemma2"
@@ -266,7 +266,7 @@ def test_a_model_that_cannot_be_cut_is_run_whole_and_the_log_says_so_once(make_l
     lm = make_lm("llama", dtype=torch.float64)
     lm.anatomy.blocks[2].register_forward_hook(hook)
     ids, lasts = [[5, 9, 7, 30, 11, 8], [4, 6, 12]], [3, 1]
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         replays = [Replay(lm, ids, lasts, LAYER) for _ in range(2)]
     assert all(replay._whole for replay in replays)
     assert len(caplog.records) == 1 and "LlamaForCausalLM: its blocks cannot be run again" in caplog.text

@@ -11,8 +11,9 @@ from afteredit.edit.ingredients.value_prompts import context_heads, value_prompt
 from afteredit.edit.update import LowRank
 from afteredit.model import run_once as module
 from afteredit.model.kv_cache import keys_values
-from afteredit.model.lm import LM, pad
+from afteredit.model.lm import LM
 from afteredit.model.run_once import run_once
+from afteredit.model.tensors import pad
 
 CONTEXTS = ("", "It is written on the banknotes printed", "The sport that brought him")
 QUESTIONS = ("China", "The mother tongue of Ann", "The mother tongue of Joe DiMaggio and Bob", "Peru")

@@ -67,9 +67,9 @@ def test_ids_that_the_tokenizer_itself_adds_are_left_out(tokenizer, make_lm):
     own.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", own.vocab["<s>"])])
     assert own("China").input_ids[0] == own.vocab["<s>"]
     lm = LM(make_lm("gpt2").model, own)
-    assert lm.tokens.encode("China") == make_lm("gpt2").encode("China")
-    assert lm.tokens.answer_ids("boxing") == make_lm("gpt2").answer_ids("boxing")
-    assert lm.tokens.locate("China is", 0, 5) == make_lm("gpt2").locate("China is", 0, 5)
+    assert lm.tokens.encode("China") == make_lm("gpt2").tokens.encode("China")
+    assert lm.tokens.answer_ids("boxing") == make_lm("gpt2").tokens.answer_ids("boxing")
+    assert lm.tokens.locate("China is", 0, 5) == make_lm("gpt2").tokens.locate("China is", 0, 5)
 
 
 @pytest.mark.parametrize("answer", ["boxing", "Aztec", "ice hockey", "the United States"])
@@ -111,7 +111,7 @@ def test_a_subject_whose_letters_are_several_tokens_is_taken_whole(make_lm, subj
 
 def test_a_subject_outside_the_question_is_refused(make_lm):
     with pytest.raises(BadInput, match="no token of 'China is'"):
-        make_lm("gpt2").locate("China is", 20, 5)
+        make_lm("gpt2").tokens.locate("China is", 20, 5)
 
 
 def test_an_unknown_start_token_is_refused_with_the_allowed_ones(make_lm):
@@ -127,11 +127,11 @@ def chat_lm(tokenizer, make_lm) -> LM:
 
 
 def test_chat_mode_asks_in_a_turn_and_answers_without_a_blank(chat_lm):
-    ids, last = chat_lm.locate("The sport of Joe DiMaggio is", 13, 12)
+    ids, last = chat_lm.tokens.locate("The sport of Joe DiMaggio is", 13, 12)
     assert chat_lm.tokenizer.decode(ids) == "[user] The sport of Joe DiMaggio is\n[assistant] "
     assert chat_lm.tokenizer.decode(ids[: last + 1]) == "[user] The sport of Joe DiMaggio"
-    assert chat_lm.ask("The sport of Joe DiMaggio is") == tuple(ids)
-    assert chat_lm.tokenizer.decode(chat_lm.answer_ids(" boxing")) == "boxing"
+    assert chat_lm.tokens.question_ids("The sport of Joe DiMaggio is") == tuple(ids)
+    assert chat_lm.tokenizer.decode(chat_lm.tokens.answer_ids(" boxing")) == "boxing"
 
 
 def test_a_start_token_that_the_template_writes_itself_is_there_once(tokenizer, make_lm):

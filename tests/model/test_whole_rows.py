@@ -23,7 +23,7 @@ def lm(request, make_lm, caplog):
     model.model.layers[request.param].register_forward_hook(
         lambda _m, _a, out: out + out.cumsum(1) / torch.arange(1, out.shape[1] + 1)[:, None]
     )
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         yield LM(model, make_lm("llama").tokenizer)
 
 
@@ -51,7 +51,7 @@ def test_scores_and_answers_are_those_of_whole_rows(lm):
 
 def test_the_log_says_so_once(lm, caplog):
     said = [record.getMessage() for record in caplog.get_records("setup")]
-    assert said == ["LlamaForCausalLM: it cannot be read on behind cached keys and values: "
+    assert said == ["LlamaForCausalLM: it cannot be continued from cached keys and values: "
                     "every row is run whole and alone"]  # fmt: skip
 
 
@@ -71,4 +71,4 @@ def test_a_facts_key_does_not_hang_on_its_batch(lm, fact, second_fact):
 
 
 def test_a_model_that_can_is_read_on(make_lm, family):
-    assert make_lm(family).continues
+    assert make_lm(family).capabilities.reads_on_from_cache

@@ -102,7 +102,7 @@ def test_every_method_edits_in_half_precision(
     second, first = updates(lm, method, [second_fact, fact], prepared)
     assert all(change_DF.isfinite().all() and change_DF.any() for change_DF in [*second.values(), *first.values()])
     assert plain_nll(lm, ids, target) < before - 0.1
-    assert set(lm._masters) == set(first)
+    assert set(lm.weights._masters) == set(first)
 
 
 @pytest.fixture

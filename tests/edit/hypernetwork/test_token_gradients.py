@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from afteredit.edit.hypernetwork.token_gradients import Answers, changed, token_terms
 from afteredit.edit.update import LowRank
-from afteredit.model.anatomy import is_transposed
+from afteredit.model.weights import is_transposed
 
 LAYERS = [1, 2, 3]
 ASKED = [("The sport that brought Joe DiMaggio to fame is", "boxing"), ("China uses the", "rand of old")]

@@ -13,7 +13,7 @@ from afteredit.edit.hypernetwork.token_gradients import Answers, changed, token_
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods import mend as mend_module
 from afteredit.edit.methods.mend import Mend
-from afteredit.model.anatomy import is_transposed
+from afteredit.model.weights import is_transposed
 from afteredit.store.errors import BadInput
 
 METHOD = Mend(n_layers=2, rank=6)

@@ -16,7 +16,7 @@ from afteredit.evaluate.inference import batches as packing
 from afteredit.evaluate.inference.generation import score_and_generate
 from afteredit.evaluate.inference.kept_blocks import BaseBlocks, can_start_at, lowest_edited
 from afteredit.evaluate.inference.likelihood import may_pad, score
-from afteredit.model.lm import first, pad
+from afteredit.model.tensors import first, pad
 
 GIB = 0.1
 IN_FLOAT32 = ("gptj", "gemma2")  # their attention's weights, whatever the model's own dtype
@@ -115,7 +115,7 @@ def test_answers_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(
 
 def test_where_no_padding_may_stand_the_log_says_so_once(exact_lm, caplog):
     wanted = {(1, 2, 3, 4, 5): [(6, 7)]}  # 12 columns, and the narrow window is 9
-    with caplog.at_level(logging.INFO, logger="afteredit.model.lm"):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
         answers = [may_pad(exact_lm, wanted, 0) for _ in range(2)]
     narrow = exact_lm.model.config.to_dict().get("sliding_window") == 9
     assert answers == [not narrow] * 2

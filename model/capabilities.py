@@ -1,0 +1,130 @@
+"""What a model allows.  Each answer is found by running the model itself on a few tokens, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from afteredit.model.anatomy import Anatomy
+from afteredit.model.hooks import hooked
+from afteredit.model.tensors import first, nearly_equal, pad, wide
+from afteredit.store.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+RunDecoder = Callable[..., Tensor]  # (ids (B, T), mask, cache = None, cached columns = 0) -> hidden states (B, T, D)
+
+
+class Capabilities:
+    """Answers what may be done with one model, and logs once where it does not allow a shortcut.
+
+    `reads_on_from_cache` says whether rows can be continued from cached keys and values; where they cannot, every row
+    is run whole and alone, at every step.
+    """
+
+    def __init__(self, model: Any, anatomy: Anatomy, run: RunDecoder):
+        self._model, self._anatomy, self._run = model, anatomy, run
+        self._logged: set[str] = set()
+        self._joins: dict[int, bool] = {}
+        self._reruns: bool | None = None
+        self.reads_on_from_cache = model.get_input_embeddings().weight.device.type == "meta" or continues(run)
+        if not self.reads_on_from_cache:
+            self.log_once("it cannot be continued from cached keys and values: every row is run whole and alone")
+
+    def log_once(self, message: str) -> None:
+        """Logs the message with the model's name, the first time only."""
+        if message not in self._logged:
+            self._logged.add(message)
+            log.info("%s: %s", type(self._model).__name__, message)
+
+    def may_pad(self, columns: int) -> bool:
+        """Returns whether padding may stand between the tokens of rows that grow to so many columns.
+
+        It may not where attention looks back over a window shorter than that, since a window counts columns, padding
+        included.  The log then says so once.
+        """
+        config = self._model.config.get_text_config()
+        windows = [getattr(config, name, None) for name in ("sliding_window", "window_size")]
+        if all(window is None or window >= columns for window in windows):
+            return True
+        self.log_once("its attention looks back over a window that is shorter than rows here can grow: only rows of "
+                      "one length are read together")  # fmt: skip
+        return False
+
+    def can_rerun(self, probe: Callable[[], bool]) -> bool:
+        """Returns whether blocks can be run again on the tokens after a cached prefix alone.
+
+        `probe` tries it (model/rerun.py) and is called at most once.
+        """
+        if self._reruns is None:
+            self._reruns = self.reads_on_from_cache and probe()
+            if self.reads_on_from_cache and not self._reruns:
+                self.log_once("its blocks cannot be run again on the tokens after a cached prefix alone; every step of "
+                              "an edit's optimisation runs all of them on whole rows")  # fmt: skip
+        return self._reruns
+
+    @torch.no_grad()
+    def mlp_joins_stream(self, layer: int) -> bool:
+        """Returns whether the block's MLP output is added to the residual stream as it is.
+
+        Gemma 2, for example, normalises it on the way.
+        """
+        if layer not in self._joins:
+            streams: list[Tensor] = []
+            ids_BT = torch.tensor([[1, 2, 3]])
+            with hooked({self._anatomy.blocks[layer]: lambda _m, _a, output: streams.append(first(output))}):
+                self._run(ids_BT, torch.ones_like(ids_BT))
+                step = float(streams[0].abs().max())
+                with hooked({self._anatomy.mlp_out(layer): lambda _m, _a, output: output + step}):
+                    self._run(ids_BT, torch.ones_like(ids_BT))
+            self._joins[layer] = bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
+        return self._joins[layer]
+
+    @cached_property
+    @torch.no_grad()
+    def blocks_return_tuples(self) -> bool:
+        """Whether the blocks return tuples, as older ones do."""
+        outputs: list[Any] = []
+        ids_BT = torch.tensor([[1]])
+        with hooked({self._anatomy.blocks[0]: lambda _m, _a, output: outputs.append(output)}):
+            self._run(ids_BT, torch.ones_like(ids_BT))
+        return isinstance(outputs[0], tuple)
+
+
+@torch.no_grad()
+def continues(run: RunDecoder) -> bool:
+    """Returns whether rows continued from cached keys and values, beside padding, give what each row gives alone."""
+    rows, cuts = [[1, 2, 3, 1], [3, 2, 1]], [2, 1]
+    cache = DynamicCache()
+    before_BP, before_mask_BP = pad([row[:cut] for row, cut in zip(rows, cuts, strict=True)], "right")
+    after_BT, after_mask_BT = pad([row[cut:] for row, cut in zip(rows, cuts, strict=True)], "right")
+    run(before_BP, before_mask_BP, cache)
+    hidden_BTD = run(after_BT, torch.cat([before_mask_BP, after_mask_BT], dim=1), cache, before_BP.shape[1])
+    return all(
+        nearly_equal(hidden_TD, run(*pad([row], "right"))[0, cut:])
+        for row, cut, hidden_TD in zip(rows, cuts, hidden_BTD, strict=True)
+    )
+
+
+@torch.no_grad()
+def check_head(model: Any, anatomy: Anatomy, logits: Callable[[Tensor], Tensor]) -> None:
+    """Raises BadInput where `logits(final_norm(last block))` is not what the model itself answers: some heads do more.
+
+    A model on the meta device has no answers and passes.
+    """
+    device = model.get_input_embeddings().weight.device
+    if device.type == "meta":
+        return
+    last: list[Tensor] = []
+    with hooked({anatomy.blocks[-1]: lambda _m, _a, output: last.append(first(output))}):
+        expected = wide(model(input_ids=torch.tensor([[1, 2, 3]], device=device), use_cache=False).logits)
+    ours = logits(anatomy.final_norm(last[0]))
+    if not torch.allclose(ours, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
+        raise BadInput(f"{type(model).__name__}: its head does more than final norm, matrix and soft cap; "
+                       "this architecture is not supported")  # fmt: skip

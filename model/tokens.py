@@ -1,0 +1,89 @@
+"""From text to token ids: prompts, answers, and where a subject ends."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from afteredit.store.errors import BadInput
+
+
+class Tokens:
+    """Turns text into token ids for one tokenizer, start token and prompt mode.
+
+    `start_ids` holds the start token's id, or nothing for models trained without one.
+    """
+
+    def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain"):
+        """Raises BadInput where the tokenizer is slow, lacks the start token, or has no template for `prompt=chat`."""
+        if not tokenizer.is_fast:
+            raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
+                           "only fast tokenizers give; install or convert to a fast one")  # fmt: skip
+        if prompt == "chat" and not tokenizer.chat_template:
+            raise BadInput("model.prompt=chat, but the tokenizer has no chat template; use model.prompt=plain")
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.start_ids = [] if start_token is None else [self._token_id(start_token)]
+        self.encode = lru_cache(maxsize=None)(self._encode)  # the same prompts come back at every checkpoint
+        self.answer_ids = lru_cache(maxsize=None)(self._answer_ids)
+
+    def _token_id(self, token: str) -> int:
+        token_id = self.tokenizer.get_vocab().get(token)
+        if token_id is None:
+            known = sorted(token.content for token in self.tokenizer.added_tokens_decoder.values())[:20]
+            raise BadInput(f"model.start_token={token!r} is no token of this tokenizer; special tokens it has: {known}")
+        return token_id
+
+    def _ids(self, text: str) -> list[int]:
+        """Returns the ids of the text alone: those that the tokenizer itself would add are left out."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        """Returns the token ids of a text, after the start token."""
+        return tuple(self._started(self._ids(text)))
+
+    def _started(self, ids: list[int]) -> list[int]:
+        """Puts the start token in front, unless it is there: some chat templates write it themselves."""
+        return ids if ids[: len(self.start_ids)] == self.start_ids else [*self.start_ids, *ids]
+
+    def in_prompt_mode(self, question: str) -> tuple[str, int]:
+        """Returns the text that asks `question` (itself, or a chat turn), and the character where the question starts
+        in it.  Raises BadInput where the chat template changes the question."""
+        if self.prompt == "plain":
+            return question, 0
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        if question not in text:
+            raise BadInput(f"the chat template changes the prompt {question!r}; use model.prompt=plain for it")
+        return text, text.rindex(question)
+
+    def question_ids(self, question: str) -> tuple[int, ...]:
+        """Returns the token ids of `question` in this prompt mode."""
+        return self.encode(self.in_prompt_mode(question)[0])
+
+    def locate(self, question: str, start: int, length: int) -> tuple[list[int], int]:
+        """Returns the ids of `question` in prompt mode, and `subject_last`: the index of the last token that overlaps
+        the subject, characters [start, start + length) of the question."""
+        text, shift = self.in_prompt_mode(question)
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        begin, end = start + shift, start + shift + length
+        overlapping = [i for i, (a, b) in enumerate(encoded.offset_mapping) if a < end and b > begin and b > a]
+        if not overlapping:
+            raise BadInput(f"the subject {text[begin:end]!r} is covered by no token of {text!r}")
+        ids = self._started(encoded.input_ids)
+        return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
+
+    def _answer_ids(self, answer: str) -> tuple[int, ...]:
+        """Returns the ids of an answer as it continues a prompt: in plain mode with the space before it.
+
+        They are read off after a letter, since SentencePiece marks the space on the word, and only there.  Raises
+        BadInput where the tokenizer merges the answer with what stands before it.
+        """
+        if self.prompt == "chat":
+            return tuple(self._ids(answer.strip()))
+        letter, continued = self._ids("x"), self._ids(f"x {answer.strip()}")
+        if continued[: len(letter)] != letter or len(continued) == len(letter):
+            raise BadInput(f"the answer {answer!r} cannot be told apart from the text before it by this tokenizer")
+        return tuple(continued[len(letter) :])
