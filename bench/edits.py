@@ -1,20 +1,19 @@
-"""Seconds per edit, against the plain path (plain.py), alternating in one run: python -m afteredit.bench.edits
-[key=value …]
+"""Compares seconds per edit with the plain path's (plain.py), alternating in one run:
+python -m afteredit.bench.edits [key=value …]
 
-On SmolLM2 (or the overrides' model, device and dtype) and the embedded facts, in groups as a run with setting=single
-makes them, each method with its own context prefixes, read once for all (edits that follow one another read them each
-time).  Compared is the optimisation of v* or z; `whole_edit_s` adds what ours then takes to the finished update: keys,
-solving, MEMIT's blocks in turn.  As in a run, every edit is applied
-and taken back, so that the next packs the matrices anew that it changed.  Bound: the arithmetic that is left of the
-optimisation (blocks above the edited one, on the tokens from the subject's last on), at the rate of this machine's
-matrix products.
+It runs on SmolLM2 (or the overrides' model, device and dtype) and the embedded facts, in groups as a run with
+setting=single makes them, each method with its own context prefixes, read once for all (edits that follow one another
+read them each time).  Compared is the optimisation of v* or z; `whole_edit_s` adds what ours then takes to the finished
+update: keys, solving, MEMIT's blocks in turn.  As in a run, every edit is applied and taken back, so that the next
+packs the matrices anew that it changed.  The bound is the arithmetic that is left of the optimisation (blocks above the
+edited one, on the tokens from the subject's last on), at the rate of this machine's matrix products.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,7 +38,7 @@ TOGETHER = Speed().together
 
 
 def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, steps: Sequence[int]) -> float:
-    """Of matrix products that remain: forward on every loss, backward (to the inputs alone) on all but the last."""
+    """Counts the matrix products that remain: forward on every loss, backward (to inputs alone) on all but the last."""
     block = block_parameters(lm, layer)
     head = lm.model.get_output_embeddings().weight.numel()
     total = 0.0
@@ -54,7 +53,7 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a run: model, device, dtype")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a run: model, device or dtype")
     parser.add_argument("--groups", type=int, default=GROUPS_IN_WINDOW,
                         help=f"of {REQUESTS_PER_PLACE} times as many edits as go together")  # fmt: skip
     parser.add_argument("--together", type=int, default=TOGETHER, help="edits optimised at once")
@@ -76,44 +75,59 @@ def main() -> None:
         write_rows(rows, arguments.results)
 
 
+@dataclass
+class Way:
+    """Adds up one way to optimise: seconds of optimising and of whole edits, and the largest relative deviation."""
+
+    search_s: float = 0.0
+    whole_s: float = 0.0
+    deviation: float = 0.0
+
+    def find(
+        self, lm: LM, method: Rome | Memit, requests: Sequence[EditRequest], prepared: Prepared, together: int
+    ) -> dict[str, Value | Target]:
+        """Returns the optimised values by request id."""
+        search_s, values = seconds(partial(method.find_values, lm, requests, prepared, together))
+        self.search_s += search_s
+        self.whole_s += search_s + _finished_s(lm, method, requests, replace(prepared, values=values))
+        return values
+
+    def compare(self, value: Value | Target, start_D: Tensor, offset_D: Tensor) -> None:
+        """Takes the deviation of a value's offset from the plain path's, relative to its norm."""
+        ours_D = value.z_D - start_D if isinstance(value, Target) else value.offset_D
+        self.deviation = max(self.deviation, float((ours_D - offset_D).norm() / offset_D.norm()))
+
+
 def measure(
-    lm: LM, name: str, method: Rome | Memit, prepared: Prepared, groups: Sequence[Sequence[EditRequest]],
-    together: int,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Two rows: one edit at a time, and the edits of each group together."""
+    lm: LM, name: str, method: Rome | Memit, prepared: Prepared, groups: Sequence[Sequence[EditRequest]], together: int
+) -> list[dict[str, Any]]:
+    """Returns two rows: one edit at a time, and the edits of each group together."""
     layer, stream = _last_edited_layer(lm, method), isinstance(method, Memit)
-    whole = {"alone": 0.0, "together": 0.0}  # optimisation and the rest
-    spent = {"plain": 0.0, "alone": 0.0, "together": 0.0}  # optimisation
-    n_flops, n = 0.0, sum(map(len, groups))
-    worst = {"alone": 0.0, "together": 0.0}  # deviation from the plain path's offset, relative to it
-    if lm.device.type == "cuda":  # whose first calls load what all later ones use
-        plain_offset(lm, groups[0][0], prepared.contexts, layer, method, stream=stream)
+    plain = partial(plain_offset, lm, contexts=prepared.contexts, layer=layer, settings=method, stream=stream)
+    ways = {"one edit at a time": Way(), f"{together} independent edits together": Way()}
+    alone, jointly = ways.values()
+    plain_total_s, n_flops, n = 0.0, 0.0, sum(map(len, groups))
+    if lm.device.type == "cuda":  # its first calls load what all later ones use
+        plain(groups[0][0])
         _finished_s(lm, method, groups[0][:1], prepared)
     for group in groups:
         steps, offsets = [], {}
         for request in group:
-            plain = partial(plain_offset, lm, request, prepared.contexts, layer, method, stream=stream)
-            plain_s, (start_D, offset_D) = seconds(plain)
-            alone_s, found = seconds(partial(method.find_values, lm, [request], prepared, together))
-            whole["alone"] += alone_s + _finished_s(lm, method, [request], replace(prepared, values=found))
-            spent["plain"] += plain_s
-            spent["alone"] += alone_s
-            offsets[request.id] = start_D, offset_D
-            steps.append(int(found[request.id].diagnostics["steps"]))
-            worst["alone"] = max(worst["alone"], _deviation(found[request.id], start_D, offset_D))
-        together_s, found = seconds(partial(method.find_values, lm, group, prepared, together))
-        whole["together"] += together_s + _finished_s(lm, method, group, replace(prepared, values=found))
-        spent["together"] += together_s
-        deviations = [_deviation(found[name], *plain_path) for name, plain_path in offsets.items()]
-        worst["together"] = max(worst["together"], *deviations)
+            plain_s, offsets[request.id] = seconds(partial(plain, request))
+            plain_total_s += plain_s
+            value = alone.find(lm, method, [request], prepared, together)[request.id]
+            alone.compare(value, *offsets[request.id])
+            steps.append(int(value.diagnostics["steps"]))
+        for request_id, value in jointly.find(lm, method, group, prepared, together).items():
+            jointly.compare(value, *offsets[request_id])
         n_flops += flops(lm, group, prepared.contexts, layer, steps)
     rate = matrix_rate(lm, 512)
     return [
-        {"name": f"{name}, {how}", "ours_s": spent[key] / n, "baseline_s": spent["plain"] / n,
-         "speedup": spent["plain"] / spent[key], "bound_speedup": spent["plain"] * rate / n_flops,
-         "gflops": n_flops / spent[key] / 1e9, "machine_gflops": rate / 1e9, "whole_edit_s": whole[key] / n,
-         "largest_relative_deviation": worst[key], "n": n, "n_contexts": len(prepared.contexts)}
-        for key, how in (("alone", "one edit at a time"), ("together", f"{together} independent edits together"))
+        {"name": f"{name}, {label}", "ours_s": way.search_s / n, "baseline_s": plain_total_s / n,
+         "speedup": plain_total_s / way.search_s, "bound_speedup": plain_total_s * rate / n_flops,
+         "gflops": n_flops / way.search_s / 1e9, "machine_gflops": rate / 1e9, "whole_edit_s": way.whole_s / n,
+         "largest_relative_deviation": way.deviation, "n": n, "n_contexts": len(prepared.contexts)}
+        for label, way in ways.items()
     ]  # fmt: skip
 
 
@@ -121,13 +135,8 @@ def _last_edited_layer(lm: LM, method: Rome | Memit) -> int:
     return lm.anatomy.mlp_out_names.index(method.edited(lm)[-1])
 
 
-def _deviation(found: Value | Target, start_D: Tensor, offset_D: Tensor) -> float:
-    ours_D = found.z_D - start_D if isinstance(found, Target) else found.offset_D
-    return float((ours_D - offset_D).norm() / offset_D.norm())
-
-
 def _finished_s(lm: LM, method: Rome | Memit, requests: Sequence[EditRequest], prepared: Prepared) -> float:
-    """Seconds from optimised values to the updates, each on the unedited model."""
+    """Returns the seconds from optimised values to the updates, each on the unedited model."""
     total = 0.0
     for request in requests:
         taken_s, update = seconds(partial(method.update, lm, [request], prepared, {}))
