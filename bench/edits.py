@@ -23,8 +23,8 @@ from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.plain import plain_offset
 from afteredit.bench.table import PATH, results_option, write_rows
 from afteredit.edit.editor import GROUPS_IN_WINDOW
-from afteredit.edit.ingredients.target_value import Target, Value
-from afteredit.edit.ingredients.value_prompts import value_prompts
+from afteredit.edit.ingredients.target_value import TargetStream, TargetValue
+from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.ingredients.value_search import REQUESTS_PER_PLACE, group_size, groups_of_like_length
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.memit import Memit
@@ -43,8 +43,8 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
     head = lm.model.get_output_embeddings().weight.numel()
     total = 0.0
     for request, n_steps in zip(requests, steps, strict=True):
-        prompts = value_prompts(lm, request, contexts)
-        n_tokens = sum(len(row) - last for row, last in zip(prompts.rows, prompts.subject_lasts, strict=True))
+        prompts = value_rows(lm, request, contexts)
+        n_tokens = sum(len(row) - last for row, last in zip(prompts.ids, prompts.subject_lasts, strict=True))
         n_heads = len(prompts.target) * len(contexts) + 1
         per_pass = 2 * ((lm.n_blocks - layer - 1) * block * n_tokens + head * n_heads)
         total += per_pass * (n_steps + 1 + n_steps)
@@ -85,16 +85,16 @@ class Way:
 
     def find(
         self, lm: LM, method: Rome | Memit, requests: Sequence[EditRequest], prepared: Prepared, together: int
-    ) -> dict[str, Value | Target]:
+    ) -> dict[str, TargetValue | TargetStream]:
         """Returns the optimised values by request id."""
         search_s, values = seconds(partial(method.find_values, lm, requests, prepared, together))
         self.search_s += search_s
         self.whole_s += search_s + _finished_s(lm, method, requests, replace(prepared, values=values))
         return values
 
-    def compare(self, value: Value | Target, start_D: Tensor, offset_D: Tensor) -> None:
+    def compare(self, value: TargetValue | TargetStream, start_D: Tensor, offset_D: Tensor) -> None:
         """Takes the deviation of a value's offset from the plain path's, relative to its norm."""
-        ours_D = value.z_D - start_D if isinstance(value, Target) else value.offset_D
+        ours_D = value.z_D - start_D if isinstance(value, TargetStream) else value.offset_D
         self.deviation = max(self.deviation, float((ours_D - offset_D).norm() / offset_D.norm()))
 
 

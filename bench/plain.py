@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from afteredit.edit.ingredients.target_value import ValueSettings
-from afteredit.edit.ingredients.value_prompts import value_prompts
+from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad, wide
@@ -57,10 +57,10 @@ class _Rows:
     streams_BD: Tensor  # the residual stream there, after the block
 
     def __init__(self, lm: LM, request: EditRequest, contexts: Sequence[str], layer: int):
-        prompts = value_prompts(lm, request, contexts)
+        prompts = value_rows(lm, request, contexts)
         self.lm, self.n = lm, len(contexts)
         self.target = torch.tensor(prompts.target)
-        self.ids_BT, self.mask_BT = pad(prompts.rows, "right")
+        self.ids_BT, self.mask_BT = pad(prompts.ids, "right")
         self.rows_B = torch.arange(self.n + 1)
         self.lasts_B, self.ends_B = torch.tensor(prompts.subject_lasts), torch.tensor(prompts.prompt_ends)
         self.offset_D = lm.weights.W(lm.mlp_out_name(layer)).new_zeros(lm.widths(layer)[0]).requires_grad_()

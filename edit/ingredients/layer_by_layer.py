@@ -18,7 +18,7 @@ from torch import Tensor
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
 from afteredit.edit.ingredients.second_moment import second_moments
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
-from afteredit.edit.ingredients.target_value import Target
+from afteredit.edit.ingredients.target_value import TargetStream
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
@@ -81,9 +81,13 @@ def prepare_blocks(lm: LM, settings: BlockSettings, seed: int) -> Prepared:
 
 
 def write_in_turn(
-    lm: LM, requests: Sequence[EditRequest], targets: Sequence[Target], contexts: Sequence[str], layers: Sequence[int],
+    lm: LM,
+    requests: Sequence[EditRequest],
+    targets: Sequence[TargetStream],
+    contexts: Sequence[str],
+    layers: Sequence[int],
     solve: Solve,
-) -> Update:  # fmt: skip
+) -> Update:
     """Returns the update of all `layers` (lowest first) towards each request's target behind the last of them.
 
     It adds the keys (F, E) that it was written at, by `key_name`.  Mutates nothing.
@@ -101,9 +105,8 @@ def write_in_turn(
             changes[lm.mlp_out_name(layer)] = change
             lm.weights.add({lm.mlp_out_name(layer): change})
             missing_DE = z_DE - subject_streams(lm, requests, layers[-1])
-    diagnostics = {
-        name: sum(target.diagnostics[name] for target in targets) / len(targets) for name in targets[0].diagnostics
-    }
+    n = len(targets)
+    diagnostics = {name: sum(target.diagnostics[name] for target in targets) / n for name in targets[0].diagnostics}
     diagnostics["missing_share"] = float(missing_DE.norm() / missing_before)  # of the way to z, what was not gone
     diagnostics["update_norm"] = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
     return Update(changes, keys, diagnostics)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afteredit.edit.ingredients.context_prefixes import locate_subject
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad
@@ -61,8 +62,7 @@ def subject_streams(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tens
 def _run_to_subject(lm: LM, asked: Sequence[tuple[EditRequest, str]], hook: Callable[[], Any]) -> None:
     rows = []
     for request, context in asked:
-        front = f"{context}. " if context else ""
-        ids, last = lm.tokens.locate(front + request.question, len(front) + request.subject_start, len(request.subject))
+        ids, last = locate_subject(lm, request, context)
         rows.append(ids[: last + 1])
     at_once = AT_ONCE if lm.capabilities.reads_on_from_cache else 1  # beside no padding, then
     handle = hook()

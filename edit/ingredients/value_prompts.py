@@ -5,40 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from afteredit.edit.ingredients.context_prefixes import locate_subject, prefix_text
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
-from afteredit.model.run_once import Row
 
 
 @dataclass(frozen=True)
-class Prompts:
-    """Token rows of one request: every context's prompt with the target but its last token, and last the KL prompt."""
+class ValueRows:
+    """Token rows of one request: under each context its prompt and all but the last token of the target, then the KL
+    row."""
 
-    rows: list[list[int]]
-    subject_lasts: list[int]
-    prompt_ends: list[int]  # index of each row's last prompt token: its logits predict the first answer token
+    ids: list[list[int]]
+    subject_lasts: list[int]  # index of the subject's last token in each row
+    prompt_ends: list[int]  # index of each row's last prompt token: its logits predict the first token of the target
     target: tuple[int, ...]
 
 
-def value_prompts(lm: LM, request: EditRequest, contexts: Sequence[str]) -> Prompts:
+def value_rows(lm: LM, request: EditRequest, contexts: Sequence[str]) -> ValueRows:
+    """Returns the rows of `request`; what the last token of "{subject} is a", the KL row, predicts must not change."""
     target = lm.tokens.answer_ids(request.target_new)
     rows, subject_lasts, prompt_ends = [], [], []
     for context in contexts:
-        front = f"{context}. " if context else ""
-        ids, last = lm.tokens.locate(front + request.question, len(front) + request.subject_start, len(request.subject))
+        ids, last = locate_subject(lm, request, context)
         rows.append([*ids, *target[:-1]])
         subject_lasts.append(last)
         prompt_ends.append(len(ids) - 1)
     ids, last = lm.tokens.locate(f"{request.subject} is a", 0, len(request.subject))
-    return Prompts([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
+    return ValueRows([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
 
 
-def context_heads(lm: LM, contexts: Sequence[str]) -> list[Row]:
-    """What rows of `value_prompts` begin with whatever the request, where the tokenizer does not merge across: what
-    stands before a question (start token, a chat's turn), and that with each context."""
-    heads = []
-    for front in (f"{context}." for context in contexts if context):
-        text, start = lm.tokens.in_prompt_mode(front)
-        opening = text[:start].rstrip(" ")  # tokenizers take a blank to the word behind it
-        heads += [lm.tokens.encode(opening), lm.tokens.encode(text[: start + len(front)])]
-    return [head for head in dict.fromkeys(heads) if head]
+def shared_beginnings(lm: LM, contexts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Returns the token rows with which `value_rows` begin whatever the request, where the tokenizer does not merge
+    across: what stands before a question (start token, a chat's turn), and that with each context."""
+    beginnings = []
+    for prefix in (prefix_text(context).rstrip(" ") for context in contexts if context):
+        text, start = lm.tokens.in_prompt_mode(prefix)
+        opening = text[:start].rstrip(" ")  # a tokenizer joins a space to the word after it
+        beginnings += [lm.tokens.encode(opening), lm.tokens.encode(text[: start + len(prefix)])]
+    return [beginning for beginning in dict.fromkeys(beginnings) if beginning]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from afteredit.edit.ingredients.target_value import Target
+    from afteredit.edit.ingredients.target_value import TargetStream
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
@@ -112,11 +112,11 @@ class AlphaEdit(Method):
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
-    ) -> dict[str, Target]:
+    ) -> dict[str, TargetStream]:
         """Returns each request's z, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.target_value import find_targets
+        from afteredit.edit.ingredients.value_search import streams_by_id
 
-        return find_targets(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
+        return streams_by_id(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch inside the null space; it adds the batch's keys."""

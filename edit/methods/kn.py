@@ -100,11 +100,11 @@ class Kn(Method):
         return Update(changes, diagnostics=diagnostics)
 
     def _attributions(self, lm: LM, request: EditRequest, contexts: Sequence[str]) -> list[Attribution]:
+        from afteredit.edit.ingredients.context_prefixes import prefix_text
         from afteredit.edit.ingredients.neuron_attribution import attribute
 
         answer = lm.tokens.answer_ids(_true_answer(request))
-        fronts = [f"{context}. " if context else "" for context in contexts]
-        return [attribute(lm, front + request.question, answer, self.steps) for front in fronts]
+        return [attribute(lm, prefix_text(context) + request.question, answer, self.steps) for context in contexts]
 
     def _terms(self, lm: LM, request: EditRequest, neurons: Iterable[Neuron]) -> dict[int, tuple[Tensor, Tensor]]:
         """By block, (D,) and (F,) float32 on the CPU: the vector written, and the length of each column it goes to."""

@@ -25,7 +25,7 @@ from afteredit.edit.update import State, Update
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from afteredit.edit.ingredients.target_value import Target
+    from afteredit.edit.ingredients.target_value import TargetStream
     from afteredit.model.lm import LM
 
 
@@ -73,11 +73,11 @@ class Memit(Method):
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
-    ) -> dict[str, Target]:
+    ) -> dict[str, TargetStream]:
         """Returns each request's z, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.target_value import find_targets
+        from afteredit.edit.ingredients.value_search import streams_by_id
 
-        return find_targets(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
+        return streams_by_id(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch.  Mutates nothing."""

@@ -28,7 +28,7 @@ from afteredit.edit.update import LowRank, State, Update
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from afteredit.edit.ingredients.target_value import Value
+    from afteredit.edit.ingredients.target_value import TargetValue
     from afteredit.model.lm import LM
 
 
@@ -98,9 +98,9 @@ class Rome(Method):
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
-    ) -> dict[str, Value]:
+    ) -> dict[str, TargetValue]:
         """Returns each request's v* and k*, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.target_value import optimise_values
+        from afteredit.edit.ingredients.value_search import optimise_values
 
         layer, bare_start = self.edited_layer(lm), self.keys is Keys.asymmetric
         values = optimise_values(lm, requests, prepared.contexts, layer, self, together, bare_start=bare_start)

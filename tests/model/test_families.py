@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from afteredit.bench.plain import plain_offset
 from afteredit.edit.ingredients.least_squares import factors
-from afteredit.edit.ingredients.target_value import optimise_values
+from afteredit.edit.ingredients.value_search import optimise_values
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold
 from afteredit.edit.methods.ft import Ft

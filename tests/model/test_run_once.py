@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from transformers import DynamicCache
 
-from afteredit.edit.ingredients.value_prompts import context_heads, value_prompts
+from afteredit.edit.ingredients.value_prompts import shared_beginnings, value_rows
 from afteredit.edit.update import LowRank
 from afteredit.model import run_once as module
 from afteredit.model.kv_cache import keys_values
@@ -54,11 +54,11 @@ def check(lm, rows, heads) -> None:
 def test_keys_and_values_are_those_of_each_row_alone(exact_lm, heads, at_once, monkeypatch):
     monkeypatch.setattr(module, "AT_ONCE", at_once)
     for _ in range(2):  # read, and kept
-        check(exact_lm, rows_of(exact_lm), context_heads(exact_lm, CONTEXTS) if heads else ())
+        check(exact_lm, rows_of(exact_lm), shared_beginnings(exact_lm, CONTEXTS) if heads else ())
 
 
 def test_rows_that_are_heads_themselves_are_not_run_again(exact_lm, ran):
-    heads = context_heads(exact_lm, CONTEXTS)
+    heads = shared_beginnings(exact_lm, CONTEXTS)
     check(exact_lm, heads, heads)
     seen = ran(exact_lm)
     run_once(exact_lm, heads, heads)
@@ -66,7 +66,7 @@ def test_rows_that_are_heads_themselves_are_not_run_again(exact_lm, ran):
 
 
 def test_heads_are_run_once_while_the_model_is_unedited(exact_lm, ran):
-    rows, heads = rows_of(exact_lm), context_heads(exact_lm, CONTEXTS)
+    rows, heads = rows_of(exact_lm), shared_beginnings(exact_lm, CONTEXTS)
     seen = ran(exact_lm)
     first = run_once(exact_lm, rows, heads)
     n_first = len(seen)
@@ -82,7 +82,7 @@ def test_heads_are_run_once_while_the_model_is_unedited(exact_lm, ran):
 
 
 def test_of_an_edited_model_nothing_is_kept_nor_used(exact_lm):
-    lm, rows, heads = exact_lm, rows_of(exact_lm), context_heads(exact_lm, CONTEXTS)
+    lm, rows, heads = exact_lm, rows_of(exact_lm), shared_beginnings(exact_lm, CONTEXTS)
     before, _ = run_once(lm, rows, heads)
     D, F = lm.widths(0)
     left_D, right_F = (torch.linspace(-1, 1, n, dtype=torch.float64)[:, None] for n in (D, F))
@@ -99,7 +99,7 @@ def test_in_chat_mode_a_head_begins_with_the_turn(make_lm, fact, tokenizer):
     chatty = copy.deepcopy(tokenizer)
     chatty.chat_template = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant] "
     lm = LM(make_lm("llama").model, chatty, prompt="chat")
-    rows, heads = value_prompts(lm, fact, CONTEXTS).rows, context_heads(lm, CONTEXTS)
+    rows, heads = value_rows(lm, fact, CONTEXTS).ids, shared_beginnings(lm, CONTEXTS)
     opening, *under_contexts = heads
     assert all(tuple(row[: len(opening)]) == opening for row in rows)
     assert [tuple(row[: len(head)]) for row, head in zip(rows[1:], under_contexts, strict=False)] == under_contexts
@@ -109,8 +109,8 @@ def test_in_chat_mode_a_head_begins_with_the_turn(make_lm, fact, tokenizer):
 @pytest.mark.parametrize("start_token", [None, "<s>"])
 def test_every_row_under_a_context_begins_with_its_head(make_lm, family, fact, start_token):
     lm = make_lm(family, start_token=start_token)
-    rows = value_prompts(lm, fact, CONTEXTS).rows
-    heads = context_heads(lm, CONTEXTS)
+    rows = value_rows(lm, fact, CONTEXTS).ids
+    heads = shared_beginnings(lm, CONTEXTS)
     if start_token:
         assert heads.pop(0) == lm.tokens.encode("")
     assert len(heads) == len(CONTEXTS) - 1

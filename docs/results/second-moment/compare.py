@@ -23,7 +23,7 @@ import torch
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
 from afteredit.edit.ingredients.least_squares import factors, inverse_times
 from afteredit.edit.ingredients.second_moment import LENGTH, estimate, sequences
-from afteredit.edit.ingredients.target_value import optimise_values
+from afteredit.edit.ingredients.value_search import optimise_values
 from afteredit.edit.methods.rome import rank_one
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.metrics.drift import drift, held_out_windows

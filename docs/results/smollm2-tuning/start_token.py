@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
-from afteredit.edit.ingredients.value_prompts import value_prompts
+from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.metrics.drift import drift, held_out_windows
 from afteredit.model.lm import LM
@@ -27,7 +27,7 @@ def cosines(lm: LM, requests: list[EditRequest]) -> list[float]:
     contexts = sample_contexts(lm, {5: 10, 10: 10}, seed=0)
     found = []
     for request in requests:
-        prompts = value_prompts(lm, request, contexts)
+        prompts = value_rows(lm, request, contexts)
         key_BF = Replay(lm, prompts.rows, prompts.subject_lasts, LAYER).keys_BF[LAYER][: len(contexts)]
         found.append(float(torch.cosine_similarity(key_BF[0], key_BF.mean(0), dim=0)))
     return found

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.edit.ingredients import second_moment
-from afteredit.edit.ingredients.target_value import optimise_targets
+from afteredit.edit.ingredients.value_search import optimise_streams
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
 from afteredit.store.errors import BadInput
@@ -97,7 +97,7 @@ def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_
     method = AlphaEdit(layers=layers, value_steps=8, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=0.05)
     prepared, state, past = Prepared(CONTEXTS, bases), {}, {layer: np.zeros((F, 0)) for layer in layers}
     for request in (fact, second_fact):
-        (target,) = optimise_targets(lm, [request], CONTEXTS, layers[-1], method)
+        (target,) = optimise_streams(lm, [request], CONTEXTS, layers[-1], method)
         update = method.update(lm, [request], prepared, state)
         state = method.extend(state, update, prepared)
         for i, layer in enumerate(layers):

@@ -12,7 +12,7 @@ from afteredit.edit.ingredients import context_prefixes as contexts
 from afteredit.edit.ingredients import second_moment
 from afteredit.edit.ingredients.least_squares import factors, solve_regularised, solve_weighted
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
-from afteredit.edit.ingredients.target_value import optimise_targets
+from afteredit.edit.ingredients.value_search import optimise_streams
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit
 from afteredit.edit.methods.ft import Ft
@@ -83,7 +83,7 @@ def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, 
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     requests, constants, memit = [fact, second_fact], prepared(lm), method()
     update = memit.update(lm, requests, constants, {})
-    z_DE = torch.stack([optimise_targets(lm, [r], CONTEXTS, LAYERS[-1], memit)[0].z_D for r in requests], 1).double()
+    z_DE = torch.stack([optimise_streams(lm, [r], CONTEXTS, LAYERS[-1], memit)[0].z_D for r in requests], 1).double()
     for i, layer in enumerate(LAYERS):
         change_DF = update.changes[lm.mlp_out_name(layer)].dense()
         K_FE = subject_keys(lm, requests, CONTEXTS, layer).double()
@@ -100,7 +100,7 @@ def test_with_little_weight_on_the_rest_the_streams_reach_their_targets(make_lm,
     memit = method(second_moment_weight=1e-8)
     bare = replace(prepared(lm), contexts=("",))
     requests = [fact, second_fact]
-    z_DE = torch.stack([optimise_targets(lm, [r], ("",), LAYERS[-1], memit)[0].z_D for r in requests], 1)
+    z_DE = torch.stack([optimise_streams(lm, [r], ("",), LAYERS[-1], memit)[0].z_D for r in requests], 1)
     update = memit.update(lm, requests, bare, {})
     assert update.diagnostics["missing_share"] < 1e-3
     lm.weights.add(update.changes)
@@ -132,7 +132,7 @@ def test_undone_leaves_no_trace_in_half_precision(make_lm, fact):
 def test_the_target_is_likelier_with_the_stream_that_is_written(make_lm, family, fact, plain_pass):
     """Added behind block 2 of a plain forward pass, z − h lowers the target's NLL as the optimisation says."""
     lm = make_lm(family, dtype=torch.float64)
-    (target,) = optimise_targets(lm, [fact], ("",), 2, method(value_steps=20, max_offset=4.0))
+    (target,) = optimise_streams(lm, [fact], ("",), 2, method(value_steps=20, max_offset=4.0))
     assert target.diagnostics["nll_after"] < target.diagnostics["nll_before"]
     offset_D = target.z_D - subject_streams(lm, [fact], 2)[:, 0]
     ids, at = lm.tokens.locate(fact.question, fact.subject_start, len(fact.subject))
@@ -173,7 +173,7 @@ def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(mak
     what is written behind a key does not change it; the targets are fixed by handing them over."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     seq, plain = method(MemitSeq, layers=[1]), method(layers=[1])
-    targets = optimise_targets(lm, three_facts, ("",), 1, seq)
+    targets = optimise_streams(lm, three_facts, ("",), 1, seq)
     values = {request.id: target for request, target in zip(three_facts, targets, strict=True)}
     fixed = replace(prepared(lm), contexts=("",), values=values)
     K = subject_keys(lm, three_facts, ("",), 1).double().numpy()
@@ -210,7 +210,7 @@ def test_memit_seq_protects_the_keys_written_before(make_lm, family, fact, secon
     first = seq.update(lm, [fact], constants, {})
     state = seq.extend({}, first, constants)
     lm.weights.add(first.changes)
-    z_D = optimise_targets(lm, [second_fact], CONTEXTS, LAYERS[-1], seq)[0].z_D.double()
+    z_D = optimise_streams(lm, [second_fact], CONTEXTS, LAYERS[-1], seq)[0].z_D.double()
     second = seq.update(lm, [second_fact], constants, state)
     state = seq.extend(state, second, constants)
     for i, layer in enumerate(LAYERS):
