@@ -15,6 +15,7 @@ from torch import Tensor
 from afteredit.edit.ingredients.target_value import ValueSettings
 from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.request import EditRequest
+from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad, wide
 
@@ -25,9 +26,7 @@ def plain_offset(
     """Returns (start_D, offset_D).  The start is the MLP's output at the averaged key (ROME's v*), or with `stream`
     the residual stream after the block at the bare prompt (MEMIT's z)."""
     rows = _Rows(lm, request, contexts, layer)
-    hooks = [lm.mlp_out(layer).register_forward_hook(rows.add_offset),
-             lm.anatomy.blocks[layer].register_forward_hook(rows.record_stream)]  # fmt: skip
-    try:
+    with hooked({lm.mlp_out(layer): rows.add_offset, lm.anatomy.blocks[layer]: rows.record_stream}):
         adam = torch.optim.Adam([rows.offset_D], lr=settings.value_lr)
         for step in range(settings.value_steps):
             nll, after_V = rows.nll_and_log_p()
@@ -44,9 +43,6 @@ def plain_offset(
             adam.step()
             with torch.no_grad():
                 rows.offset_D.mul_(min(1.0, float(settings.max_offset * start_D.norm() / rows.offset_D.norm())))
-    finally:
-        for hook in hooks:
-            hook.remove()
     return start_D, rows.offset_D.detach()
 
 
