@@ -43,9 +43,9 @@ def flops(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], laye
     head = lm.model.get_output_embeddings().weight.numel()
     total = 0.0
     for request, n_steps in zip(requests, steps, strict=True):
-        prompts = value_rows(lm, request, contexts)
-        n_tokens = sum(len(row) - last for row, last in zip(prompts.ids, prompts.subject_lasts, strict=True))
-        n_heads = len(prompts.target) * len(contexts) + 1
+        rows = value_rows(lm, request, contexts)
+        n_tokens = sum(len(row) - last for row, last in zip(rows.ids, rows.subject_lasts, strict=True))
+        n_heads = len(rows.target) * len(contexts) + 1
         per_pass = 2 * ((lm.n_blocks - layer - 1) * block * n_tokens + head * n_heads)
         total += per_pass * (n_steps + 1 + n_steps)
     return total

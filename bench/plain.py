@@ -53,12 +53,12 @@ class _Rows:
     streams_BD: Tensor  # the residual stream there, after the block
 
     def __init__(self, lm: LM, request: EditRequest, contexts: Sequence[str], layer: int):
-        prompts = value_rows(lm, request, contexts)
+        rows = value_rows(lm, request, contexts)
         self.lm, self.n = lm, len(contexts)
-        self.target = torch.tensor(prompts.target)
-        self.ids_BT, self.mask_BT = pad(prompts.ids, "right")
+        self.target = torch.tensor(rows.target)
+        self.ids_BT, self.mask_BT = pad(rows.ids, "right")
         self.rows_B = torch.arange(self.n + 1)
-        self.lasts_B, self.ends_B = torch.tensor(prompts.subject_lasts), torch.tensor(prompts.prompt_ends)
+        self.lasts_B, self.ends_B = torch.tensor(rows.subject_lasts), torch.tensor(rows.prompt_ends)
         self.offset_D = lm.weights.W(lm.mlp_out_name(layer)).new_zeros(lm.widths(layer)[0]).requires_grad_()
 
     def add_offset(self, _module: Any, _args: tuple, output: Tensor) -> Tensor:

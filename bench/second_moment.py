@@ -21,6 +21,7 @@ import torch
 from afteredit.bench.machine import block_parameters, matrix_rate
 from afteredit.bench.table import results_option, write_rows
 from afteredit.edit.ingredients.second_moment import BATCH, LENGTH, estimate, sequences
+from afteredit.edit.methods.memit import Memit
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
@@ -38,6 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     x = compose(["model=smollm2", "method=memit"])
     lm = x.model.load("cpu", "float32")
+    assert isinstance(x.method, Memit)
     layers = x.method.edited_layers(lm)
     width = lm.widths(layers[0])[1]
     with tempfile.TemporaryDirectory() as folder:

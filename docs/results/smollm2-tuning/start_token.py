@@ -27,8 +27,8 @@ def cosines(lm: LM, requests: list[EditRequest]) -> list[float]:
     contexts = sample_contexts(lm, {5: 10, 10: 10}, seed=0)
     found = []
     for request in requests:
-        prompts = value_rows(lm, request, contexts)
-        key_BF = Replay(lm, prompts.rows, prompts.subject_lasts, LAYER).keys_BF[LAYER][: len(contexts)]
+        rows = value_rows(lm, request, contexts)
+        key_BF = Replay(lm, rows.ids, rows.subject_lasts, LAYER).keys_BF[LAYER][: len(contexts)]
         found.append(float(torch.cosine_similarity(key_BF[0], key_BF.mean(0), dim=0)))
     return found
 
