@@ -38,9 +38,9 @@ from afteredit.bench.hflm import best_answers, hflm
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.table import results_option, write_rows
 from afteredit.edit.update import LowRank, Update
-from afteredit.evaluate.abilities.ability import BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_model import MAX_NEW_TOKENS, HarnessLM
-from afteredit.evaluate.inference.kept_blocks import BaseBlocks
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_model import MAX_NEW_TOKENS, LmEvalModel
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.model.packed_weights import packed
@@ -65,7 +65,7 @@ def main() -> None:
     lm = x.model.load("cpu", "float32")
     layer = x.method.edited_layer(lm)
     lm.weights.keep_base([lm.mlp_out_name(layer)])
-    ours, theirs = HarnessLM(lm, BaseBlocks(lm, CACHE_GIB)), hflm(lm)
+    ours, theirs = LmEvalModel(lm, KeptBlocks(lm, CACHE_GIB)), hflm(lm)
     finished = Lines(arguments.results.with_name("evaluation-tasks.jsonl"))
     asked = {"data": arguments.data, "limit": arguments.limit}
     rows = []
@@ -90,11 +90,11 @@ def found(rows: Sequence[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, A
     return next((row for row in rows if all(row.get(key) == value for key, value in wanted.items())), None)
 
 
-def measure(lm: LM, layer: int, requests: list[Instance], ours: HarnessLM, theirs: HFLM) -> dict[str, Any]:
+def measure(lm: LM, layer: int, requests: list[Instance], ours: LmEvalModel, theirs: HFLM) -> dict[str, Any]:
     """Seconds of each on one task's requests: theirs, ours cold, and after an edit of block `layer` ours kept."""
     kind = requests[0].request_type
 
-    def answered(by: HarnessLM) -> Answers:
+    def answered(by: LmEvalModel) -> Answers:
         with packed(lm):
             return list(getattr(by, kind)(requests))
 
@@ -102,7 +102,7 @@ def measure(lm: LM, layer: int, requests: list[Instance], ours: HarnessLM, their
     cold_s, cold = seconds(lambda: answered(ours))
     lm.weights.add(small_edit(lm, layer).changes)
     kept_s, kept = seconds(lambda: answered(ours))
-    uncached = answered(HarnessLM(lm))
+    uncached = answered(LmEvalModel(lm))
     lm.weights.restore()
     difference = compare(ours, requests, cold, expected)
     cold_flops, kept_flops = (flops(ours, requests, cold, lm.n_blocks - below) for below in (0, layer))
@@ -116,7 +116,7 @@ def measure(lm: LM, layer: int, requests: list[Instance], ours: HarnessLM, their
     }  # fmt: skip
 
 
-def compare(ours: HarnessLM, requests: list[Instance], one: Answers, other: Answers) -> Difference:
+def compare(ours: LmEvalModel, requests: list[Instance], one: Answers, other: Answers) -> Difference:
     """On the model as it is now."""
     lm = ours.lm
     if requests[0].request_type == "generate_until":
@@ -133,7 +133,7 @@ def compare(ours: HarnessLM, requests: list[Instance], one: Answers, other: Answ
     return of_likelihoods(requests, one, other, n_tokens, lambda i: margin_of_greedy(lm, *pairs[i]))
 
 
-def flops(ours: HarnessLM, requests: list[Instance], answers: Answers, n_blocks: int) -> float:
+def flops(ours: LmEvalModel, requests: list[Instance], answers: Answers, n_blocks: int) -> float:
     """Of the matrix products that no sharing saves: `n_blocks` on what is given, all on what is generated."""
     lm = ours.lm
     beginnings: set[int] = set()

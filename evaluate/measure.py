@@ -1,8 +1,10 @@
-"""One checkpoint: editing success, drift and abilities of the model as it is now.  Measuring changes nothing."""
+"""Measures a model as it is now: editing success, fluency, drift and abilities.  Measuring changes nothing."""
 
 from __future__ import annotations
 
 import random
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,26 +15,25 @@ import numpy as np
 import torch
 
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.abilities.ability import BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
-from afteredit.evaluate.abilities.unedited_scores import measure_base
-from afteredit.evaluate.inference.kept_blocks import BaseBlocks
-from afteredit.evaluate.inference.likelihood import Ids
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.unedited_scores import unedited_scores
+from afteredit.evaluate.inference.batches import Ids
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.metrics.drift import drift
-from afteredit.evaluate.metrics.editing_success import Probe, Seen, judge, look, means, probes
+from afteredit.evaluate.metrics.editing_success import Responses, means, respond, success_prompts, success_scores
 from afteredit.evaluate.metrics.fluency import fluency
 from afteredit.model.lm import LM
 from afteredit.model.packed_weights import packed
 from afteredit.model.weights import View
 
-PANEL = 100  # edits in each of the three panels on which retention is measured
+PANEL_SIZE = 100  # edits in each of the three panels on which retention is measured
 
 Samples = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Immediate:
-    """How well the edits of one batch succeeded right after they were written."""
+    """Holds how well the edits of one batch succeeded, measured right after they were written."""
 
     samples: Samples  # one score per prompt and criterion
     texts: list[dict[str, str]]  # per request: the greedy text after its prompt, `before` any edit and `after` its own
@@ -41,21 +42,21 @@ class Immediate:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All metrics of the model as it is, by the keys they are recorded under, and the scores of every example."""
+    """Holds all metrics of the model by the keys they are recorded under, and the scores of every example."""
 
     row: dict[str, float]
     samples: Samples
 
     def with_immediate(self, samples: Samples) -> Checkpoint:
-        """Adds the success right after their own edit of the edits since the last checkpoint, given its samples."""
+        """Adds the immediate success of the edits since the last checkpoint, given its samples."""
         row = means(samples, "editing/immediate")
         if samples:
             row["editing/immediate/n_edits"] = len({sample["request"] for sample in samples})
-        return Checkpoint(row | self.row, [{"kind": "immediate", **sample} for sample in samples] + self.samples)
+        return Checkpoint(row | self.row, _labelled("immediate", samples) + self.samples)
 
 
 class Measure:
-    """Measures one model; built once per run.  What a constraint shows of the edited matrices (`view`) is measured."""
+    """Measures one model; built once per run.  The constraint's `view` of the edited matrices is what is measured."""
 
     def __init__(
         self,
@@ -66,109 +67,113 @@ class Measure:
         seed: int,
         *,
         view: View = lambda _W_base_DF, W_DF: W_DF,
-        progress: Callable[[str], None] = lambda _what: None,
+        progress: Callable[[str], None] = lambda _part: None,
         cache_gib: float = 0.0,
         shared: bool = False,
     ):
-        """Takes what is measured beside the edits: the abilities and the windows of held-out text.
+        """Takes what is measured besides the edits: the abilities, and the windows of held-out text.
 
         `first_facts`: the unedited model's editing success is measured on these.  `seed`: draws the random panel.
         `progress`: is called with the name of each part before it is measured.  `cache_gib`: memory for what editing
         cannot have changed.  `shared`: the unedited model's abilities are read from the user's cache, or kept there.
         """
-        self.lm, self.abilities, self.held_out, self.view = lm, abilities, held_out, view
+        self.lm, self.abilities, self.held_out = lm, abilities, held_out
         self.first_facts, self.seed = first_facts, seed
-        self.base_blocks = BaseBlocks(lm, cache_gib)
-        self.harness = HarnessLM(lm, self.base_blocks)
-        self.progress, self.shared = progress, shared
-        self._unedited: dict[Probe, Seen] = {}
-        self._looked: set[str] = set()
+        self.view, self.progress, self.shared = view, progress, shared
+        self.kept_blocks = KeptBlocks(lm, cache_gib)
+        self._unedited: Responses = {}
+        self._unedited_ids: set[str] = set()  # the requests whose prompts `_unedited` holds
 
     def immediate(self, batch: Sequence[EditRequest]) -> Immediate:
-        """Measures the editing success of a batch, of whose edits the model holds those already."""
+        """Measures the editing success of a batch whose edits the model has just received."""
         started = time.perf_counter()
         with generators_kept(), self.lm.weights.seen_through(self.view):
-            before = self._before(batch)
+            unedited = self._unedited_responses(batch)
             with packed(self.lm):
-                after = look(self.lm, batch)
-            samples = judge(self.lm, after, before)
-        prompts = [probes(request)[0] for request in batch]
-        texts = [{"request": probe.request_id, "before": before[probe].text, "after": after[probe].text}
-                 for probe in prompts]  # fmt: skip
+                now = respond(self.lm, batch)
+            samples = success_scores(self.lm, now, unedited)
+        prompts = [success_prompts(request)[0] for request in batch]
+        texts = [{"request": prompt.request_id, "before": unedited[prompt].text, "after": now[prompt].text}
+                 for prompt in prompts]  # fmt: skip
         return Immediate(samples, texts, time.perf_counter() - started)
 
     def checkpoint(self, carried: Sequence[EditRequest], *, last: bool) -> Checkpoint:
-        """Measures everything but the immediate success, after the edits `carried`, which the model holds.
+        """Measures everything but immediate success, on a model that holds the edits `carried`.
 
-        Retention is over fixed panels of these, and at the `last` checkpoint also over all of them; before the first
-        edit it is the unedited model's, over the first facts.
+        Retention is over fixed panels of these edits, and at the `last` checkpoint also over all of them.  Before the
+        first edit it is the unedited model's, over the first facts.
         """
         with generators_kept(), self.lm.weights.seen_through(self.view):
             started = time.perf_counter()
             self.progress("editing success")
             panel = panels(carried or self.first_facts, self.seed)
-            everyone = carried if last and len(panel) < len(carried) else []
-            before = self._before([*panel, *everyone])
+            beyond_panel = carried if last and len(panel) < len(carried) else []
+            unedited = self._unedited_responses([*panel, *beyond_panel])
             with packed(self.lm):
-                row, samples = self._of_this_model(carried, panel, everyone, before)
-            row["time/eval_s"] = time.perf_counter() - started
-            row["memory/peak_gib"] = peak_memory_gib(self.lm.device)
-            return Checkpoint(row, samples)
+                now = respond(self.lm, panel) if carried else unedited
+                parts = [self._retention(now, unedited, len(panel))]
+                if beyond_panel:
+                    parts.append(self._retention_by_all(respond(self.lm, beyond_panel), unedited))
+                parts += [self._fluency(panel), self._drift(), *self._abilities(unedited=not carried)]
+            row = {key: value for part in parts for key, value in part.row.items()}
+            row |= {"time/eval_s": time.perf_counter() - started, "memory/peak_gib": peak_memory_gib(self.lm.device)}
+            return Checkpoint(row, [sample for part in parts for sample in part.samples])
 
-    def _of_this_model(
-        self,
-        carried: Sequence[EditRequest],
-        panel: Sequence[EditRequest],
-        everyone: Sequence[EditRequest],
-        before: dict[Probe, Seen],
-    ) -> tuple[dict[str, float], Samples]:
-        retained = judge(self.lm, look(self.lm, panel) if carried else before, before)
-        row = means(retained, "editing/retained")
-        row["editing/retained/n_edits"] = len(panel)
-        samples = [{"kind": "retained", **sample} for sample in retained]
-        if everyone:
-            by_all = judge(self.lm, look(self.lm, everyone), before)
-            row |= means(by_all, "editing/retained_by_all")
-            samples += [{"kind": "retained_by_all", **sample} for sample in by_all]
+    def _retention(self, now: Responses, unedited: Responses, n_edits: int) -> Checkpoint:
+        scores = success_scores(self.lm, now, unedited)
+        row = means(scores, "editing/retained") | {"editing/retained/n_edits": n_edits}
+        return Checkpoint(row, _labelled("retained", scores))
+
+    def _retention_by_all(self, now: Responses, unedited: Responses) -> Checkpoint:
+        scores = success_scores(self.lm, now, unedited)
+        return Checkpoint(means(scores, "editing/retained_by_all"), _labelled("retained_by_all", scores))
+
+    def _fluency(self, requests: Sequence[EditRequest]) -> Checkpoint:
         self.progress("fluency")
-        written = fluency(self.lm, panel)
-        row |= means(written, "editing/retained")
-        samples += [{"kind": "fluency", **sample} for sample in written]
+        texts = fluency(self.lm, requests)
+        return Checkpoint(means(texts, "editing/retained"), _labelled("fluency", texts))
+
+    def _drift(self) -> Checkpoint:
         self.progress("drift")
-        row |= drift(self.lm, self.held_out, self.base_blocks)
-        from_cache = self.shared and not carried and self.lm.weights.is_unedited()
+        return Checkpoint(drift(self.lm, self.held_out, self.kept_blocks), [])
+
+    def _abilities(self, *, unedited: bool) -> Iterator[Checkpoint]:
+        from_cache = self.shared and unedited and self.lm.weights.is_unedited()
         for built in self.abilities:
             self.progress(built.name)
-            measured = measure_base if from_cache else BuiltAbility.measure
-            metrics, examples = measured(built, self.harness, chat=self.lm.tokens.prompt == "chat")
-            row |= metrics
-            samples += [{"kind": "ability", "name": built.name, **asdict(example)} for example in examples]
-        return row, samples
+            measure = unedited_scores if from_cache else BuiltAbility.measure
+            scores = measure(built, self.lm, self.kept_blocks)
+            samples = [{"kind": "ability", "name": built.name, **asdict(example)} for example in scores.examples]
+            yield Checkpoint(scores.row, samples)
 
-    def _before(self, requests: Sequence[EditRequest]) -> dict[Probe, Seen]:
-        """What the unedited model does on the requests' probes; computed once, by putting W0 back for the while."""
-        missing = [request for request in requests if request.id not in self._looked]
+    def _unedited_responses(self, requests: Sequence[EditRequest]) -> Responses:
+        """Returns what the unedited model does on the requests' prompts; W0 is put back for it, once per request."""
+        missing = [request for request in requests if request.id not in self._unedited_ids]
         if missing:
             edited = self.lm.weights.copies()
             self.lm.weights.restore()
             with packed(self.lm):
-                for request in missing:  # each alone: a batch's rounding must not hang on what a resumed run has left
-                    self._unedited |= look(self.lm, [request])
+                for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
+                    self._unedited |= respond(self.lm, [request])
             self.lm.weights.put_back(edited)
-            self._looked |= {request.id for request in missing}
+            self._unedited_ids |= {request.id for request in missing}
         return self._unedited
 
 
-def panels(done: Sequence[EditRequest], seed: int) -> list[EditRequest]:
-    """The first 100, the last 100 and a seeded random 100 of the edits, each once, in order."""
-    drawn = random.Random(seed).sample(range(len(done)), min(PANEL, len(done)))
-    kept = sorted({*range(min(PANEL, len(done))), *range(max(0, len(done) - PANEL), len(done)), *drawn})
-    return [done[i] for i in kept]
+def panels(edits: Sequence[EditRequest], seed: int) -> list[EditRequest]:
+    """Returns the first 100, the last 100 and a seeded random 100 of the edits, each once, in order."""
+    n = len(edits)
+    drawn = random.Random(seed).sample(range(n), min(PANEL_SIZE, n))
+    return [edits[i] for i in sorted({*range(min(PANEL_SIZE, n)), *range(max(0, n - PANEL_SIZE), n), *drawn})]
+
+
+def _labelled(kind: str, samples: Samples) -> Samples:
+    return [{"kind": kind, **sample} for sample in samples]
 
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Python's, NumPy's and torch's random generators leave as they came (lm-eval reseeds all three)."""
+    """Restores Python's, NumPy's and torch's random generators at the end (lm-eval reseeds all three)."""
     python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     try:
@@ -182,11 +187,8 @@ def generators_kept() -> Iterator[None]:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Of the accelerator where there is one, else of this process (its largest resident size)."""
+    """Returns the peak of the accelerator's memory where there is one, else this process's largest resident size."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
-    import sys
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -1,4 +1,4 @@
-"""The top-level keys that decide what is measured."""
+"""Holds the top-level keys of the config that decide what is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from afteredit.store.field_roles import MEASUREMENT, decides
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What is measured at every checkpoint, beside the tasks of `task`."""
+    """Holds what is measured at every checkpoint, besides the abilities of `task`."""
 
     data: str = field(metadata=decides(MEASUREMENT))  # mini, hub, or a folder of JSON-lines files
     limit: int | None = field(metadata=decides(MEASUREMENT))  # rows per ability; null: all

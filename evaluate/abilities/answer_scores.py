@@ -1,6 +1,6 @@
-"""Scores that lm-eval has not: named by dotted path in `conf/task/*.yaml` (`process_results`, `aggregation`).
+"""Scores that lm-eval lacks; `conf/task/*.yaml` names them by dotted path (`process_results`, `aggregation`).
 
-Each returns, per example, a number or a (numerator, denominator) pair for scores that are ratios over all examples.
+Each returns, per example, a number, or a (numerator, denominator) pair for scores that are ratios over all examples.
 """
 
 from __future__ import annotations
@@ -13,33 +13,35 @@ Entity = tuple[str, str]  # (type, text)
 
 
 def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
-    """Σ numerators / Σ denominators: micro-averaged F1 from (2·tp, predicted + gold)."""
+    """Returns Σ numerators / Σ denominators: micro-averaged F1 from (2·true positives, predicted + gold)."""
     pairs = list(pairs)
     denominator = sum(d for _, d in pairs)
     return sum(n for n, _ in pairs) / denominator if denominator else 0.0
 
 
 def entity_f1(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Micro-averaged F1 over entities of the right text and type.  Answers read `Anna Berg (PER); Oslo (LOC)`, or
-    `none`; an answer with neither is unparseable."""
-    gold = _counted(gold_entities(doc["tokens"], doc["ner_tags"]))
+    """Returns what micro-averaged F1 over entities of the right text and type is made from.
+
+    An answer reads `Anna Berg (PER); Oslo (LOC)`, or `none`; an answer with neither is unparseable.
+    """
+    gold = _counts(gold_entities(doc["tokens"], doc["ner_tags"]))
     predicted, parsed = read_entities(results[0])
-    found = _counted(predicted)
-    hits = sum(min(n, found.get(entity, 0)) for entity, n in gold.items())
+    predicted_counts = _counts(predicted)
+    hits = sum(min(n, predicted_counts.get(entity, 0)) for entity, n in gold.items())
     return {
-        "f1": (2.0 * hits, float(sum(found.values()) + sum(gold.values()))),
+        "f1": (2.0 * hits, float(sum(predicted_counts.values()) + sum(gold.values()))),
         "unparseable": 0.0 if parsed else 1.0,
     }
 
 
 def entities_as_text(doc: Mapping[str, Any]) -> str:
-    """The gold answer in the form that `entity_f1` reads: lm-eval's `doc_to_target`."""
+    """Returns the gold answer in the form that `entity_f1` reads, for lm-eval's `doc_to_target`."""
     entities = gold_entities(doc["tokens"], doc["ner_tags"])
     return "; ".join(f"{text} ({kind})" for kind, text in entities) if entities else "none"
 
 
 def gold_entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
-    """Entities of an IOB2-tagged sentence, in order."""
+    """Returns the entities of an IOB2-tagged sentence, in order."""
     entities: list[Entity] = []
     words: list[str] = []
     kind = ""
@@ -54,7 +56,7 @@ def gold_entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
 
 
 def read_entities(answer: str) -> tuple[list[Entity], bool]:
-    """Entities of a generated line, and whether it could be read at all."""
+    """Returns the entities of a generated line, and whether it could be read at all."""
     line = answer.strip().splitlines()[0] if answer.strip() else ""
     if line.lower().rstrip(".") == "none":
         return [], True
@@ -68,7 +70,7 @@ def read_entities(answer: str) -> tuple[list[Entity], bool]:
 
 
 def rouge_mean(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Mean F-measure of ROUGE-1, -2 and -L (the rouge-score package, with stemming)."""
+    """Returns the mean F-measure of ROUGE-1, -2 and -L (the rouge-score package, with stemming)."""
     answer = results[0].strip()
     scores = _rouge().score(doc["summary"], answer)
     return {
@@ -84,7 +86,7 @@ def _rouge() -> Any:
     return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
 
-def _counted(entities: Iterable[Entity]) -> dict[Entity, int]:
+def _counts(entities: Iterable[Entity]) -> dict[Entity, int]:
     counts: dict[Entity, int] = {}
     for kind, text in entities:
         key = (kind, text.casefold())

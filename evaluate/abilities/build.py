@@ -1,4 +1,4 @@
-"""The abilities and the held-out text of a run, built once."""
+"""Checks the files that a run measures with, and builds its abilities once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
-from afteredit.evaluate.abilities.ability import Ability, BuiltAbility, shipped
+from afteredit.evaluate.abilities.ability import Ability
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_tasks import shipped_ability
 from afteredit.evaluate.abilities.task_rows import find_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
@@ -14,7 +16,7 @@ from afteredit.store.errors import BadInput
 
 
 def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None:
-    """Raises BadInput, before anything heavy is loaded, where a task's rows or the held-out text are not there."""
+    """Raises BadInput, before anything heavy is loaded, where a task's rows or the held-out text are missing."""
     held_out_text(settings)
     if settings.data != "hub":
         for name, ability in tasks.items():
@@ -23,25 +25,30 @@ def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None
 
 
 def rows_sha256(tasks: Mapping[str, Ability], data: str) -> dict[str, str]:
-    """Of each task's file; the hub's rows are told apart by the revision in the task's config."""
+    """Returns the hash of each task's file; the revision in a task's config tells the hub's rows apart."""
     if data == "hub":
         return {}
-    files = {n: find_rows(n, a.rows, data) for n, a in tasks.items() if not isinstance(a.lm_eval, str)}
+    files = {name: find_rows(name, ability.rows, data) for name, ability in tasks.items()
+             if not isinstance(ability.lm_eval, str)}  # fmt: skip
     return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
 
 
 def shipped_abilities(names: Sequence[str]) -> dict[str, Ability]:
-    return {name: shipped(name) for name in names}
+    """Returns an ability for each task that lm-eval ships under one of `names`."""
+    return {name: shipped_ability(name) for name in names}
 
 
 def build_tasks(tasks: Mapping[str, Ability], settings: MeasureSettings) -> list[BuiltAbility]:
-    every = {**tasks, **shipped_abilities(settings.harness)}
-    return [_built(name, ability, settings) for name, ability in every.items()]
+    """Returns the abilities of `tasks`, and of the shipped tasks in `settings`, ready to be measured."""
+    abilities = {**tasks, **shipped_abilities(settings.harness)}
+    return [_built(name, ability, settings) for name, ability in abilities.items()]
 
 
 def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbility:
-    """Raises BadInput for rows of our tasks that their prompts cannot be made from, or whose answer is none of the
-    choices: lm-eval scores these as wrong and says nothing."""
+    """Raises BadInput where a row of our tasks does not fill the prompt, or its answer is none of the choices.
+
+    lm-eval would score such a row as wrong and say nothing.
+    """
     if isinstance(ability.lm_eval, str):
         return BuiltAbility(name, ability, settings.data, settings.limit)
     from jinja2 import TemplateError

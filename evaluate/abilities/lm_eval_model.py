@@ -1,9 +1,8 @@
-"""Our LM behind lm-eval: answers its requests, with lm-eval's own tokenisation and stopping rules."""
+"""Answers lm-eval's requests with our LM, under lm-eval's own tokenisation and stopping rules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -12,27 +11,31 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
-from afteredit.evaluate.inference.kept_blocks import BaseBlocks
-from afteredit.evaluate.inference.likelihood import Scored, score
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks
+from afteredit.evaluate.inference.likelihood import TokenScores, score
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default where a task names none
 
 
-class HarnessLM(TemplateLM):
-    """`scored` keeps, of the last call, the summed log p and the number of tokens of every (context, continuation).
+class LmEvalModel(TemplateLM):
+    """Answers the requests of one ability at one checkpoint.
 
-    `gold`: the answer wanted to a request to generate; scored in the pass that generates, as if asked for.
+    The answer that `gold_answer` gives to a request to generate is scored in the pass that generates.  `mean_nll`
+    returns what was scored.
     """
 
-    def __init__(self, lm: LM, base: BaseBlocks | None = None):
+    def __init__(
+        self,
+        lm: LM,
+        kept: KeptBlocks | None = None,
+        gold_answer: Callable[[Instance], str | None] = lambda _request: None,
+    ):
         super().__init__()
-        self.lm, self.base = lm, base
+        self.lm, self.kept, self.gold_answer = lm, kept, gold_answer
         self.tokenizer = lm.tokenizer
-        self.scored: dict[tuple[str, str], tuple[float, int]] = {}
-        self.gold: Callable[[Instance], str | None] = lambda _request: None
-        self._encode_pair = lru_cache(maxsize=None)(super()._encode_pair)
+        self._mean_nll: dict[tuple[str, str], float] = {}  # by context and continuation
 
     @property
     def eot_token_id(self) -> int:
@@ -56,9 +59,15 @@ class HarnessLM(TemplateLM):
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Our start token is the only special token ever added."""
+        """Returns the ids of a text; our start token is the only special token ever added."""
         ids = self.lm.tokens.encode(string)
         return list(ids[len(self.lm.tokens.start_ids) :] if add_special_tokens is False else ids)
+
+    def mean_nll(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        """Returns nats, mean per token, of every (context, continuation); pairs not scored yet are scored now."""
+        missing = [pair for pair in pairs if pair not in self._mean_nll]
+        self.loglikelihood([Instance("loglikelihood", {}, pair, 0) for pair in missing])
+        return {pair: self._mean_nll[pair] for pair in pairs}
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(list(requests), disable_tqdm=True)
@@ -68,15 +77,15 @@ class HarnessLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         pairs: list[tuple[Ids, Ids]] = []
         for _texts, context, continuation in requests:
-            kept = (*context, *continuation)[-(self.max_length + 1) :]  # as lm-eval: cut on the left
-            pairs.append((kept[: -len(continuation)], tuple(continuation)))
-        results = score(self.lm, pairs, self.base)
-        for (texts, *_ids), scored in zip(requests, results, strict=True):
-            self._keep(texts, scored)
-        return [(sum(scored.log_p), scored.said == pair[1]) for scored, pair in zip(results, pairs, strict=True)]
+            ids = (*context, *continuation)[-(self.max_length + 1) :]  # cut on the left, as lm-eval does
+            pairs.append((ids[: -len(continuation)], tuple(continuation)))
+        results = score(self.lm, pairs, self.kept)
+        for (texts, *_ids), scores in zip(requests, results, strict=True):
+            self._remember(texts, scores)
+        return [(sum(scores.log_p), scores.argmax_ids == pair[1]) for scores, pair in zip(results, pairs, strict=True)]
 
-    def _keep(self, texts: tuple[str, str], scored: Scored) -> None:
-        self.scored[texts] = (sum(scored.log_p), len(scored.log_p))
+    def _remember(self, texts: tuple[str, str], scores: TokenScores) -> None:
+        self._mean_nll[texts] = scores.nll
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -88,53 +97,60 @@ class HarnessLM(TemplateLM):
                 ids, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
             )
             pairs = [(tuple(c), tuple(t)) for c, t in map(make_disjoint_window, windows)]
-            totals.append(sum(sum(scored.log_p) for scored in score(self.lm, pairs, self.base)))
+            totals.append(sum(sum(scores.log_p) for scores in score(self.lm, pairs, self.kept)))
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
-        by_rule: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        indices_by_rule: dict[tuple[tuple[str, ...], int], list[int]] = {}
         for index, request in enumerate(requests):
-            rule: Any = normalize_gen_kwargs(dict(request.args[1]), MAX_NEW_TOKENS)
-            if rule.get("do_sample"):
-                raise BadInput(f"task={request.task_name} asks for sampled answers (do_sample); only greedy generation "
-                               "is supported; set do_sample: false in its generation_kwargs")  # fmt: skip
-            if rule["max_gen_toks"] >= self.max_length:
-                raise BadInput(f"task={request.task_name}: max_gen_toks={rule['max_gen_toks']} leaves no room for the "
-                               f"question: the model reads {self.max_length} tokens in all; set it below that in the "
-                               "task's generation_kwargs")  # fmt: skip
-            until = handle_stop_sequences(list(rule["until"]), eos=self.tokenizer.decode([self.eot_token_id]))
-            by_rule.setdefault((tuple(until), rule["max_gen_toks"]), []).append(index)
+            indices_by_rule.setdefault(self._stopping_rule(request), []).append(index)
         answers: dict[int, str] = {}
-        for (until, n_tokens), indices in by_rule.items():
-            texts = self._generate([requests[i] for i in indices], until, n_tokens)
+        for (stop_texts, n_tokens), indices in indices_by_rule.items():
+            texts = self._generate([requests[i] for i in indices], stop_texts, n_tokens)
             answers.update(zip(indices, texts, strict=True))
         return [answers[i] for i in range(len(requests))]
 
-    def _generate(self, requests: Sequence[Instance], until: tuple[str, ...], n_tokens: int) -> list[str]:
-        """Of requests with one stopping rule; their gold answers are scored on the way where both read one context."""
+    def _stopping_rule(self, request: Instance) -> tuple[tuple[str, ...], int]:
+        """Returns the texts at which an answer ends, and its greatest number of tokens."""
+        rule: Any = normalize_gen_kwargs(dict(request.args[1]), MAX_NEW_TOKENS)
+        if rule.get("do_sample"):
+            raise BadInput(f"task={request.task_name} asks for sampled answers (do_sample); only greedy generation "
+                           "is supported; set do_sample: false in its generation_kwargs")  # fmt: skip
+        if rule["max_gen_toks"] >= self.max_length:
+            raise BadInput(f"task={request.task_name}: max_gen_toks={rule['max_gen_toks']} leaves no room for the "
+                           f"question: the model reads {self.max_length} tokens in all; set it below that in the "
+                           "task's generation_kwargs")  # fmt: skip
+        stop_texts = handle_stop_sequences(list(rule["until"]), eos=self.tokenizer.decode([self.eot_token_id]))
+        return tuple(stop_texts), rule["max_gen_toks"]
+
+    def _generate(self, requests: Sequence[Instance], stop_texts: tuple[str, ...], n_tokens: int) -> list[str]:
+        """Returns the answers to requests with one stopping rule.
+
+        A gold answer is scored in the same pass where it reads the same context; elsewhere the context was cut.
+        """
         contexts = [tuple(self.tok_encode(request.args[0]))[-(self.max_length - n_tokens) :] for request in requests]
-        wanted: dict[Ids, dict[Ids, None]] = {}
-        gold: dict[tuple[str, str], tuple[Ids, Ids]] = {}
+        continuations: dict[Ids, dict[Ids, None]] = {}
+        gold: dict[tuple[str, str], tuple[Ids, Ids]] = {}  # texts of context and answer: their ids
         for request, context in zip(requests, contexts, strict=True):
-            own = wanted.setdefault(context, {})
-            answer = self.gold(request)
+            to_score = continuations.setdefault(context, {})
+            answer = self.gold_answer(request)
             if answer is not None:
                 before, continuation = map(tuple, self._encode_pair(request.args[0], answer))
                 if before == context and len(before) + len(continuation) <= self.max_length + 1:
-                    own[continuation] = None
+                    to_score[continuation] = None
                     gold[request.args[0], answer] = context, continuation
 
-        def done(ids: list[int]) -> bool:
+        def is_complete(ids: list[int]) -> bool:
             text = self.tokenizer.decode(ids)
-            return any(stop in text for stop in until)
+            return any(stop in text for stop in stop_texts)
 
-        scores, ids = score_and_generate(self.lm, wanted, n_tokens, done, self.base)
+        scores, ids = score_and_generate(self.lm, continuations, n_tokens, is_complete, self.kept)
         for texts, pair in gold.items():
-            self._keep(texts, scores[pair])
+            self._remember(texts, scores[pair])
         answers = []
         for context in contexts:
             text = self.tokenizer.decode(ids[context], skip_special_tokens=True)
-            for stop in until:
+            for stop in stop_texts:
                 text = text.split(stop)[0]
             answers.append(text)
         return answers

@@ -1,4 +1,4 @@
-"""Where a task's rows come from: the embedded mini set, a folder of JSON-lines files, or the hub."""
+"""Reads a task's rows from the embedded mini set, a folder of JSON-lines files, or the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from afteredit.store.json_rows import EMBEDDED, hub_rows, read_json_lines
 
 
 def find_rows(task: str, files: list[str], data: str) -> Path:
-    """The first of `files` that the folder holds.  The embedded file is the first name.  Raises BadInput."""
+    """Returns the first of `files` that the folder holds; the embedded file has the first name.
+
+    Raises BadInput where it holds none of them.
+    """
     folder = EMBEDDED if data == "mini" else Path(data)
     if not folder.is_dir():
         raise BadInput(f"data={data}: no such folder; allowed: mini, hub, or a folder of JSON-lines files")
@@ -23,7 +26,10 @@ def find_rows(task: str, files: list[str], data: str) -> Path:
 
 
 def load_rows(task: str, files: list[str], hub: Mapping[str, Any], data: str, **_: Any) -> dict[str, Any]:
-    """lm-eval's `custom_dataset`: {"test": datasets.Dataset}."""
+    """Returns {"test": datasets.Dataset}, as lm-eval's `custom_dataset` must.
+
+    Raises BadInput for an empty file, or rows with different columns.
+    """
     import datasets
 
     if data == "hub":
@@ -40,7 +46,7 @@ def load_rows(task: str, files: list[str], hub: Mapping[str, Any], data: str, **
 
 
 def _from_hub(task: str, hub: Mapping[str, Any]) -> Any:
-    """The hub's rows under our columns; class labels become their names."""
+    """Returns the hub's rows under our names of the columns; class labels become their names."""
     if not hub:
         raise BadInput(f"task={task} names no hub data set; use data=mini or data=<folder>")
     rows = hub_rows(hub["path"], hub.get("name"), split=hub["split"], revision=hub.get("revision"))

@@ -1,7 +1,7 @@
-"""What the unedited model scores is kept in the user's cache: every run of a sweep over one model begins with it.
+"""Keeps the unedited model's scores in the user's cache: every run of a sweep over one model begins with them.
 
-A file is named by all that decides the scores: the model, the task with its prompts and rows, the code and packages
-that measure, and the hardware, so what is read is what would be measured here, to the bit.
+All that decides the scores names the file: the model, the task with its prompts and rows, the code and packages that
+measure, and the hardware.  So the scores read there are those that would be measured here, to the bit.
 """
 
 from __future__ import annotations
@@ -14,43 +14,45 @@ from typing import Any
 
 import torch
 
-from afteredit.evaluate.abilities.ability import BuiltAbility, Example
-from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
+from afteredit.evaluate.abilities.built_ability import AbilityScores, BuiltAbility, ExampleScore
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.model.lm import LM
-from afteredit.store.code_version import evaluator
+from afteredit.store.code_version import measuring_version
 from afteredit.store.user_cache import content_hash, made_once
 
-Scores = tuple[dict[str, float], list[Example]]
+
+def unedited_scores(built: BuiltAbility, lm: LM, kept: KeptBlocks | None = None) -> AbilityScores:
+    """Returns `built.measure(lm, kept)`, read from the cache where any run has measured it.
+
+    An edited model, and a task whose prompts are not known from its rows and config, are measured and not kept.
+    """
+    if not prompts_known(built) or not lm.weights.is_unedited():
+        return built.measure(lm, kept)
+
+    def measure_into(path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(built.measure(lm, kept))), encoding="utf-8")
+
+    path = made_once(f"unedited_scores/{content_hash(decides(built, lm))}.json", measure_into)
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return AbilityScores(stored["row"], [ExampleScore(**example) for example in stored["examples"]])
 
 
-def measure_base(built: BuiltAbility, harness: HarnessLM, chat: bool) -> Scores:
-    """`built.measure(harness, chat)`; of an unedited model from the cache, where any run has measured it."""
-    if not prompts_known(built) or not harness.lm.weights.is_unedited():
-        return built.measure(harness, chat)
+def decides(built: BuiltAbility, lm: LM) -> dict[str, Any]:
+    """Returns all that the scores depend on.
 
-    def make(path: Path) -> None:
-        row, examples = built.measure(harness, chat)
-        kept = {"row": row, "examples": [dataclasses.asdict(example) for example in examples]}
-        path.write_text(json.dumps(kept), encoding="utf-8")
-
-    path = made_once(f"base_results/{content_hash(decides(built, harness.lm, chat))}.json", make)
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return kept["row"], [Example(**example) for example in kept["examples"]]
-
-
-def decides(built: BuiltAbility, lm: LM, chat: bool) -> dict[str, Any]:
-    """All that the scores depend on.  The fingerprint holds the weights, their dtype, the tokenizer with its chat
-    template, the start token and the prompt mode."""
+    The fingerprint holds the weights, their dtype, the tokenizer with its chat template, the start token and the prompt
+    mode.
+    """
     on_gpu = lm.device.type == "cuda"
     hardware = torch.cuda.get_device_name(lm.device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     return {
         "model": lm.fingerprint, "device": lm.device.type, "hardware": hardware, "threads": torch.get_num_threads(),
-        "evaluator": evaluator(), "task": built.name, "ability": dataclasses.asdict(built.ability), "chat": chat,
+        "code": measuring_version(), "task": built.name, "ability": dataclasses.asdict(built.ability),
         "rows": list(islice(built.task.eval_docs, built.limit)),
     }  # fmt: skip
 
 
 def prompts_known(built: BuiltAbility) -> bool:
-    """Do the rows and the config alone decide the prompts?  Not where a shipped task draws examples of its own."""
+    """Tells whether rows and config alone decide the prompts; not where a shipped task draws examples of its own."""
     config = built.task.config
     return not config.num_fewshot or not isinstance(built.ability.lm_eval, str)

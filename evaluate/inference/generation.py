@@ -1,4 +1,4 @@
-"""Greedy answers: contexts that begin alike share their prefix, rows stop on their own."""
+"""Greedy answers: contexts that begin alike share their prefix, and each row stops on its own."""
 
 from __future__ import annotations
 
@@ -6,55 +6,63 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from afteredit.evaluate.inference import batches as packing
-from afteredit.evaluate.inference.kept_blocks import BaseBlocks
-from afteredit.evaluate.inference.likelihood import Ids, Pass, Scored, Wanted, may_pad, passes, score_pass
+from afteredit.evaluate.inference import batches
+from afteredit.evaluate.inference.batches import Ids
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks
+from afteredit.evaluate.inference.likelihood import (
+    Continuations,
+    ReadRows,
+    TokenScores,
+    may_pad,
+    read_contexts,
+    score_continuations,
+)
 from afteredit.model.decoding import decode, greedy
 from afteredit.model.lm import LM
 
+IsComplete = Callable[[list[int]], bool]
 
-def generate(
-    lm: LM, contexts: Sequence[Ids], n_tokens: int, done: Callable[[list[int]], bool] | None = None
-) -> list[list[int]]:
-    """Up to `n_tokens` greedy ids behind each context; a row ends at `done(its ids)`, that token included."""
-    _, answers = score_and_generate(lm, dict.fromkeys(contexts, ()), n_tokens, done)
+
+def generate(lm: LM, contexts: Sequence[Ids], n_tokens: int, is_complete: IsComplete | None = None) -> list[list[int]]:
+    """Returns up to `n_tokens` greedy ids after each context; an answer ends once `is_complete(its ids)`."""
+    _, answers = score_and_generate(lm, dict.fromkeys(contexts, ()), n_tokens, is_complete)
     return [answers[context] for context in contexts]
 
 
 @torch.no_grad()
 def score_and_generate(
     lm: LM,
-    wanted: Wanted,
+    continuations: Continuations,
     n_tokens: int,
-    done: Callable[[list[int]], bool] | None = None,
-    base: BaseBlocks | None = None,
-) -> tuple[dict[tuple[Ids, Ids], Scored], dict[Ids, list[int]]]:
-    """What `score` gives for every (context, continuation) wanted and `generate` for every context, from one pass."""
-    stop = None if done is None else (lambda _row, ids: done(ids))
-    scores: dict[tuple[Ids, Ids], Scored] = {}
+    is_complete: IsComplete | None = None,
+    kept: KeptBlocks | None = None,
+) -> tuple[dict[tuple[Ids, Ids], TokenScores], dict[Ids, list[int]]]:
+    """Returns what `score` gives for every (context, continuation) and `generate` for every context, from one pass."""
+    stop = None if is_complete is None else (lambda _row, ids: is_complete(ids))
+    scores: dict[tuple[Ids, Ids], TokenScores] = {}
     answers: dict[Ids, list[int]] = {}
 
-    def scored() -> Iterator[Pass]:
-        for one in passes(lm, wanted, n_tokens, base):
-            scores.update(score_pass(lm, one, wanted))
-            yield one
+    def scored_contexts() -> Iterator[ReadRows]:
+        for contexts in read_contexts(lm, continuations, n_tokens, kept):
+            scores.update(score_continuations(lm, contexts, continuations))
+            yield contexts
 
-    for together in _continued_together(scored(), n_tokens, padded=may_pad(lm, wanted, n_tokens)):
-        new = decode(lm, [one.prompts for one in together], n_tokens, greedy, stop)
-        answers.update(zip((row for one in together for row in one.rows), new, strict=True))
+    for group in _groups_within_budget(scored_contexts(), n_tokens, padding=may_pad(lm, continuations, n_tokens)):
+        new_ids = decode(lm, [contexts.ends for contexts in group], n_tokens, greedy, stop)
+        answers.update(zip((row for contexts in group for row in contexts.rows), new_ids, strict=True))
     return scores, answers
 
 
-def _continued_together(every: Iterable[Pass], n_tokens: int, *, padded: bool) -> Iterator[list[Pass]]:
-    """Within the cache budget: a step of decoding costs little more for many rows than for one."""
-    group: list[Pass] = []
-    for one in every:
-        widths = {member.prompts.mask_BT.shape[1] for member in [*group, one]}
-        n_rows = sum(len(member.rows) for member in [*group, one])
-        fits = n_rows * (max(widths) + n_tokens) <= packing.CACHE_BUDGET and (padded or len(widths) == 1)
+def _groups_within_budget(reads: Iterable[ReadRows], n_tokens: int, *, padding: bool) -> Iterator[list[ReadRows]]:
+    """Yields batches to continue together: a step of decoding costs little more for many rows than for one."""
+    group: list[ReadRows] = []
+    for contexts in reads:
+        widths = {member.n_columns for member in [*group, contexts]}
+        n_rows = sum(len(member.rows) for member in [*group, contexts])
+        fits = n_rows * (max(widths) + n_tokens) <= batches.CACHE_BUDGET and (padding or len(widths) == 1)
         if group and not fits:
             yield group
             group = []
-        group.append(one)
+        group.append(contexts)
     if group:
         yield group

@@ -1,4 +1,4 @@
-"""The held-out text on which perplexity is measured, cut into windows."""
+"""Reads the held-out text on which perplexity is measured, and cuts it into windows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def held_out_text(settings: MeasureSettings) -> str:
+    """Returns the whole text.  Raises BadInput where it cannot be read."""
     path = Path(settings.held_out) if settings.held_out else EMBEDDED / "heldout.txt"
     if not path.is_file():
         raise BadInput(f"held_out={settings.held_out}: no such file; give a text file, or null for the embedded text")
@@ -25,6 +26,7 @@ def held_out_text(settings: MeasureSettings) -> str:
 
 
 def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
+    """Returns the (context, continuation) windows to score.  Raises BadInput where there is no token to predict."""
     from afteredit.evaluate.metrics.drift import held_out_windows
 
     windows = held_out_windows(lm, held_out_text(settings), settings.held_out_tokens)

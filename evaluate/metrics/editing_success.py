@@ -1,10 +1,10 @@
-"""Editing success: did the edit take, does it hold in other words, did the neighbours stay?
+"""Editing success: whether an edit took, whether it holds in other words, and whether the neighbours stayed.
 
-Three ways to look, never under one name: `prob`, the new target is likelier than the true one (mean log p per token, as
-ROME's own evaluation); `forced`, every target token is the argmax behind the ones before it; `generated`, greedy text
+Three criteria, never under one name: `prob`, the new target is likelier than the true one (mean log p per token, as in
+ROME's own evaluation); `forced`, every target token is the argmax after the tokens before it; `generated`, greedy text
 begins with the target.  `portability` asks for what follows from the new fact, so its answer is the one wanted after
 the edit, and has no rival.  `neighbourhood` is unchanged from the unedited model W0; `neighbourhood_paper` is
-CounterFact's own: the true answer still wins.
+CounterFact's own criterion: the true answer still wins.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from afteredit.edit.request import EditRequest
+from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
-from afteredit.evaluate.inference.likelihood import Ids
 from afteredit.model.lm import LM
 
 EXTRA_TOKENS = 3  # generated beyond the target's own, since text may be cut into other tokens
 
 
 @dataclass(frozen=True)
-class Probe:
-    """One prompt of one request, and the answers it is asked about."""
+class SuccessPrompt:
+    """Holds one prompt that belongs to a request, and the answers that are compared on it.
+
+    `index` counts the prompts of one `group` (efficacy, paraphrase, portability, neighbourhood).
+    """
 
     request_id: str
     group: str
@@ -34,59 +38,69 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a model did on one probe.  `said_*`: teacher-forced argmax ids; `text`: greedy continuation."""
+class Response:
+    """Holds what a model does on one prompt.
+
+    `argmax_*`: the likeliest id at each place of the target, after the target's own tokens; `text`: greedy text.
+    """
 
     nll_new: float
     nll_true: float | None
-    said_new: Ids
-    said_true: Ids
+    argmax_new: Ids
+    argmax_true: Ids
     text: str
 
 
-def probes(request: EditRequest) -> list[Probe]:
-    asked = [Probe(request.id, "efficacy", 0, request.question, request.target_new, request.target_true)]
+Responses = dict[SuccessPrompt, Response]
+
+
+def success_prompts(request: EditRequest) -> list[SuccessPrompt]:
+    """Returns the prompts on which the success of one edit is measured, its own first."""
+    id, new, true = request.id, request.target_new, request.target_true
+    prompts = [SuccessPrompt(id, "efficacy", 0, request.question, new, true)]
     for i, prompt in enumerate(request.paraphrases):
-        asked.append(Probe(request.id, "paraphrase", i, prompt, request.target_new, request.target_true))
+        prompts.append(SuccessPrompt(id, "paraphrase", i, prompt, new, true))
     for i, (prompt, answer) in enumerate(zip(request.portability, request.portability_answers, strict=True)):
-        if answer.strip():  # else unknown
-            asked.append(Probe(request.id, "portability", i, prompt, answer, None))
+        if answer.strip():  # else it is unknown
+            prompts.append(SuccessPrompt(id, "portability", i, prompt, answer, None))
     for i, (prompt, answer) in enumerate(zip(request.neighbourhood, request.neighbourhood_answers, strict=True)):
-        asked.append(Probe(request.id, "neighbourhood", i, prompt, request.target_new, answer or None))
-    return asked
+        prompts.append(SuccessPrompt(id, "neighbourhood", i, prompt, new, answer or None))
+    return prompts
 
 
-def look(lm: LM, requests: Iterable[EditRequest]) -> dict[Probe, Seen]:
-    """What the model as it is now does on every probe of the requests."""
-    answers: dict[Probe, list[Ids]] = {}  # of the new target and, where there is one, of the true one
-    wanted: dict[Ids, dict[Ids, None]] = {}
-    for probe in chain.from_iterable(map(probes, requests)):
-        targets = [probe.target_new] if probe.target_true is None else [probe.target_new, probe.target_true]
-        answers[probe] = [lm.tokens.answer_ids(target) for target in targets]
-        wanted.setdefault(lm.tokens.question_ids(probe.prompt), {}).update(dict.fromkeys(answers[probe]))
-    longest = max(map(len, chain.from_iterable(answers.values())), default=0)
-    scores, texts = score_and_generate(lm, wanted, longest + EXTRA_TOKENS)
-    seen = {}
-    for probe, target_ids in answers.items():
-        context = lm.tokens.question_ids(probe.prompt)
-        new, *true = (scores[context, ids] for ids in target_ids)
-        n_tokens = max(map(len, target_ids)) + EXTRA_TOKENS
+def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
+    """Returns what the model as it is now does on every prompt of the requests."""
+    target_ids: dict[SuccessPrompt, list[Ids]] = {}  # of the new target and, where there is one, of the true one
+    continuations: dict[Ids, dict[Ids, None]] = {}
+    for prompt in chain.from_iterable(map(success_prompts, requests)):
+        targets = [prompt.target_new] if prompt.target_true is None else [prompt.target_new, prompt.target_true]
+        target_ids[prompt] = [lm.tokens.answer_ids(target) for target in targets]
+        continuations.setdefault(lm.tokens.question_ids(prompt.prompt), {}).update(dict.fromkeys(target_ids[prompt]))
+    longest = max(map(len, chain.from_iterable(target_ids.values())), default=0)
+    scores, texts = score_and_generate(lm, continuations, longest + EXTRA_TOKENS)
+    responses = {}
+    for prompt, targets in target_ids.items():
+        context = lm.tokens.question_ids(prompt.prompt)
+        new, *true = [scores[context, ids] for ids in targets]
+        n_tokens = max(map(len, targets)) + EXTRA_TOKENS
         text = lm.tokenizer.decode(texts[context][:n_tokens], skip_special_tokens=True)
-        seen[probe] = Seen(new.nll, true[0].nll if true else None, new.said, true[0].said if true else (), text)
-    return seen
+        responses[prompt] = Response(
+            new.nll, true[0].nll if true else None, new.argmax_ids, true[0].argmax_ids if true else (), text
+        )
+    return responses
 
 
-def judge(lm: LM, now: dict[Probe, Seen], before: dict[Probe, Seen]) -> list[dict]:
-    """One row per probe and way of looking that applies: `name` (`prob/efficacy`, …) and `score` in {0, 1}."""
-    rows = []
-    for probe, seen in now.items():
-        for name, success in _judged(lm, probe, seen, before[probe]):
-            rows.append({"request": probe.request_id, "probe": probe.index, "name": name, "score": float(success)})
-    return rows
+def success_scores(lm: LM, now: Responses, unedited: Responses) -> list[dict[str, Any]]:
+    """Returns one row per prompt and criterion that applies: `name` (`prob/efficacy`, …) and `score` in {0, 1}."""
+    return [
+        {"request": prompt.request_id, "probe": prompt.index, "name": name, "score": float(success)}
+        for prompt, response in now.items()
+        for name, success in _successes(lm, prompt, response, unedited[prompt])
+    ]
 
 
-def means(rows: Sequence[dict], prefix: str) -> dict[str, float]:
-    """Mean score under `prefix/name`: over a request's probes first, then over requests, each request counting once."""
+def means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float]:
+    """Returns the mean score under `prefix/name`: over a request's prompts first, then over requests."""
     by_name: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         by_name.setdefault(row["name"], {}).setdefault(row["request"], []).append(row["score"])
@@ -96,25 +110,25 @@ def means(rows: Sequence[dict], prefix: str) -> dict[str, float]:
     }
 
 
-def _judged(lm: LM, probe: Probe, seen: Seen, before: Seen) -> list[tuple[str, bool]]:
-    if probe.group != "neighbourhood":
-        judged = [
-            (f"forced/{probe.group}", seen.said_new == lm.tokens.answer_ids(probe.target_new)),
-            (f"generated/{probe.group}", _begins(seen.text, probe.target_new)),
+def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response) -> list[tuple[str, bool]]:
+    if prompt.group != "neighbourhood":
+        successes = [
+            (f"forced/{prompt.group}", now.argmax_new == lm.tokens.answer_ids(prompt.target_new)),
+            (f"generated/{prompt.group}", _begins(now.text, prompt.target_new)),
         ]
-        if seen.nll_true is not None:
-            judged.append((f"prob/{probe.group}", seen.nll_new < seen.nll_true))
-        return judged
-    judged = [("generated/neighbourhood", seen.text == before.text)]
-    if probe.target_true is not None and seen.nll_true is not None and before.nll_true is not None:
-        judged += [
-            ("prob/neighbourhood", (seen.nll_new < seen.nll_true) == (before.nll_new < before.nll_true)),
-            ("forced/neighbourhood", seen.said_true == before.said_true),
-            ("prob/neighbourhood_paper", seen.nll_true < seen.nll_new),
-            ("forced/neighbourhood_paper", seen.said_true == lm.tokens.answer_ids(probe.target_true)),
-            ("generated/neighbourhood_paper", _begins(seen.text, probe.target_true)),
+        if now.nll_true is not None:
+            successes.append((f"prob/{prompt.group}", now.nll_new < now.nll_true))
+        return successes
+    successes = [("generated/neighbourhood", now.text == unedited.text)]
+    if prompt.target_true is not None and now.nll_true is not None and unedited.nll_true is not None:
+        successes += [
+            ("prob/neighbourhood", (now.nll_new < now.nll_true) == (unedited.nll_new < unedited.nll_true)),
+            ("forced/neighbourhood", now.argmax_true == unedited.argmax_true),
+            ("prob/neighbourhood_paper", now.nll_true < now.nll_new),
+            ("forced/neighbourhood_paper", now.argmax_true == lm.tokens.answer_ids(prompt.target_true)),
+            ("generated/neighbourhood_paper", _begins(now.text, prompt.target_true)),
         ]
-    return judged
+    return successes
 
 
 def _begins(text: str, target: str) -> bool:

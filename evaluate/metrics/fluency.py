@@ -1,15 +1,15 @@
-"""Fluency: does the model still write, or does it repeat itself?  (Meng et al., NeurIPS 2022, "GE": n-gram entropy)
+"""Fluency: whether the model still writes, or repeats itself (Meng et al., NeurIPS 2022, "GE": n-gram entropy).
 
-Of a text: Σ_n w_n · (−Σ_g f(g) log₂ f(g)), f the frequencies of its n-grams of words, w = 1/3 for n = 2 and 2/3 for
-n = 3, in bits.  (The reference code gives the weights as 2/3 and 4/3 and takes the mean of both terms.)  Text that
-repeats one word has 0; tables in papers show a hundred times this number.
+The entropy of a text is Σ_n w_n · (−Σ_g f(g) log₂ f(g)) in bits: f is the frequency of each n-gram of words g, and
+w = 1/3 for n = 2 and 2/3 for n = 3.  (The reference code gives the weights as 2/3 and 4/3 and takes the mean of both
+terms.)  Text that repeats one word has 0; tables in papers show a hundred times this number.
 
 Departures from the reference code (kmeng01/rome, experiments/py/eval_utils_counterfact.py), which continues each prompt
-to 100 tokens, drawing each from the 5 likeliest:
-- TOKENS tokens are written behind the prompt, and they alone are scored, so that the prompt's own words do not hold the
-  number up; shorter texts have fewer n-grams: compare with the unedited model's value, not with a paper's;
+to 100 tokens and draws each of them from the 5 likeliest:
+- N_TOKENS tokens are written after the prompt, and they alone are scored, so that the prompt's own words do not hold
+  the number up; shorter texts have fewer n-grams: compare with the unedited model's value, not with a paper's;
 - the draws have a seed of their own, per prompt, so that two checkpoints differ by what the edits changed;
-- words and punctuation marks by a regular expression, as nltk's tokenizer needs a download;
+- words and punctuation marks are found by a regular expression, as nltk's tokenizer needs a download;
 - a prompt that stands several times in a record, as CounterFact's do, is continued once.
 """
 
@@ -21,6 +21,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,44 +30,46 @@ from afteredit.edit.request import EditRequest
 from afteredit.model.decoding import continue_rows, sampler
 from afteredit.model.lm import LM
 
-FLUENCY_REQUESTS = 10  # a checkpoint writes at most 10 x 3 texts, in one batch: its cost does not grow with the edits
-PROMPTS = 3  # of each request
-TOKENS = 50
+N_REQUESTS = 10  # a checkpoint writes at most 10 x 3 texts, in one batch: its cost does not grow with the edits
+N_PROMPTS = 3  # of each request
+N_TOKENS = 50
 TOP_K = 5
-WEIGHTS = {2: 1 / 3, 3: 2 / 3}  # by n
+WEIGHT_BY_N = {2: 1 / 3, 3: 2 / 3}
 
 
-def fluency(lm: LM, requests: Sequence[EditRequest]) -> list[dict]:
-    """One row per text that the model writes for the first requests with generation prompts: `request`, `probe` (which
-    of its distinct prompts), `name`, `score` (bits) and the `text`."""
-    asked = []
-    for request in islice((request for request in requests if request.generation_prompts), FLUENCY_REQUESTS):
-        distinct = list(dict.fromkeys(request.generation_prompts))[:PROMPTS]
-        asked += [(request.id, index, prompt) for index, prompt in enumerate(distinct)]
-    texts = write(lm, [prompt for _, _, prompt in asked]) if asked else []
+def fluency(lm: LM, requests: Sequence[EditRequest]) -> list[dict[str, Any]]:
+    """Returns one row per text that the model writes for the first requests with generation prompts.
+
+    A row holds `request`, `probe` (which of its distinct prompts), `name`, `score` (bits) and the `text`.
+    """
+    prompts = []
+    for request in islice((request for request in requests if request.generation_prompts), N_REQUESTS):
+        distinct = list(dict.fromkeys(request.generation_prompts))[:N_PROMPTS]
+        prompts += [(request.id, index, prompt) for index, prompt in enumerate(distinct)]
+    texts = write_texts(lm, [prompt for _, _, prompt in prompts]) if prompts else []
     return [
         {"request": request, "probe": index, "name": "fluency", "score": n_gram_entropy(text), "text": text}
-        for (request, index, _), text in zip(asked, texts, strict=True)
+        for (request, index, _), text in zip(prompts, texts, strict=True)
     ]
 
 
-def write(lm: LM, prompts: Sequence[str]) -> list[str]:
-    """What the model writes behind each prompt.  A prompt's draws are its own, whatever else is asked for."""
+def write_texts(lm: LM, prompts: Sequence[str]) -> list[str]:
+    """Returns what the model writes after each prompt; the draws depend on the prompt alone, not on the others."""
     seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
     draws = [sampler(torch.Generator().manual_seed(seed), TOP_K) for seed in seeds]
 
     def choose(logits_BV: Tensor) -> Tensor:
         return torch.cat([draw(logits_1V) for draw, logits_1V in zip(draws, logits_BV.split(1), strict=True)])
 
-    written = continue_rows(lm, [lm.tokens.question_ids(prompt) for prompt in prompts], TOKENS, choose)
-    return [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+    new_ids = continue_rows(lm, [lm.tokens.question_ids(prompt) for prompt in prompts], N_TOKENS, choose)
+    return [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in new_ids]
 
 
 def n_gram_entropy(text: str) -> float:
-    """Bits.  A text with fewer words than an n-gram has none of them, and no entropy."""
+    """Returns bits.  A text with fewer words than n has no n-grams, and no entropy of them."""
     words = re.findall(r"\w+|[^\w\s]", text)
     total = 0.0
-    for n, weight in WEIGHTS.items():
+    for n, weight in WEIGHT_BY_N.items():
         counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
         frequencies = [count / counts.total() for count in counts.values()]
         total += weight * sum(f * math.log2(1 / f) for f in frequencies)

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from afteredit.edit.ingredients.subject_keys import subject_keys
 from afteredit.evaluate.inference.generation import score_and_generate
-from afteredit.evaluate.inference.kept_blocks import BaseBlocks
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import score
 from afteredit.model.lm import LM
 
@@ -58,7 +58,7 @@ def test_the_log_says_so_once(lm, caplog):
 @torch.no_grad()
 def test_nothing_of_it_is_kept_below_the_edited_block(lm):
     lm.weights.keep_base([lm.mlp_out_name(2)])
-    base = BaseBlocks(lm, 1.0)
+    base = KeptBlocks(lm, 1.0)
     for _ in range(2):
         (scored,) = score(lm, [(CONTEXTS[1], CONTINUATIONS[0])], base)
         assert list(scored.log_p) == pytest.approx(plain_log_p(lm, CONTEXTS[1], CONTINUATIONS[0]), abs=1e-6)

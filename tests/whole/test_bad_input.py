@@ -70,7 +70,7 @@ def place(tmp_path_factory, tokenizer):
         for name in WANDB:
             patch.delenv(name, raising=False)
         few = SimpleNamespace(all_subtasks=["hellaswag", "arc_easy"])  # lm-eval's own index takes many seconds
-        patch.setattr("afteredit.evaluate.abilities.ability._task_manager", lambda: few)
+        patch.setattr("afteredit.evaluate.abilities.lm_eval_tasks._task_manager", lambda: few)
         yield folder
 
 

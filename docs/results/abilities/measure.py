@@ -10,7 +10,6 @@ from dataclasses import asdict
 
 from afteredit.evaluate.abilities.answer_scores import rouge_mean
 from afteredit.evaluate.abilities.build import build_tasks
-from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
 from afteredit.evaluate.intervals import interval
 from afteredit.evaluate.retention import measurable
 from afteredit.launch.command_line import compose
@@ -19,10 +18,10 @@ from afteredit.launch.command_line import compose
 def main() -> None:
     x = compose(sys.argv[1:])
     lm = x.model.load("cpu", x.settings.dtype.value)
-    harness = HarnessLM(lm)
     for built in build_tasks(x.tasks, x.settings):
         started = time.perf_counter()
-        row, examples = built.measure(harness, chat=lm.tokens.prompt == "chat")
+        scores = built.measure(lm)
+        row, examples = scores.row, scores.examples
         chance = built.ability.chance
         low, high = interval([e.numerator for e in examples], [e.denominator for e in examples])
         samples = [{"kind": "ability", "name": built.name, **asdict(e)} for e in examples]

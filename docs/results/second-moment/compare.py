@@ -27,7 +27,7 @@ from afteredit.edit.ingredients.value_search import optimise_values
 from afteredit.edit.methods.rome import rank_one
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.metrics.drift import drift, held_out_windows
-from afteredit.evaluate.metrics.editing_success import judge, look, means
+from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import compose
 from afteredit.store.json_rows import read_json_lines
 
@@ -64,7 +64,7 @@ def main() -> None:
     facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
     contexts = sample_contexts(lm, {5: x.method.contexts_short, 10: x.method.contexts_long}, seed=0)
     values = [optimise_values(lm, [fact], contexts, layer, x.method)[0] for fact in facts]
-    before = look(lm, facts)
+    before = respond(lm, facts)
     held_out = held_out_windows(lm, held_out_text, 1024)
     unedited = drift(lm, held_out)["drift/perplexity"]
     for name, moment in moments.items():
@@ -75,7 +75,7 @@ def main() -> None:
             cosines.append(float(torch.cosine_similarity(change.right_Fr, exact.right_Fr, dim=0)))
             shares.append(float(change.right_Fr[:, 0] @ value.bare_key_F))
             lm.weights.add({lm.mlp_out_name(layer): change})
-            samples += judge(lm, look(lm, [fact]), before)
+            samples += success_scores(lm, respond(lm, [fact]), before)
             perplexities.append(drift(lm, held_out)["drift/perplexity"])
             lm.weights.restore()
         result = {

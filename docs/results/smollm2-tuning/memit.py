@@ -16,7 +16,7 @@ from afteredit.edit.editor import Editor
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.metrics.drift import drift, held_out_windows
-from afteredit.evaluate.metrics.editing_success import judge, look, means
+from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import CONF, compose
 from afteredit.store.json_rows import read_json_lines
 
@@ -27,7 +27,7 @@ def main() -> None:
     lm = base.model.load("cpu", "float32")
     rows = islice(read_json_lines(Path(path)), int(skip), int(skip) + int(n))
     facts = [_request(row) for _, row in rows]
-    before = look(lm, facts)
+    before = respond(lm, facts)
     held_out = held_out_windows(lm, (CONF.parent / "data" / "heldout.txt").read_text(encoding="utf-8"), 512)
     for configuration in configurations:
         overrides = [f"method.{pair}" for pair in configuration.split(";")]
@@ -40,7 +40,7 @@ def main() -> None:
             editor.begin([fact])
             update = editor.write([fact])
             editor.apply([fact], update)
-            samples += judge(lm, look(lm, [fact]), before)
+            samples += success_scores(lm, respond(lm, [fact]), before)
             perplexity.append(drift(lm, held_out)["drift/perplexity"])
             numbers.append(update.diagnostics)
         result = {

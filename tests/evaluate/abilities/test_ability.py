@@ -12,10 +12,12 @@ import jinja2
 import pytest
 import torch
 
-from afteredit.evaluate.abilities.ability import Ability, BuiltAbility, _resolved, shipped
+from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import entity_f1
-from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_tasks import shipped_ability, with_functions
 from afteredit.launch.command_line import compose
+from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,10 +25,10 @@ TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if 
 
 
 @pytest.fixture
-def harness(make_lm) -> HarnessLM:
+def lm(make_lm) -> LM:
     lm = make_lm("llama", start_token="<|endoftext|>")
     lm.model.config.max_position_embeddings = 4096  # rotary: any length goes, and nothing is cut off
-    return HarnessLM(lm)
+    return lm
 
 
 def built(name: str, limit: int = 3) -> BuiltAbility:
@@ -34,13 +36,14 @@ def built(name: str, limit: int = 3) -> BuiltAbility:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_every_task_file_measures_what_it_promises(name, harness):
+def test_every_task_file_measures_what_it_promises(name, lm):
     ability = built(name)
     calls = []
     original = ability.task.fewshot_context
     ability.task.fewshot_context = lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs)
 
-    row, examples = ability.measure(harness, chat=False)
+    scores = ability.measure(lm)
+    row, examples = scores.row, scores.examples
     assert 0 <= row[f"ability/{name}"] <= 1
     assert math.isfinite(row[f"ability/{name}/gold_nll"]) and row[f"ability/{name}/gold_nll"] > 0
     generative = ability.task.OUTPUT_TYPE == "generate_until"
@@ -53,14 +56,13 @@ def test_every_task_file_measures_what_it_promises(name, harness):
     assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(e.gold_nll for e in examples) / 3)
     assert len(calls) == 3
 
-    again = ability.measure(harness, chat=False)
-    assert again == (row, examples)
+    assert ability.measure(lm) == scores
     assert len(calls) == 3  # requests are built once per run
 
 
 @pytest.mark.parametrize("name", ["sentiment", "open_qa"])
-def test_gold_nll_is_the_mean_of_plain_forward_passes(name, harness):
-    row, examples = built(name, limit=2).measure(harness, chat=False)
+def test_gold_nll_is_the_mean_of_plain_forward_passes(name, lm):
+    scores = built(name, limit=2).measure(lm)
     config = compose([f"task=[{name}]"]).tasks[name].lm_eval
     ask = jinja2.Template(config["doc_to_text"], keep_trailing_newline=True)
 
@@ -71,36 +73,36 @@ def test_gold_nll_is_the_mean_of_plain_forward_passes(name, harness):
     rows = (ROOT / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:2]
     nlls = []
     for doc in map(json.loads, rows):
-        context, whole = (harness.lm.tokens.encode(shots + ask.render(doc) + end) for end in ("", f" {gold(doc)}"))
+        context, whole = (lm.tokens.encode(shots + ask.render(doc) + end) for end in ("", f" {gold(doc)}"))
         with torch.no_grad():
-            log_p_TV = harness.lm.model(torch.tensor([whole])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+            log_p_TV = lm.model(torch.tensor([whole])).logits[0, len(context) - 1 : -1].log_softmax(-1)
         nlls.append(-float(log_p_TV[range(len(whole) - len(context)), whole[len(context) :]].mean()))
-    assert [example.gold_nll for example in examples] == pytest.approx(nlls, abs=1e-5)
-    assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(nlls) / 2, abs=1e-5)
+    assert [example.gold_nll for example in scores.examples] == pytest.approx(nlls, abs=1e-5)
+    assert scores.row[f"ability/{name}/gold_nll"] == pytest.approx(sum(nlls) / 2, abs=1e-5)
 
 
-def test_scores_are_of_the_weights_as_they_are_now(harness):
+def test_scores_are_of_the_weights_as_they_are_now(lm):
     """lm-eval's response cache would give the old answers back."""
     from afteredit.edit.update import LowRank
 
     ability = built("sentiment")
-    before, _ = ability.measure(harness, chat=False)
-    D, F = harness.lm.widths(1)
-    harness.lm.weights.add({harness.lm.mlp_out_name(1): LowRank(torch.ones(D, 1), torch.ones(F, 1))})
-    after, _ = ability.measure(harness, chat=False)
+    before = ability.measure(lm).row
+    D, F = lm.widths(1)
+    lm.weights.add({lm.mlp_out_name(1): LowRank(torch.ones(D, 1), torch.ones(F, 1))})
+    after = ability.measure(lm).row
     assert after["ability/sentiment/gold_nll"] != before["ability/sentiment/gold_nll"]
 
 
-def test_a_headline_the_task_does_not_give_is_refused_with_those_it_gives(harness):
+def test_a_headline_the_task_does_not_give_is_refused_with_those_it_gives(lm):
     ability = compose(["task=[sentiment]", "task.sentiment.headline=f1"]).tasks["sentiment"]
     with pytest.raises(BadInput, match=r"headline 'f1'.*acc"):
-        BuiltAbility("sentiment", ability, "mini", 2).measure(harness, chat=False)
+        BuiltAbility("sentiment", ability, "mini", 2).measure(lm)
 
 
 def test_dotted_paths_into_this_project_become_functions_and_nothing_else_is_imported():
     sys.modules.pop("this", None)
     value = {"a": ["afteredit.evaluate.abilities.answer_scores.entity_f1"], "b": "this.s", "c": "os.system", "d": 3}
-    assert _resolved(value) == {"a": [entity_f1], "b": "this.s", "c": "os.system", "d": 3}
+    assert with_functions(value) == {"a": [entity_f1], "b": "this.s", "c": "os.system", "d": 3}
     assert "this" not in sys.modules
 
 
@@ -125,20 +127,20 @@ def few_shipped(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
-def test_an_unknown_harness_task_is_refused_with_near_names(few_shipped):
+def test_an_unknown_shipped_task_is_refused_with_near_names(few_shipped):
     with pytest.raises(BadInput, match=r"'evennes' is not one that lm-eval ships; did you mean \['evenness'"):
-        shipped("evennes")
+        shipped_ability("evennes")
 
 
-def test_a_harness_task_is_measured_by_its_name_alone(few_shipped, harness):
-    ability = shipped("evenness")
+def test_a_shipped_task_is_measured_by_its_name_alone(few_shipped, lm):
+    ability = shipped_ability("evenness")
     assert (ability.headline, ability.chance) == ("acc", 0.25)
-    row, examples = BuiltAbility("evenness", ability, "mini", None).measure(harness, chat=False)
-    assert row["ability/evenness"] == sum(e.numerator for e in examples) / 4
+    scores = BuiltAbility("evenness", ability, "mini", None).measure(lm)
+    assert scores.row["ability/evenness"] == sum(example.numerator for example in scores.examples) / 4
 
 
-def test_an_example_is_flat_enough_for_a_table(harness):
-    _, examples = built("ner").measure(harness, chat=False)
+def test_an_example_is_flat_enough_for_a_table(lm):
+    examples = built("ner").measure(lm).examples
     assert all(isinstance(value, int | float) for value in asdict(examples[0]).values())
 
 

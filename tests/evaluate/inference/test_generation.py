@@ -1,4 +1,4 @@
-"""Greedy answers are those of Hugging Face's own `generate`, row by row; scored on the way, they stay what they are."""
+"""Greedy answers are those of Hugging Face's own `generate`, row by row, whether or not they are scored on the way."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import random
 import pytest
 import torch
 
-from afteredit.evaluate.inference import batches as packing
-from afteredit.evaluate.inference import generation
+from afteredit.evaluate.inference import batches, generation
 from afteredit.evaluate.inference.generation import generate, score_and_generate
-from afteredit.evaluate.inference.likelihood import passes, score
+from afteredit.evaluate.inference.likelihood import read_contexts, score
 
 
 def contexts_of_all_kinds(vocab: int) -> list[tuple[int, ...]]:
@@ -20,8 +19,8 @@ def contexts_of_all_kinds(vocab: int) -> list[tuple[int, ...]]:
         return tuple(rng.randrange(2, vocab) for _ in range(n))
 
     prefix = ids(30)
-    own = [(*prefix, *ids(n)) for n in (1, 5, 2, 11)]
-    return [*own, ids(3), ids(1), ids(19), own[1]]
+    alike = [(*prefix, *ids(n)) for n in (1, 5, 2, 11)]
+    return [*alike, ids(3), ids(1), ids(19), alike[1]]
 
 
 def greedy_by_hugging_face(lm, context, n_tokens) -> list[int]:
@@ -42,33 +41,33 @@ def test_greedy_answers_are_hugging_faces(make_lm, family):
 
 
 @pytest.mark.parametrize("budget", [1, 60])
-def test_neither_shared_prefixes_nor_the_batch_change_an_answer(make_lm, family, monkeypatch, budget):
-    lm = make_lm(family)
+def test_neither_shared_prefixes_nor_the_batch_change_an_answer(make_lm, monkeypatch, budget):
+    lm = make_lm("gpt2")
     contexts = contexts_of_all_kinds(len(lm.tokenizer))
     together = generate(lm, contexts, 6)
-    monkeypatch.setattr(packing, "SHARED_AT_LEAST", 10_000)
-    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
+    monkeypatch.setattr(batches, "SHARED_AT_LEAST", 10_000)
+    monkeypatch.setattr(batches, "TOKEN_BUDGET", budget)
     assert generate(lm, contexts, 6) == together
 
 
-def test_a_row_ends_at_done_and_the_others_go_on(exact_lm):
-    lm = exact_lm
+def test_a_complete_row_ends_and_the_others_go_on(make_lm):
+    lm = make_lm("gpt2")
     contexts = contexts_of_all_kinds(len(lm.tokenizer))
     whole = generate(lm, contexts, 8)
     stops = {tuple(answer[: 2 + i % 5]) for i, answer in enumerate(whole)}
 
-    def done(ids: list[int]) -> bool:
+    def is_complete(ids: list[int]) -> bool:
         return tuple(ids) in stops
 
     def cut(answer: list[int]) -> list[int]:
         return next((answer[:n] for n in range(1, 9) if tuple(answer[:n]) in stops), answer)
 
-    stopped = generate(lm, contexts, 8, done)
+    stopped = generate(lm, contexts, 8, is_complete)
     assert stopped == [cut(answer) for answer in whole]
     assert len({len(answer) for answer in stopped}) > 2
 
 
-def wanted_of_all_kinds(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+def continuations_of_all_kinds(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
     """Several continuations of a context, short ones, and none."""
     kinds = [[(5,), (7, 8, 9), (11, 12)], [(3,)], [], [(20, 21, 22, 23)]]
     contexts = dict.fromkeys(contexts_of_all_kinds(vocab))
@@ -76,24 +75,24 @@ def wanted_of_all_kinds(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...
 
 
 @pytest.mark.parametrize("budget", [1, 60, 4096])
-def test_one_pass_gives_what_scoring_and_generating_apart_give(make_lm, family, monkeypatch, budget):
-    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
-    lm = make_lm(family)
-    wanted = wanted_of_all_kinds(len(lm.tokenizer))
-    pairs = [(context, continuation) for context, own in wanted.items() for continuation in own]
-    scores, answers = score_and_generate(lm, wanted, 6)
-    assert [answers[context] for context in wanted] == generate(lm, list(wanted), 6)
+def test_one_pass_gives_what_scoring_and_generating_apart_give(make_lm, monkeypatch, budget):
+    monkeypatch.setattr(batches, "TOKEN_BUDGET", budget)
+    lm = make_lm("llama")
+    continuations = continuations_of_all_kinds(len(lm.tokenizer))
+    pairs = [(context, continuation) for context, group in continuations.items() for continuation in group]
+    scores, answers = score_and_generate(lm, continuations, 6)
+    assert [answers[context] for context in continuations] == generate(lm, list(continuations), 6)
     assert scores.keys() == set(pairs)
     for pair, apart in zip(pairs, score(lm, pairs), strict=True):
-        assert scores[pair].said == apart.said
+        assert scores[pair].argmax_ids == apart.argmax_ids
         rounding = 0 if budget == 1 else 1e-6  # one context a batch: the same arithmetic, bit for bit
         assert scores[pair].log_p == pytest.approx(apart.log_p, abs=rounding, rel=0)
 
 
 def test_one_pass_computes_no_context_twice(make_lm, monkeypatch):
     lm = make_lm("llama")
-    wanted = wanted_of_all_kinds(len(lm.tokenizer))
-    pairs = [(context, continuation) for context, own in wanted.items() for continuation in own]
+    continuations = continuations_of_all_kinds(len(lm.tokenizer))
+    pairs = [(context, continuation) for context, group in continuations.items() for continuation in group]
     tokens, forward = [0], lm.forward
 
     def counting(ids_BT, mask_BT, cache, past):
@@ -106,39 +105,43 @@ def test_one_pass_computes_no_context_twice(make_lm, monkeypatch):
         return tokens[0]
 
     monkeypatch.setattr(lm, "forward", counting)
-    contexts_alone = cost(generate, list(wanted), 1)
-    scored = [context for context, own in wanted.items() if own]
-    apart = cost(score, pairs) - cost(generate, scored, 1) + cost(generate, list(wanted), 6)
-    assert contexts_alone > 40 and cost(score_and_generate, wanted, 6) == apart
+    contexts_alone = cost(generate, list(continuations), 1)
+    scored = [context for context, group in continuations.items() if group]
+    apart = cost(score, pairs) - cost(generate, scored, 1) + cost(generate, list(continuations), 6)
+    assert contexts_alone > 40 and cost(score_and_generate, continuations, 6) == apart
 
 
 def test_a_batch_leaves_room_for_what_is_generated_and_for_its_copies_of_the_prefix(make_lm, monkeypatch):
-    monkeypatch.setattr(packing, "CACHE_BUDGET", 100)
+    monkeypatch.setattr(batches, "CACHE_BUDGET", 100)
     lm = make_lm("llama")
     contexts = [(3 + i, 5, 7, 9) for i in range(12)]
-    assert [len(one.rows) for one in passes(lm, dict.fromkeys(contexts, ()), 21)] == [4, 4, 4]  # 4 + 21 each
-    assert [len(one.rows) for one in passes(lm, dict.fromkeys(contexts, [(1, 2, 3)]), 40)] == [2] * 6
+
+    def batch_sizes(*arguments) -> list[int]:
+        return [len(read.rows) for read in read_contexts(lm, *arguments)]
+
+    assert batch_sizes(dict.fromkeys(contexts, ()), 21) == [4, 4, 4]  # 4 + 21 each
+    assert batch_sizes(dict.fromkeys(contexts, [(1, 2, 3)]), 40) == [2] * 6
     prefix = tuple(range(40, 60))
-    behind = [(*prefix, *context) for context in contexts]
-    assert [len(one.rows) for one in passes(lm, dict.fromkeys(behind, [(1,)]))] == [4, 4, 4]  # 20 + 4 + 1 each
-    monkeypatch.setattr(packing, "CACHE_BUDGET", 1000)
-    assert [len(one.rows) for one in passes(lm, dict.fromkeys(contexts, [(1, 2)]))] == [12]
+    with_prefix = [(*prefix, *context) for context in contexts]
+    assert batch_sizes(dict.fromkeys(with_prefix, [(1,)])) == [4, 4, 4]  # 20 + 4 + 1 each
+    monkeypatch.setattr(batches, "CACHE_BUDGET", 1000)
+    assert batch_sizes(dict.fromkeys(contexts, [(1, 2)])) == [12]
 
 
 def test_passes_are_continued_together_within_the_cache_budget(make_lm, monkeypatch):
     lm = make_lm("gpt2")
     contexts = contexts_of_all_kinds(len(lm.tokenizer))
     expected = generate(lm, contexts, 6)
-    monkeypatch.setattr(packing, "TOKEN_BUDGET", 1)
-    seen = []
+    monkeypatch.setattr(batches, "TOKEN_BUDGET", 1)
+    groups = []
     original = generation.decode
-    monkeypatch.setattr(generation, "decode", lambda lm, prompts, *rest: (
-        seen.append([tuple(one.mask_BT.shape) for one in prompts]), original(lm, prompts, *rest))[1])  # fmt: skip
-    monkeypatch.setattr(packing, "CACHE_BUDGET", 120)
+    monkeypatch.setattr(generation, "decode", lambda lm, ends, *rest: (
+        groups.append([tuple(rows.mask_BT.shape) for rows in ends]), original(lm, ends, *rest))[1])  # fmt: skip
+    monkeypatch.setattr(batches, "CACHE_BUDGET", 120)
     assert generate(lm, contexts, 6) == expected
-    assert max(map(len, seen)) > 1
-    assert all(len(shapes) * (max(width for _, width in shapes) + 6) <= 120 for shapes in seen)
+    assert max(map(len, groups)) > 1
+    assert all(len(shapes) * (max(width for _, width in shapes) + 6) <= 120 for shapes in groups)
 
 
-def test_nothing_asked_is_nothing_answered(make_lm):
+def test_no_contexts_give_no_answers(make_lm):
     assert score_and_generate(make_lm("gpt2"), {}, 3) == ({}, {})

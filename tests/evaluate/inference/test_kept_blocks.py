@@ -1,5 +1,5 @@
-"""Every shortcut of measuring, on every architecture, edited or not, gives what plain forward passes give; and keeping
-what lies below the edited block changes no bit."""
+"""Every shortcut of measuring gives what plain forward passes give, on every architecture, edited or not; keeping the
+output of the blocks below the edited one changes no bit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch.testing import assert_close
 from transformers import DynamicCache
 
 from afteredit.edit.update import LowRank
-from afteredit.evaluate.inference import batches as packing
+from afteredit.evaluate.inference import batches
 from afteredit.evaluate.inference.generation import score_and_generate
-from afteredit.evaluate.inference.kept_blocks import BaseBlocks, can_start_at, lowest_edited
+from afteredit.evaluate.inference.kept_blocks import KeptBlocks, can_start_at, lowest_edited
 from afteredit.evaluate.inference.likelihood import may_pad, score
+from afteredit.model.hooks import hooked
 from afteredit.model.tensors import first, pad
 
 GIB = 0.1
@@ -29,8 +30,8 @@ def edit(lm, layer: int, seed: int = 0) -> None:
     lm.weights.add({lm.mlp_out_name(layer): LowRank(0.3 * left.double(), right.double())})
 
 
-def asked(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
-    """Contexts behind one prefix of 20 tokens, two behind another, two alone; continuations of up to 6 tokens."""
+def continuations_by_context(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+    """Returns contexts after one prefix of 20 tokens, two after another, two alone; continuations of up to 6 tokens."""
     rng = random.Random(0)
 
     def ids(n: int) -> tuple[int, ...]:
@@ -46,13 +47,13 @@ def exactness(lm) -> float:
     return 1e-5 if lm.model.config.model_type in IN_FLOAT32 else 1e-10
 
 
-def pairs_of(wanted) -> list[tuple]:
-    return [(context, continuation) for context, own in wanted.items() for continuation in own]
+def pairs_of(continuations) -> list[tuple]:
+    return [(context, continuation) for context, group in continuations.items() for continuation in group]
 
 
 @torch.no_grad()
 def plain_log_p(lm, context, continuation) -> list[float]:
-    """The model's own forward on one row: no cache, no padding, nothing shared."""
+    """Returns the log p of the model's own forward on one row, with no cache, no padding and nothing shared."""
     logits_TV = lm.model(torch.tensor([[*context, *continuation]]), use_cache=False).logits[0, len(context) - 1 : -1]
     return logits_TV.log_softmax(-1)[range(len(continuation)), list(continuation)].tolist()
 
@@ -66,57 +67,72 @@ def plain_answer(lm, context, n_tokens: int) -> list[int]:
 
 
 def tokens_run(lm, block: int, work) -> int:
-    seen = [0]
+    """Returns the number of tokens that the block computes during `work`."""
+    n_tokens = [0]
 
     def count(_module, _args, output) -> None:
-        seen[0] += output[..., 0].numel()
+        n_tokens[0] += output[..., 0].numel()
 
-    hook = lm.mlp_out(block).register_forward_hook(count)
-    work()
-    hook.remove()
-    return seen[0]
+    with hooked({lm.mlp_out(block): count}):
+        work()
+    return n_tokens[0]
 
 
-@pytest.mark.parametrize("budget", [1, 60, 1024])
-def test_scores_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(exact_lm, budget, monkeypatch):
-    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
-    lm, base = exact_lm, BaseBlocks(exact_lm, GIB)
+def check_scores(lm) -> None:
+    """Scores cold and kept, before and after edits, are those of plain passes, and keeping blocks changes no bit."""
+    kept = KeptBlocks(lm, GIB)
     lm.weights.keep_base(map(lm.mlp_out_name, [2, 3]))
-    pairs = pairs_of(asked(len(lm.tokenizer)))
+    pairs = pairs_of(continuations_by_context(len(lm.tokenizer)))
     for checkpoint in range(3):
-        scores = score(lm, pairs, base)
+        scores = score(lm, pairs, kept)
         for pair, scored in zip(pairs, scores, strict=True):
             assert_close(list(scored.log_p), plain_log_p(lm, *pair), atol=exactness(lm), rtol=0)
-        assert scores == score(lm, pairs)  # to the bit
-        assert base.n_bytes > 0
+        assert scores == score(lm, pairs)
+        assert kept.n_bytes > 0
         edit(lm, 2 + checkpoint % 2, checkpoint)
-    assert tokens_run(lm, 1, lambda: score(lm, pairs, base)) == 0 < tokens_run(lm, 2, lambda: score(lm, pairs, base))
+    assert tokens_run(lm, 1, lambda: score(lm, pairs, kept)) == 0 < tokens_run(lm, 2, lambda: score(lm, pairs, kept))
+
+
+def check_answers(lm, n_tokens: int) -> None:
+    """The same of greedy answers, whose own tokens run through all blocks."""
+    kept = KeptBlocks(lm, GIB)
+    lm.weights.keep_base([lm.mlp_out_name(2)])
+    continuations = continuations_by_context(len(lm.tokenizer))
+    before = None
+    for checkpoint in range(2):
+        scores, answers = score_and_generate(lm, continuations, n_tokens, None, kept)
+        assert answers == {context: plain_answer(lm, context, n_tokens) for context in continuations} != before
+        assert (scores, answers) == score_and_generate(lm, continuations, n_tokens)
+        before = answers
+        edit(lm, 2, checkpoint)
+
+    def repeat() -> None:
+        score_and_generate(lm, continuations, n_tokens, None, kept)
+
+    assert tokens_run(lm, 1, repeat) <= len(continuations) * (n_tokens - 1)
+    assert tokens_run(lm, 2, repeat) > sum(map(len, continuations)) / 2
+
+
+def test_scores_and_answers_are_those_of_plain_passes_on_every_architecture(exact_lm, monkeypatch):
+    monkeypatch.setattr(batches, "TOKEN_BUDGET", 60)  # some rows are read together, some alone
+    check_scores(exact_lm)
+    exact_lm.weights.restore()
+    check_answers(exact_lm, 4)
 
 
 @pytest.mark.parametrize("budget", [1, 1024])
-def test_answers_are_those_of_plain_passes_cold_and_kept_before_and_after_edits(exact_lm, budget, monkeypatch):
-    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
-    lm, base, n_tokens = exact_lm, BaseBlocks(exact_lm, GIB), 5
-    lm.weights.keep_base([lm.mlp_out_name(2)])
-    wanted = asked(len(lm.tokenizer))
-    before = None
-    for checkpoint in range(2):
-        scores, answers = score_and_generate(lm, wanted, n_tokens, None, base)
-        assert answers == {context: plain_answer(lm, context, n_tokens) for context in wanted} != before
-        assert (scores, answers) == score_and_generate(lm, wanted, n_tokens)  # to the bit
-        before = answers
-        edit(lm, 2, checkpoint)
-    prompt_tokens = sum(map(len, wanted))
-    assert tokens_run(lm, 1, lambda: score_and_generate(lm, wanted, n_tokens, None, base)) <= len(wanted) * (
-        n_tokens - 1
-    )
-    assert tokens_run(lm, 2, lambda: score_and_generate(lm, wanted, n_tokens, None, base)) > prompt_tokens / 2
+def test_so_they_are_with_every_row_alone_and_with_all_rows_together(make_lm, budget, monkeypatch):
+    monkeypatch.setattr(batches, "TOKEN_BUDGET", budget)
+    lm = make_lm("gpt2", dtype=torch.float64)
+    check_scores(lm)
+    lm.weights.restore()
+    check_answers(lm, 4)
 
 
 def test_where_no_padding_may_stand_the_log_says_so_once(exact_lm, caplog):
-    wanted = {(1, 2, 3, 4, 5): [(6, 7)]}  # 12 columns, and the narrow window is 9
+    continuations = {(1, 2, 3, 4, 5): [(6, 7)]}  # 12 columns, and the narrow window is 9
     with caplog.at_level(logging.INFO, logger="afteredit.model"):
-        answers = [may_pad(exact_lm, wanted, 0) for _ in range(2)]
+        answers = [may_pad(exact_lm, continuations, 0) for _ in range(2)]
     narrow = exact_lm.model.config.to_dict().get("sliding_window") == 9
     assert answers == [not narrow] * 2
     assert ["only rows of one length" in record.message for record in caplog.records] == [True] * narrow
@@ -130,11 +146,10 @@ def test_padding_on_either_side_leaves_the_pass_from_a_block_up_what_it_was(exac
         lm.model.float()
     rows = [list(range(5, 5 + n)) for n in (3, 6, 4)]
     ids_BT, mask_BT = pad(rows, side)
-    seen = []
-    hook = lm.anatomy.blocks[1].register_forward_hook(lambda _m, _i, output: seen.append(first(output)))
-    whole_BTD = lm.forward(ids_BT, mask_BT)
-    hook.remove()
-    above_BTD = lm.forward_from(2, seen[0], ids_BT, mask_BT, DynamicCache(), 0)
+    entering = []
+    with hooked({lm.anatomy.blocks[1]: lambda _m, _i, output: entering.append(first(output))}):
+        whole_BTD = lm.forward(ids_BT, mask_BT)
+    above_BTD = lm.forward_from(2, entering[0], ids_BT, mask_BT, DynamicCache(), 0)
     assert torch.equal(above_BTD[mask_BT.bool()], whole_BTD[mask_BT.bool()])
     for row, hidden_TD in zip(rows, [h[m.bool()] for h, m in zip(above_BTD, mask_BT, strict=True)], strict=True):
         alone_1TD = lm.model(torch.tensor([row]), use_cache=False).logits
@@ -149,54 +164,54 @@ def lm(make_lm):
 
 @pytest.fixture
 def pairs(lm) -> list[tuple]:
-    return pairs_of(asked(len(lm.tokenizer)))
+    return pairs_of(continuations_by_context(len(lm.tokenizer)))
 
 
 def test_nothing_is_kept_before_the_edited_blocks_are_known(lm, pairs):
-    base = BaseBlocks(lm, GIB)
-    score(lm, pairs, base)
-    assert base.n_bytes == 0
+    kept = KeptBlocks(lm, GIB)
+    score(lm, pairs, kept)
+    assert kept.n_bytes == 0
     lm.weights.keep_base([lm.mlp_out_name(0)])  # below it there is nothing
-    score(lm, pairs, base)
-    assert base.n_bytes == 0
+    score(lm, pairs, kept)
+    assert kept.n_bytes == 0
 
 
 def test_an_edit_of_a_lower_block_starts_anew(lm, pairs):
-    base = BaseBlocks(lm, GIB)
+    kept = KeptBlocks(lm, GIB)
     lm.weights.keep_base([lm.mlp_out_name(3)])
-    score(lm, pairs, base)
-    above = base.n_bytes
+    score(lm, pairs, kept)
+    above = kept.n_bytes
     edit(lm, 1)
-    assert score(lm, pairs, base) == score(lm, pairs)
-    assert 0 < base.n_bytes < above and tokens_run(lm, 1, lambda: score(lm, pairs, base)) > 0
-    assert score(lm, pairs, base) == score(lm, pairs) and tokens_run(lm, 0, lambda: score(lm, pairs, base)) == 0
+    assert score(lm, pairs, kept) == score(lm, pairs)
+    assert 0 < kept.n_bytes < above and tokens_run(lm, 1, lambda: score(lm, pairs, kept)) > 0
+    assert score(lm, pairs, kept) == score(lm, pairs) and tokens_run(lm, 0, lambda: score(lm, pairs, kept)) == 0
 
 
 def test_what_a_view_shows_is_measured(lm, pairs):
-    base = BaseBlocks(lm, GIB)
+    kept = KeptBlocks(lm, GIB)
     edit(lm, 2)
-    raw = score(lm, pairs, base)
+    raw = score(lm, pairs, kept)
     with lm.weights.seen_through(lambda W_base_DF, W_DF: (W_base_DF + W_DF) / 2):
-        seen = score(lm, pairs, base)
-        assert seen == score(lm, pairs) != raw
+        viewed = score(lm, pairs, kept)
+        assert viewed == score(lm, pairs) != raw
     lm.weights.restore()
-    assert score(lm, pairs, base) == score(lm, pairs) != seen
+    assert score(lm, pairs, kept) == score(lm, pairs) != viewed
 
 
 def test_beyond_the_memory_allowed_all_blocks_run_and_the_log_says_so_once(lm, pairs, caplog):
     lm.weights.keep_base([lm.mlp_out_name(2)])
-    roomy = BaseBlocks(lm, GIB)
+    roomy = KeptBlocks(lm, GIB)
     score(lm, pairs, roomy)
-    base = BaseBlocks(lm, 0.6 * roomy.n_bytes / 2**30)
+    kept = KeptBlocks(lm, 0.6 * roomy.n_bytes / 2**30)
     with caplog.at_level(logging.INFO, logger="afteredit.evaluate.inference.kept_blocks"):
-        first = score(lm, pairs, base)
+        first = score(lm, pairs, kept)
         edit(lm, 2)
-        second = score(lm, pairs, base)
-    assert 0 < base.n_bytes <= 0.6 * roomy.n_bytes
+        second = score(lm, pairs, kept)
+    assert 0 < kept.n_bytes <= 0.6 * roomy.n_bytes
     assert first == score(make_unedited(lm), pairs) and second != first
     edit(lm, 2)
     assert second == score(lm, pairs)
-    assert [record.message for record in caplog.records] == [f"speed.cache_gib={base.gib:g} is full: what is "
+    assert [record.message for record in caplog.records] == [f"speed.cache_gib={kept.gib:g} is full: what is "
             "measured beyond it runs all blocks at every checkpoint"]  # fmt: skip
 
 
@@ -207,7 +222,7 @@ def make_unedited(lm):
 
 def test_a_pass_that_breaks_off_keeps_nothing(lm, pairs, monkeypatch):
     lm.weights.keep_base([lm.mlp_out_name(2)])
-    base, logits = BaseBlocks(lm, GIB), lm.logits
+    kept, logits = KeptBlocks(lm, GIB), lm.logits
     calls = [0]
 
     def failing(hidden):
@@ -218,9 +233,9 @@ def test_a_pass_that_breaks_off_keeps_nothing(lm, pairs, monkeypatch):
 
     monkeypatch.setattr(lm, "logits", failing)
     with pytest.raises(KeyboardInterrupt):
-        score(lm, pairs, base)
-    assert len(base._kept) <= 1  # the prefix's own pass, which was whole
-    assert score(lm, pairs, base) == score(lm, pairs)
+        score(lm, pairs, kept)
+    assert len(kept._passes) <= 1  # the prefix's batch, which was whole
+    assert score(lm, pairs, kept) == score(lm, pairs)
 
 
 def test_a_model_whose_blocks_need_those_below_runs_whole_and_the_log_says_so_once(lm, pairs, caplog):
@@ -230,11 +245,11 @@ def test_a_model_whose_blocks_need_those_below_runs_whole_and_the_log_says_so_on
     lm.weights.keep_base([lm.mlp_out_name(2)])
     assert not can_start_at(lm, 2) and lowest_edited(lm) == 2
     left.clear()
-    base = BaseBlocks(lm, GIB)
+    kept = KeptBlocks(lm, GIB)
     with caplog.at_level(logging.INFO, logger="afteredit.evaluate.inference.kept_blocks"):
         for _ in range(2):
-            assert score(lm, pairs, base) == score(lm, pairs)
-    assert base.n_bytes == 0
+            assert score(lm, pairs, kept) == score(lm, pairs)
+    assert kept.n_bytes == 0
     assert len(caplog.records) == 1 and "all are run at every checkpoint" in caplog.text
 
 

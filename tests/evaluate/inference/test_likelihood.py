@@ -1,4 +1,4 @@
-"""The shared computation gives what one plain forward pass per request gives."""
+"""The shared computation gives the scores of one plain forward pass per request."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import random
 import pytest
 import torch
 
-from afteredit.evaluate.inference import batches as packing
-from afteredit.evaluate.inference import likelihood
+from afteredit.evaluate.inference import batches, likelihood
 from afteredit.evaluate.inference.batches import shared_prefixes
 from afteredit.evaluate.inference.likelihood import score
 
@@ -44,11 +43,11 @@ def hard_pairs(vocab: int) -> list[tuple]:
 
 
 def assert_as_plain(lm, pairs):
-    for (context, continuation), scored in zip(pairs, score(lm, pairs), strict=True):
-        log_p, said = plain(lm, context, continuation)
-        assert scored.log_p == pytest.approx(log_p, abs=1e-5)
-        assert scored.said == said
-        assert scored.nll == pytest.approx(-sum(log_p) / len(log_p), abs=1e-5)
+    for (context, continuation), scores in zip(pairs, score(lm, pairs), strict=True):
+        log_p, argmax_ids = plain(lm, context, continuation)
+        assert scores.log_p == pytest.approx(log_p, abs=1e-5)
+        assert scores.argmax_ids == argmax_ids
+        assert scores.nll == pytest.approx(-sum(log_p) / len(log_p), abs=1e-5)
 
 
 def test_scores_are_those_of_one_plain_forward_pass_per_request(make_lm, family):
@@ -57,10 +56,10 @@ def test_scores_are_those_of_one_plain_forward_pass_per_request(make_lm, family)
 
 
 @pytest.mark.parametrize("budget", [1, 30, 120])
-def test_the_token_budget_changes_no_score(make_lm, family, monkeypatch, budget):
-    monkeypatch.setattr(packing, "TOKEN_BUDGET", budget)
+def test_the_token_budget_changes_no_score(make_lm, monkeypatch, budget):
+    monkeypatch.setattr(batches, "TOKEN_BUDGET", budget)
     monkeypatch.setattr(likelihood, "LOGIT_ROWS", 3)
-    lm = make_lm(family)
+    lm = make_lm("gpt2")
     assert_as_plain(lm, hard_pairs(len(lm.tokenizer)))
 
 

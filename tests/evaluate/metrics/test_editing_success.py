@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from afteredit.edit.update import LowRank
-from afteredit.evaluate.metrics.editing_success import Probe, judge, look, means, probes
+from afteredit.evaluate.metrics.editing_success import SuccessPrompt, means, respond, success_prompts, success_scores
 
-WAYS = ("prob", "forced", "generated")
+CRITERIA = ("prob", "forced", "generated")
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def disturb(lm, size: float = 1.0, layer: int = 1) -> None:
     lm.weights.add({lm.mlp_out_name(layer): LowRank(size * left, right)})
 
 
-def plain_look(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, list[int], list[int], str]:
-    """(mean nll, ids asked for, ids said instead, greedy text) by whole forward passes."""
+def plain_response(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, list[int], list[int], str]:
+    """Returns (mean nll, ids of the answer, likeliest ids in their places, greedy text) by whole forward passes."""
     context = [*lm.tokens.start_ids, *lm.tokenizer(prompt, add_special_tokens=False).input_ids]
     ids = lm.tokenizer(" " + answer, add_special_tokens=False).input_ids
     with torch.no_grad():
@@ -41,107 +41,108 @@ def plain_look(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, list
 
 
 def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tuple[dict, dict]:
-    """{(group, index, way): score} and what was seen, for `before` of a later call."""
+    """Returns {(group, index, criterion): score}, and the responses, for `before` of a later call."""
     new, true = request.target_new, request.target_true
-    asked = [("efficacy", request.question, new, true)]
-    asked += [("paraphrase", prompt, new, true) for prompt in request.paraphrases]
+    prompts = [("efficacy", request.question, new, true)]
+    prompts += [("paraphrase", prompt, new, true) for prompt in request.paraphrases]
     implied = zip(request.portability, request.portability_answers, strict=True)
-    asked += [("portability", prompt, answer, None) for prompt, answer in implied]
+    prompts += [("portability", prompt, answer, None) for prompt, answer in implied]
     neighbours = zip(request.neighbourhood, request.neighbourhood_answers, strict=True)
-    asked += [("neighbourhood", prompt, new, answer) for prompt, answer in neighbours]
-    scores, seen, counts = {}, {}, {}
-    for group, prompt, new, true in asked:
+    prompts += [("neighbourhood", prompt, new, answer) for prompt, answer in neighbours]
+    scores, responses, counts = {}, {}, {}
+    for group, prompt, new, true in prompts:
         index = counts[group] = counts.get(group, -1) + 1
-        new_nll, new_ids, new_said, text = plain_look(lm, prompt, new, n_tokens)
+        new_nll, new_ids, new_argmax, text = plain_response(lm, prompt, new, n_tokens)
         if group == "portability":
-            scores[group, index, "forced"] = new_said == new_ids
+            scores[group, index, "forced"] = new_argmax == new_ids
             scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
             continue
-        true_nll, true_ids, true_said, _ = plain_look(lm, prompt, true, 0)
-        seen[group, index] = new_nll < true_nll, true_said, text
+        true_nll, true_ids, true_argmax, _ = plain_response(lm, prompt, true, 0)
+        responses[group, index] = new_nll < true_nll, true_argmax, text
         if group != "neighbourhood":
             scores[group, index, "prob"] = new_nll < true_nll
-            scores[group, index, "forced"] = new_said == new_ids
+            scores[group, index, "forced"] = new_argmax == new_ids
             scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
             continue
-        then = (before or seen)[group, index]
-        for way, now, was in zip(WAYS, seen[group, index], then, strict=True):
-            scores[group, index, way] = now == was
+        then = (before or responses)[group, index]
+        for criterion, now, was in zip(CRITERIA, responses[group, index], then, strict=True):
+            scores[group, index, criterion] = now == was
         scores["neighbourhood_paper", index, "prob"] = true_nll < new_nll
-        scores["neighbourhood_paper", index, "forced"] = true_said == true_ids
+        scores["neighbourhood_paper", index, "forced"] = true_argmax == true_ids
         scores["neighbourhood_paper", index, "generated"] = text.strip().lower().startswith(true.lower())
-    return scores, seen
+    return scores, responses
 
 
 @pytest.mark.parametrize("size", [0.3, 3.0])
-def test_look_and_judge_are_a_plain_computation(lm, fact, size):
+def test_responses_and_scores_are_a_plain_computation(lm, fact, size):
     fact = replace(fact, portability=("The ring was where Joe DiMaggio", fact.question),
                    portability_answers=("fought", "boxing"))  # fmt: skip
     n_tokens = max(len(lm.tokens.answer_ids(a)) for a in (fact.target_new, fact.target_true)) + 3
-    before = look(lm, [fact])
+    before = respond(lm, [fact])
     _, plain_before = plain_scores(lm, fact, n_tokens)
     disturb(lm, size)
-    rows = judge(lm, look(lm, [fact]), before)
+    rows = success_scores(lm, respond(lm, [fact]), before)
     expected, _ = plain_scores(lm, fact, n_tokens, plain_before)
     given = {(row["name"].split("/")[1], row["probe"], row["name"].split("/")[0]): bool(row["score"]) for row in rows}
     assert given == expected
     assert all(row["request"] == fact.id for row in rows)
 
 
-def test_an_edit_that_took_scores_one_in_every_way_of_looking(lm, fact):
-    """A target that the random model already says, a word of one token: the other half of the comparison above."""
+def test_an_edit_that_took_scores_one_by_every_criterion(lm, fact):
+    """The target is the random model's own answer, a word of one token: the other half of the comparison above."""
     taken = replace(fact, subject="Alibaba", prompt="The country where the company {} was founded is",
                     target_true="zz zz zz", paraphrases=(), neighbourhood=(), neighbourhood_answers=())  # fmt: skip
-    _, _, (said, *_), text = plain_look(lm, taken.question, "x", 1)
+    _, _, (likeliest, *_), text = plain_response(lm, taken.question, "x", 1)
     taken = replace(taken, target_new=text.strip())
-    assert lm.tokens.answer_ids(taken.target_new) == (said,)
-    now = look(lm, [taken])
-    scores = {row["name"]: row["score"] for row in judge(lm, now, now)}
+    assert lm.tokens.answer_ids(taken.target_new) == (likeliest,)
+    now = respond(lm, [taken])
+    scores = {row["name"]: row["score"] for row in success_scores(lm, now, now)}
     assert scores == {"prob/efficacy": 1.0, "forced/efficacy": 1.0, "generated/efficacy": 1.0}
 
 
 def test_portability_asks_for_the_answer_wanted_after_the_edit_and_compares_it_with_no_other(lm, fact):
     prompt = "The ring was where Joe DiMaggio"
-    *_, text = plain_look(lm, prompt, "x", 2)
-    asked = replace(fact, portability=("It is known", prompt, prompt, prompt),
+    *_, text = plain_response(lm, prompt, "x", 2)
+    extended = replace(fact, portability=("It is known", prompt, prompt, prompt),
                     portability_answers=("zz zz zz", text.split()[0], "qq", " "))  # fmt: skip
-    assert [(p.index, p.prompt, p.target_new, p.target_true) for p in probes(asked) if p.group == "portability"] == [
+    prompts = [p for p in success_prompts(extended) if p.group == "portability"]
+    assert [(p.index, p.prompt, p.target_new, p.target_true) for p in prompts] == [
         (0, "It is known", "zz zz zz", None), (1, prompt, text.split()[0], None), (2, prompt, "qq", None),
     ]  # fmt: skip
-    now = look(lm, [asked])
-    rows = judge(lm, now, now)
+    now = respond(lm, [extended])
+    rows = success_scores(lm, now, now)
     scores = {row["probe"]: row["score"] for row in rows if row["name"] == "generated/portability"}
     assert scores == {0: 0.0, 1: 1.0, 2: 0.0}
     assert {row["name"] for row in rows if "portability" in row["name"]} == {
         "forced/portability", "generated/portability",
     }  # fmt: skip
-    assert [row for row in rows if "portability" not in row["name"]] == judge(lm, *[look(lm, [fact])] * 2)
+    assert [row for row in rows if "portability" not in row["name"]] == success_scores(lm, *[respond(lm, [fact])] * 2)
 
 
 def test_an_unedited_model_leaves_every_neighbour_unchanged(lm, fact):
-    scores = means(judge(lm, look(lm, [fact]), look(lm, [fact])), "x")
-    assert [scores[f"x/{way}/neighbourhood"] for way in WAYS] == [1.0, 1.0, 1.0]
+    scores = means(success_scores(lm, respond(lm, [fact]), respond(lm, [fact])), "x")
+    assert [scores[f"x/{criterion}/neighbourhood"] for criterion in CRITERIA] == [1.0, 1.0, 1.0]
 
 
 def test_a_wrecked_model_does_not(lm, fact):
-    before = look(lm, [fact])
+    before = respond(lm, [fact])
     disturb(lm, size=100.0)
-    scores = means(judge(lm, look(lm, [fact]), before), "x")
+    scores = means(success_scores(lm, respond(lm, [fact]), before), "x")
     assert scores["x/generated/neighbourhood"] < 1
 
 
 def test_without_a_true_target_nothing_compares_with_it(lm, fact):
     open_ended = replace(fact, target_true=None, neighbourhood_answers=("", ""))
-    now = look(lm, [open_ended])
-    names = {row["name"] for row in judge(lm, now, now)}
+    now = respond(lm, [open_ended])
+    names = {row["name"] for row in success_scores(lm, now, now)}
     assert names == {"forced/efficacy", "generated/efficacy", "forced/paraphrase", "generated/paraphrase",
                      "generated/neighbourhood"}  # fmt: skip
 
 
-def test_probes_are_the_prompt_its_rewordings_and_its_neighbours(fact):
-    assert probes(fact)[0] == Probe("f1", "efficacy", 0, "The sport that brought Joe DiMaggio to fame is", "boxing",
-                                    "baseball")  # fmt: skip
-    assert [(p.group, p.index) for p in probes(fact)] == [
+def test_success_prompts_are_the_prompt_its_rewordings_and_its_neighbours(fact):
+    question = "The sport that brought Joe DiMaggio to fame is"
+    assert success_prompts(fact)[0] == SuccessPrompt("f1", "efficacy", 0, question, "boxing", "baseball")
+    assert [(p.group, p.index) for p in success_prompts(fact)] == [
         ("efficacy", 0), ("paraphrase", 0), ("neighbourhood", 0), ("neighbourhood", 1),
     ]  # fmt: skip
 
@@ -149,22 +150,20 @@ def test_probes_are_the_prompt_its_rewordings_and_its_neighbours(fact):
 def test_requests_do_not_influence_each_other(lm, fact):
     """What is generated for one request must not depend on the longest answer of another."""
     other = replace(fact, id="f2", target_new="an answer of many more tokens than the first one has")
-    together = look(lm, [fact, other])
-    alone = look(lm, [fact])
-    assert {probe: (seen.text, seen.said_new) for probe, seen in together.items() if probe.request_id == "f1"} == {
-        probe: (seen.text, seen.said_new) for probe, seen in alone.items()
-    }
+    together, alone = respond(lm, [fact, other]), respond(lm, [fact])
+    for prompt, response in alone.items():
+        assert (together[prompt].text, together[prompt].argmax_new) == (response.text, response.argmax_new)
 
 
-def test_a_true_answer_longer_than_the_new_one_is_seen_in_full(lm, fact):
+def test_a_true_answer_longer_than_the_new_one_is_measured_in_full(lm, fact):
     true = "an answer of many more tokens than the new one has"
-    (probe, seen), *_ = look(lm, [replace(fact, target_true=true)]).items()
+    (prompt, response), *_ = respond(lm, [replace(fact, target_true=true)]).items()
     n_tokens = len(lm.tokens.answer_ids(true)) + 3
     assert n_tokens > len(lm.tokens.answer_ids(fact.target_new)) + 3
-    new_nll, _, new_said, text = plain_look(lm, probe.prompt, fact.target_new, n_tokens)
-    true_nll, _, true_said, _ = plain_look(lm, probe.prompt, true, 0)
-    assert (seen.nll_new, seen.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-5)
-    assert (seen.said_new, seen.said_true, seen.text) == (tuple(new_said), tuple(true_said), text)
+    new_nll, _, new_argmax, text = plain_response(lm, prompt.prompt, fact.target_new, n_tokens)
+    true_nll, _, true_argmax, _ = plain_response(lm, prompt.prompt, true, 0)
+    assert (response.nll_new, response.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-5)
+    assert (response.argmax_new, response.argmax_true, response.text) == (tuple(new_argmax), tuple(true_argmax), text)
 
 
 def test_means_count_each_request_once():

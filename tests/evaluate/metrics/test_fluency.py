@@ -12,16 +12,16 @@ from scipy.stats import entropy
 
 from afteredit.evaluate.metrics import fluency as module
 from afteredit.evaluate.metrics.editing_success import means
-from afteredit.evaluate.metrics.fluency import fluency, n_gram_entropy, write
+from afteredit.evaluate.metrics.fluency import fluency, n_gram_entropy, write_texts
 from afteredit.model.decoding import continue_rows, greedy
 
 PROMPTS = ["Joe DiMaggio is known for", "The weather in China", "Fenrir", "It is said that the old man"]
 
 
 @pytest.fixture
-def lm(make_lm, family, monkeypatch):
-    monkeypatch.setattr(module, "TOKENS", 12)
-    return make_lm(family)
+def lm(make_lm, monkeypatch):
+    monkeypatch.setattr(module, "N_TOKENS", 12)
+    return make_lm("gpt2")
 
 
 def by_scipy(bigrams: list[int], trigrams: list[int]) -> float:
@@ -49,19 +49,19 @@ def test_one_word_again_and_again_or_hardly_a_word_has_no_entropy(text):
 
 
 def test_a_text_depends_on_its_prompt_alone_not_on_the_batch_or_its_order(lm):
-    together = dict(zip(PROMPTS, write(lm, PROMPTS), strict=True))
+    together = dict(zip(PROMPTS, write_texts(lm, PROMPTS), strict=True))
     assert len(set(together.values())) == len(PROMPTS)
-    assert write(lm, PROMPTS[::-1]) == [together[prompt] for prompt in PROMPTS[::-1]]
+    assert write_texts(lm, PROMPTS[::-1]) == [together[prompt] for prompt in PROMPTS[::-1]]
     for prompt in PROMPTS:
-        assert write(lm, [prompt]) == [together[prompt]]
+        assert write_texts(lm, [prompt]) == [together[prompt]]
 
 
 def test_tokens_are_drawn_from_the_likeliest(lm, monkeypatch):
     rows = [list(lm.tokens.encode(prompt)) for prompt in PROMPTS]
     likeliest = [lm.tokenizer.decode(ids, skip_special_tokens=True) for ids in continue_rows(lm, rows, 12, greedy)]
-    assert write(lm, PROMPTS) != likeliest
+    assert write_texts(lm, PROMPTS) != likeliest
     monkeypatch.setattr(module, "TOP_K", 1)
-    assert write(lm, PROMPTS) == likeliest
+    assert write_texts(lm, PROMPTS) == likeliest
 
 
 def test_writing_leaves_every_generator_as_it_was(lm, fact):
@@ -73,7 +73,7 @@ def test_writing_leaves_every_generator_as_it_was(lm, fact):
 def test_the_first_three_different_prompts_of_a_request_are_continued(lm, fact):
     repeated = replace(fact, generation_prompts=(PROMPTS[0], PROMPTS[0], PROMPTS[2], PROMPTS[0], *PROMPTS))
     rows = fluency(lm, [replace(fact, id="none"), repeated])
-    texts = write(lm, [PROMPTS[0], PROMPTS[2], PROMPTS[1]])
+    texts = write_texts(lm, [PROMPTS[0], PROMPTS[2], PROMPTS[1]])
     assert rows == [
         {"request": "f1", "probe": i, "name": "fluency", "score": n_gram_entropy(text), "text": text}
         for i, text in enumerate(texts)
@@ -84,9 +84,9 @@ def test_the_first_three_different_prompts_of_a_request_are_continued(lm, fact):
 
 
 def test_only_the_first_requests_that_have_prompts_are_asked(lm, fact, monkeypatch):
-    monkeypatch.setattr(module, "TOKENS", 2)
+    monkeypatch.setattr(module, "N_TOKENS", 2)
     able = [replace(fact, id=f"g{i}", generation_prompts=(PROMPTS[i % 4],)) for i in range(12)]
-    mixed = [request for i, one in enumerate(able) for request in (replace(fact, id=f"n{i}"), one)]
+    mixed = [request for i, able_one in enumerate(able) for request in (replace(fact, id=f"n{i}"), able_one)]
     assert [row["request"] for row in fluency(lm, mixed)] == [f"g{i}" for i in range(10)]
 
 

@@ -1,0 +1,137 @@
+"""Measures one ability: lm-eval owns prompts, few-shot examples, filters, metrics and aggregation.
+
+Its task and requests are built once per run; each checkpoint answers them anew (lm-eval's response cache stays off,
+since it does not see weights).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from afteredit.evaluate.abilities.ability import Ability
+from afteredit.evaluate.abilities.lm_eval_tasks import make_task
+from afteredit.store.errors import BadInput
+
+if TYPE_CHECKING:
+    from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
+    from afteredit.evaluate.inference.kept_blocks import KeptBlocks
+    from afteredit.model.lm import LM
+
+FEWSHOT_SEED = 1234  # lm-eval's own default
+NO_ANSWER = ("", "[invalid]")  # what lm-eval's filters leave where they find no answer
+
+
+@dataclass(frozen=True)
+class ExampleScore:
+    """Holds the score of one row; headline = Σ numerators / Σ denominators (these are 1 for a mean over rows)."""
+
+    doc_id: int
+    numerator: float
+    denominator: float
+    gold_nll: float | None  # nats, mean per token of the gold answer
+    unparseable: float | None
+
+
+@dataclass(frozen=True)
+class AbilityScores:
+    """Holds an ability's metrics by the keys they are recorded under, and every example's scores."""
+
+    row: dict[str, float]
+    examples: list[ExampleScore]
+
+
+class BuiltAbility:
+    """An ability whose task stands ready."""
+
+    def __init__(self, name: str, ability: Ability, data: str, limit: int | None):
+        """Raises BadInput for a task that lm-eval cannot build, or rows that cannot be had."""
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        self.name, self.ability, self.limit = name, ability, limit
+        self.task = make_task(name, ability, data)
+        self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
+
+    def measure(self, lm: LM, kept: KeptBlocks | None = None) -> AbilityScores:
+        """Returns the scores of the model as it is now.
+
+        Raises BadInput where the task has no metric of the headline's name.
+        """
+        from lm_eval.evaluator import evaluate
+
+        from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
+
+        chat = lm.tokens.prompt == "chat"
+        # lm-eval puts no delimiter after a chat turn
+        gold_answer = partial(self._gold_answer, "" if chat else self.task.config.target_delimiter)
+        model = LmEvalModel(lm, kept, gold_answer)
+        for request in getattr(self.task, "_instances", None) or []:
+            request.resps, request.filtered_resps = [], {}  # those of an earlier checkpoint
+        results = evaluate(
+            model, {self.name: self.task}, limit=self.limit, bootstrap_iters=0, log_samples=True,
+            apply_chat_template=chat,
+        )  # fmt: skip
+        assert results is not None  # lm-eval returns None to all but the first of several processes
+        self.task.build_all_requests = lambda **_: None  # the next checkpoint reuses these requests
+        metric, answer_filter = self._headline_metric(results["results"][self.name])
+        gold_nll = self._gold_nll(model)
+        examples = [
+            _example(sample, self.ability.headline, gold_nll.get(sample["doc_id"]), self.task.OUTPUT_TYPE)
+            for sample in results["samples"][self.name]
+            if sample["filter"] == answer_filter
+        ]
+        return AbilityScores(self._row(float(results["results"][self.name][metric]), examples), examples)
+
+    def _headline_metric(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
+        """Returns lm-eval's key of the headline, `metric,filter`, and its filter."""
+        keys = [key for key in metrics if key.split(",")[0] == self.ability.headline]
+        if not keys:
+            known = sorted({key.split(",")[0] for key in metrics if "," in key and "_stderr" not in key})
+            raise BadInput(f"task={self.name}: headline {self.ability.headline!r} is none of its metrics: {known}")
+        return keys[-1], keys[-1].split(",")[1]
+
+    def _row(self, headline: float, examples: list[ExampleScore]) -> dict[str, float]:
+        row = {f"ability/{self.name}": headline}
+        for key in ("gold_nll", "unparseable"):
+            values = [value for example in examples if (value := getattr(example, key)) is not None]
+            if values:
+                row[f"ability/{self.name}/{key}"] = sum(values) / len(values)
+        return row
+
+    def _gold_answer(self, delimiter: str, request: Any) -> str | None:
+        """Returns the answer wanted to a request to generate, as it continues the context; None where it is empty."""
+        gold = self.task.doc_to_target(request.doc)
+        text = gold[0] if isinstance(gold, list) else str(gold)
+        return delimiter + text if text.strip() else None
+
+    def _gold_nll(self, model: LmEvalModel) -> dict[int, float]:
+        """Returns the NLL of the gold answer after the same context, by document."""
+        instances_by_doc: dict[int, list[Any]] = {}
+        for instance in self.task.instances:
+            instances_by_doc.setdefault(instance.doc_id, []).append(instance)
+        gold: dict[int, tuple[str, str]] = {}  # by document: context and gold answer
+        for doc_id, instances in instances_by_doc.items():
+            if self.task.OUTPUT_TYPE == "multiple_choice":
+                target = self.task.doc_to_target(instances[0].doc)
+                index = target[0] if isinstance(target, list) else target
+                if isinstance(index, int) and 0 <= index < len(instances):
+                    gold[doc_id] = instances[index].args
+            elif self.task.OUTPUT_TYPE == "generate_until":
+                answer = model.gold_answer(instances[0])
+                if answer is not None:
+                    gold[doc_id] = instances[0].args[0], answer
+        nll_by_pair = model.mean_nll(list(gold.values()))
+        return {doc_id: nll_by_pair[pair] for doc_id, pair in gold.items()}
+
+
+def _example(sample: Mapping[str, Any], headline: str, gold_nll: float | None, output_type: str) -> ExampleScore:
+    score = sample[headline]
+    numerator, denominator = score if isinstance(score, tuple) else (float(score), 1.0)
+    unparseable = sample.get("unparseable")
+    if unparseable is None and output_type == "generate_until":
+        answer = sample["filtered_resps"][0]
+        answer = answer[0] if isinstance(answer, list) else answer
+        unparseable = float(str(answer).strip() in NO_ANSWER)
+    return ExampleScore(sample["doc_id"], float(numerator), float(denominator), gold_nll, unparseable)
