@@ -12,7 +12,7 @@ from afteredit.store.user_cache import cache_folder, content_hash, made_once
 
 MAKER = """
 import pathlib, sys, time
-from afteredit.edit.cache import made_once
+from afteredit.store.user_cache import made_once
 log, started = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 def make(path):
     with open(log, "a") as file:
