@@ -10,17 +10,17 @@ import pytest
 from afteredit.launch.command_line import compose
 
 FILES = sorted((Path(__file__).resolve().parents[2] / "conf" / "experiment").glob("*.yaml"))
-SAID = ("Published", "Expected", "Cost")
+PARTS = ("Published", "Expected", "Cost")
 
 
 def header(path: Path) -> dict[str, str]:
-    """What stands behind each `# Name:` of the comment that opens the file, by name; what is ahead of them under ""."""
+    """Returns the text after each `# Name:` of the comment that opens the file, by name; under "" the text before them."""
     parts, name = {"": ""}, ""
     lines = path.read_text(encoding="utf-8").splitlines()
     for line in takewhile(lambda line: line.startswith("#"), lines):
         text = line.removeprefix("#").strip()
         start, colon, rest = text.partition(": ")
-        if colon and start in SAID:
+        if colon and start in PARTS:
             assert start not in parts, f"{path.name}: {start} stands twice"
             name, text = start, rest
             parts[name] = ""
@@ -39,10 +39,10 @@ def test_there_is_a_file_for_each_figure():
 def test_its_header_says_what_was_published_what_is_expected_and_what_it_costs(path):
     parts = header(path)
     assert "Gu et al. (EMNLP 2024)" in parts[""]
-    for name in SAID:
+    for name in PARTS:
         assert len(parts.get(name, "").split()) >= 3, f"{path.name}: no {name}: line"
     _, colon, other = parts["Cost"].partition("that of experiment=")
-    if colon:  # told once, in another file
+    if colon:  # another file tells it
         parts["Cost"] = header(path.with_stem(other.strip(" .")))["Cost"]
     assert "checkpoint" in parts["Cost"] and "estimate" in parts["Cost"]
 

@@ -1,4 +1,4 @@
-"""Every run of every sweep that is shipped is one that Hydra composes and our config accepts."""
+"""Hydra composes, and our config accepts, every run of every sweep that is shipped."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def choices(parameter: dict) -> list:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_each_value_composes(path):
-    """Each value of each parameter once, with the first of all others; every key is one of ours."""
+    """Composes each value of each parameter once, with the first of all others."""
     sweep = yaml.safe_load(path.read_text())
     assert sweep["command"] == ["${env}", "python", "${program}", "${args_no_hyphens}"] and sweep["method"] == "grid"
     assert (ROOT / sweep["program"]).is_file() and sweep["metric"]["name"] == "summary/retained/area"
     values = {key: choices(parameter) for key, parameter in sweep["parameters"].items()}
-    first = {key: some[0] for key, some in values.items()}
-    for key, some in values.items():
-        for value in some:
+    first = {key: options[0] for key, options in values.items()}
+    for key, options in values.items():
+        for value in options:
             x = compose([f"{name}={given}" for name, given in (first | {key: value}).items()])
             assert x.settings.seed in values["seed"]
 
