@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
 from afteredit.model.rerun import Replay
 
@@ -95,14 +96,9 @@ def token_terms(lm: LM, answers: Answers) -> tuple[dict[int, Terms], Tensor]:
 
         return hook
 
-    hooks = [lm.mlp_out(layer).register_forward_hook(collecting(layer)) for layer in layers]
-    try:
-        with torch.enable_grad():
-            nll_B, _ = answers.outcome()
-            deltas = torch.autograd.grad(nll_B.sum(), [outputs[layer] for layer in layers])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with hooked({lm.mlp_out(layer): collecting(layer) for layer in layers}), torch.enable_grad():
+        nll_B, _ = answers.outcome()
+        deltas = torch.autograd.grad(nll_B.sum(), [outputs[layer] for layer in layers])
     return {layer: _terms(keys[layer], delta) for layer, delta in zip(layers, deltas, strict=True)}, nll_B.detach()
 
 
@@ -124,9 +120,5 @@ def changed(lm: LM, changes: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[No
 
         return hook
 
-    hooks = [lm.mlp_out(layer).register_forward_hook(adding(*factors)) for layer, factors in changes.items()]
-    try:
+    with hooked({lm.mlp_out(layer): adding(*factors) for layer, factors in changes.items()}):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()

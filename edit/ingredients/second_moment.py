@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from afteredit.model.decoding import continue_rows, sampler
+from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.store.json_rows import EMBEDDED, hub_rows
@@ -58,7 +60,7 @@ def estimate(lm: LM, layers: Sequence[int], rows: Iterator[list[int]]) -> dict[i
     last, n_tokens = max(layers), 0
 
     def catch(layer: int):
-        def hook(_module, args):
+        def hook(_module, args, _kwargs):
             keys_NF = args[0].reshape(-1, args[0].shape[-1]).float()
             product_FF = (keys_NF.T @ keys_NF).double()
             sums[layer] = product_FF if layer not in sums else sums[layer] + product_FF
@@ -68,15 +70,10 @@ def estimate(lm: LM, layers: Sequence[int], rows: Iterator[list[int]]) -> dict[i
         return hook
 
     for batch in _batches(rows, BATCH):  # hooks only around our own pass: drawing the next rows runs the model too
-        hooks = [lm.mlp_out(layer).register_forward_pre_hook(catch(layer)) for layer in layers]
-        try:
-            ids_BT = torch.tensor(batch)
+        ids_BT = torch.tensor(batch)
+        with hooked(before={lm.mlp_out(layer): catch(layer) for layer in layers}), suppress(_Stop):
             lm.forward(ids_BT, torch.ones_like(ids_BT))
-        except _Stop:
-            n_tokens += ids_BT.numel()
-        finally:
-            for hook in hooks:
-                hook.remove()
+        n_tokens += ids_BT.numel()
     return {layer: total.cpu() / n_tokens for layer, total in sums.items()}
 
 

@@ -5,7 +5,7 @@ By causality nothing behind the subject's last token matters to what stands ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from afteredit.edit.ingredients.context_prefixes import locate_subject
 from afteredit.edit.request import EditRequest
+from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad
 
@@ -32,12 +33,12 @@ def subject_keys(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str
     """
     found: list[Tensor] = []
 
-    def catch(_module: Any, args: tuple) -> None:
+    def catch(_module: Any, args: tuple, _kwargs: dict) -> None:
         found.append(args[0][:, -1].float())
         raise Stop
 
-    _run_to_subject(lm, [(request, context) for request in requests for context in contexts],
-                    lambda: lm.mlp_out(layer).register_forward_pre_hook(catch))  # fmt: skip
+    with hooked(before={lm.mlp_out(layer): catch}):
+        _run_to_subject(lm, [(request, context) for request in requests for context in contexts])
     keys_ECF = torch.cat(found).view(len(requests), len(contexts), -1)
     bare = list(contexts).index("")
     others = [i for i in range(len(contexts)) if i != bare]
@@ -53,24 +54,20 @@ def subject_streams(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tens
         found.append(first(output)[:, -1].float())
         raise Stop
 
-    _run_to_subject(lm, [(request, "") for request in requests],
-                    lambda: lm.anatomy.blocks[layer].register_forward_hook(catch))  # fmt: skip
+    with hooked({lm.anatomy.blocks[layer]: catch}):
+        _run_to_subject(lm, [(request, "") for request in requests])
     return torch.cat(found).T
 
 
 @torch.no_grad()
-def _run_to_subject(lm: LM, asked: Sequence[tuple[EditRequest, str]], hook: Callable[[], Any]) -> None:
+def _run_to_subject(lm: LM, prompts: Sequence[tuple[EditRequest, str]]) -> None:
     rows = []
-    for request, context in asked:
+    for request, context in prompts:
         ids, last = locate_subject(lm, request, context)
         rows.append(ids[: last + 1])
     at_once = AT_ONCE if lm.capabilities.reads_on_from_cache else 1  # beside no padding, then
-    handle = hook()
-    try:
-        for start in range(0, len(rows), at_once):
-            # on the left, so that every subject ends in the last column
-            ids_BT, mask_BT = pad(rows[start : start + at_once], "left")
-            with suppress(Stop):
-                lm.forward(ids_BT, mask_BT)
-    finally:
-        handle.remove()
+    for start in range(0, len(rows), at_once):
+        # on the left, so that every subject ends in the last column
+        ids_BT, mask_BT = pad(rows[start : start + at_once], "left")
+        with suppress(Stop):
+            lm.forward(ids_BT, mask_BT)

@@ -54,14 +54,15 @@ class Ft(Method):
         """Returns what Adam changes in at most `steps` - 1 steps.  Mutates nothing."""
         import torch
 
+        from afteredit.model.hooks import hooked
+
         layers = self.edited_layers()
         deltas = {layer: torch.zeros(lm.widths(layer), device=lm.device, requires_grad=True) for layer in layers}
         adam = torch.optim.Adam(list(deltas.values()), lr=self.learning_rate)
         rows = [
             (lm.tokens.question_ids(request.question), lm.tokens.answer_ids(request.target_new)) for request in requests
         ]
-        hooks = [lm.mlp_out(layer).register_forward_hook(_adding(delta_DF)) for layer, delta_DF in deltas.items()]
-        try:
+        with hooked({lm.mlp_out(layer): _adding(delta_DF) for layer, delta_DF in deltas.items()}):
             for step in range(self.steps):
                 with torch.enable_grad():
                     loss = target_nll(lm, rows)
@@ -75,9 +76,6 @@ class Ft(Method):
                 with torch.no_grad():
                     for delta_DF in deltas.values():
                         delta_DF.clamp_(-self.max_change, self.max_change)
-        finally:
-            for hook in hooks:
-                hook.remove()
         changes = {lm.mlp_out_name(layer): Dense(delta_DF.detach().cpu()) for layer, delta_DF in deltas.items()}
         norm = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
         diagnostics = {"steps": step, "loss": float(loss.detach()), "loss_before": first_loss, "update_norm": norm}

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from afteredit.model.hooks import hooked
+
 
 def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
     """keys (T, F) of the block's MLP output matrix, its output at `at`, normalised hidden states and logits of one
@@ -21,15 +23,11 @@ def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
         moved[0, at] = 1
         return output + moved * offset_D
 
-    hooks = [
-        lm.mlp_out(layer).register_forward_hook(tap),
-        lm.anatomy.final_norm.register_forward_hook(lambda _m, _a, output: seen.update(hidden_TD=output[0])),
-    ]
-    try:
+    def final(_module, _args, output):
+        seen["hidden_TD"] = output[0]
+
+    with hooked({lm.mlp_out(layer): tap, lm.anatomy.final_norm: final}):
         seen["logits_TV"] = lm.model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
-    finally:
-        for hook in hooks:
-            hook.remove()
     return SimpleNamespace(**seen)
 
 

@@ -58,7 +58,7 @@ def test_the_outcome_is_that_of_plain_forward_passes(lm, plain_nll, plain_pass, 
             row = (*row, int(plain_pass(lm, row, 0, 0).logits_TV[-1].argmax()))
         said.append(row[-2:])
     targets = {"right": said[0], "wrong": (said[1][0], said[1][1] - 1)}
-    monkeypatch.setattr(lm, "answer_ids", targets.__getitem__)
+    monkeypatch.setattr(lm.tokens, "answer_ids", targets.__getitem__)
     nll_B, forced_B = Answers(lm, [(ASKED[0][0], "right"), (ASKED[1][0], "wrong")], LAYERS).outcome()
     assert forced_B.tolist() == [True, False]
     expected_B = torch.stack([plain_nll(lm, row, target) for row, target in zip(ids, targets.values(), strict=True)])

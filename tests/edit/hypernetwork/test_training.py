@@ -300,7 +300,7 @@ def test_a_row_that_cannot_be_learned_from_is_refused_before_training(lm, rows, 
     def answer_ids(answer):
         raise BadInput(f"the answer {answer!r} cannot be told apart")
 
-    monkeypatch.setattr(lm, "answer_ids", answer_ids)
+    monkeypatch.setattr(lm.tokens, "answer_ids", answer_ids)
     with pytest.raises(BadInput, match=r"'boxing' cannot be told apart"):
         batches(lm, rows)
 
