@@ -1,15 +1,15 @@
-"""The eight abilities against lm-eval's own HFLM, in turns: python -m afteredit.bench.evaluation [DATA] [--limit N]
+"""Times the eight abilities and lm-eval's own HFLM in turns: python -m afteredit.bench.evaluation [DATA] [--limit N]
 
-On SmolLM2, 64 rows of each set in DATA (the embedded rows where none is given).  Ours twice: `cold`, and `kept`, after
-an edit, when the hidden states below the edited block are there from the first time; packing matrices is in both.
-HFLM at its best batch size, found for each task before and not counted (hflm.py).  Both score the same requests (gold
-answers' NLL, which HFLM is not asked for, are left out).  Compared with HFLM is the unedited model; after the edit,
-`kept` must give exactly what our own pass gives that keeps nothing.  Bound: every distinct beginning of a text once,
-one head product per answer token, at the rate of this machine's matrix products; generated tokens run all blocks,
-`kept` prompts those from the edited one.
+It runs SmolLM2 on 64 rows of each set in DATA (on the embedded rows where none is given).  Ours runs twice: `cold`, and
+`kept`, after an edit, when the hidden states below the edited block are there from the first time; packing matrices
+counts in both.  HFLM runs at its best batch size, which is found for each task before and not counted (hflm.py).  Both
+score the same requests (not the NLL of gold answers, which HFLM is not asked for).  HFLM is compared on the unedited
+model; after the edit, `kept` must give exactly what our own pass gives that keeps nothing.  The bound is every distinct
+beginning of a text once and one head product per answer token, at the rate of this machine's matrix products; generated
+tokens run all blocks, `kept` prompts those from the edited one.
 
-Finished tasks wait in bench/evaluation-tasks.jsonl, from which a bench that was stopped goes on; without it, it starts
-over.  Ends with an error where answers differ that must not (difference.py).
+Finished tasks wait in bench/evaluation-tasks.jsonl, from which a bench that was stopped goes on; without that file it
+starts over.  It ends with an error where answers differ that must not (difference.py).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from afteredit.bench.difference import (
 from afteredit.bench.hflm import best_answers, hflm
 from afteredit.bench.machine import block_parameters, matrix_rate, seconds
 from afteredit.bench.table import results_option, write_rows
+from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import LowRank, Update
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_model import MAX_NEW_TOKENS, LmEvalModel
@@ -63,35 +64,36 @@ def main() -> None:
     named = arguments.tasks if arguments.tasks == "all" else f"[{arguments.tasks}]"
     x = compose(["model=smollm2", f"task={named}", f"data={arguments.data}", "tracker=none"])
     lm = x.model.load("cpu", "float32")
+    assert isinstance(x.method, Rome)
     layer = x.method.edited_layer(lm)
     lm.weights.keep_base([lm.mlp_out_name(layer)])
     ours, theirs = LmEvalModel(lm, KeptBlocks(lm, CACHE_GIB)), hflm(lm)
     finished = Lines(arguments.results.with_name("evaluation-tasks.jsonl"))
-    asked = {"data": arguments.data, "limit": arguments.limit}
+    settings = {"data": arguments.data, "limit": arguments.limit}
     rows = []
     for name, ability in x.tasks.items():
-        row = found(finished.records, {"task": name, **asked})
+        row = finished_row(finished.records, {"task": name, **settings})
         if row is None:
             built = BuiltAbility(name, ability, arguments.data, arguments.limit)
             built.task.build_all_requests(limit=arguments.limit, rank=0, world_size=1)
-            row = {"task": name, **asked, **measure(lm, layer, built.task.instances, ours, theirs)}
+            row = {"task": name, **settings, **measure(lm, layer, built.task.instances, ours, theirs)}
             finished.append(row)
         print(json.dumps(row), flush=True)
         rows.append(row)
-    write_rows(summaries(rows, matrix_rate(lm, 512)), arguments.results)
+    write_rows(summary_rows(rows, matrix_rate(lm, 512)), arguments.results)
     finished.path.unlink()
     wrong = complaints(rows)
     if wrong:
         sys.exit("\n".join(wrong))
 
 
-def found(rows: Sequence[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The first that has all that is wanted."""
+def finished_row(rows: Sequence[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the first row that holds all of `wanted`."""
     return next((row for row in rows if all(row.get(key) == value for key, value in wanted.items())), None)
 
 
 def measure(lm: LM, layer: int, requests: list[Instance], ours: LmEvalModel, theirs: HFLM) -> dict[str, Any]:
-    """Seconds of each on one task's requests: theirs, ours cold, and after an edit of block `layer` ours kept."""
+    """Returns seconds on one task's requests: HFLM's, ours cold, and ours kept, after an edit of block `layer`."""
     kind = requests[0].request_type
 
     def answered(by: LmEvalModel) -> Answers:
@@ -112,12 +114,12 @@ def measure(lm: LM, layer: int, requests: list[Instance], ours: LmEvalModel, the
         "worst_nats_per_token": difference.worst_nats_per_token,
         "answers_that_differ": len(difference.margins),
         "unexplained_differences": difference.n_unexplained, "margins": difference.margins,
-        "kept_differences": sum(one != other for one, other in zip(kept, uncached, strict=True)),
+        "kept_differences": sum(a != b for a, b in zip(kept, uncached, strict=True)),
     }  # fmt: skip
 
 
-def compare(ours: LmEvalModel, requests: list[Instance], one: Answers, other: Answers) -> Difference:
-    """On the model as it is now."""
+def compare(ours: LmEvalModel, requests: list[Instance], ours_answers: Answers, their_answers: Answers) -> Difference:
+    """Compares two lists of answers, on the model as it is now."""
     lm = ours.lm
     if requests[0].request_type == "generate_until":
 
@@ -125,16 +127,16 @@ def compare(ours: LmEvalModel, requests: list[Instance], one: Answers, other: An
             text, rule = requests[i].args
             n_tokens = normalize_gen_kwargs(dict(rule), MAX_NEW_TOKENS)["max_gen_toks"]
             context = ours.tok_encode(text)[-(ours.max_length - n_tokens) :]
-            return margin_of_texts(lm, context, (one[i], other[i]), n_tokens)
+            return margin_of_texts(lm, context, (ours_answers[i], their_answers[i]), n_tokens)
 
-        return of_texts(one, other, margin)
+        return of_texts(ours_answers, their_answers, margin)
     pairs = [ours._encode_pair(*request.args) for request in requests]
     n_tokens = [len(continuation) for _, continuation in pairs]
-    return of_likelihoods(requests, one, other, n_tokens, lambda i: margin_of_greedy(lm, *pairs[i]))
+    return of_likelihoods(requests, ours_answers, their_answers, n_tokens, lambda i: margin_of_greedy(lm, *pairs[i]))
 
 
 def flops(ours: LmEvalModel, requests: list[Instance], answers: Answers, n_blocks: int) -> float:
-    """Of the matrix products that no sharing saves: `n_blocks` on what is given, all on what is generated."""
+    """Counts the matrix products that no sharing saves: `n_blocks` on what is given, all on what is generated."""
     lm = ours.lm
     beginnings: set[int] = set()
     n_generated = n_answers = 0
@@ -155,13 +157,13 @@ def flops(ours: LmEvalModel, requests: list[Instance], answers: Answers, n_block
     return 2.0 * (block * (n_blocks * len(beginnings) + lm.n_blocks * n_generated) + head * n_answers)
 
 
-def summaries(rows: Sequence[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
-    """Cold and kept, of the tasks of each kind that there are.  `rate`: FLOP/s of matrix products here."""
-    made = []
+def summary_rows(rows: Sequence[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
+    """Returns rows, cold and kept, for each kind of task there is.  `rate`: FLOP/s of matrix products here."""
+    summaries = []
     for kind, types in KINDS.items():
-        own = [row for row in rows if row["kind"] in types]
-        made += [summary(kind, state, own, rate) for state in ("cold", "kept") if own]
-    return made
+        rows_of_kind = [row for row in rows if row["kind"] in types]
+        summaries += [summary(kind, state, rows_of_kind, rate) for state in ("cold", "kept") if rows_of_kind]
+    return summaries
 
 
 def summary(kind: str, state: str, rows: Sequence[dict[str, Any]], rate: float) -> dict[str, Any]:

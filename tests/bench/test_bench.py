@@ -201,9 +201,9 @@ def test_documents_are_taken_whole():
 
 def test_a_finished_task_is_found_again_only_under_the_same_settings():
     rows = [{"task": "nli", "data": "mini", "limit": 2, "cold_s": 1.0}]
-    assert evaluation.found(rows, {"task": "nli", "data": "mini", "limit": 2}) == rows[0]
-    assert evaluation.found(rows, {"task": "nli", "data": "mini", "limit": 64}) is None
-    assert evaluation.found(rows, {"task": "ner", "data": "mini", "limit": 2}) is None
+    assert evaluation.finished_row(rows, {"task": "nli", "data": "mini", "limit": 2}) == rows[0]
+    assert evaluation.finished_row(rows, {"task": "nli", "data": "mini", "limit": 64}) is None
+    assert evaluation.finished_row(rows, {"task": "ner", "data": "mini", "limit": 2}) is None
 
 
 def test_summaries_add_up_the_tasks_of_each_kind():
@@ -212,7 +212,7 @@ def test_summaries_add_up_the_tasks_of_each_kind():
            "answers_that_differ": 1, "unexplained_differences": 0}  # fmt: skip
     two = {**one, "task": "ner", "kind": "generate_until", "hflm_s": 4.0, "cold_s": 2.0, "answers_that_differ": 2,
            "worst_nats_per_token": None}  # fmt: skip
-    rows = {row["name"]: row for row in evaluation.summaries([one, two], rate=10.0)}
+    rows = {row["name"]: row for row in evaluation.summary_rows([one, two], rate=10.0)}
     assert len(rows) == 6
     cold = rows["evaluation, all tasks, cold"]
     assert cold["speedup"] == 2.0 and cold["bound_speedup"] == pytest.approx(10 * 10 / 60)

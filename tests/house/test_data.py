@@ -15,7 +15,7 @@ from statistics import mean
 import pytest
 import yaml
 
-from afteredit.evaluate.abilities.ability import BuiltAbility
+from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.launch.command_line import compose
 
 ROOT = Path(__file__).resolve().parents[2]
