@@ -1,4 +1,4 @@
-"""How many tokens must stand behind AlphaEdit's null space?
+"""How many tokens does AlphaEdit's null space need?
 
     python docs/results/null-space/measure.py TEXT.txt       (real text, 16,000 tokens; two minutes on two cores)
 

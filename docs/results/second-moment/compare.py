@@ -1,4 +1,4 @@
-"""How much does the text behind the second moment matter, and how many tokens does it take?
+"""How much does the text of the second moment matter, and how many tokens does it take?
 
     python docs/results/second-moment/compare.py ROWS.jsonl TEXT.txt      (CounterFact rows; real text, 320,000 tokens)
 
