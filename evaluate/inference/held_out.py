@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from afteredit.evaluate.inference.batches import Ids
     from afteredit.model.lm import LM
 
+WINDOW_TOKENS = 256  # tokens of one window
+
+
+def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
+    """Returns the (context, continuation) windows to score.  Raises BadInput where there is no token to predict."""
+    windows = held_out_windows(lm, held_out_text(settings), settings.held_out_tokens)
+    if not windows:
+        raise BadInput(f"held_out={settings.held_out} held_out_tokens={settings.held_out_tokens}: leaves no token to "
+                       "predict; give a longer text, or held_out_tokens of at least 2")  # fmt: skip
+    return windows
+
 
 def held_out_text(settings: MeasureSettings) -> str:
     """Returns the whole text.  Raises BadInput where it cannot be read."""
@@ -25,12 +36,13 @@ def held_out_text(settings: MeasureSettings) -> str:
         raise BadInput(f"held_out={settings.held_out}: cannot be read as UTF-8 text: {problem}") from None
 
 
-def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
-    """Returns the (context, continuation) windows to score.  Raises BadInput where there is no token to predict."""
-    from afteredit.evaluate.metrics.drift import held_out_windows
-
-    windows = held_out_windows(lm, held_out_text(settings), settings.held_out_tokens)
-    if not windows:
-        raise BadInput(f"held_out={settings.held_out} held_out_tokens={settings.held_out_tokens}: leaves no token to "
-                       "predict; give a longer text, or held_out_tokens of at least 2")  # fmt: skip
+def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
+    """Returns windows over the first `n_tokens` of the text, in which each token is predicted once."""
+    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:n_tokens]
+    start = tuple(lm.tokens.start_ids)
+    windows = []
+    for first in range(0, len(ids), WINDOW_TOKENS):
+        window = (*start, *ids[first : first + WINDOW_TOKENS])
+        if len(window) > 1:
+            windows.append((window[:1], window[1:]))
     return windows

@@ -12,20 +12,6 @@ from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import score
 from afteredit.model.lm import LM
 
-WINDOW_TOKENS = 256  # tokens of one window of held-out text
-
-
-def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
-    """Returns (context, continuation) windows over the first `n_tokens` of the text, each token predicted once."""
-    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:n_tokens]
-    start = tuple(lm.tokens.start_ids)
-    windows = []
-    for first in range(0, len(ids), WINDOW_TOKENS):
-        window = (*start, *ids[first : first + WINDOW_TOKENS])
-        if len(window) > 1:
-            windows.append((window[:1], window[1:]))
-    return windows
-
 
 def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept: KeptBlocks | None = None) -> dict[str, float]:
     """Returns `drift/perplexity` (exp of nats per token) and, per edited block, ‖W−W₀‖/‖W₀‖ and σ_max(W)."""

@@ -1,4 +1,4 @@
-"""Bootstrap intervals against what is known in closed form."""
+"""Bootstrap intervals agree with those known in closed form."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_samples_without_any_denominator_score_zero_instead_of_failing():
     assert interval([0.0, 0.0, 0.0], [0.0, 0.0, 0.0]) == (0.0, 0.0)
 
 
-def test_one_example_says_nothing():
+def test_one_example_gives_no_bounds():
     assert interval([1.0], [1.0]) == (float("-inf"), float("inf"))
     assert change_interval(([1.0], [1.0]), ([0.0], [1.0])) == (float("-inf"), float("inf"))
 

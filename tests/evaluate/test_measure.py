@@ -12,9 +12,10 @@ import torch
 
 from afteredit.edit.update import LowRank
 from afteredit.evaluate import measure
+from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.evaluate.measure import Measure, generators_kept, panels
-from afteredit.evaluate.metrics.drift import held_out_windows, spectral_norm
-from afteredit.evaluate.metrics.editing_success import means
+from afteredit.evaluate.metrics.drift import spectral_norm
+from afteredit.evaluate.metrics.editing_success import means, respond
 from afteredit.evaluate.metrics.fluency import fluency
 
 
@@ -23,7 +24,7 @@ def drawn() -> tuple:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_generators_leave_as_they_came_even_when_reseeded_inside(fails):
+def test_generators_are_restored_even_when_they_are_reseeded_inside(fails):
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     expected = drawn()
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
@@ -98,20 +99,26 @@ def drawn_state() -> tuple:
     return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
 
-def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_measured(lm, fact):
+def text_after_prompt(lm, request) -> str:
+    """Returns the greedy text after the request's own prompt."""
+    return next(iter(respond(lm, [request]).values())).text
+
+
+def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_measured(lm, make_lm, fact):
     """A request first measured after many edits gives what one measured before them gives."""
     early, late = Measure(lm, [], [], [], seed=0), Measure(lm, [], [], [], seed=0)
     early.immediate([fact])
     for seed in range(3):
         edit(lm, seed)
+    unedited = text_after_prompt(make_lm("gpt2"), fact)
     first, second = early.immediate([fact]), late.immediate([fact])
+    assert first.texts == [{"request": "f1", "before": unedited, "after": text_after_prompt(lm, fact)}]
     assert (first.samples, first.texts) == (second.samples, second.texts)
 
 
 def test_the_unedited_model_responds_to_each_fact_alone(lm, fact, second_fact, monkeypatch):
     """Rounding depends on what is computed together, and a resumed run needs the facts in another order."""
     batches: list[list[str]] = []
-    respond = measure.respond
 
     def counted(lm, requests):
         batches.append([request.id for request in requests])
@@ -128,15 +135,15 @@ def test_the_unedited_model_responds_to_each_fact_alone(lm, fact, second_fact, m
 def test_fluency_is_that_of_the_model_as_it_is_now_with_its_texts_kept(lm, fact):
     facts = [replace(fact, generation_prompts=("China has", "The old man")), replace(fact, id="f2"),
              replace(fact, id="f3", generation_prompts=("Fenrir",))]  # fmt: skip
-    said: list[str] = []
-    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), facts, seed=0, progress=said.append)
+    parts: list[str] = []
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), facts, seed=0, progress=parts.append)
     first = measure.checkpoint([], last=False).row
     unedited = fluency(lm, facts)
     edit(lm, 1)
     measured = measure.checkpoint(facts, last=True)
     row, samples = measured.row, measured.samples
     written = fluency(lm, facts)
-    assert written != unedited and said.count("fluency") == 2
+    assert written != unedited and parts.count("fluency") == 2
     for metrics, texts in ((first, unedited), (row, written)):
         assert metrics["editing/retained/fluency"] == means(texts, "x")["x/fluency"] > 0
     assert [s for s in samples if s["kind"] == "fluency"] == [{"kind": "fluency", **text} for text in written]

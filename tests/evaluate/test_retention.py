@@ -1,4 +1,4 @@
-"""What is left of an ability, worked out by hand."""
+"""The shares left of abilities are those worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Views: metrics see the restrained matrices, the raw ones come back to the bit."""
+"""Metrics see the matrices that a view restrains, and the raw ones come back to the bit."""
 
 import pytest
 import torch
 
 from afteredit.edit.constraints.prune import Prune
 from afteredit.edit.update import LowRank
+from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.evaluate.measure import Measure
-from afteredit.evaluate.metrics.drift import held_out_windows
 
 TEXT = "The old town has a market, and people come to buy fish and bread. " * 20
 
@@ -38,7 +38,7 @@ def test_what_the_view_shows_is_measured_and_the_raw_weights_stay(make_lm, fact,
 
 
 def test_prune_is_measured_restrained(make_lm, fact):
-    """A rank-one change with σ far above σ_max(W0): drift shows f(σ), and W itself keeps σ."""
+    """The change has rank one and σ far above σ_max(W0): drift shows f(σ), and W itself keeps σ."""
     lm = edited(make_lm, strength=3.0)
     name = lm.mlp_out_name(1)
     change_DF = lm.weights.W(name) - lm.weights.W_base(name)

@@ -26,7 +26,8 @@ from afteredit.edit.ingredients.second_moment import LENGTH, estimate, sequences
 from afteredit.edit.ingredients.value_search import optimise_values
 from afteredit.edit.methods.rome import rank_one
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.metrics.drift import drift, held_out_windows
+from afteredit.evaluate.inference.held_out import held_out_windows
+from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import compose
 from afteredit.store.json_rows import read_json_lines

@@ -15,7 +15,8 @@ from pathlib import Path
 from afteredit.edit.editor import Editor
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.metrics.drift import drift, held_out_windows
+from afteredit.evaluate.inference.held_out import held_out_windows
+from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import CONF, compose
 from afteredit.store.json_rows import read_json_lines

@@ -14,7 +14,8 @@ import torch
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
 from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.metrics.drift import drift, held_out_windows
+from afteredit.evaluate.inference.held_out import held_out_windows
+from afteredit.evaluate.metrics.drift import drift
 from afteredit.model.lm import LM
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.model.rerun import Replay

@@ -1,4 +1,4 @@
-"""Every task file measured on a tiny model, through lm-eval; gold answers held against plain forward passes."""
+"""Every task file is measured on a tiny model through lm-eval; gold answers have the NLL of plain forward passes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import entity_f1
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.evaluate.abilities.lm_eval_tasks import shipped_ability, with_functions
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
@@ -81,6 +82,22 @@ def test_gold_nll_is_the_mean_of_plain_forward_passes(name, lm):
     assert scores.row[f"ability/{name}/gold_nll"] == pytest.approx(sum(nlls) / 2, abs=1e-5)
 
 
+@pytest.mark.parametrize("positions", [4096, 160])
+def test_gold_answers_are_scored_in_the_pass_that_generates_unless_their_context_is_cut(lm, monkeypatch, positions):
+    lm.model.config.max_position_embeddings = positions
+    separately: list[int] = []
+    original = LmEvalModel._loglikelihood_tokens
+
+    def counting(self, requests, **kwargs):
+        separately.append(len(requests))
+        return original(self, requests, **kwargs)
+
+    monkeypatch.setattr(LmEvalModel, "_loglikelihood_tokens", counting)
+    scores = built("open_qa").measure(lm)
+    assert sum(separately) == (0 if positions == 4096 else 3)
+    assert all(example.gold_nll > 0 for example in scores.examples)
+
+
 def test_scores_are_of_the_weights_as_they_are_now(lm):
     """lm-eval's response cache would give the old answers back."""
     from afteredit.edit.update import LowRank
@@ -108,7 +125,7 @@ def test_dotted_paths_into_this_project_become_functions_and_nothing_else_is_imp
 
 @pytest.fixture
 def few_shipped(monkeypatch, tmp_path):
-    """lm-eval's own task manager over two tasks of ours instead of its thousands (whose reading takes seconds)."""
+    """Gives lm-eval's own task manager two tasks of ours instead of its thousands, which take seconds to read."""
     import lm_eval.tasks
 
     rows = [{"q": f"Is {n} even?", "label": n % 2} for n in range(4)]

@@ -1,4 +1,4 @@
-"""Scores on cases worked out by hand."""
+"""Scores agree with cases worked out by hand."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_complete_row_ends_and_the_others_go_on(make_lm):
 
 
 def continuations_of_all_kinds(vocab: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
-    """Several continuations of a context, short ones, and none."""
+    """Returns contexts with several continuations, short ones, and none."""
     kinds = [[(5,), (7, 8, 9), (11, 12)], [(3,)], [], [(20, 21, 22, 23)]]
     contexts = dict.fromkeys(contexts_of_all_kinds(vocab))
     return {context: kinds[i % len(kinds)] for i, context in enumerate(contexts)}

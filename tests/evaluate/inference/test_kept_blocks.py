@@ -79,7 +79,7 @@ def tokens_run(lm, block: int, work) -> int:
 
 
 def check_scores(lm) -> None:
-    """Scores cold and kept, before and after edits, are those of plain passes, and keeping blocks changes no bit."""
+    """Asserts that scores before and after edits are those of plain passes, and that keeping blocks changes no bit."""
     kept = KeptBlocks(lm, GIB)
     lm.weights.keep_base(map(lm.mlp_out_name, [2, 3]))
     pairs = pairs_of(continuations_by_context(len(lm.tokenizer)))
@@ -94,7 +94,7 @@ def check_scores(lm) -> None:
 
 
 def check_answers(lm, n_tokens: int) -> None:
-    """The same of greedy answers, whose own tokens run through all blocks."""
+    """Asserts the same of greedy answers, whose own tokens run through all blocks."""
     kept = KeptBlocks(lm, GIB)
     lm.weights.keep_base([lm.mlp_out_name(2)])
     continuations = continuations_by_context(len(lm.tokenizer))

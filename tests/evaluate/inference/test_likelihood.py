@@ -13,7 +13,7 @@ from afteredit.evaluate.inference.likelihood import score
 
 
 def plain(lm, context, continuation):
-    """One request, no cache, no padding, the model's own logits: (log p per token, argmax ids)."""
+    """Returns (log p per token, argmax ids) of one request from the model's own logits, without cache or padding."""
     with torch.no_grad():
         logits_TV = lm.model(torch.tensor([[*context, *continuation]]), use_cache=False).logits[0].float()
     log_p_TV = logits_TV[len(context) - 1 : -1].log_softmax(-1)
@@ -21,7 +21,7 @@ def plain(lm, context, continuation):
 
 
 def hard_pairs(vocab: int) -> list[tuple]:
-    """Few-shot prefixes, several continuations per context, duplicates, contexts of one token, a lone context."""
+    """Returns pairs with few-shot prefixes, several continuations, duplicates, one-token contexts, a lone context."""
     rng = random.Random(0)
 
     def ids(n: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Editing success against a plain computation written anew here."""
+"""Editing success is that of a plain computation, written anew here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def lm(make_lm):
 
 
 def disturb(lm, size: float = 1.0, layer: int = 1) -> None:
-    """A random rank-one change, as an edit makes one."""
+    """Makes a random rank-one change, as an edit does."""
     D, F = lm.widths(layer)
     generator = torch.Generator().manual_seed(3)
     left, right = torch.randn(D, 1, generator=generator), torch.randn(F, 1, generator=generator)
@@ -148,7 +148,7 @@ def test_success_prompts_are_the_prompt_its_rewordings_and_its_neighbours(fact):
 
 
 def test_requests_do_not_influence_each_other(lm, fact):
-    """What is generated for one request must not depend on the longest answer of another."""
+    """The text generated for one request must not depend on the longest answer of another."""
     other = replace(fact, id="f2", target_new="an answer of many more tokens than the first one has")
     together, alone = respond(lm, [fact, other]), respond(lm, [fact])
     for prompt, response in alone.items():

@@ -1,4 +1,4 @@
-"""Fluency: the entropy worked out by hand and by scipy, and texts that depend on nothing but model and prompt."""
+"""The entropy is that worked out by hand and by scipy; the texts depend on nothing but model and prompt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lm(make_lm, monkeypatch):
 
 
 def by_scipy(bigrams: list[int], trigrams: list[int]) -> float:
-    """The reference's own words: the mean of 2/3 of the bigrams' and 4/3 of the trigrams' entropy, from counts."""
+    """Returns the mean of 2/3 of the bigrams' and 4/3 of the trigrams' entropy, as the reference code does."""
     return float(np.mean([2 / 3 * entropy(bigrams, base=2), 4 / 3 * entropy(trigrams, base=2)]))
 
 
@@ -95,7 +95,7 @@ def test_requests_without_prompts_have_no_fluency(lm, fact):
 
 
 def test_a_text_has_as_many_tokens_as_are_asked_for(lm, fact):
-    """Fixed, so that a model that ends early is not taken for one that repeats itself."""
+    """The number is fixed, so that a model that ends early is not taken for one that repeats itself."""
     passes, forward = [], lm.forward
     lm.forward = lambda *args: passes.append(args) or forward(*args)
     fluency(lm, [replace(fact, generation_prompts=("China",))])
