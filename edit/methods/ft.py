@@ -84,7 +84,7 @@ class Ft(Method):
 
 def _adding(delta_DF: Tensor) -> Any:
     def hook(_module: Any, args: tuple, output: Tensor) -> Tensor:
-        return output + (args[0].float() @ delta_DF.to(args[0].device).T).to(output.dtype)
+        return output + (args[0].to(delta_DF.dtype) @ delta_DF.to(args[0].device).T).to(output.dtype)
 
     return hook
 

@@ -13,7 +13,7 @@ ASKED = [("The sport that brought Joe DiMaggio to fame is", "boxing"), ("China u
 
 
 @pytest.fixture
-def lm(make_lm, family):
+def lm(make_lm, family, float64_throughout):
     return make_lm(family, start_token="<s>" if family == "llama" else None, dtype=torch.float64)
 
 
