@@ -1,7 +1,7 @@
-"""A matrix's gradient as rank-one terms, one per token; and a model whose rows each see a changed matrix of their own.
+"""A matrix's gradient as rank-one terms, one per token; and passes in which each row sees a changed matrix of its own.
 
 For y_t = W k_t + b at token t and any loss L, ∇W L = Σ_t δ_t k_tᵀ with δ_t = ∂L/∂y_t (Mitchell et al., 2022, sec. 3.1).
-Only the blocks from the lowest matrix asked for are run, from what a `Replay` recorded; no weight is touched.
+Only the blocks from the lowest of these matrices up are run, from what a `Replay` recorded; no weight is touched.
 
 B rows, T tokens, N terms or answer tokens of all rows.
 """
@@ -21,7 +21,7 @@ from afteredit.model.lm import LM
 from afteredit.model.rerun import Replay
 
 
-class Rows:
+class RecordedRows:
     """Rows of token ids, ready to be run again and again from the lowest of `layers` up."""
 
     def __init__(self, lm: LM, rows: Sequence[Sequence[int]], layers: Sequence[int]):
@@ -29,19 +29,19 @@ class Rows:
         self._lowest = min(layers)
         self._replay = Replay(lm, rows, [0] * len(rows), self._lowest)
         width = lm.widths(self._lowest)[0]
-        self.n_bytes = 2 * 4 * len(rows) * max(map(len, rows)) * width  # about what is held: what enters and leaves it
+        self.n_bytes = 2 * 4 * len(rows) * max(map(len, rows)) * width  # what enters and leaves the block
 
     def hidden(self) -> Tensor:
-        """Normalised hidden states (B, T, D); columns behind a row's end mean nothing."""
+        """Returns normalised hidden states (B, T, D); columns after a row's end mean nothing."""
         return self._replay.run(self._lowest)
 
 
-class Answers(Rows):
-    """Questions with their answers behind them, joined as token ids."""
+class Answers(RecordedRows):
+    """Questions followed by their answers, joined as token ids."""
 
-    def __init__(self, lm: LM, asked: Sequence[tuple[str, str]], layers: Sequence[int]):
-        prompts = [lm.tokens.question_ids(question) for question, _ in asked]
-        answers = [lm.tokens.answer_ids(answer) for _, answer in asked]
+    def __init__(self, lm: LM, pairs: Sequence[tuple[str, str]], layers: Sequence[int]):
+        prompts = [lm.tokens.question_ids(question) for question, _ in pairs]
+        answers = [lm.tokens.answer_ids(answer) for _, answer in pairs]
         rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
         super().__init__(lm, rows, layers)
         places = [(b, len(prompts[b]) - 1 + j, answer[j], 1 / len(answer)) for b, answer in enumerate(answers)
@@ -52,7 +52,7 @@ class Answers(Rows):
         self._n_rows = len(rows)
 
     def outcome(self) -> tuple[Tensor, Tensor]:
-        """−log p of each answer (B,), nats, mean over its tokens; whether every one of them is the argmax (B,)."""
+        """Returns −log p of each answer (B,), nats, mean over its tokens; and whether each token is the argmax (B,)."""
         log_p_NV = self.lm.logits(self.hidden()[self._at]).log_softmax(-1)
         row_N, target_N = self._at[0].to(log_p_NV.device), self._target_N.to(log_p_NV.device)
         nll_N = -log_p_NV.gather(-1, target_N[:, None])[:, 0] * self._weight_N.to(log_p_NV)
@@ -62,8 +62,8 @@ class Answers(Rows):
 
 
 @dataclass(frozen=True)
-class Terms:
-    """Of one matrix: row b's gradient is Σ δ_n k_nᵀ over the n with rows_N[n] = b.  Zero terms are left out."""
+class GradientTerms:
+    """Holds one matrix's gradients: row b's is Σ δ_n k_nᵀ over the n with rows_N[n] = b.  Zero terms are left out."""
 
     keys_NF: Tensor
     deltas_ND: Tensor
@@ -75,14 +75,14 @@ class Terms:
         return bool(self.keys_NF.isfinite().all()) and bool(self.deltas_ND.isfinite().all())
 
     def by_row(self, vectors_NX: Tensor) -> Tensor:
-        """(B, T, X): each term's vector in its row, zero where a row has none."""
+        """Returns (B, T, X): each term's vector at its row and column, zero where there is none."""
         spread_BTX = vectors_NX.new_zeros(*self.size, vectors_NX.shape[-1])
         places = self.rows_N.to(vectors_NX.device), self.columns_N.to(vectors_NX.device)
         return spread_BTX.index_put(places, vectors_NX)
 
 
-def token_terms(lm: LM, answers: Answers) -> tuple[dict[int, Terms], Tensor]:
-    """Per block the terms of each row's gradient of −log p(answer), and that loss before any change (B,)."""
+def gradient_terms(lm: LM, answers: Answers) -> tuple[dict[int, GradientTerms], Tensor]:
+    """Returns per block the terms of each row's gradient of −log p(answer), and that loss before any change (B,)."""
     layers = answers.layers
     keys: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
@@ -99,19 +99,22 @@ def token_terms(lm: LM, answers: Answers) -> tuple[dict[int, Terms], Tensor]:
     with hooked({lm.mlp_out(layer): collecting(layer) for layer in layers}), torch.enable_grad():
         nll_B, _ = answers.outcome()
         deltas = torch.autograd.grad(nll_B.sum(), [outputs[layer] for layer in layers])
-    return {layer: _terms(keys[layer], delta) for layer, delta in zip(layers, deltas, strict=True)}, nll_B.detach()
+    terms = {layer: _without_zeros(keys[layer], delta) for layer, delta in zip(layers, deltas, strict=True)}
+    return terms, nll_B.detach()
 
 
-def _terms(keys_BTF: Tensor, deltas_BTD: Tensor) -> Terms:
+def _without_zeros(keys_BTF: Tensor, deltas_BTD: Tensor) -> GradientTerms:
     rows_N, columns_N = ((keys_BTF != 0).any(-1) & (deltas_BTD != 0).any(-1)).nonzero(as_tuple=True)
     size = (keys_BTF.shape[0], keys_BTF.shape[1])
-    return Terms(keys_BTF[rows_N, columns_N], deltas_BTD[rows_N, columns_N], rows_N, columns_N, size)
+    return GradientTerms(keys_BTF[rows_N, columns_N], deltas_BTD[rows_N, columns_N], rows_N, columns_N, size)
 
 
 @contextmanager
-def changed(lm: LM, changes: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """While open, row b of any pass sees W + Σ_t left[b, t] right[b, t]ᵀ at each block of `changes`, which maps it to
-    (left (B, T, D), right (B, T, F)).  Gradients flow to both."""
+def each_row_changed(lm: LM, changes: Mapping[int, tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Inside, row b of any pass sees W + Σ_t left[b, t] right[b, t]ᵀ at each block of `changes`.
+
+    `changes` maps a block to (left (B, T, D), right (B, T, F)); gradients flow to both.
+    """
 
     def adding(left_BTD: Tensor, right_BTF: Tensor) -> Any:
         def hook(_module: Any, args: tuple, output: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""What MEND learns from: edits of the training split, what is asked after each, and what must not move.
+"""The batches that MEND learns from: edits of the training split, questions asked after each, and neighbours that must
+not move.
 
-Everything that the hypernetwork cannot change is computed once and held while there is room: the gradients' terms on
-the unedited model, and the hidden states around the lowest edited block.
+Everything that the hypernetwork cannot change is computed once and kept while there is room: the terms of the gradients
+on the unedited model, and the hidden states around the lowest edited block.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afteredit.edit.hypernetwork.token_gradients import Answers, Rows, Terms, token_terms
+from afteredit.edit.hypernetwork.token_gradients import Answers, GradientTerms, RecordedRows, gradient_terms
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
-HELD_BYTES = 2 * 1024**3
+KEPT_BYTES = 2 * 1024**3
 VARIANTS = 4  # epochs after which a row meets the same rewording and neighbour again
 
 
-class Neighbours(Rows):
-    """Prompts about other subjects, and what the unedited model would say next."""
+class Neighbours(RecordedRows):
+    """Prompts about other subjects, and the unedited model's hidden state at the end of each."""
 
     def __init__(self, lm: LM, prompts: Sequence[str], layers: Sequence[int]):
         rows = [lm.tokens.question_ids(prompt) for prompt in prompts]
@@ -33,7 +34,7 @@ class Neighbours(Rows):
             self._base_BD = self.hidden()[self._at]
 
     def kl(self) -> Tensor:
-        """KL(p_W ‖ p_W̃) (B,), nats, of the next token."""
+        """Returns KL(p_W ‖ p_W̃) (B,), nats, of the next token."""
         with torch.no_grad():
             base_BV = self.lm.logits(self._base_BD).log_softmax(-1)
         log_p_BV = self.lm.logits(self.hidden()[self._at]).log_softmax(-1)
@@ -42,17 +43,17 @@ class Neighbours(Rows):
 
 @dataclass(frozen=True)
 class Batch:
-    """Edits learned from at once, each with a change of its own: row b of everything belongs to edit b."""
+    """Edits learned from in one step, each with a change of its own: row b of everything belongs to edit b."""
 
-    terms: dict[int, Terms]
-    answers: tuple[Answers, ...]  # how the targets are asked for after the edits
+    terms: dict[int, GradientTerms]
+    answers: tuple[Answers, ...]  # questions asked after the edits, by wording
     neighbours: Neighbours
 
 
 class Batches:
-    """`rows` in fixed batches of `size`, in a new order every epoch; what step n sees follows from n alone.
+    """Hands out `rows` in fixed batches of `size`, in a new order every epoch; the batch of step n depends on n alone.
 
-    `pool` lends prompts about other subjects to rows that have no neighbourhood.
+    A row without a neighbourhood borrows prompts about other subjects from `pool`.
     """
 
     def __init__(
@@ -62,22 +63,22 @@ class Batches:
         self._place_in_pool = {request.id: i for i, request in enumerate(pool)}
         shuffled = [rows[i] for i in torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()]
         self.groups = [shuffled[i : i + size] for i in range(0, len(rows), size)]
-        self._held: dict[Any, Any] = {}
-        self._room = HELD_BYTES
-        for request in rows:  # what cannot be learned from is refused here, not after minutes of training
+        self._kept: dict[Any, Any] = {}
+        self._room = KEPT_BYTES
+        for request in rows:  # a row that cannot be learned from is refused here, not after minutes of training
             lm.tokens.answer_ids(request.target_new)
             self._neighbour(request, 0)
 
     def at_step(self, step: int) -> Batch:
-        """The target is asked for by the prompt or one of its rewordings."""
+        """Returns the batch of a step, in which the prompt or one of its rewordings asks for the target."""
         epoch, place = divmod(step, len(self.groups))
         order = torch.randperm(len(self.groups), generator=torch.Generator().manual_seed(epoch))
         group, variant = self.groups[int(order[place])], epoch % VARIANTS
         questions = [(request.question, *request.paraphrases) for request in group]
-        return self._batch(group, [[asked[variant % len(asked)] for asked in questions]], variant)
+        return self._batch(group, [[wordings[variant % len(wordings)] for wordings in questions]], variant)
 
     def for_validation(self) -> list[Batch]:
-        """The target is asked for by the prompt, and by its first rewording where there is one."""
+        """Returns all batches; in each the prompt, and its first rewording where there is one, ask for the target."""
         return [
             self._batch(group, [[request.question for request in group],
                                 [(*request.paraphrases, request.question)[0] for request in group]], 0)
@@ -88,12 +89,13 @@ class Batches:
         prompts = tuple(self._neighbour(request, variant) for request in group)
         edits = tuple((request.question, request.target_new) for request in group)
         answers = []
-        for wording in wordings:
-            asked = tuple((question, edit[1]) for question, edit in zip(wording, edits, strict=True))
-            answers.append(self._once(Answers, asked))
-        return Batch(self._once(_terms, edits), tuple(answers), self._once(Neighbours, prompts))
+        for questions in wordings:
+            pairs = tuple((question, edit[1]) for question, edit in zip(questions, edits, strict=True))
+            answers.append(self._once(Answers, pairs))
+        return Batch(self._once(_terms_of, edits), tuple(answers), self._once(Neighbours, prompts))
 
     def _neighbour(self, request: EditRequest, variant: int) -> str:
+        """Returns a prompt about another subject, whose answer the edit must not move."""
         if request.neighbourhood:
             return request.neighbourhood[variant % len(request.neighbourhood)]
         at = self._place_in_pool[request.id]
@@ -105,21 +107,21 @@ class Batches:
                        "prompt; MEND learns what an edit must not move from other subjects: give rows about them "
                        "(edits.train)")  # fmt: skip
 
-    def _once(self, kind: Callable[..., Any], asked: tuple[Any, ...]) -> Any:
-        """`kind` made of what is asked, from memory where it was held."""
-        if (kind, asked) in self._held:
-            return self._held[kind, asked]
-        made = kind(self.lm, asked, self.layers)
+    def _once(self, kind: Callable[..., Any], texts: tuple[Any, ...]) -> Any:
+        """Returns `kind(lm, texts, layers)`: the one that was kept, or a new one, which is kept where there is room."""
+        if (kind, texts) in self._kept:
+            return self._kept[kind, texts]
+        made = kind(self.lm, texts, self.layers)
         n_bytes = sum(map(_n_bytes, made.values())) if isinstance(made, dict) else made.n_bytes
         if n_bytes <= self._room:
             self._room -= n_bytes
-            self._held[kind, asked] = made
+            self._kept[kind, texts] = made
         return made
 
 
-def _terms(lm: LM, asked: Sequence[tuple[str, str]], layers: Sequence[int]) -> dict[int, Terms]:
-    return token_terms(lm, Answers(lm, asked, layers))[0]
+def _terms_of(lm: LM, pairs: Sequence[tuple[str, str]], layers: Sequence[int]) -> dict[int, GradientTerms]:
+    return gradient_terms(lm, Answers(lm, pairs, layers))[0]
 
 
-def _n_bytes(terms: Terms) -> int:
+def _n_bytes(terms: GradientTerms) -> int:
     return terms.keys_NF.nbytes + terms.deltas_ND.nbytes

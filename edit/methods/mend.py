@@ -2,7 +2,8 @@
 
     W̃ = W − α Σ_t δ̃_t k̃_tᵀ,   (k̃_t, δ̃_t) = g(k_t, δ_t),   ∇W(−log p(target | prompt)) = Σ_t δ_t k_tᵀ
 
-g is in hypernetwork.py, its training in mend_training.py; facts of one batch are edited apart and their changes summed.
+g is in edit/hypernetwork/network.py, its training in training.py beside it.  Each fact of a batch is edited as if it
+were alone, and the changes are summed.
 
 Departures from the paper and its code (eric-mitchell/mend), all recorded because they change numbers:
 - only the MLP output matrices of the last `n_layers` blocks are edited; the paper edits both MLP matrices there;
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from afteredit.edit.hypernetwork.training_settings import TrainingSettings
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
@@ -31,29 +33,18 @@ if TYPE_CHECKING:
 
     from afteredit.model.lm import LM
 
-ROWS = 32  # facts whose gradients are computed at once: bounds the memory
+FACTS_AT_ONCE = 32  # facts whose gradients are computed at once: bounds the memory
 
 
 @dataclass(frozen=True)
-class Mend(Method):
+class Mend(TrainingSettings, Method):
+    """The keys of the training, and how many blocks are edited."""
+
     n_layers: int = 3  # the last blocks, whose MLP output matrices are edited
-    rank: int = 1920  # of the hypernetwork's matrices
-    alpha: float = 1e-4  # step size that every matrix starts from; learned
-    edit_weight: float = 0.1  # c_edit: weight of the edit's loss against the KL at a neighbour
-    steps: int = 100_000
-    batch: int = 10  # training rows of one step, each an edit of its own
-    learning_rate: float = 1e-6  # Adam's, for the network
-    alpha_learning_rate: float = 1e-4  # Adam's, for the step sizes
-    max_gradient: float = 100.0  # norm that the gradient is clipped to
-    validate_every: int = 500  # steps; the best network is kept
-    checkpoint_minutes: float = 5.0  # what a killed training loses at most
-    max_skipped: int = 10  # steps in a row that may be skipped for a loss or gradient that is not finite
 
     def __post_init__(self) -> None:
-        check_numbers(self, n_layers="at least 1", rank="at least 1", steps="at least 1", batch="at least 1",
-                      validate_every="at least 1", learning_rate="at least 0", alpha_learning_rate="at least 0",
-                      edit_weight="at least 0", max_gradient="above 0", checkpoint_minutes="at least 0",
-                      max_skipped="at least 0")  # fmt: skip
+        super().__post_init__()
+        check_numbers(self, n_layers="at least 1")
 
     def edited(self, lm: LM) -> list[str]:
         return [lm.mlp_out_name(layer) for layer in self.edited_layers(lm)]
@@ -66,34 +57,36 @@ class Mend(Method):
         return list(range(lm.n_blocks - self.n_layers, lm.n_blocks))
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
-        """The trained network: from the cache, or trained now on the edit set's training split.  The run's seed plays
-        no part, so that the runs of a sweep share one network."""
+        """Returns the trained network: from the cache, or trained now on the edit set's training split.
+
+        The run's seed plays no part, so that the runs of a sweep share one network.
+        """
         from afteredit.edit.hypernetwork.training import trained
 
         tensors, digest = trained(lm, self.edited_layers(lm), given.training(), self)
         return Prepared(tensors=tensors, hashes={"hypernetwork": digest})
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
-        """The sum of the requests' edits; MEND keeps nothing between batches.  Mutates nothing."""
+        """Returns the sum of the requests' edits.  Mutates nothing."""
         import torch
 
         from afteredit.edit.hypernetwork.network import loaded
-        from afteredit.edit.hypernetwork.token_gradients import Answers, token_terms
+        from afteredit.edit.hypernetwork.token_gradients import Answers, gradient_terms
 
         layers = self.edited_layers(lm)
         network = loaded([lm.widths(layer) for layer in layers], self.rank, prepared.tensors)
         gradients: dict[int, list[LowRank]] = {layer: [] for layer in layers}
         edits: dict[int, list[LowRank]] = {layer: [] for layer in layers}
         nll = 0.0
-        for start in range(0, len(requests), ROWS):
-            asked = [(request.question, request.target_new) for request in requests[start : start + ROWS]]
-            terms, nll_B = token_terms(lm, Answers(lm, asked, layers))
+        for start in range(0, len(requests), FACTS_AT_ONCE):
+            pairs = [(request.question, request.target_new) for request in requests[start : start + FACTS_AT_ONCE]]
+            terms, nll_B = gradient_terms(lm, Answers(lm, pairs, layers))
             nll += float(nll_B.sum())
             for matrix, layer in enumerate(layers):
-                pairs = terms[layer].keys_NF, terms[layer].deltas_ND
+                keys_NF, deltas_ND = terms[layer].keys_NF, terms[layer].deltas_ND
                 with torch.no_grad():
-                    left_ND, right_NF = network(matrix, *pairs)
-                gradients[layer].append(LowRank(pairs[1].T, pairs[0].T))
+                    left_ND, right_NF = network(matrix, keys_NF, deltas_ND)
+                gradients[layer].append(LowRank(deltas_ND.T, keys_NF.T))
                 edits[layer].append(LowRank(left_ND.T, right_NF.T))
         changes = {lm.mlp_out_name(layer): _summed(edits[layer]) for layer in layers}
         diagnostics = {
@@ -106,7 +99,7 @@ class Mend(Method):
 
 
 def _summed(changes: Sequence[LowRank]) -> LowRank:
-    """One change of all their terms, float32 on the CPU."""
+    """Returns one change that holds the terms of all, float32 on the CPU."""
     import torch
 
     def joined(factors: list[Tensor]) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.hypernetwork.token_gradients import Answers, changed, token_terms
+from afteredit.edit.hypernetwork.token_gradients import Answers, each_row_changed, gradient_terms
 from afteredit.edit.update import LowRank
 from afteredit.model.weights import is_transposed
 
@@ -30,7 +30,7 @@ def gradients(lm, question: str, answer: str) -> dict[int, torch.Tensor]:
 
 
 def test_terms_sum_up_to_the_gradient_of_each_row(lm):
-    terms, _ = token_terms(lm, Answers(lm, ASKED, LAYERS))
+    terms, _ = gradient_terms(lm, Answers(lm, ASKED, LAYERS))
     for row, asked in enumerate(ASKED):
         for layer, expected_DF in gradients(lm, *asked).items():
             part = terms[layer].rows_N == row
@@ -41,7 +41,7 @@ def test_terms_sum_up_to_the_gradient_of_each_row(lm):
 
 def test_only_tokens_that_have_a_part_in_the_loss_have_a_term(lm):
     """In the last block those whose logits are asked for, below it every token of the row; padding never."""
-    terms, _ = token_terms(lm, Answers(lm, ASKED, LAYERS))
+    terms, _ = gradient_terms(lm, Answers(lm, ASKED, LAYERS))
     for row, (question, answer) in enumerate(ASKED):
         n_prompt, n_answer = len(lm.tokens.encode(question)), len(lm.tokens.answer_ids(answer))
         columns = [terms[layer].columns_N[terms[layer].rows_N == row].tolist() for layer in LAYERS]
@@ -71,7 +71,7 @@ def test_each_row_sees_its_own_change_as_if_it_had_been_applied(lm, plain_nll):
     draw = {layer: [0.3 * torch.randn(2, 4, width, generator=generator) for width in lm.widths(layer)]
             for layer in LAYERS}  # fmt: skip
     untouched_B, _ = answers.outcome()
-    with changed(lm, draw):
+    with each_row_changed(lm, draw):
         nll_B, _ = answers.outcome()
     assert torch.equal(answers.outcome()[0], untouched_B)
     assert float((nll_B - untouched_B).abs().min()) > 0.01
@@ -83,14 +83,17 @@ def test_each_row_sees_its_own_change_as_if_it_had_been_applied(lm, plain_nll):
 
 
 def test_hooks_are_gone_even_when_the_pass_inside_fails(lm):
-    with pytest.raises(RuntimeError, match="inside"), changed(lm, {1: (torch.zeros(1, 1, 32), torch.zeros(1, 1, 48))}):
+    with (
+        pytest.raises(RuntimeError, match="inside"),
+        each_row_changed(lm, {1: (torch.zeros(1, 1, 32), torch.zeros(1, 1, 48))}),
+    ):
         raise RuntimeError("inside")
-    token_terms(lm, Answers(lm, ASKED, LAYERS))
+    gradient_terms(lm, Answers(lm, ASKED, LAYERS))
     assert not any(lm.mlp_out(layer)._forward_hooks for layer in LAYERS)
 
 
 def test_spreading_terms_over_rows_and_back_is_the_identity(lm):
-    terms = token_terms(lm, Answers(lm, ASKED, LAYERS))[0][1]
+    terms = gradient_terms(lm, Answers(lm, ASKED, LAYERS))[0][1]
     spread_BTF = terms.by_row(terms.keys_NF)
     assert torch.equal(spread_BTF[terms.rows_N, terms.columns_N], terms.keys_NF)
     assert int((spread_BTF != 0).any(-1).sum()) == len(terms.keys_NF)

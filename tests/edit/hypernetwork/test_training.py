@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.hypernetwork import training as mend_training
-from afteredit.edit.hypernetwork import training_batches as mend_batches
+from afteredit.edit.hypernetwork import training, training_batches, training_loss
 from afteredit.edit.hypernetwork.network import Hypernetwork
-from afteredit.edit.hypernetwork.training import Measured, Progress, after_edits, learn, measure, trained
+from afteredit.edit.hypernetwork.training import trained
 from afteredit.edit.hypernetwork.training_batches import Batches
+from afteredit.edit.hypernetwork.training_loss import Validation, after_edits, learn, validate
+from afteredit.edit.hypernetwork.training_progress import Progress
 from afteredit.edit.method import Prepared
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.request import EditRequest
@@ -82,8 +83,8 @@ def test_the_loss_is_that_of_edited_models_by_plain_passes(make_lm, family, rows
         after_V = plain_pass(lm, neighbour, 0, 0).logits_TV[-1].log_softmax(-1)
         kl.append((before_V.exp() * (before_V - after_V)).sum())
         lm.weights.restore()
-    measured = measure(lm, LAYERS, network, held)
-    unedited = measure(lm, LAYERS, None, held)
+    measured = validate(lm, LAYERS, network, held)
+    unedited = validate(lm, LAYERS, None, held)
     assert measured.kl == pytest.approx(float(sum(kl)) / 3, rel=1e-3)
     assert measured.kl > 1e-4
     assert measured.nll == pytest.approx(float(sum(nll)) / 6, rel=1e-4)
@@ -97,8 +98,8 @@ def test_what_is_measured_is_a_mean_over_rows_not_over_batches(lm, monkeypatch):
     first = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([[True] * 3, [True, False, False]])
     second = torch.tensor([[9.0], [10.0]]), torch.tensor([[False], [False]])
     batches = iter([(*first, torch.tensor([1.0, 2.0, 3.0])), (*second, torch.tensor([10.0]))])
-    monkeypatch.setattr(mend_training, "after_edits", lambda *_: next(batches))
-    assert measure(lm, LAYERS, None, [None, None]) == Measured(nll=5.0, forced=0.75, paraphrase=0.25, kl=4.0)
+    monkeypatch.setattr(training_loss, "after_edits", lambda *_: next(batches))
+    assert validate(lm, LAYERS, None, [None, None]) == Validation(nll=5.0, forced=0.75, paraphrase=0.25, kl=4.0)
 
 
 def test_one_step_goes_down_that_loss(lm, rows):
@@ -131,9 +132,9 @@ def test_training_makes_edits_work(lm, rows):
     tensors, digest = trained(lm, LAYERS, rows, method)
     network = fresh(lm)
     held = batches(lm, rows[:-1]).for_validation()
-    before, start = measure(lm, LAYERS, None, held), measure(lm, LAYERS, network, held)
+    before, start = validate(lm, LAYERS, None, held), validate(lm, LAYERS, network, held)
     network.load_state_dict(tensors)
-    after = measure(lm, LAYERS, network, held)
+    after = validate(lm, LAYERS, network, held)
     assert after.nll < start.nll - 1.0
     assert after.loss(method) < min(before.loss(method), start.loss(method)) - 0.05
     assert after.forced > before.forced
@@ -170,7 +171,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(lm, rows, cache, monkeypa
         steps.append(progress.step)
         return learn(lm, layers, progress, batch, settings)
 
-    monkeypatch.setattr(mend_training, "learn", dying)
+    monkeypatch.setattr(training, "learn", dying)
     careful = replace(SETTINGS, checkpoint_minutes=0.0)  # a checkpoint after every step
     with pytest.raises(Killed):
         trained(lm, LAYERS, rows, careful)
@@ -261,9 +262,9 @@ def test_the_network_that_did_best_on_rows_held_back_is_kept(lm, rows, monkeypat
     def judged(lm, layers, network, held):
         if network is not None:
             seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return Measured(nll=1.0 if network is None else 0.0, forced=0.0, paraphrase=0.0, kl=next(kls) * 0.5)
+        return Validation(nll=1.0 if network is None else 0.0, forced=0.0, paraphrase=0.0, kl=next(kls) * 0.5)
 
-    monkeypatch.setattr(mend_training, "measure", judged)
+    monkeypatch.setattr(training, "validate", judged)
     tensors, _ = trained(lm, LAYERS, rows, SETTINGS)
     assert len(seen) == 4
     assert same(tensors, seen[2])
@@ -344,20 +345,20 @@ def test_what_is_held_changes_nothing(lm, rows, cache, monkeypatch):
     held, _ = trained(lm, LAYERS, rows, SETTINGS)
     for file in (cache / "mend").iterdir():
         file.unlink()
-    monkeypatch.setattr(mend_batches, "HELD_BYTES", 0)
+    monkeypatch.setattr(training_batches, "KEPT_BYTES", 0)
     computed, _ = trained(lm, LAYERS, rows, SETTINGS)
     assert same(held, computed)
     without_room = batches(lm, rows)
     without_room.at_step(0)
-    assert not without_room._held
+    assert not without_room._kept
 
 
 def test_nothing_is_computed_twice_while_there_is_room(lm, rows, monkeypatch):
     calls = []
-    for name in ("Answers", "Neighbours", "token_terms"):
-        real = getattr(mend_batches, name)
+    for name in ("Answers", "Neighbours", "gradient_terms"):
+        real = getattr(training_batches, name)
         monkeypatch.setattr(
-            mend_batches, name, lambda *given, real=real, name=name: (calls.append(name), real(*given))[1]
+            training_batches, name, lambda *given, real=real, name=name: (calls.append(name), real(*given))[1]
         )
     learned = batches(lm, rows)
     for step in range(4 * len(learned.groups)):
@@ -366,5 +367,5 @@ def test_nothing_is_computed_twice_while_there_is_room(lm, rows, monkeypatch):
     for step in range(4 * len(learned.groups), 8 * len(learned.groups)):
         learned.at_step(step)
     assert len(calls) == first
-    assert calls.count("token_terms") == len(learned.groups)
-    assert 0 < learned._room < mend_batches.HELD_BYTES
+    assert calls.count("gradient_terms") == len(learned.groups)
+    assert 0 < learned._room < training_batches.KEPT_BYTES

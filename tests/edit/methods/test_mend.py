@@ -1,15 +1,16 @@
 """MEND's edit: against autograd, against the batch it sums, and what `prepare` keeps."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from afteredit.edit.edit_set import EditSet
-from afteredit.edit.hypernetwork import training as mend_training
+from afteredit.edit.hypernetwork import training
 from afteredit.edit.hypernetwork.network import Hypernetwork, loaded
-from afteredit.edit.hypernetwork.token_gradients import Answers, changed, token_terms
+from afteredit.edit.hypernetwork.token_gradients import Answers, each_row_changed, gradient_terms
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods import mend as mend_module
 from afteredit.edit.methods.mend import Mend
@@ -48,7 +49,7 @@ def stirred(lm, requests) -> Prepared:
     network = network_of(lm)
     generator = torch.Generator().manual_seed(3)
     asked = [(request.question, request.target_new) for request in requests]
-    terms, _ = token_terms(lm, Answers(lm, asked, LAYERS))
+    terms, _ = gradient_terms(lm, Answers(lm, asked, LAYERS))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
@@ -77,7 +78,7 @@ def test_at_the_start_an_edit_is_one_step_of_gradient_descent(lm, requests):
 def test_a_batch_is_the_sum_of_its_requests_edits(lm, requests, stirred, monkeypatch):
     together = METHOD.update(lm, requests, stirred, {})
     apart = [METHOD.update(lm, [request], stirred, {}) for request in requests]
-    monkeypatch.setattr(mend_module, "ROWS", 1)
+    monkeypatch.setattr(mend_module, "FACTS_AT_ONCE", 1)
     in_parts = METHOD.update(lm, requests, stirred, {})
     for name, change in together.changes.items():
         expected_DF = sum(update.changes[name].dense() for update in apart)
@@ -91,11 +92,11 @@ def test_training_sees_each_row_as_its_edit_will_leave_the_model(lm, requests, s
     network = loaded([lm.widths(layer) for layer in LAYERS], METHOD.rank, stirred.tensors)
     asked = [(request.question, request.target_new) for request in requests]
     answers = Answers(lm, asked, LAYERS)
-    terms, before_B = token_terms(lm, answers)
+    terms, before_B = gradient_terms(lm, answers)
     with torch.no_grad():
         factors = {layer: tuple(map(terms[layer].by_row, network(i, terms[layer].keys_NF, terms[layer].deltas_ND)))
                    for i, layer in enumerate(LAYERS)}  # fmt: skip
-        with changed(lm, factors):
+        with each_row_changed(lm, factors):
             nll_B, _ = answers.outcome()
     assert float((nll_B - before_B).abs().min()) > 0.01
     for row, request in enumerate(requests):
@@ -158,7 +159,7 @@ def test_an_edit_set_without_training_split_is_refused_by_name(make_lm):
 
 
 def test_training_rows_that_are_evaluation_rows_are_refused_before_training(make_lm, monkeypatch):
-    monkeypatch.setattr(mend_training, "trained", None)
+    monkeypatch.setattr(training, "trained", None)
     columns = {name: name for name in ("id", "subject", "prompt", "target_new")}
     edits = EditSet(name="mine", file="facts.jsonl", columns=columns, train="facts.jsonl")
     with pytest.raises(BadInput, match=r"edits=mine: 200 rows of the training split .*facts.jsonl.*edits.train"):
@@ -168,11 +169,14 @@ def test_training_rows_that_are_evaluation_rows_are_refused_before_training(make
 def test_a_cached_network_is_used_without_training_again(make_lm, requests, monkeypatch):
     lm, calls = make_lm("llama"), []
 
-    def train(lm, layers, rows, settings, checkpoint):
-        calls.append((settings, len(rows)))
-        return network_of(lm).state_dict()
+    class Counted:
+        def __init__(self, lm, layers, rows, settings):
+            calls.append((settings, len(rows)))
 
-    monkeypatch.setattr(mend_training, "_train", train)
+        def run(self, checkpoint):
+            return network_of(lm).state_dict()
+
+    monkeypatch.setattr(training, "Training", Counted)
     first = METHOD.prepare(lm, Given(0, lambda: requests))
     again = METHOD.prepare(lm, Given(7, lambda: requests))  # another seed of a sweep
     assert calls == [(METHOD, 2)]
@@ -190,7 +194,8 @@ def test_a_cached_network_is_used_without_training_again(make_lm, requests, monk
 )  # fmt: skip
 def test_whatever_decides_the_network_is_in_its_name(make_lm, requests, monkeypatch, change):
     lm = make_lm("llama")
-    monkeypatch.setattr(mend_training, "_train", lambda *_: {"alpha_M": torch.zeros(2)})
+    stand_in = SimpleNamespace(run=lambda _checkpoint: {"alpha_M": torch.zeros(2)})
+    monkeypatch.setattr(training, "Training", lambda *_: stand_in)
     hashes = [method.prepare(lm, Given(0, lambda: requests)).hashes for method in (METHOD, replace(METHOD, **change))]
     hashes.append(METHOD.prepare(lm, Given(0, lambda: requests[:1])).hashes)
     hashes.append(METHOD.prepare(make_lm("gpt2"), Given(0, lambda: requests)).hashes)
