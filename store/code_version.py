@@ -15,7 +15,8 @@ from typing import Any
 from afteredit.store.user_cache import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent
-NOUNS = ("request", "update", "method", "constraint", "edit_set")  # at the top of edit/; measuring imports them too
+# The files at the top of edit/ that decide facts and updates; measuring imports them too.
+NOUNS = ("request", "update", "method", "constraint", "edit_set", "read_facts")
 EDITING_PACKAGES = ("torch", "transformers", "tokenizers")
 MEASURING_PACKAGES = (*EDITING_PACKAGES, "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
 
