@@ -79,10 +79,10 @@ def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
     longest = max(map(len, chain.from_iterable(target_ids.values())), default=0)
     scores, texts = score_and_generate(lm, continuations, longest + EXTRA_TOKENS)
     responses = {}
-    for prompt, targets in target_ids.items():
+    for prompt, ids_of_targets in target_ids.items():
         context = lm.tokens.question_ids(prompt.prompt)
-        new, *true = [scores[context, ids] for ids in targets]
-        n_tokens = max(map(len, targets)) + EXTRA_TOKENS
+        new, *true = [scores[context, ids] for ids in ids_of_targets]
+        n_tokens = max(map(len, ids_of_targets)) + EXTRA_TOKENS
         text = lm.tokenizer.decode(texts[context][:n_tokens], skip_special_tokens=True)
         responses[prompt] = Response(
             new.nll, true[0].nll if true else None, new.argmax_ids, true[0].argmax_ids if true else (), text
