@@ -1,120 +1,90 @@
-"""Edit a language model, fact after fact, and measure what it has left: python run.py method=rome model=smollm2
+"""Edits a language model, fact after fact, and measures what it has left: python run.py method=rome model=smollm2
 
-config → requests → method.update → Update (constrained) → applied and journalled → abilities scored → tracked.
+The order of an experiment is: compose, load, prepare, edit and measure, record, end.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.edit.method import Given
-from afteredit.edit.request import EditRequest
 from afteredit.launch.command_line import start
 from afteredit.launch.console import new_console
 from afteredit.launch.endings import Interrupted, Interruption
 from afteredit.launch.experiment import Experiment
-from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from afteredit.edit.editor import Editor
+    from afteredit.edit.request import EditRequest
     from afteredit.evaluate.measure import Measure
     from afteredit.model.lm import LM
-    from afteredit.record.recorder import Watch
+    from afteredit.record.journal import Journal
+    from afteredit.record.recorder import Recorder
     from afteredit.record.run_directory import RunDirectory
-    from afteredit.record.tracker import Tracker
 
 
-def edit_in_sequence(
-    lm: LM, x: Experiment, batches: Sequence[Sequence[EditRequest]], run: RunDirectory, measure: Measure, watch: Watch
-) -> int:
+def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], journal: Journal, measure: Measure,
+                     record: Recorder, eval_every: int) -> None:  # fmt: skip
     """Applies `batches` in order; measures before the first and after every `eval_every` edits.
 
-    What the journal holds is applied again instead of computed; checkpoints that have no row yet are measured.
-    Ends early where the model has collapsed and on_collapse=stop; returns the number of batches it came to.  Raises
-    Interrupted between edits and measurements.
+    Updates that the journal holds are applied again instead of computed; what has no row yet is measured.  Ends early
+    where the model has collapsed and on_collapse=stop.  Raises Interrupted between edits and measurements.
     """
-    from afteredit.edit.editor import Editor
-
-    recent: list[dict[str, Any]] = []  # what was measured right after each edit since the last checkpoint
-    planned = [request for batch in batches for request in batch]
-    single = x.settings.single
-    editor = Editor(lm, x.method, x.constraint, run.prepared, planned=planned, single=single, speed=x.speed)
 
     def checkpoint(last: bool) -> None:
-        nonlocal recent
         n_edits, sha256 = editor.n_edits, editor.weights_sha256()
-        if not run.results.has(n_edits):
-            measured = measure.checkpoint(editor.carried, last=last).with_immediate(recent)
-            run.add_checkpoint(n_edits, measured.row, measured.samples, sha256)
-        run.compare_weights(n_edits, sha256)
-        watch.checkpoint(run.results.row(n_edits))
-        recent = []
+        if record.has_checkpoint(n_edits):
+            record.compare_weights(n_edits, sha256)
+        else:
+            record.checkpoint(n_edits, sha256, measure.checkpoint(editor.carried, last=last))
 
-    checkpoint(last=False)
+    checkpoint(last=not batches)
     for index, batch in enumerate(batches):
         editor.begin(batch)
-        new = index >= run.journal.n_batches
-        started = time.perf_counter()
-        if new:
-            watch.doing(f"editing: {batch[0].subject}")
-            update = editor.write(batch)
-        else:
-            watch.doing(f"edit {run.journal.records[index]['n_edits']}, from the journal")
-            update = run.journal.update(index, batch)
+        written = index < journal.n_batches
+        update = journal.update(index) if written else editor.write(batch)
         editor.apply(batch, update)
-        if new:
-            edited = time.perf_counter()
-            immediate = measure.immediate(batch)
-            seen = {"immediate": immediate.samples, "generated": immediate.texts}
-            timed = {"edit_s": edited - started, "immediate_s": immediate.seconds}
-            run.journal.append(batch, update, editor.n_edits, {**timed, **seen})
-        record = run.journal.records[index]
-        watch.edit(record, len(batch))
-        recent += record["immediate"]
-        last = index == len(batches) - 1 or run.stops_at(editor.n_edits)
-        if last or editor.n_edits % x.settings.eval_every == 0:
+        if not written:
+            journal.append(batch, update)
+        if not record.has_edit(index):
+            record.edit(index, measure.immediate(batch))
+        stops = record.stops(editor.n_edits)
+        last = stops or index == len(batches) - 1
+        if last or editor.n_edits % eval_every == 0:
             checkpoint(last)
-        if run.stops_at(editor.n_edits):
-            return index + 1
-    return len(batches)
+        if stops or record.stops(editor.n_edits):  # a collapse may be seen only by this checkpoint
+            break
 
 
 def run_experiment(x: Experiment) -> Path:
-    """One experiment from config to pictures; returns its run directory.  The same call continues or finishes it."""
+    """Runs one experiment from config to pictures; returns its run directory.  The same call continues or ends it."""
     console = new_console()
-    with Interruption(at_once=True):  # the edits themselves have one of their own, that waits for a whole one
+    with Interruption(at_once=True):  # the edits have an interruption of their own, which waits for a whole edit
         try:
-            if x.replay.run is None:
-                return _experiment(x, console)
-            from afteredit.commands.replay import replay
+            if x.replay.run is not None:
+                from afteredit.commands.replay import replay
 
-            return replay(x, lambda: _load(x, console), console)
+                return replay(x, console)
+            return _experiment(x, console)
         except Interrupted:
             console.log("[bold]stopped[/bold]; what is made is kept, and the same command goes on from there")
             raise
 
 
 def _experiment(x: Experiment, console: Console) -> Path:
-    from afteredit.evaluate.abilities.build import check_files
+    from afteredit.launch.opening import load_model, open_run, read_edits
 
-    requests, edits_sha256 = x.edits.read(x.settings.data, x.settings.seed)
-    if len(requests) < x.settings.n_edits:
-        raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
-                       f"set n_edits={len(requests)} or give more rows")  # fmt: skip
-    batches = _batches(requests[: x.settings.n_edits], x.settings.batch_size)
-    check_files(x.tasks, x.settings)
-    lm = _load(x, console)
+    requests, batches, edits_sha256 = read_edits(x)
+    lm = load_model(x, console)
     from afteredit.edit.preflight import refuse_uneditable
-    from afteredit.record.run_directory import RunDirectory
 
     refuse_uneditable(lm, x.method, requests[: x.settings.n_edits])
-    with RunDirectory.of(x, lm, edits_sha256) as run:
+    with open_run(x, lm, edits_sha256) as run:
         finished = run.is_finished(batches)
         run.keep_first_facts(requests)
         if finished:
@@ -124,88 +94,38 @@ def _experiment(x: Experiment, console: Console) -> Path:
 
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
-    from afteredit.evaluate.abilities.build import build_tasks
-    from afteredit.evaluate.inference.held_out import held_out
-    from afteredit.evaluate.measure import Measure
-    from afteredit.record.recorder import Watch
+    from afteredit.launch.opening import build_measure, keep_speed, prepare_editor
+    from afteredit.launch.stored_config import as_yaml, for_tracking
+    from afteredit.record.recorder import Recorder
     from afteredit.record.terminal import Display
 
     console.log(f"run directory {run.folder}")
     console.log("preparing the method's constants (cached) and the abilities")
-    lm.weights.keep_base(x.method.edited(lm))
-    run.refuse_other_model(lm.weights.sha256())
-    given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
-    run.prepared = run.with_contexts(x.method.prepare(lm, given))
-    measure_parts = build_tasks(x.tasks, x.settings), held_out(lm, x.settings), run.first_facts, x.settings.seed
-    tracker = run.tracker()
-    if tracker.ids:
-        console.print(f"look     wandb leet {tracker.ids['folder']}", highlight=False, soft_wrap=True)
-    n_checkpoints = 1 + -(-x.settings.n_edits // x.settings.eval_every)
-    try:
-        with Display(console, x.settings.n_edits, n_checkpoints) as display, Interruption() as interruption:
-            watch = Watch(display, tracker, interruption, run.results)
-            measure = Measure(lm, *measure_parts, view=x.constraint.view, cache_gib=x.speed.cache_gib, shared=True,
-                              progress=lambda what: watch.doing(f"measuring: {what}"))  # fmt: skip
-            n_batches = edit_in_sequence(lm, x, batches, run, measure, watch)
-            watch.beyond(run.journal.records[n_batches:])
-        _end(x, run, tracker, console)
-    except Interrupted:
-        console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}")
-        tracker.preempt()
-        raise
-    except BaseException:
-        tracker.fail()
-        raise
+    speed, interruption = keep_speed(x, run), Interruption()
+    editor = prepare_editor(x, lm, run, batches, speed)
+    record = Recorder(run, Display(console, batches, x.settings.eval_every), interruption.check)
+    measure = build_measure(x, lm, run.first_facts, speed, record.measuring)
+    with record.tracked(x.tracker, for_tracking(x), as_yaml(x)):
+        with record.display, interruption:
+            edit_and_measure(editor, batches, run.journal, measure, record, x.settings.eval_every)
+        _end(x, run, record, console)
     return run.folder
 
 
-def _end(x: Experiment, run: RunDirectory, tracker: Tracker, console: Console) -> None:
-    """Of a whole run: the picture, W&B's summary and files, the tables."""
+def _end(x: Experiment, run: RunDirectory, record: Recorder, console: Console) -> None:
     from afteredit.analysis.tables.run_end import at_end
 
-    chance = {name: ability.chance for name, ability in run.abilities.items()}
+    batch_size = x.settings.batch_size if x.settings.single else None
     results = run.results.up_to(x.settings.n_edits)
-    batch = x.settings.batch_size if x.settings.single else None
-    picture, summary, tables = at_end(results, chance, run.folder, single=batch, collapsed=run.collapsed)
-    if run.collapsed_at is not None:
-        console.print(f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity "
-                      f"past {x.settings.collapse_perplexity:g} times the unedited model's")  # fmt: skip
-    tracker.finish(summary, run.journal.records)
+    picture, summary, tables = at_end(results, run.chance, run.folder, single=batch_size, collapsed=run.collapsed)
+    record.finish(summary)
     console.print(*tables)
-    console.print(f"curves   {picture}\nresults  {run.results.path}", highlight=False, soft_wrap=True)
-    for line in run.commands_to_look_further(tracker):
+    for line in (f"curves   {picture}", f"results  {run.results.path}", *record.where_to_look()):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _load(x: Experiment, console: Console) -> LM:
-    console.log(f"loading model {x.model.name} …")
-    return x.model.load(_device(x.settings.device), x.settings.dtype.value)
-
-
-def _batches(requests: list[EditRequest], size: int) -> list[list[EditRequest]]:
-    from afteredit.edit.request import refuse_conflicts
-
-    batches = [requests[i : i + size] for i in range(0, len(requests), size)]
-    for batch in batches:
-        refuse_conflicts(batch)
-    return batches
-
-
-def _device(asked: str) -> str:
-    import torch
-
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    cuda = ["cuda", *(f"cuda:{index}" for index in range(n_cuda))] if n_cuda else []
-    allowed = ["auto", "cpu", *cuda]  # no mps: it has no float64, in which edits are solved
-    if asked not in allowed:
-        raise BadInput(f"device={asked} is not available on this machine; allowed here: {', '.join(allowed)}")
-    return asked
-
-
 def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:
-    """`python run.py key=value …`; flags (-m, --cfg, --help) go to Hydra's own command line."""
+    """Runs `python run.py key=value …` and returns the exit code; flags (-m, --cfg, --help) are Hydra's."""
     return start(sys.argv[1:] if argv is None else list(argv), run)
 
 

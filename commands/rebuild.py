@@ -1,24 +1,20 @@
-"""A run's model after any number of its edits, rebuilt from the unedited one and the journal, and measured.
+"""A run's model after any number of its edits: rebuilt from the unedited model and the journal, and measured.
 
-The same additions in the same order as the run's own (`Editor.apply`): the same bits on the same hardware and
-versions; elsewhere the checksum of the edited matrices, held against every stored row's, says that they differ.  What
-made the updates (second moments, context prefixes, the method) is not needed again, nor is the edit set: its facts are
-in the journal.
+The run's own editor applies the stored updates again, in the same order: the same bits on the same hardware and
+versions.  Elsewhere the checksum of the edited matrices, compared with that of every stored row, tells that they
+differ.  The constants that made the updates (second moments, context prefixes) and the edit set are not needed: the
+facts are in the journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.editor import Editor
-from afteredit.evaluate.abilities.build import build_tasks
-from afteredit.evaluate.inference.held_out import held_out
-from afteredit.evaluate.measure import Measure
 from afteredit.launch.endings import Interruption
 from afteredit.launch.experiment import Experiment
-from afteredit.record.journal import request_of
+from afteredit.launch.opening import build_measure, load_model
 from afteredit.record.run_directory import RunDirectory
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
@@ -26,26 +22,27 @@ from afteredit.store.errors import BadInput
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from afteredit.evaluate.measure import Measure
     from afteredit.model.lm import LM
 
 
-class Past:
-    """The run's model at any of its `borders`: the numbers of edits between batches.  `visited`: those looked at."""
+class RebuiltRun:
+    """The run's model at any of its `borders`, the numbers of edits between batches.
 
-    def __init__(
-        self, x: Experiment, run: RunDirectory, load: Callable[[], LM], console: Console, interruption: Interruption
-    ):
-        self.x, self.run, self.load, self.console, self.interruption = x, run, load, console, interruption
-        self.records = run.journal.records
-        self.batches = [[request_of(stored) for stored in record["requests"]] for record in self.records]
-        self.borders = [0, *(int(record["n_edits"]) for record in self.records)]
+    `visited` holds the borders at which it was measured or read from the results.
+    """
+
+    def __init__(self, x: Experiment, run: RunDirectory, console: Console, interruption: Interruption):
+        self.x, self.run, self.console, self.interruption = x, run, console, interruption
+        self.batches = run.journal.batches
+        self.borders = [0, *(int(record["n_edits"]) for record in run.journal.records)]
         self.visited: set[int] = set()
         self._applied = 0  # batches that the model holds now
 
     @cached_property
     def lm(self) -> LM:
-        """Loaded when first needed.  Raises BadInput where it is not the model that the run edited."""
-        lm = self.load()
+        """The model, loaded when first needed.  Raises BadInput where it is not the one that the run edited."""
+        lm = load_model(self.x, self.console)
         lm.weights.keep_base(self.x.method.edited(lm))
         stored, sha256 = self._stored_sha256(0), lm.weights.sha256()
         if stored and sha256 not in stored:
@@ -57,10 +54,7 @@ class Past:
     @cached_property
     def _measure(self) -> Measure:
         self.console.log("preparing the abilities")
-        settings = self.x.settings
-        parts = build_tasks(self.x.tasks, settings), held_out(self.lm, settings), self.run.first_facts, settings.seed
-        return Measure(self.lm, *parts, view=self.x.constraint.view, cache_gib=self.x.speed.cache_gib, shared=True,
-                       progress=lambda _what: self.interruption.check())  # fmt: skip
+        return build_measure(self.x, self.lm, self.run.first_facts, self.x.speed, lambda _: self.interruption.check())
 
     def check_border(self, n_edits: int) -> None:
         """Raises BadInput where no batch ends after so many edits."""
@@ -73,24 +67,29 @@ class Past:
             raise BadInput(f"replay.at={n_edits} lies inside a batch, which is written as a whole; allowed near it: "
                            f"{below} and {above}")  # fmt: skip
 
-    def rebuild(self, n_edits: int) -> LM:
-        """The model after so many edits; says whether it is the run's to the bit.  Raises Interrupted."""
-        lm, target = self.lm, self.borders.index(n_edits)
-        editor = Editor(lm, self.x.method, self.x.constraint)
-        single = self.x.settings.single
-        if single or target < self._applied:
-            lm.weights.restore()
+    def rebuild(self, n_edits: int) -> Editor:
+        """Returns the editor of the model after so many edits, and prints whether the weights are the run's own.
+
+        Raises Interrupted.
+        """
+        target, single = self.borders.index(n_edits), self.x.settings.single
+        if single or target < self._applied or not self._applied:
+            self.lm.weights.restore()
+            self._editor = Editor(self.lm, self.x.method, self.x.constraint, single=single)
             self._applied = max(0, target - 1) if single else 0
         for index in range(self._applied, target):
             self.interruption.check()
-            editor.apply(self.batches[index], self.run.journal.update(index, self.batches[index]))
+            self._editor.begin(self.batches[index])
+            self._editor.apply(self.batches[index], self.run.journal.update(index))
             self._applied = index + 1
-        self._say_whether_identical(n_edits, lm.weights.sha256())
-        return lm
+        self._print_whether_identical(n_edits, self._editor.weights_sha256())
+        return self._editor
 
     def row(self, n_edits: int) -> dict[str, Any]:
-        """The row of results after so many edits, measured and stored where it is not there yet; the one at 0 edits is
-        measured before any other, since what is retained is a share of it.  Raises Interrupted."""
+        """Returns the row of results after so many edits; measures and stores it where it is not there yet.
+
+        The row at 0 edits is measured before any other, since what is retained is a share of it.  Raises Interrupted.
+        """
         for n in (0, n_edits):
             if not self.run.results.has(n):
                 self._add_row(n)
@@ -98,33 +97,32 @@ class Past:
         return self.run.results.row(n_edits)
 
     def _add_row(self, n_edits: int) -> None:
-        """As the run itself would.  `editing/immediate` was measured by the run, right after each edit: it is that of
-        the edits since the last multiple of its `eval_every`, as in the run's own rows."""
-        lm, settings, end = self.rebuild(n_edits), self.x.settings, self.borders.index(n_edits)
-        done = [request for batch in self.batches[:end] for request in batch]
-        carried = list(self.batches[end - 1]) if end and settings.single else done
-        checkpoint = (n_edits - 1) // settings.eval_every * settings.eval_every
-        recent = [probe for record in self.records[:end] if record["n_edits"] > checkpoint
-                  for probe in record["immediate"]]  # fmt: skip
-        last = end > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
-        measure, mixed = self._measure, self.run.mixed()
-        if mixed:
-            self.console.log(f"[bold]{mixed}[/bold]; every row names its evaluator", highlight=False)
+        """Stores the row that the run itself would have stored after so many edits.
+
+        Immediate success was measured by the run; it is that of the edits since the last multiple of its `eval_every`.
+        """
+        editor, settings = self.rebuild(n_edits), self.x.settings
+        others = self.run.other_evaluators()
+        if others:
+            self.console.log(f"[bold]{others}[/bold]; every row names its evaluator", highlight=False)
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
-        measured = measure.checkpoint(carried, last=last).with_immediate(recent)
+        last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
+        last_checkpoint = (n_edits - 1) // settings.eval_every * settings.eval_every
+        immediate = self.run.immediate_samples(above=last_checkpoint, up_to=n_edits)
+        measured = self._measure.checkpoint(editor.carried, last=last).with_immediate(immediate)
+        self.run.add_checkpoint(n_edits, editor.weights_sha256(), measured)
         row = measured.row
-        self.run.add_checkpoint(n_edits, row, measured.samples, lm.weights.sha256())
-        scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.abilities]
+        scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.chance]
         scores.append(f"perplexity {row['drift/perplexity']:.1f}")
         self.console.log(f"[bold]after {n_edits} edits[/bold]: {', '.join(scores)}  {row['time/eval_s']:.0f} s",
                          highlight=False)  # fmt: skip
 
     def _stored_sha256(self, n_edits: int) -> list[str]:
-        """Of every row after so many edits, in any results file of the run."""
+        """Returns the checksums of every row after so many edits, in any results file of the run."""
         files = sorted(self.run.folder.glob("results-*.jsonl"))
         return [row["weights_sha256"] for path in files for row in Lines(path).records if row["n_edits"] == n_edits]
 
-    def _say_whether_identical(self, n_edits: int, sha256: str) -> None:
+    def _print_whether_identical(self, n_edits: int, sha256: str) -> None:
         stored = self._stored_sha256(n_edits)
         place = f"after {n_edits} edits: weights {sha256[:16]}"
         if not stored:

@@ -11,8 +11,8 @@ from afteredit.store.field_roles import MEASUREMENT, decides
 class MeasureSettings:
     """Holds what is measured at every checkpoint, besides the abilities of `task`."""
 
-    data: str = field(metadata=decides(MEASUREMENT))  # mini, hub, or a folder of JSON-lines files
+    data: str = field(metadata=decides(MEASUREMENT, by_content=True))  # mini, hub, or a folder of JSON-lines files
     limit: int | None = field(metadata=decides(MEASUREMENT))  # rows per ability; null: all
-    harness: list[str] = field(metadata=decides(MEASUREMENT))  # tasks that lm-eval ships, measured beside the abilities
-    held_out: str | None = field(metadata=decides(MEASUREMENT))  # text file for perplexity; null: the embedded text
+    harness: list[str] = field(metadata=decides(MEASUREMENT, by_content=True))  # tasks that lm-eval ships, measured too
+    held_out: str | None = field(metadata=decides(MEASUREMENT, by_content=True))  # text file; null: the embedded text
     held_out_tokens: int = field(metadata=decides(MEASUREMENT))

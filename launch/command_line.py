@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.compose import MOVED, experiment, unknown_key
+from afteredit.launch.compose import CONF, MOVED, experiment, unknown_key
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.stored_config import as_it_ran
@@ -16,8 +15,6 @@ from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:

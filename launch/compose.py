@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,7 @@ from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.tracker import TrackerSettings
 from afteredit.store.errors import BadInput
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 TYPED = {"model": ModelSource, "edits": EditSet, "tracker": TrackerSettings, "replay": ReplaySettings,
          "speed": SpeedSettings}  # fmt: skip
 BUILT = ("method", "constraint")  # `_target_` names their class
@@ -43,7 +45,13 @@ def build(node: DictConfig, key: str) -> Any:
 
     Raises BadInput for a class outside this project, an unknown key or a value of the wrong type.
     """
-    target = node.get("_target_")
+    cls = class_at(node.get("_target_"), key)
+    rest = {k: node._get_node(k) for k in node if k != "_target_"}
+    return typed(cls, OmegaConf.create(rest, parent=cast(Any, node._get_parent())), key)
+
+
+def class_at(target: Any, key: str) -> Any:
+    """Returns the dataclass of this project that `target` names.  Raises BadInput where it names none."""
     if not isinstance(target, str) or not target.startswith("afteredit."):
         raise BadInput(f"{key}._target_ is {target!r}; it must name a class of this project (afteredit.…)")
     module, _, name = target.rpartition(".")
@@ -53,8 +61,7 @@ def build(node: DictConfig, key: str) -> Any:
         raise BadInput(f"{key}._target_={target} cannot be imported: {problem}") from None
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise BadInput(f"{key}._target_={target} is no dataclass; it must name a method, constraint or ability")
-    rest = {k: node._get_node(k) for k in node if k != "_target_"}
-    return typed(cls, OmegaConf.create(rest, parent=cast(Any, node._get_parent())), key)
+    return cls
 
 
 def typed(cls: type, node: DictConfig, key: str) -> Any:

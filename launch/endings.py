@@ -7,19 +7,10 @@ import signal
 from types import FrameType
 from typing import Any
 
+from afteredit.store.errors import Interrupted
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-class Interrupted(BaseException):
-    """The run was asked to stop; everything made before is on the disk.
-
-    It is no Exception, as KeyboardInterrupt is none: it may be raised inside a library that catches every Exception.
-    """
-
-    def __init__(self, signal_number: int):
-        super().__init__(signal.Signals(signal_number).name)
-        self.exit_code = 128 + signal_number
 
 
 class OneOfManyFailed(Exception):

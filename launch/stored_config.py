@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from afteredit.launch.compose import BUILT, CONF, class_at
 from afteredit.launch.experiment import Experiment, Settings
 from afteredit.model.loading.model_source import ModelSource
+from afteredit.record.older_versions import older_commit
 from afteredit.store.errors import BadInput
-from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, names_by_role
+from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, Role, names_by_role
 
+log = logging.getLogger(__name__)
 FREE = (MEASUREMENT, SPEED, NOTHING)  # the roles of keys that a replay's command may set
 NEEDED = ("model", "method", "constraint", "batch_size", "setting", "seed", "dtype")
 
@@ -42,6 +46,11 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             raise BadInput(f"{key} is given, but in a replay it is the run's own ({folder / 'config.yaml'}); leave it "
                            f"out.  Allowed beside replay.run: {', '.join(free)}")  # fmt: skip
     stored = _stored_config(folder / "config.yaml")
+    commit = older_commit(folder)
+    if commit is not None:
+        log.warning("%s was made by an older version of this program (commit %s); its updates are applied as they are "
+                    "stored", folder, commit)  # fmt: skip
+        _translate(stored, f"{folder} was made by an older version of this program (commit {commit})")
     of_the_run = {str(key): stored[key] for key in stored if str(key) not in free}
     for name in names_by_role(ModelSource, *FREE):
         if f"model.{name}" in given or name == "trust_remote_code":  # trust is this command's to give, not a folder's
@@ -61,3 +70,41 @@ def _stored_config(path: Path) -> DictConfig:
     if lost:
         raise BadInput(f"{path} is damaged: {', '.join(lost)} not in it; restore it")
     return cast(DictConfig, stored)
+
+
+def _translate(stored: DictConfig, origin: str) -> None:
+    """Names the classes of an older version's config as they are named now, and leaves out the keys that are no more.
+
+    Those keys only made the updates, which are in the journal.  Raises BadInput where a class is no more.
+    """
+    stored.pop("evaluate", None)
+    for group in BUILT:
+        node = stored[group]
+        name = str(node.pop("_target_")).rpartition(".")[2]
+        targets = [str(OmegaConf.load(path).get("_target_")) for path in sorted((CONF / group).glob("*.yaml"))]
+        target = next((target for target in targets if target.rpartition(".")[2] == name), None)
+        if target is None:
+            raise BadInput(f"{origin}, and its {group} {name} is no more; replay it with that version")
+        known = names_by_role(class_at(target, group), *Role)
+        stored[group] = {"_target_": target, **{key: node[key] for key in node if key in known}}
+
+
+def as_yaml(x: Experiment) -> bytes:
+    """Returns the resolved config as it is stored in a run directory."""
+    return OmegaConf.to_yaml(OmegaConf.create(x.resolved)).encode()
+
+
+def for_tracking(x: Experiment) -> dict[str, Any]:
+    """Returns the config that W&B shows: top-level keys, with the chosen file of each group as a sweep names it.
+
+    The whole is under `resolved`, and the command's `overrides`, with which an agent begins this run again
+    (sweep_agent.py).
+    """
+    names = {group: name for group, name in x.names.items() if name != "None"} | {"task": list(x.tasks)}
+    return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved}
+
+
+def named_speed_keys(x: Experiment) -> set[str]:
+    """Returns the keys of `speed` that the command itself names."""
+    keys = (override.lstrip("+~").partition("=")[0] for override in x.overrides)
+    return {key.removeprefix("speed.") for key in keys if key.startswith("speed.")}

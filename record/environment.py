@@ -1,10 +1,12 @@
-"""environment.json of a run directory: the code, versions and hardware that its edits and its rows were made under."""
+"""environment.json of a run directory: the code, versions, hardware and speed keys of its edits and its rows."""
 
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import subprocess
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,37 +16,45 @@ from afteredit.store.code_version import ROOT, differences, editing_version
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
-    from afteredit.model.lm import LM
+    import torch
 
 log = logging.getLogger(__name__)
+EMPTY: dict[str, Any] = {"forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": []}
 
 
 class Environment:
-    """`decides`, `commit`, `hardware`: of the first edit; `forced`, `moved`: what else edits were made under, and after
-    how many; `evaluators`: who measured, by name; `wandb`: the ids of its W&B runs."""
+    """The content of environment.json.
+
+    `decides`, `commit` and `hardware` are those of the first edit.  `forced` and `moved` hold the other code and the
+    other hardware that later edits were made under, `speed` the speed keys, each with the number of edits before it.
+    `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
+    the results file, and `wandb` the ids of the W&B runs.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "environment.json"
 
     def __getitem__(self, key: str) -> Any:
-        """Raises BadInput where the file is damaged or missing."""
-        return read_checked(self.path)[key]
+        """Returns what is stored under `key`.  Raises BadInput where the file is damaged or missing."""
+        return (EMPTY | read_checked(self.path))[key]
 
     def note(self, key: str, value: Any) -> None:
+        """Stores `value` under `key`."""
         stored = read_checked(self.path)
-        if stored[key] != value:
+        if stored.get(key) != value:
             write_checked(self.path, stored | {key: value})
 
-    def keep(self, lm: LM, n_edits: int, resume: Resume) -> None:
-        """Writes what `lm` is to be edited under, the journal holding `n_edits`.  Raises BadInput where these were
-        made under other code or versions, unless `resume` forces it."""
-        now: dict[str, Any] = {"decides": editing_version(), "commit": commit(), "hardware": _hardware(lm)}
-        nothing: dict[str, Any] = {"forced": [], "moved": [], "evaluators": {}, "wandb": []}
+    def keep(self, device: torch.device, n_edits: int, resume: Resume) -> None:
+        """Stores the code, versions and hardware that edits after the first `n_edits` are made under.
+
+        Raises BadInput where the earlier edits were made under other code or versions, unless `resume` forces it.
+        """
+        now: dict[str, Any] = {"decides": editing_version(), "commit": commit(), "hardware": _hardware(device)}
         if not n_edits:
-            write_checked(self.path, nothing | (read_checked(self.path) if self.path.exists() else {}) | now)
+            write_checked(self.path, EMPTY | (read_checked(self.path) if self.path.exists() else {}) | now)
             return
-        kept = read_checked(self.path)
-        then = [kept, *kept["forced"]][-1]["decides"]
+        first, forced, moved = read_checked(self.path), self["forced"], self["moved"]
+        then = [first, *forced][-1]["decides"]
         if then != now["decides"]:
             if resume is not Resume.force:
                 raise BadInput(
@@ -52,14 +62,33 @@ class Environment:
                     "be made again by either; add resume=force to continue all the same, or change runs=<folder> to "
                     "start over"
                 )
-            self.note("forced", [*kept["forced"], {"after_edits": n_edits, **now}])
-        if [kept, *kept["moved"]][-1]["hardware"] != now["hardware"]:
+            self.note("forced", [*forced, {"after_edits": n_edits, **now}])
+        if [first, *moved][-1]["hardware"] != now["hardware"]:
             log.warning("the edits before were made on other hardware or threads (environment.json): what is made from "
                         "here on may differ from an unmoved run's in the last bits")  # fmt: skip
-            self.note("moved", [*kept["moved"], {"after_edits": n_edits, "hardware": now["hardware"]}])
+            self.note("moved", [*moved, {"after_edits": n_edits, "hardware": now["hardware"]}])
+
+    def keep_speed(self, values: Mapping[str, Any], named: Collection[str], n_edits: int) -> dict[str, Any]:
+        """Returns the speed keys that the run goes on with after `n_edits`, and stores them.
+
+        They are those that it went by until now, but for the keys that this command has `named`.
+        """
+        stored = self["speed"]
+        if not n_edits or not stored:
+            self.note("speed", [{"after_edits": 0, **values}])
+            return dict(values)
+        before = {key: value for key, value in stored[-1].items() if key != "after_edits"}
+        now = {key: value if key in named else before.get(key, value) for key, value in values.items()}
+        for key in (key for key in now if now[key] != before.get(key)):
+            log.warning("speed.%s is %s from here on, after %d edits; it was %s: the last bits of what follows may "
+                        "differ", key, now[key], n_edits, before.get(key))  # fmt: skip
+        if now != before:
+            self.note("speed", [*stored, {"after_edits": n_edits, **now}])
+        return now
 
 
 def commit() -> str:
+    """Returns the commit of this program's checkout, with `-dirty` where files were changed; else `unknown`."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -67,11 +96,9 @@ def commit() -> str:
         return "unknown"
 
 
-def _hardware(lm: LM) -> dict[str, Any]:
-    import os
-
+def _hardware(device: torch.device) -> dict[str, Any]:
     import torch
 
-    name = torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else platform.processor()
-    return {"device": str(lm.device), "name": name, "machine": platform.machine(), "cores": os.cpu_count(),
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {"device": str(device), "name": name, "machine": platform.machine(), "cores": os.cpu_count(),
             "threads": torch.get_num_threads(), "python": platform.python_version()}  # fmt: skip

@@ -1,16 +1,16 @@
-"""The run directory: append-only, from which the weights after any n edits are rebuilt.
+"""The journal of a run: append-only, and enough to rebuild the weights after any number of its edits.
 
-Every record reaches the disk whole (fsync, atomic rename, a checksum in each line) before the next edit begins; a torn
-last line is dropped, since the edit it would have recorded is made again.  What was altered is named and refused, or,
-where the user asks for it (resume=whole), set aside with all that follows: those edits are made again.
+Every record is whole on the disk (fsync, atomic rename, a checksum in each line) before the next edit begins; a torn
+last line is dropped, since the edit that it would have recorded is made again.  A record that was altered is named and
+refused, or with resume=whole set aside with all that follow; those edits are made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,36 @@ from afteredit.store.atomic_files import make_folder, write_atomically
 from afteredit.store.checked_lines import Lines, Record
 from afteredit.store.errors import BadInput
 
-log = logging.getLogger(__name__)
+
+class Stopwatch:
+    """Measures the seconds between two moments of a run; whoever holds it may start it anew."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts again at zero."""
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Returns the seconds since the last start."""
+        return time.perf_counter() - self._started
 
 
 class Journal:
-    """The journal of edits in `folder`; held by one process at a time."""
+    """The journal of the edits in `folder`; one process at a time holds it.
+
+    `stopwatch` is started by whoever begins an edit; `append` stores what it says as the edit's seconds.
+    """
 
     def __init__(self, folder: Path, *, fall_back: bool = False):
-        """Raises BadInput where another process has the run, or a record is damaged; with `fall_back`, that record and
-        those behind it are set aside."""
+        """Raises BadInput where another process holds the run, or where a record is damaged.
+
+        With `fall_back` a damaged record is set aside together with those after it.
+        """
         from filelock import FileLock, Timeout
 
-        self.folder = folder
+        self.folder, self.stopwatch = folder, Stopwatch()
         make_folder(folder / "updates")
         self._lock = FileLock(folder / ".lock")
         try:
@@ -46,10 +64,12 @@ class Journal:
                 self._lines.set_aside(whole.index(False), "has an update that does not match its checksum")
 
     def close(self) -> None:
+        """Lets other processes hold the run."""
         self._lock.release()
 
     @property
     def records(self) -> Sequence[Record]:
+        """One record per batch of edits."""
         return self._lines.records
 
     @property
@@ -60,27 +80,32 @@ class Journal:
     def n_edits(self) -> int:
         return self.records[-1]["n_edits"] if self.records else 0
 
-    def append(self, batch: Sequence[EditRequest], update: Update, n_edits: int, measured: Mapping[str, Any]) -> None:
-        """Writes one batch: its update first, then the line that makes it count."""
+    @property
+    def batches(self) -> list[list[EditRequest]]:
+        """The requests of each record."""
+        return [[request_of(stored) for stored in record["requests"]] for record in self.records]
+
+    def append(self, batch: Sequence[EditRequest], update: Update) -> None:
+        """Writes one batch: first its update, then the line that makes it count."""
         from safetensors.torch import save
 
+        seconds = self.stopwatch.seconds()
         content = save(update.flat())
         path = self._update_path(self.n_batches)
         write_atomically(path, content)
         self._lines.append(
             {
-                "n_edits": n_edits,
+                "n_edits": self.n_edits + len(batch),
                 "requests": [asdict(request) for request in batch],
                 "update": str(path.relative_to(self.folder)),
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "diagnostics": dict(update.diagnostics),
-                **measured,
+                "edit_s": seconds,
             }
         )
 
-    def update(self, index: int, batch: Sequence[EditRequest]) -> Update:
-        """The stored update of one batch.  Raises BadInput where it is damaged, missing, or of other requests."""
-        self.refuse_other_edits(index, batch)
+    def update(self, index: int) -> Update:
+        """Returns the stored update of a batch.  Raises BadInput where it is damaged or missing."""
         path = self._update_path(index)
         if not self._holds_update(index):
             raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; "
@@ -88,28 +113,29 @@ class Journal:
         return load_update(path)
 
     def _update_path(self, index: int) -> Path:
-        """By place, not as the record names it: nothing that is read becomes a path."""
+        """Returns the path by the batch's place, not as the record names it: stored text never becomes a path."""
         return self.folder / f"updates/{index:06d}.safetensors"
 
     def _holds_update(self, index: int) -> bool:
         path = self._update_path(index)
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.records[index]["sha256"]
 
-    def refuse_other_edits(self, index: int, batch: Sequence[EditRequest]) -> None:
-        """Raises BadInput where batch `index` wrote other edits, or the same ids with other texts (other columns)."""
-        stored = self.records[index]["requests"]
+    def refuse_other_edits(self, batches: Sequence[Sequence[EditRequest]]) -> None:
+        """Raises BadInput where a record holds other edits than its batch, or the same ids with other texts."""
         remedy = "the edit set has changed; change runs=<folder> to start over, or delete the run directory"
-        before, now = [request["id"] for request in stored], [request.id for request in batch]
-        if before != now:
-            raise BadInput(f"{self.folder}: batch {index} wrote edits {before}, the config asks for {now}; {remedy}")
-        for old, request in zip(stored, batch, strict=True):
-            new = json.loads(json.dumps(asdict(request)))  # tuples become lists
-            for name in (name for name in old if old[name] != new.get(name)):
-                raise BadInput(f"{self.folder}: edit {request.id} was written with {name} {old[name]!r}, the config "
-                               f"gives {new.get(name)!r}; {remedy}")  # fmt: skip
+        for index, (record, batch) in enumerate(zip(self.records, batches, strict=False)):
+            stored_ids, ids = [request["id"] for request in record["requests"]], [request.id for request in batch]
+            if stored_ids != ids:
+                raise BadInput(f"{self.folder}: batch {index} wrote edits {stored_ids}, the config asks for {ids}; "
+                               f"{remedy}")  # fmt: skip
+            for stored, request in zip(record["requests"], batch, strict=True):
+                new = json.loads(json.dumps(asdict(request)))  # tuples become lists
+                for name in (name for name in stored if stored[name] != new.get(name)):
+                    raise BadInput(f"{self.folder}: edit {request.id} was written with {name} {stored[name]!r}, the "
+                                   f"config gives {new.get(name)!r}; {remedy}")  # fmt: skip
 
 
 def request_of(stored: Record) -> EditRequest:
-    """The request that a record holds; JSON knows lists only."""
+    """Returns the request that a record holds; JSON knows lists only."""
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     return EditRequest(**fields)

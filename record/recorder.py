@@ -1,48 +1,173 @@
-"""Where every number goes once it is on the disk: W&B, then the terminal."""
+"""Recorder: where a number goes.  The files of the run come first, then W&B, then the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from afteredit.evaluate.metrics.editing_success import means
-from afteredit.launch.endings import Interruption
-from afteredit.record.results import Results
+from afteredit.record.environment import commit
+from afteredit.record.run_directory import RunDirectory
 from afteredit.record.terminal import Display
-from afteredit.record.tracker import Tracker
+from afteredit.record.tracker import Mode, Tracker, TrackerSettings, checkpoint_step, edit_step
+from afteredit.store.atomic_files import write_atomically
+from afteredit.store.errors import Interrupted
+
+if TYPE_CHECKING:
+    from afteredit.evaluate.measure import Checkpoint, Immediate
+
+log = logging.getLogger(__name__)
 
 
-class Watch:
-    def __init__(self, display: Display, tracker: Tracker, interruption: Interruption, results: Results):
-        self.display, self.tracker, self.interruption, self.results = display, tracker, interruption, results
+class Recorder:
+    """Records a run as it goes on, and answers what has been recorded already.
 
-    def doing(self, what: str) -> None:
-        """Raises Interrupted: what begins here can be done again."""
-        self.interruption.check()
-        self.display.doing(what)
+    W&B and the terminal get every row of the run's files in order of `n_edits`: before a new row is passed on, those
+    stored before it are, so that a resumed run is whole there.
+    """
 
-    def edit(self, record: Mapping[str, Any], n_new: int) -> None:
-        immediate = self._track(record)
-        success = ", ".join(
-            f"{way} {immediate[key]:.0f}"
-            for way in ("prob", "forced", "generated")
-            if (key := f"edit/immediate/{way}/efficacy") in immediate
-        )
-        self.display.edited(record, n_new, success)
+    def __init__(self, run: RunDirectory, display: Display, check: Callable[[], None]):
+        """`check` is called wherever the run may stop without loss, and raises Interrupted where it is to stop."""
+        self.display = display
+        self._run, self._check = run, check
+        self._tracker = Tracker(TrackerSettings(Mode.disabled), run.folder, "", {}, "")  # until `tracked`
+        self._border = 0  # how many batches were passed on to W&B and the terminal
+        self._passed_step = -1
+        self._last_checkpoint = 0  # the number of edits at the last checkpoint
 
-    def checkpoint(self, row: Mapping[str, Any]) -> None:
-        self.tracker.checkpoint(row)
-        self.display.measured(row)
+    @contextmanager
+    def tracked(self, settings: TrackerSettings, config: Mapping[str, Any], config_yaml: bytes) -> Iterator[None]:
+        """Stores the config and mirrors the run in W&B; nothing can be refused any more.
 
-    def beyond(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Edits that the journal holds beyond those of this command: W&B keeps them too."""
-        for record in records:
-            self._track(record)
+        Inside, an interruption leaves the W&B run to be continued, and any other error marks it as failed.
+        """
+        run, console = self._run, self.display.console
+        with run.in_use():
+            write_atomically(run.folder / "config.yaml", config_yaml)
+        self._tracker = begin_tracking(run, settings, config)
+        if self._tracker.ids:
+            console.print(f"look     wandb leet {self._tracker.ids['folder']}", highlight=False, soft_wrap=True)
+        try:
+            yield
+        except Interrupted:
+            console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}")
+            self._tracker.preempt()
+            raise
+        except BaseException:
+            self._tracker.fail()
+            raise
 
-    def _track(self, record: Mapping[str, Any]) -> dict[str, float]:
-        """One edit, with the checkpoint after it where there is one, this command's or not."""
-        immediate = means(record["immediate"], "edit/immediate")
-        self.tracker.edit(record, immediate)
-        if self.results.has(record["n_edits"]):
-            self.tracker.checkpoint(self.results.row(record["n_edits"]))
-        return immediate
+    def measuring(self, part: str) -> None:
+        """Shows which part of a checkpoint is being measured."""
+        self._check()
+        self.display.doing(f"measuring: {part}")
+
+    def has_checkpoint(self, n_edits: int) -> bool:
+        self._check()
+        return self._run.results.has(n_edits)
+
+    def compare_weights(self, n_edits: int, sha256: str) -> None:
+        """Warns where the weights rebuilt from the journal are not those that the stored row was measured on."""
+        stored = self._run.results.row(n_edits)["weights_sha256"]
+        if stored != sha256:
+            log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads "
+                        "or versions differ from environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
+        self._end_checkpoint(n_edits)
+
+    def checkpoint(self, n_edits: int, sha256: str, measured: Checkpoint) -> None:
+        """Stores a checkpoint, with the means of the immediate success of the edits since the last one."""
+        recent = self._run.immediate.samples(above=self._last_checkpoint, up_to=n_edits)
+        self._run.add_checkpoint(n_edits, sha256, measured.with_immediate(recent))
+        self._end_checkpoint(n_edits)
+
+    def _end_checkpoint(self, n_edits: int) -> None:
+        self._last_checkpoint = n_edits
+        self._pass_on(checkpoint_step(n_edits))
+        self._begin_edit(n_edits)
+
+    def has_edit(self, index: int) -> bool:
+        """Tells whether the immediate success of the batch with that index is stored under this evaluation."""
+        self._check()
+        return self._run.immediate.has(index)
+
+    def edit(self, index: int, measured: Immediate) -> None:
+        """Stores the immediate success of a batch whose update is in the journal."""
+        self._run.immediate.append(index, self._run.journal.records[index]["n_edits"], measured)
+
+    def stops(self, n_edits: int) -> bool:
+        """Tells whether no more is to be written, since the model has collapsed and on_collapse=stop."""
+        self._pass_on(edit_step(n_edits))
+        self._begin_edit(n_edits)
+        return self._run.stops_at(n_edits)
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        """Ends a whole run: W&B gets what the files hold beyond this command's edits, and the summary."""
+        self._pass_on(math.inf, show=False)
+        run, records = self._run, self._run.journal.records
+        if run.collapsed_at is not None:
+            self.display.console.print(
+                f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity above "
+                f"{run.settings.collapse_perplexity:g} times the unedited model's"
+            )
+        self._tracker.finish(summary, [{**record, **run.immediate.row(i)} for i, record in enumerate(records)])
+
+    def where_to_look(self) -> list[str]:
+        """Returns the lines that say where the run is seen in W&B, or how it is sent there."""
+        ids = self._tracker.ids
+        if not ids:
+            return []
+        if not ids["url"]:
+            return [f"look     wandb leet {ids['folder']}", f"upload   wandb sync {ids['folder']}"]
+        again = [f"upload   wandb sync --include-online {ids['folder']}",
+                 "         that sends every number; the same command again sends files and table too"]  # fmt: skip
+        return [f"W&B      {ids['url']}", *([] if self._tracker.delivered else again)]
+
+    def _begin_edit(self, n_edits: int) -> None:
+        self._check()
+        self.display.next_edit(n_edits, stored=n_edits < self._run.journal.n_edits)
+        self._run.journal.stopwatch.restart()
+
+    def _pass_on(self, step: float, show: bool = True) -> None:
+        """Gives W&B and the terminal all stored rows up to this step that they do not have yet."""
+        records = self._run.journal.records
+        while self._border <= len(records):
+            n_edits = records[self._border - 1]["n_edits"] if self._border else 0
+            if self._border and self._is_due(edit_step(n_edits), step):
+                self._pass_on_edit(self._border - 1, show)
+            if self._run.results.has(n_edits) and self._is_due(checkpoint_step(n_edits), step):
+                row = self._run.results.row(n_edits)
+                self._tracker.checkpoint(row)
+                if show:
+                    self.display.measured(row)
+            if checkpoint_step(n_edits) > step:
+                return  # the checkpoint after these edits may still come
+            self._border += 1
+
+    def _is_due(self, step: int, up_to: float) -> bool:
+        due = self._passed_step < step <= up_to
+        if due:
+            self._passed_step = step
+        return due
+
+    def _pass_on_edit(self, index: int, show: bool) -> None:
+        record = self._run.journal.records[index]
+        success = means(self._run.immediate.row(index).get("immediate", []), "edit/immediate")
+        self._tracker.edit(record, success)
+        if show:
+            self.display.edited(record, success)
+
+
+def begin_tracking(run: RunDirectory, settings: TrackerSettings, config: Mapping[str, Any]) -> Tracker:
+    """Begins the W&B run of a run directory under one evaluation, and stores its id there."""
+    edited = run.journal.n_edits
+    measured = max((row["n_edits"] for row in run.results.rows if row["n_edits"] <= edited), default=-1)
+    run_id = f"{run.folder.name}-{run.results.digest}"
+    config = {**config, "commit": commit(), "evaluation": run.results.digest}
+    tracker = Tracker(settings, run.folder, run_id, config, commit(), edited, measured)
+    ids, stored = {**tracker.ids, "results": run.results.digest}, run.environment["wandb"]
+    if tracker.ids and ids not in stored:
+        run.environment.note("wandb", [*stored, ids])
+    return tracker

@@ -1,4 +1,4 @@
-"""Results: one row per checkpoint, the source of truth, and the scores of every example beside it."""
+"""Results: one row per checkpoint, which is the source of truth, and a file with the scores of every example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from afteredit.store.errors import BadInput
 
 
 class Results:
-    """`results-<digest>.jsonl` and `samples/<digest>-<n_edits>.parquet` of one evaluation configuration."""
+    """Holds `results-<digest>.jsonl` and `samples/<digest>-<n_edits>.parquet` of one evaluation."""
 
     def __init__(self, folder: Path, digest: str):
         """Raises BadInput where a row or its samples do not match their checksums."""
@@ -28,11 +28,11 @@ class Results:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """By the number of edits, which is also the order they are written in unless gaps were filled later."""
+        """The rows by their number of edits: the order in which they are written, unless gaps were filled later."""
         return sorted(self._lines.records, key=lambda row: row["n_edits"])
 
     def up_to(self, n_edits: int) -> Part:
-        """Without the rows of a longer run that this one is a part of."""
+        """Returns the results of the first `n_edits` edits, where the directory holds those of a longer run."""
         return Part(self, n_edits)
 
     def has(self, n_edits: int) -> bool:
@@ -42,7 +42,7 @@ class Results:
         return next(row for row in self._lines.records if row["n_edits"] == n_edits)
 
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
-        """Samples first: a row that is there has its samples."""
+        """Writes the samples and then the row, so that every row that is there has its samples."""
         import pandas as pd
 
         buffer = io.BytesIO()
@@ -62,7 +62,7 @@ class Results:
 
 @dataclass(frozen=True)
 class Part:
-    """The results of the first `n_edits` edits."""
+    """Holds the results of the first `n_edits` edits."""
 
     whole: Results
     n_edits: int

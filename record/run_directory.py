@@ -1,9 +1,8 @@
-"""One run's directory: what decides its weights names it; what evaluates it names its results files."""
+"""One run's directory: what decides its weights names it; what decides the measurement names its results files."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,73 +10,74 @@ from dataclasses import asdict
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.abilities.ability import Ability
-from afteredit.evaluate.abilities.build import rows_sha256, shipped_abilities
-from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.retention import measurable, retained_mean
-from afteredit.launch.experiment import Experiment
-from afteredit.model.lm import LM
-from afteredit.record.environment import Environment, commit
+from afteredit.record.collapse import collapses
+from afteredit.record.environment import Environment
+from afteredit.record.immediate_success import ImmediateSuccess
 from afteredit.record.journal import Journal, request_of
+from afteredit.record.older_versions import name_older_runs
 from afteredit.record.results import Results
-from afteredit.record.settings import OnCollapse, Resume
-from afteredit.record.tracker import Tracker
-from afteredit.store.atomic_files import make_folder, write_atomically
+from afteredit.record.settings import OnCollapse, RecordSettings, Resume
+from afteredit.store.atomic_files import make_folder
 from afteredit.store.checked_lines import read_checked, write_checked
-from afteredit.store.code_version import differences, evaluator, evaluator_name
+from afteredit.store.code_version import Version, differences, version_name
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash
+
+if TYPE_CHECKING:
+    from afteredit.evaluate.measure import Checkpoint
 
 log = logging.getLogger(__name__)
 N_FIRST_FACTS = 20
 
 
+def run_folder(runs: str, label: str, weights: Mapping[str, Any]) -> Path:
+    """Returns the folder of the run whose weights these values decide, and makes it where it is not there yet.
+
+    `label`: method and model, the readable part of its name.  Raises BadInput where it cannot be made.
+    """
+    folder = Path(runs) / f"{label}-{content_hash(weights)[:8]}"
+    try:
+        if not folder.is_dir():
+            name_older_runs(folder, label)
+        make_folder(folder)
+    except OSError as problem:
+        raise BadInput(f"runs={runs}: the run directory cannot be made there: {problem}") from None
+    return folder
+
+
 class RunDirectory:
-    """Opened for one process; a context manager.  Raises BadInput where the run cannot be continued here."""
+    """The files of a run under one evaluation, held by one process; a context manager.
 
-    @classmethod
-    def of(cls, x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
-        """The one that what decides the weights names, made where it is not there yet."""
-        s = x.settings
-        decides = {
-            "model": lm.fingerprint, "method": _values(x.method), "constraint": _values(x.constraint),
-            "edits": edits_sha256, "order": x.edits.order.value, "batch_size": s.batch_size,
-            "setting": s.setting.value, "seed": s.seed, "dtype": s.dtype.value, "device": lm.device.type,
-        }  # fmt: skip
-        name = f"{x.names['method']}-{x.names['model']}-{content_hash(decides)[:8]}"
-        folder = Path(s.runs) / name
-        try:
-            make_folder(folder)
-        except OSError as problem:
-            raise BadInput(f"runs={s.runs}: the run directory cannot be made there: {problem}") from None
-        run = cls(x, folder)
-        try:
-            with run._in_use():
-                run.environment.keep(lm, run.journal.n_edits, x.settings.resume)
-        except BadInput:
-            run.journal.close()
-            raise
-        return run
+    `chance` holds the chance level of each ability that is measured; `evaluator` is the code that measures, by name.
+    """
 
-    def __init__(self, x: Experiment, folder: Path):
-        """The one in `folder`, as it is."""
-        self.x, self.folder, s = x, folder, x.settings
-        self.abilities: dict[str, Ability] = {**x.tasks, **shipped_abilities(s.harness)}
-        evaluates = {
-            "tasks": {name: _values(ability) for name, ability in self.abilities.items()}, "limit": s.limit,
-            "rows": rows_sha256(x.tasks, s.data), "held_out_tokens": s.held_out_tokens,
-            "held_out": hashlib.sha256(held_out_text(s).encode()).hexdigest(),
-        }  # fmt: skip
+    def __init__(self, folder: Path, settings: RecordSettings, measurement: Mapping[str, Any], measuring: Version,
+                 *, single: bool, read_only: bool = False):  # fmt: skip
+        """Opens the files.  Raises BadInput where they cannot be used.
+
+        `measurement`: what decides the numbers measured, with the tasks under `tasks`.  `measuring`: the version of the
+        code that measures them.  `single`: every batch edits the unedited model.  `read_only`: no edit is added or set
+        aside, only rows are added.
+        """
+        self.folder, self.settings, self.measurement, self.single = folder, settings, measurement, single
+        self.chance: dict[str, float] = {name: task["chance"] for name, task in measurement["tasks"].items()}
+        self.measuring, self.evaluator = measuring, version_name(measuring)
         self.environment = Environment(folder)
-        with self._in_use():
-            fall_back = s.resume is Resume.whole and x.replay.run is None  # a replay changes no edit
+        digest = content_hash(measurement)[:8]
+        with self.in_use():
+            fall_back = settings.resume is Resume.whole and not read_only
             self.journal = Journal(folder, fall_back=fall_back)
-            self.results = Results(self.folder, content_hash(evaluates)[:8])
-        self.prepared = Prepared()
+            try:
+                self.results = Results(folder, digest)
+                self.immediate = ImmediateSuccess(folder, digest)
+            except BaseException:
+                self.journal.close()
+                raise
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -86,8 +86,8 @@ class RunDirectory:
         self.journal.close()
 
     @contextmanager
-    def _in_use(self) -> Iterator[None]:
-        """What cannot be read or written in the directory is said in one line."""
+    def in_use(self) -> Iterator[None]:
+        """Turns an error of reading or writing in the directory into a BadInput that says so in one line."""
         try:
             yield
         except OSError as problem:
@@ -97,65 +97,65 @@ class RunDirectory:
             ) from None
 
     def is_finished(self, batches: Sequence[Sequence[EditRequest]]) -> bool:
-        """Raises BadInput where the journal holds other edits than `batches` begins with, or rows that are missing
-        would stand beside others that another evaluator measured."""
-        for index, batch in enumerate(batches[: self.journal.n_batches]):
-            self.journal.refuse_other_edits(index, batch)
+        """Tells whether all of `batches` are written and measured.
+
+        Raises BadInput where the journal holds other edits than `batches` begins with, or where missing rows would
+        stand beside rows that another evaluator measured.
+        """
+        self.journal.refuse_other_edits(batches)
         borders = [0, *accumulate(map(len, batches))]
-        collapsed, end = self.collapsed_at, borders[-1]
-        if collapsed is not None and self.stops_at(collapsed):
-            end = collapsed
-        wanted = [n for n in borders if n == end or (n < end and n % self.x.settings.eval_every == 0)]
+        end = borders[-1]
+        if self.collapsed_at is not None and self.stops_at(self.collapsed_at):
+            end = self.collapsed_at
+        wanted = [n for n in borders if n == end or (n < end and n % self.settings.eval_every == 0)]
         missing = [n for n in wanted if not self.results.has(n)]
-        mixed = self.mixed() if missing else None
-        if mixed and self.x.settings.resume is not Resume.force:
+        mixed = self.other_evaluators() if missing else None
+        if mixed and self.settings.resume is not Resume.force:
             raise BadInput(f"{mixed}; move that file away to measure every checkpoint again (all edits are kept), or "
                            "add resume=force to go on in it: every row names its evaluator")  # fmt: skip
         if mixed:
             log.warning("%s; every row names its evaluator", mixed)
         return self.journal.n_edits >= end and not missing
 
-    def mixed(self) -> str | None:
-        """In words, that and why new rows would not be measured as those in the results file were."""
-        others = {row["n_edits"]: row["evaluator"] for row in self.results.rows if row["evaluator"] != evaluator_name()}
+    def other_evaluators(self) -> str | None:
+        """Returns a sentence about the rows that other code or versions measured; None where there are none."""
+        others = {row["n_edits"]: row["evaluator"] for row in self.results.rows if row["evaluator"] != self.evaluator}
         if not others:
             return None
         known = self.environment["evaluators"]
-        changed = sorted({differences(known.get(name, {}), evaluator()) for name in others.values()})
+        changed = sorted({differences(known.get(name, {}), self.measuring) for name in others.values()})
         return (f"{self.results.path} holds rows (n_edits {', '.join(map(str, others))}) that another evaluator "
                 f"measured; changed since: {'; '.join(changed)}")  # fmt: skip
 
     @property
     def collapsed(self) -> list[int]:
-        """After which numbers of edits an update held NaN or infinity or could not be made, or a checkpoint's
-        perplexity was past its limit."""
-        found = {r["n_edits"] for r in self.journal.records if "collapsed" in r["diagnostics"]}
-        if self.results.has(0):
-            limit = self.x.settings.collapse_perplexity * self.results.row(0)["drift/perplexity"]
-            found |= {row["n_edits"] for row in self.results.rows if not row["drift/perplexity"] <= limit}
-        return sorted(n for n in found if n <= self.x.settings.n_edits)
+        """The numbers of edits, up to `n_edits`, after which the model had collapsed."""
+        numbers = collapses(self.journal.records, self.results.rows, self.settings.collapse_perplexity)
+        return [n for n in numbers if n <= self.settings.n_edits]
 
     @property
     def collapsed_at(self) -> int | None:
         """The first of them.  None in setting=single, where no edit is made on a collapsed model."""
-        single = self.x.settings.single
-        return None if single else min(self.collapsed, default=None)
+        return None if self.single else min(self.collapsed, default=None)
 
     def stops_at(self, n_edits: int) -> bool:
-        """Is nothing to be written after so many edits, because the model has collapsed and on_collapse=stop?  Never in
-        setting=single."""
-        stop = self.x.settings.on_collapse is OnCollapse.stop
+        """Tells whether nothing is to be written after so many edits, since the model has collapsed and
+        on_collapse=stop.  Never in setting=single."""
+        stop = self.settings.on_collapse is OnCollapse.stop
         return stop and self.collapsed_at is not None and n_edits >= self.collapsed_at
 
     def with_contexts(self, prepared: Prepared) -> Prepared:
-        """The run's own context prefixes where it has them, else the new ones, stored."""
+        """Returns `prepared` with the run's own context prefixes; stores them at the first start.
+
+        Raises BadInput where the run was begun with other constants.
+        """
         path = self.folder / "prefixes.json"
         if self.journal.n_batches:
             stored = read_checked(path)
             if stored["constants"] != dict(prepared.hashes):
                 raise BadInput(
                     f"{self.folder} was begun with constants {stored['constants']}, the config now gives "
-                    f"{dict(prepared.hashes)} (another text behind the second moment?); restore it, or change "
+                    f"{dict(prepared.hashes)} (another text for the second moment?); restore it, or change "
                     "runs=<folder> to start over"
                 )
             return dataclasses.replace(prepared, contexts=tuple(stored["contexts"]))
@@ -163,9 +163,11 @@ class RunDirectory:
         return prepared
 
     def keep_first_facts(self, requests: Sequence[EditRequest]) -> None:
-        """Stores what the unedited model is measured on: the first of all `requests`, however many of them are edits
-        of this run, so that neither more edits nor a replay changes what the row at 0 edits says.  Raises BadInput
-        where others are stored."""
+        """Stores the facts that the unedited model is measured on: the first of all `requests`.
+
+        They do not depend on how many of them are edits of this run, so that neither more edits nor a replay changes
+        the row at 0 edits.  Raises BadInput where others are stored.
+        """
         path, first = self.folder / "first_facts.json", list(requests[:N_FIRST_FACTS])
         if not path.exists() and not self.journal.n_batches:
             write_checked(path, {"requests": [asdict(request) for request in first]})
@@ -175,68 +177,43 @@ class RunDirectory:
 
     @cached_property
     def first_facts(self) -> list[EditRequest]:
+        """The facts that the unedited model is measured on.  Raises BadInput where they are damaged."""
         return [request_of(stored) for stored in read_checked(self.folder / "first_facts.json")["requests"]]
 
-    def add_checkpoint(self, n_edits: int, row: Mapping[str, float], samples: Sequence[Any], sha256: str) -> None:
-        full = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": evaluator_name(), **row}
-        chance = {name: ability.chance for name, ability in self.abilities.items()}
+    def add_checkpoint(self, n_edits: int, sha256: str, measured: Checkpoint) -> None:
+        """Stores what was measured after so many edits, on matrices with this SHA-256."""
+        row = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": self.evaluator, **measured.row}
         if n_edits == 0:
-            full["chance"], full["measurable"] = chance, measurable(samples, chance)
-        base = self.results.row(0) if self.results.has(0) else full
-        retained = retained_mean(full, base, base.get("measurable", []), chance)
+            row |= {"chance": self.chance, "measurable": measurable(measured.samples, self.chance)}
+        unedited = self.results.row(0) if self.results.has(0) else row
+        retained = retained_mean(row, unedited, unedited.get("measurable", []), self.chance)
         if retained is not None:
-            full["ability/retained"] = retained
-        self.environment.note("evaluators", {**self.environment["evaluators"], evaluator_name(): evaluator()})
-        self.results.append(full, [{"n_edits": n_edits, **sample} for sample in samples])
+            row["ability/retained"] = retained
+        self.environment.note("evaluators", {**self.environment["evaluators"], self.evaluator: self.measuring})
+        evaluations = {**self.environment["evaluations"], self.results.digest: self.measurement}
+        self.environment.note("evaluations", evaluations)
+        self.results.append(row, [{"n_edits": n_edits, **sample} for sample in measured.samples])
 
-    def tracker(self) -> Tracker:
-        """Nothing can be refused any more: from here on the directory is this config's."""
-        from omegaconf import OmegaConf
+    def immediate_samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
+        """Returns the immediate success of the edits above one number and up to another, whoever measured it.
 
-        with self._in_use():
-            write_atomically(self.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.x.resolved)).encode())
-        run_id = f"{self.folder.name}-{self.results.digest}"
-        edited = self.journal.n_edits
-        measured = max((row["n_edits"] for row in self.results.rows if row["n_edits"] <= edited), default=-1)
-        tracker = Tracker(self.x.tracker, self.folder, run_id, self._tracked_config(), commit(), edited, measured)
-        ids, noted = {**tracker.ids, "results": self.results.digest}, self.environment["wandb"]
-        if tracker.ids and ids not in noted:
-            self.environment.note("wandb", [*noted, ids])
-        return tracker
+        Where this evaluation has no row, one of another evaluation of the same weights (the same view) stands in, since
+        it does not depend on the abilities; an older version of this program kept it in the journal.
+        """
+        evaluations, view = self.environment["evaluations"], self.measurement["view"]
+        others = [digest for digest, decided in evaluations.items() if decided["view"] == view]
+        files = [self.immediate, *(ImmediateSuccess(self.folder, digest) for digest in others)]
+        samples: list[dict[str, Any]] = []
+        for index, record in enumerate(self.journal.records):
+            if above < record["n_edits"] <= up_to:
+                row = next((file.row(index) for file in files if file.has(index)), record)
+                samples += row.get("immediate", [])
+        return samples
 
-    def _tracked_config(self) -> dict[str, Any]:
-        """Top-level keys with the groups' chosen entries by name, as a sweep names them; all of it under `resolved`;
-        and the command's `overrides`, with which an agent is to begin this run again (evaluate/agent.py)."""
-        x = self.x
-        names = {group: name for group, name in x.names.items() if name != "None"} | {"task": list(x.tasks)}
-        return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved, "commit": commit(),
-                "evaluation": self.results.digest}  # fmt: skip
-
-    def commands_to_look_further(self, tracker: Tracker) -> list[str]:
-        ids = tracker.ids
-        if not ids:
-            return []
-        if ids["url"]:
-            again = [f"upload   wandb sync --include-online {ids['folder']}",
-                     "         that sends every number; the same command again sends files and table too"]  # fmt: skip
-            return [f"W&B      {ids['url']}", *([] if tracker.delivered else again)]
-        return [f"look     wandb leet {ids['folder']}", f"upload   wandb sync {ids['folder']}"]
-
-    def refuse_other_model(self, sha256: str) -> None:
-        """`sha256`: of the matrices to edit, unedited.  Raises BadInput where the stored row at 0 edits has another."""
+    def refuse_other_model(self, sha256: str, source: str) -> None:
+        """Raises BadInput where the row at 0 edits was measured on other matrices than those with this SHA-256."""
         stored = self.results.row(0)["weights_sha256"] if self.results.has(0) else sha256
         if stored != sha256:
-            raise BadInput(f"model.source={self.x.model.source} is not the model that {self.folder} edited: unedited, "
+            raise BadInput(f"model.source={source} is not the model that {self.folder} edited: unedited, "
                            f"its matrices are {sha256[:16]} here and were {stored[:16]}; give the same weights, or "
                            "change runs=<folder> to start over")  # fmt: skip
-
-    def compare_weights(self, n_edits: int, sha256: str) -> None:
-        """Warns where weights made from the journal are not those that a stored row was measured on."""
-        stored = self.results.row(n_edits)["weights_sha256"]
-        if stored != sha256:
-            log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads "
-                        "or versions differ from environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
-
-
-def _values(dataclass: Any) -> dict[str, Any]:
-    return {"class": type(dataclass).__name__, **dataclasses.asdict(dataclass)}

@@ -1,29 +1,39 @@
-"""What a person sees while a run goes on: a line per checkpoint, and a bar with the time left."""
+"""The terminal while a run goes on: a line for every edit and checkpoint, and a bar with the time left."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import accumulate
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from afteredit.edit.request import EditRequest
+
 
 class Display:
-    """`n_edits` edits and `n_checkpoints` checkpoints are to come; their seconds so far foretell the rest."""
+    """Shows the progress of `batches`, measured after every `eval_every` edits; a context manager shows the bar.
 
-    def __init__(self, console: Console, n_edits: int, n_checkpoints: int):
+    The time left is estimated from the seconds of those that are done.
+    """
+
+    def __init__(self, console: Console, batches: Sequence[Sequence[EditRequest]], eval_every: int):
         self.console = console
-        self._left = {"edit": n_edits, "checkpoint": n_checkpoints}
+        sizes = [len(batch) for batch in batches]
+        starts = [0, *accumulate(sizes)]
+        self._subjects = {start: batch[0].subject for start, batch in zip(starts, batches, strict=False)}
+        self._left = {"edit": sum(sizes), "checkpoint": 1 + math.ceil(sum(sizes) / eval_every)}
         self._seconds: dict[str, list[float]] = {"edit": [], "checkpoint": []}
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(),
             TextColumn("{task.completed}/{task.total} edits"),
             TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=console, transient=True,
         )  # fmt: skip
-        self._task = self._bar.add_task("starting", total=n_edits, left="")
+        self._task = self._bar.add_task("starting", total=sum(sizes), left="")
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -32,16 +42,27 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def doing(self, what: str) -> None:
-        self._bar.update(self._task, description=what)
+    def doing(self, text: str) -> None:
+        """Shows what is being done, beside the bar."""
+        self._bar.update(self._task, description=text)
 
-    def edited(self, record: Mapping[str, Any], n_new: int, success: str) -> None:
+    def next_edit(self, n_edits: int, *, stored: bool) -> None:
+        """Shows which edit follows after so many edits, and whether its update is `stored` already."""
+        if n_edits in self._subjects:
+            self.doing(f"{'applying again' if stored else 'editing'}: {self._subjects[n_edits]}")
+
+    def edited(self, record: Mapping[str, Any], success: Mapping[str, float]) -> None:
+        """Prints the line of a batch: a record of the journal, and the means of its immediate success."""
+        n_new = len(record["requests"])
         self._count("edit", n_new, record["edit_s"] / max(n_new, 1))
+        efficacy = {way: f"edit/immediate/{way}/efficacy" for way in ("prob", "forced", "generated")}
+        shown = ", ".join(f"{way} {success[key]:.0f}" for way, key in efficacy.items() if key in success)
         names = escape(", ".join(f"{r['subject']} → {r['target_new']}" for r in record["requests"][:3]))
         self._bar.update(self._task, completed=record["n_edits"])
-        self.console.log(f"edit {record['n_edits']}: {names}  {success}  {record['edit_s']:.1f} s", highlight=False)
+        self.console.log(f"edit {record['n_edits']}: {names}  {shown}  {record['edit_s']:.1f} s", highlight=False)
 
     def measured(self, row: Mapping[str, Any]) -> None:
+        """Prints the line of a checkpoint: a row of the results."""
         self._count("checkpoint", 1, row["time/eval_s"])
         scores = [f"{k.removeprefix('ability/')} {v:.2f}" for k, v in row.items() if _is_headline(k)]
         perplexity = row.get("drift/perplexity", float("nan"))

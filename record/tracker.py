@@ -1,10 +1,10 @@
 """Weights & Biases: a mirror of what is already on the disk.  Losing it loses nothing; it never asks, never crashes.
 
 Each start sends all that the run directory holds, then what is new, so that one W&B run is the whole run however often
-it was stopped, and whichever agent asked for it.  It is begun anew under its id, never W&B's `resume`: of resumed
-offline runs `wandb sync` puts the rows of each start behind one another (wandb 0.31), so that numbers are there twice.
-Of the directories that several starts leave, `wandb sync` takes the one that holds most and passes the others by.
-The row of an edit that made n edits has step 2n, the checkpoint after it 2n + 1; `n_edits` is every curve's x-axis.
+it was stopped, and whichever agent asked for it.  A start begins the W&B run anew under its id and never uses W&B's
+`resume`: `wandb sync` appends the rows of resumed offline runs to each other (offline_starts.py).
+The row of an edit has step 2n, where n edits have been made with it, and the checkpoint after it has step 2n + 1;
+`n_edits` is the x-axis of every curve.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from afteredit.record.offline_starts import OfflineStarts
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
 
 
 class Mode(Enum):
+    """Where a run is tracked."""
+
     auto = "auto"  # online when a key or server is configured, else offline
     online = "online"
     offline = "offline"
@@ -33,6 +36,8 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class TrackerSettings:
+    """The keys of conf/tracker."""
+
     mode: Mode = Mode.auto
     project: str = "afteredit"
     entity: str | None = None
@@ -41,7 +46,7 @@ class TrackerSettings:
     log_updates: bool = False  # every edit's factors go up with the results
 
     def __post_init__(self) -> None:
-        """What W&B refuses even offline."""
+        """Raises BadInput for what W&B refuses even offline."""
         if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
             raise BadInput(f"tracker.project={self.project!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
         for tag in self.tags:
@@ -54,13 +59,12 @@ class Tracker:
 
     def __init__(self, settings: TrackerSettings, folder: Path, run_id: str, config: Mapping[str, Any], commit: str,
                  edited: int = 0, measured: int = -1):  # fmt: skip
-        """`run_id`: the one to use unless a sweep's agent gives its own.  `edited`: the edits that the run directory
-        holds already; `measured`: how many of them were made at its last checkpoint, -1 where there is none."""
+        """`run_id`: the id to use unless a sweep's agent gives one.  `edited`: the number of edits that the run
+        directory holds already.  `measured`: the number of edits at its last checkpoint, -1 where there is none."""
         self._run: Any = None
         self.delivered = False
         self._folder, self._log_updates, self._last_step = folder, settings.log_updates, -1
-        self._held = max(_edit_step(edited), _checkpoint_step(measured))
-        self._earlier: list[Path] = []
+        self._starts: OfflineStarts | None = None
         mode = _mode(settings.mode)
         if mode == "disabled":
             return
@@ -75,32 +79,31 @@ class Tracker:
         else:
             return
         with self._mirrored("could not look for earlier starts"):
-            self._earlier = self._other_starts()
-            if self._earlier:  # until this one holds as much as they do
-                self._mark(self._own).touch()
+            held = max(edit_step(edited), checkpoint_step(measured))
+            self._starts = OfflineStarts(self._start, self._run.id, held)
 
     @property
     def ids(self) -> dict[str, str]:
-        """What the run directory records of this W&B run."""
+        """What the run directory stores about this W&B run; empty where nothing is tracked."""
         if self._run is None:
             return {}
-        return {"id": self._run.id, "project": self._run.project, "folder": str(self._own),
+        return {"id": self._run.id, "project": self._run.project, "folder": str(self._start),
                 "url": "" if self._run.offline else str(self._run.url)}  # fmt: skip
 
     def edit(self, record: Mapping[str, Any], means: Mapping[str, float]) -> None:
-        """One batch of edits: its diagnostics and immediate success."""
+        """Sends one batch of edits: its diagnostics, and the means of its immediate success."""
         row = {f"edit/{k}": v for k, v in record["diagnostics"].items()} | dict(means)
-        self._log({"n_edits": record["n_edits"], "time/edit_s": record["edit_s"], **row}, _edit_step(record["n_edits"]))
+        self._log({"n_edits": record["n_edits"], "time/edit_s": record["edit_s"], **row}, edit_step(record["n_edits"]))
 
     def checkpoint(self, row: Mapping[str, Any]) -> None:
-        """A row of the results file; of the one at 0 edits, what curves need beside its numbers."""
-        self._log(row, _checkpoint_step(row["n_edits"]))
+        """Sends a row of the results file; from the row at 0 edits also the lists that curves need."""
+        self._log(row, checkpoint_step(row["n_edits"]))
         if self._run is not None and row["n_edits"] == 0:
             with self._mirrored("was not told which abilities are measurable"):
                 self._run.summary.update({key: row[key] for key in ("measurable", "chance") if key in row})
 
     def preempt(self) -> None:
-        """The run was stopped from outside and will go on: W&B (and a sweep) may give it to another agent."""
+        """Says that the run was stopped from outside and will go on: a sweep may give it to another agent."""
         if self._run is None:
             return
         with self._mirrored("could not be told that the run was stopped"):
@@ -108,59 +111,46 @@ class Tracker:
             self._finish(exit_code=1)
 
     def fail(self) -> None:
-        """The run could not go on: W&B shows it as failed, and gives it to nobody."""
+        """Says that the run could not go on: W&B shows it as failed and gives it to no agent."""
         if self._run is None:
             return
         with self._mirrored("could not be told that the run failed"):
             self._finish(exit_code=1)
 
     def finish(self, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
-        """The end of a whole run: its summary, a table of the edits in the journal's `records`, its files."""
+        """Ends a whole run: sends its summary, a table of the edits in `records`, and its files.
+
+        `records`: those of the journal, each with the texts that were `generated` right after it.
+        """
         if self._run is None:
             return
         with self._mirrored("was not given the table and the files"):
             self._run.summary.update(dict(summary))
             self._run.summary["edits"] = _table(records)
             self._run.log_artifact(self._results())
-        self._held = self._last_step
         with self._mirrored("did not get everything"):
-            self._finish(exit_code=0)
+            self._finish(exit_code=0, whole=True)
             self.delivered = True
 
-    def _finish(self, exit_code: int) -> None:
+    def _finish(self, exit_code: int, whole: bool = False) -> None:
         try:
             self._run.finish(exit_code=exit_code)
         finally:  # what was not delivered is in this start's log
-            if self._last_step >= self._held:
-                self._take_over()
+            if self._starts:
+                with self._mirrored("could not mark earlier starts"):
+                    self._starts.ended(self._last_step, whole)
 
     @property
-    def _own(self) -> Path:
-        """Where this start's log is."""
+    def _start(self) -> Path:
+        """The folder of this start's log."""
         return Path(self._run.dir).parent
 
-    def _other_starts(self) -> list[Path]:
-        found = self._own.parent.glob(f"*run-????????_??????-{self._run.id}")
-        return [folder for folder in found if folder != self._own]
-
-    def _mark(self, start: Path) -> Path:
-        """Where this file is, `wandb sync` passes the start by."""
-        return start / f"run-{self._run.id}.wandb.synced"
-
-    def _take_over(self) -> None:
-        """This start holds all that the earlier ones do: `wandb sync` is to take it in their place."""
-        with self._mirrored("could not mark earlier starts"):
-            self._mark(self._own).unlink(missing_ok=True)
-            for earlier in self._earlier:
-                self._mark(earlier).touch()
-            self._earlier = []
-
     def _results(self) -> Any:
-        """All that the run directory holds of results, and the journal's index; the updates where asked for."""
+        """Returns an artifact with the run's results and the journal's index, and with its updates on request."""
         import wandb
 
         artifact = wandb.Artifact(f"results-{self._run.id}", type="results")
-        patterns = ["results-*.jsonl", "samples/*.parquet", "config.yaml", "edits.jsonl"]
+        patterns = ["results-*.jsonl", "immediate-*.jsonl", "samples/*.parquet", "config.yaml", "edits.jsonl"]
         for pattern in [*patterns, "updates/*.safetensors"] if self._log_updates else patterns:
             for path in sorted(self._folder.glob(pattern)):
                 artifact.add_file(str(path), name=str(path.relative_to(self._folder)))
@@ -172,12 +162,12 @@ class Tracker:
         self._last_step = step
         with self._mirrored(f"did not take step {step}"):
             self._run.log({k: v for k, v in row.items() if isinstance(v, int | float)}, step=step, commit=True)
-            if self._earlier and step > self._held:  # not at once: W&B writes what it is given up to a second later
-                self._take_over()
+            if self._starts:
+                self._starts.sent(step)
 
     @contextmanager
     def _mirrored(self, failed: str) -> Iterator[None]:
-        """Nothing that goes wrong in a mirror may fail the run: the results are on the disk."""
+        """Turns every error into a warning: the results are on the disk, so a mirror must not fail the run."""
         try:
             yield
         except Exception as problem:  # noqa: BLE001
@@ -187,16 +177,16 @@ class Tracker:
 def _begun(
     mode: Any, settings: TrackerSettings, folder: Path, run_id: str, config: Mapping[str, Any], commit: str
 ) -> Any:
-    """A W&B run with its axis.  Raises whatever W&B does."""
+    """Returns a W&B run with its x-axis set.  Raises whatever W&B raises."""
     import wandb
 
     default = {"init_timeout": 30, "finish_timeout": 300}
     seconds: dict[str, Any] = {k: float(os.environ.get(f"WANDB_{k.upper()}", s)) for k, s in default.items()}
-    log_written_every = 1.0  # s; W&B's own 15 s are lost where the process is killed
+    log_written_every = 1.0  # seconds; with W&B's own 15 s more is lost when the process is killed
     options: dict[str, Any] = {
         "group": settings.group or os.environ.get("WANDB_RUN_GROUP") or f"{config['method']}-{config['model']}",
         "tags": settings.tags or None, "dir": str(folder), "name": folder.name, "config": dict(config),
-        "reinit": "finish_previous",  # else what failed before this in one process would get this run's numbers
+        "reinit": "finish_previous",  # else a failed earlier run of this process would get the numbers
         "settings": wandb.Settings(silent=True, console="off", disable_git=True, git_commit=commit, save_code=False,
                                    finish_timeout_raises=True, **seconds,
                                    x_transaction_log_flush_interval=log_written_every),
@@ -210,7 +200,7 @@ def _begun(
 
 
 def _forget_failed_start() -> None:
-    """It still holds the run's id."""
+    """Makes W&B let go of the run's id after a start that failed."""
     try:
         import wandb
 
@@ -219,31 +209,33 @@ def _forget_failed_start() -> None:
         log.warning("W&B could not be taken down (%s)", problem or type(problem).__name__)
 
 
-def _edit_step(n_edits: int) -> int:
+def edit_step(n_edits: int) -> int:
+    """Returns the W&B step of the edit with which so many edits have been made."""
     return 2 * n_edits
 
 
-def _checkpoint_step(n_edits: int) -> int:
+def checkpoint_step(n_edits: int) -> int:
+    """Returns the W&B step of the checkpoint after so many edits."""
     return 2 * n_edits + 1
 
 
 def _table(records: Sequence[Mapping[str, Any]]) -> Any:
-    """One row per edit: what it asks, what it wants, what the unedited model says, what the model says right after."""
+    """Returns a table of the edits: prompt, target, and the greedy text before any edit and right after this one."""
     import wandb
 
     table = wandb.Table(columns=["n_edits", "prompt", "target", "before", "after"])
     for record in records:
-        said = {text["request"]: text for text in record.get("generated", [])}
+        texts = {text["request"]: text for text in record.get("generated", [])}
         for request in record["requests"]:
-            text = said.get(request["id"], {"before": None, "after": None})
+            text = texts.get(request["id"], {"before": None, "after": None})
             prompt = request["prompt"].replace("{}", request["subject"])
             table.add_data(record["n_edits"], prompt, request["target_new"], text["before"], text["after"])
     return table
 
 
-def _mode(asked: Mode) -> Any:
-    """Never online without a key: W&B would ask for one."""
-    chosen = os.environ.get("WANDB_MODE") if asked is Mode.auto else asked.value
+def _mode(mode: Mode) -> Any:
+    """Returns W&B's name of the mode; never online without a key, since W&B would ask for one."""
+    chosen = os.environ.get("WANDB_MODE") if mode is Mode.auto else mode.value
     if chosen in ("offline", "disabled"):
         return chosen
     if not _has_key():

@@ -25,9 +25,12 @@ WEIGHTS, MEASUREMENT, SPEED = Role.WEIGHTS, Role.MEASUREMENT, Role.SPEED
 COURSE, NOTHING = Role.COURSE, Role.NOTHING
 
 
-def decides(role: Role) -> dict[str, Role]:
-    """Returns the `metadata` of a dataclass field: `field(default=8, metadata=decides(SPEED))`."""
-    return {"decides": role}
+def decides(role: Role, *, by_content: bool = False) -> dict[str, Any]:
+    """Returns the `metadata` of a dataclass field: `field(default=8, metadata=decides(SPEED))`.
+
+    `by_content`: the field only says where something is found, and what is found there is hashed in its place.
+    """
+    return {"decides": role, "by_content": by_content}
 
 
 def role_of(field: dataclasses.Field[Any], default: Role = WEIGHTS) -> Role:
@@ -39,14 +42,14 @@ def role_of(field: dataclasses.Field[Any], default: Role = WEIGHTS) -> Role:
 def values_by_role(instance: Any, role: Role, default: Role = WEIGHTS) -> dict[str, Any]:
     """Returns the values of the fields that have `role`, as plain data, with the name of the class under "class".
 
-    A field without metadata has the role `default`.  Returns an empty dictionary where no field has the role, unless
-    `role` is the default, since a class without fields may still decide something.
+    A field without metadata has the role `default`.  Fields that decide by their content are left out.
     """
-    fields = [field for field in dataclasses.fields(instance) if role_of(field, default) is role]
-    if not fields and role is not default:
-        return {}
+    fields = [
+        f for f in dataclasses.fields(instance) if role_of(f, default) is role and not f.metadata.get("by_content")
+    ]
     values = dataclasses.asdict(instance)
-    return {"class": type(instance).__name__, **{field.name: values[field.name] for field in fields}}
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
+    return {"class": type(instance).__name__, **{field.name: plain[field.name] for field in fields}}
 
 
 def names_by_role(cls: type, *roles: Role, default: Role = WEIGHTS) -> list[str]:

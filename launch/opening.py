@@ -1,0 +1,149 @@
+"""Opens what an experiment names: its facts, its model, its run directory and what measures the model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from afteredit.edit.constraint import Unconstrained, view_file
+from afteredit.edit.method import Given
+from afteredit.edit.request import EditRequest, refuse_conflicts
+from afteredit.evaluate.abilities.build import build_tasks, check_files, rows_sha256, shipped_abilities
+from afteredit.evaluate.inference.held_out import held_out, held_out_text
+from afteredit.launch.experiment import Experiment, SpeedSettings
+from afteredit.launch.stored_config import named_speed_keys
+from afteredit.store.code_version import measuring_version
+from afteredit.store.errors import BadInput
+from afteredit.store.field_roles import MEASUREMENT, NOTHING, WEIGHTS, values_by_role
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from afteredit.edit.editor import Editor
+    from afteredit.evaluate.measure import Measure
+    from afteredit.model.lm import LM
+    from afteredit.record.run_directory import RunDirectory
+
+
+def read_edits(x: Experiment) -> tuple[list[EditRequest], list[list[EditRequest]], str]:
+    """Returns all facts of the edit set in order, the batches to be written, and the SHA-256 of the set's rows.
+
+    Raises BadInput, before anything heavy is loaded, where there are too few facts, where those of one batch conflict,
+    or where a file of the measurement is not there.
+    """
+    requests, sha256 = x.edits.read(x.settings.data, x.settings.seed)
+    if len(requests) < x.settings.n_edits:
+        raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
+                       f"set n_edits={len(requests)} or give more rows")  # fmt: skip
+    size = x.settings.batch_size
+    batches = [requests[i : i + size] for i in range(0, x.settings.n_edits, size)]
+    for batch in batches:
+        refuse_conflicts(batch)
+    check_files(x.tasks, x.settings)
+    return requests, batches, sha256
+
+
+def load_model(x: Experiment, console: Console) -> LM:
+    """Returns the model, loaded on the device that is asked for.  Raises BadInput where either cannot be had."""
+    console.log(f"loading model {x.model.name} …")
+    return x.model.load(_device(x.settings.device), x.settings.dtype.value)
+
+
+def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
+    """Returns all that decides the weights after an edit, as plain data; it names the run directory."""
+    changes_updates = type(x.constraint).constrain is not Unconstrained.constrain
+    return {
+        "model": lm.fingerprint, "device": lm.device.type, "method": values_by_role(x.method, WEIGHTS),
+        "constraint": values_by_role(x.constraint, WEIGHTS) if changes_updates else None,
+        "edits": edits_sha256, **values_by_role(x.edits, WEIGHTS, default=NOTHING),
+        "settings": values_by_role(x.settings, WEIGHTS),
+    }  # fmt: skip
+
+
+def decides_measurement(x: Experiment) -> dict[str, Any]:
+    """Returns all that decides what is measured of given weights, as plain data; it names the results file."""
+    shows_other_weights = type(x.constraint).view is not Unconstrained.view
+    tasks = {**x.tasks, **shipped_abilities(x.settings.harness)}
+    return {
+        "tasks": {name: values_by_role(task, MEASUREMENT, default=MEASUREMENT) for name, task in tasks.items()},
+        "rows": rows_sha256(x.tasks, x.settings.data),
+        "held_out": hashlib.sha256(held_out_text(x.settings).encode()).hexdigest(),
+        "settings": values_by_role(x.settings, MEASUREMENT),
+        "view": values_by_role(x.constraint, WEIGHTS) if shows_other_weights else None,
+    }  # fmt: skip
+
+
+def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
+    """Returns the run directory of the experiment, made where it is not there yet.
+
+    Raises BadInput where the run cannot be continued here.
+    """
+    from afteredit.record.run_directory import run_folder
+
+    label = f"{x.names['method']}-{x.names['model']}"
+    run = open_folder(x, run_folder(x.settings.runs, label, decides_weights(x, lm, edits_sha256)))
+    try:
+        with run.in_use():
+            run.environment.keep(lm.device, run.journal.n_edits, x.settings.resume)
+    except BadInput:
+        run.journal.close()
+        raise
+    return run
+
+
+def open_folder(x: Experiment, folder: Path, *, read_only: bool = False) -> RunDirectory:
+    """Returns the run directory in `folder` as it is, with the results file of the experiment's measurement."""
+    from afteredit.record.run_directory import RunDirectory
+
+    return RunDirectory(folder, x.settings, decides_measurement(x), measuring_version(view_file(x.constraint)),
+                        single=x.settings.single, read_only=read_only)  # fmt: skip
+
+
+def keep_speed(x: Experiment, run: RunDirectory) -> SpeedSettings:
+    """Returns the speed keys that the run goes on with: its own, but for those that this command names."""
+    named = named_speed_keys(x)
+    return SpeedSettings(**run.environment.keep_speed(asdict(x.speed), named, run.journal.n_edits))
+
+
+def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[Sequence[EditRequest]],
+                   speed: SpeedSettings) -> Editor:  # fmt: skip
+    """Returns the editor of a run, with the method's constants and the run's own context prefixes.
+
+    Raises BadInput where the model or the constants are not those that the run was begun with.
+    """
+    from afteredit.edit.editor import Editor
+
+    lm.weights.keep_base(x.method.edited(lm))
+    run.refuse_other_model(lm.weights.sha256(), x.model.source)
+    given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
+    prepared = run.with_contexts(x.method.prepare(lm, given))
+    planned = [request for batch in batches for request in batch]
+    return Editor(lm, x.method, x.constraint, prepared, planned=planned, single=x.settings.single,
+                  speed=speed)  # fmt: skip
+
+
+def build_measure(x: Experiment, lm: LM, first_facts: Sequence[EditRequest], speed: SpeedSettings,
+                  progress: Callable[[str], None]) -> Measure:  # fmt: skip
+    """Returns what measures the model; reads the abilities' rows and the held-out text."""
+    from afteredit.evaluate.measure import Measure
+
+    tasks = build_tasks(x.tasks, x.settings)
+    return Measure(lm, tasks, held_out(lm, x.settings), first_facts, x.settings.seed, view=x.constraint.view,
+                   progress=progress, cache_gib=speed.cache_gib, shared=True)  # fmt: skip
+
+
+def _device(name: str) -> str:
+    import torch
+
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    cuda = ["cuda", *(f"cuda:{index}" for index in range(n_cuda))] if n_cuda else []
+    allowed = ["auto", "cpu", *cuda]  # no mps: it has no float64, in which edits are solved
+    if name not in allowed:
+        raise BadInput(f"device={name} is not available on this machine; allowed here: {', '.join(allowed)}")
+    return name

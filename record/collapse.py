@@ -1,0 +1,32 @@
+"""The collapse rule: an update that is not finite or could not be made, or a perplexity past its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def broke(edit: Mapping[str, Any]) -> bool:
+    """Tells whether the update of a journal's record held NaN or infinity, or could not be made at all."""
+    return "collapsed" in edit.get("diagnostics", {})
+
+
+def is_past_limit(row: Mapping[str, Any], unedited: Mapping[str, Any], limit: float) -> bool:
+    """Tells whether the perplexity of a checkpoint's row is NaN or above `limit` times the unedited model's.
+
+    Rows without a perplexity are never past it.
+    """
+    before, now = (r.get("drift/perplexity") for r in (unedited, row))
+    return before is not None and now is not None and not now <= limit * before
+
+
+def collapses(edits: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], limit: float) -> list[int]:
+    """Returns the numbers of edits after which the model had collapsed, in order.
+
+    `edits` are the journal's records and `rows` the checkpoints'; without the row at 0 edits no perplexity is judged.
+    """
+    rows = list(rows)
+    numbers = {int(edit["n_edits"]) for edit in edits if broke(edit)}
+    for unedited in (row for row in rows if row["n_edits"] == 0):
+        numbers |= {int(row["n_edits"]) for row in rows if is_past_limit(row, unedited, limit)}
+    return sorted(numbers)

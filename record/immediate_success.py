@@ -1,0 +1,39 @@
+"""Editing success right after each update: one row per batch, under the evaluation that measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afteredit.store.checked_lines import Lines, Record
+
+if TYPE_CHECKING:
+    from afteredit.evaluate.measure import Immediate
+
+
+class ImmediateSuccess:
+    """`immediate-<digest>.jsonl` of one evaluation: batch, n_edits, immediate (samples), generated (texts)."""
+
+    def __init__(self, folder: Path, digest: str, *, fall_back: bool = False):
+        """Raises BadInput where a row does not match its checksum; with `fall_back` it is measured again."""
+        self._lines = Lines(folder / f"immediate-{digest}.jsonl", fall_back=fall_back)
+        self._by_batch: dict[int, Record] = {row["batch"]: row for row in self._lines.records}
+
+    def has(self, batch: int) -> bool:
+        return batch in self._by_batch
+
+    def row(self, batch: int) -> Mapping[str, Any]:
+        """Returns the row of a batch; an empty one where it was not measured."""
+        return self._by_batch.get(batch, {})
+
+    def append(self, batch: int, n_edits: int, measured: Immediate) -> None:
+        """Stores what was measured after the batch with that index, when so many edits had been made."""
+        self._lines.append({"batch": batch, "n_edits": n_edits, "immediate": measured.samples,
+                            "generated": measured.texts, "immediate_s": measured.seconds})  # fmt: skip
+        self._by_batch[batch] = self._lines.records[-1]
+
+    def samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
+        """Returns the samples of the batches that ended above so many edits and up to so many, in order."""
+        rows = sorted(self._by_batch.values(), key=lambda row: row["batch"])
+        return [sample for row in rows if above < row["n_edits"] <= up_to for sample in row["immediate"]]

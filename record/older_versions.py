@@ -1,0 +1,33 @@
+"""Run directories that an older version of this program made: how they are recognised, and what is said of them.
+
+Before this version a record of edits.jsonl also held the success right after its edit (`immediate`, `generated`), and
+environment.json held no speed keys.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+MOST_NAMED = 5
+
+
+def older_commit(folder: Path) -> str | None:
+    """Returns the commit of the older version that made the run in `folder`; None where this version's layout is."""
+    try:
+        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        return None if "speed" in environment else str(environment["commit"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def name_older_runs(folder: Path, label: str) -> None:
+    """Warns of runs of the same method and model (`label`) beside `folder` that an older version made."""
+    commits = {path: older_commit(path) for path in sorted(folder.parent.glob(f"{label}-*"))
+               if path.name.rpartition("-")[0] == label}  # fmt: skip
+    older = [(path, commit) for path, commit in commits.items() if commit is not None]
+    for path, commit in older[:MOST_NAMED]:
+        log.warning("%s was made by an older version of this program (commit %s), which named runs otherwise: it is "
+                    "not continued here", path, commit)  # fmt: skip
