@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from afteredit.edit.update import LowRank, Update
-from afteredit.record.journal import Journal
+from afteredit.record.journal import Journal, Stopwatch
 from afteredit.store.atomic_files import write_json
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
@@ -26,12 +26,17 @@ def batch(fact, index: int):
     return [replace(fact, id=f"f{index}", subject="Łódź\u2028 \u0085\n")]
 
 
+@pytest.fixture(autouse=True)
+def every_edit_takes_half_a_second(monkeypatch):
+    monkeypatch.setattr(Stopwatch, "seconds", lambda _watch: 0.5)
+
+
 @pytest.fixture
 def folder(tmp_path, fact):
     """A run directory of three edits, closed."""
     journal = Journal(tmp_path)
     for i in range(3):
-        journal.append(batch(fact, i), an_update(i), i + 1, {"seconds": 0.5})
+        journal.append(batch(fact, i), an_update(i))
     journal.close()
     return tmp_path
 
@@ -45,14 +50,15 @@ def test_a_reopened_journal_has_the_same_records(folder, fact, tmp_path):
     journal = Journal(folder)
     assert [record["n_edits"] for record in journal.records] == [1, 2, 3]
     assert journal.n_batches == 3
-    journal.append(batch(fact, 3), an_update(3), 4, {"seconds": 0.25})
+    journal.append(batch(fact, 3), an_update(3))
     written = list(journal.records)
     journal.close()
     reopened = Journal(folder)
     assert list(reopened.records) == written
+    assert written[3]["edit_s"] == 0.5
     assert written[3]["diagnostics"] == {"loss": 0.1 * 3, "kl": 1e-17}
     assert written[3]["requests"][0]["subject"] == "Łódź\u2028 \u0085\n"
-    assert all(same(reopened.update(i, batch(fact, i)), an_update(i)) for i in range(4))
+    assert all(same(reopened.update(i), an_update(i)) for i in range(4))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, "all_but_one"])
@@ -64,7 +70,7 @@ def test_a_torn_last_line_is_dropped_and_made_again(folder, fact, cut):
     journal = Journal(folder)
     assert journal.n_batches == 2
     assert path.read_bytes() == b"".join(kept)
-    journal.append(batch(fact, 2), an_update(2), 3, {"seconds": 0.5})
+    journal.append(batch(fact, 2), an_update(2))
     assert path.read_bytes() == whole
 
 
@@ -87,21 +93,26 @@ def test_an_altered_or_missing_update_is_refused_by_name(folder, fact):
     journal = Journal(folder)
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(BadInput, match="000001.safetensors"):
-        journal.update(1, batch(fact, 1))
+        journal.update(1)
     path.unlink()
     with pytest.raises(BadInput, match="000001.safetensors"):
-        journal.update(1, batch(fact, 1))
-    assert same(journal.update(0, batch(fact, 0)), an_update(0))
+        journal.update(1)
+    assert same(journal.update(0), an_update(0))
     path.write_bytes(content)
-    assert same(journal.update(1, batch(fact, 1)), an_update(1))
+    assert same(journal.update(1), an_update(1))
 
 
-def test_a_batch_of_other_edits_is_refused(folder, fact):
+def test_batches_of_other_edits_are_refused(folder, fact):
     journal = Journal(folder)
+    written = [batch(fact, i) for i in range(3)]
+    journal.refuse_other_edits(written[:2])
+    journal.refuse_other_edits([*written, batch(fact, 9)])
     with pytest.raises(BadInput, match=r"batch 1 wrote edits \['f1'\].*\['f2'\]"):
-        journal.update(1, batch(fact, 2))
+        journal.refuse_other_edits([written[0], written[2]])
     with pytest.raises(BadInput, match="batch 1"):
-        journal.update(1, [*batch(fact, 1), *batch(fact, 2)])
+        journal.refuse_other_edits([written[0], [*written[1], *written[2]]])
+    with pytest.raises(BadInput, match="edit f1 was written with target_new 'boxing', the config gives 'rowing'"):
+        journal.refuse_other_edits([written[0], [replace(written[1][0], target_new="rowing")]])
 
 
 def test_a_run_that_another_process_has_is_refused(folder):
@@ -122,8 +133,8 @@ def test_a_leftover_update_without_its_line_counts_for_nothing(folder, fact):
     (folder / "updates" / "000004.safetensors.part").write_bytes(b"half")
     journal = Journal(folder)
     assert journal.n_batches == 3
-    journal.append(batch(fact, 3), an_update(3), 4, {})
-    assert same(journal.update(3, batch(fact, 3)), an_update(3))
+    journal.append(batch(fact, 3), an_update(3))
+    assert same(journal.update(3), an_update(3))
 
 
 def test_lines_keep_numbers_bit_for_bit(tmp_path):

@@ -20,6 +20,10 @@ def edit(n_edits: int, seconds: float, n_new: int = 1) -> dict:
     return {"n_edits": n_edits, "edit_s": seconds, "requests": requests}
 
 
+def batches(fact, *sizes: int) -> list[list]:
+    return [[fact] * size for size in sizes]
+
+
 def row(n_edits: int, seconds: float) -> dict:
     return {"n_edits": n_edits, "time/eval_s": seconds, "ability/nli": 0.75, "ability/nli/gold_nll": 1.5,
             "drift/perplexity": 20.25}  # fmt: skip
@@ -32,43 +36,43 @@ def shown(display: Display) -> str:
     return console.file.getvalue()
 
 
-def test_the_bar_says_how_many_edits_are_done_what_is_being_done_and_the_time_left(console):
-    with Display(console, n_edits=10, n_checkpoints=3) as display:
+def test_the_bar_says_how_many_edits_are_done_what_is_being_done_and_the_time_left(console, fact):
+    with Display(console, batches(fact, *[1] * 10), eval_every=5) as display:
         display.doing("measuring: nli [1/8]")
         display.measured(row(0, 100.0))
         assert "0/10 edits" in shown(display) and "left" not in shown(display)  # no edit timed so far
-        display.edited(edit(1, 4.0), 1, "prob 1")
-        display.edited(edit(2, 6.0), 1, "prob 1")
+        display.edited(edit(1, 4.0), {"edit/immediate/prob/efficacy": 1.0})
+        display.edited(edit(2, 6.0), {"edit/immediate/prob/efficacy": 1.0})
         assert "measuring: nli [1/8]" in shown(display) and "2/10 edits" in shown(display)
         assert "0:04:00 left" in shown(display)  # 8 edits of 5 s each, 2 checkpoints of 100 s
 
 
-def test_seconds_of_a_batch_are_shared_by_its_edits(console):
-    with Display(console, n_edits=10, n_checkpoints=1) as display:
+def test_seconds_of_a_batch_are_shared_by_its_edits(console, fact):
+    with Display(console, batches(fact, 5, 5), eval_every=10) as display:
         display.measured(row(0, 100.0))
-        display.edited(edit(5, 50.0, n_new=5), 5, "")
-        assert "5/10 edits" in shown(display) and "0:00:50 left" in shown(display)
+        display.edited(edit(5, 50.0, n_new=5), {})
+        assert "5/10 edits" in shown(display) and "0:02:30 left" in shown(display)
 
 
-def test_more_than_a_day_left_is_said(console):
-    with Display(console, n_edits=101, n_checkpoints=1) as display:
+def test_more_than_a_day_left_is_said(console, fact):
+    with Display(console, batches(fact, *[1] * 101), eval_every=200) as display:
         display.measured(row(0, 1.0))
-        display.edited(edit(1, 3600.0), 1, "")
-        assert "4 days, 4:00:00 left" in shown(display)
+        display.edited(edit(1, 3600.0), {})
+        assert "4 days, 4:00:01 left" in shown(display)
 
 
-def test_a_line_stays_of_each_edit_and_checkpoint_and_texts_are_no_markup(console):
-    with Display(console, n_edits=2, n_checkpoints=2) as display:
+def test_a_line_stays_of_each_edit_and_checkpoint_and_texts_are_no_markup(console, fact):
+    with Display(console, batches(fact, 1, 1), eval_every=2) as display:
         display.measured(row(0, 30.0))
-        display.edited(edit(1, 4.0), 1, "prob 1")
+        display.edited(edit(1, 4.0), {"edit/immediate/prob/efficacy": 1.0})
     written = console.file.getvalue()
     assert "after 0 edits: nli 0.75; perplexity 20.2  30 s" in written  # no gold_nll among the scores
     assert "edit 1: Town 0 →  [red]Rome[/red]  prob 1  4.0 s" in written
 
 
-def test_while_a_run_goes_on_the_bar_is_on_the_terminal(console):
-    with Display(console, n_edits=2, n_checkpoints=1) as display:
+def test_while_a_run_goes_on_the_bar_is_on_the_terminal(console, fact):
+    with Display(console, batches(fact, 1, 1), eval_every=2) as display:
         display.measured(row(0, 30.0))
-        display.edited(edit(1, 4.0), 1, "")
+        display.edited(edit(1, 4.0), {})
         display._bar.refresh()
-        assert "1/2 edits" in console.file.getvalue() and "0:00:04 left" in console.file.getvalue()
+        assert "1/2 edits" in console.file.getvalue() and "0:00:34 left" in console.file.getvalue()

@@ -150,8 +150,8 @@ def test_under_an_agent_the_id_project_and_entity_are_the_agents(wandb_fake, tmp
 def journal_and_results(folder) -> list[dict]:
     """One edit's record, and the files of a run directory."""
     request = {"id": "f1", "prompt": "{} is in", "subject": "Lima", "target_new": "Chad"}
-    for name in ("results-1.jsonl", "results-2.jsonl", "config.yaml", "edits.jsonl", "environment.json",
-                 "samples/1-000000.parquet", "updates/000000.safetensors"):  # fmt: skip
+    for name in ("results-1.jsonl", "results-2.jsonl", "immediate-1.jsonl", "config.yaml", "edits.jsonl",
+                 "environment.json", "samples/1-000000.parquet", "updates/000000.safetensors"):  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
     said = [{"request": "f1", "before": " Peru", "after": " Chad"}]
@@ -170,7 +170,8 @@ def test_the_end_sends_summary_table_and_files_and_updates_where_asked_for(wandb
     assert table.data == [[1, "Lima is in", "Chad", " Peru", " Chad"], [2, "Lima is in", "Chad", None, None]]
     (artifact,) = wandb_fake.run.artifacts
     assert (artifact.name, artifact.type) == ("results-r1", "results")
-    expected = {"results-1.jsonl", "results-2.jsonl", "config.yaml", "edits.jsonl", "samples/1-000000.parquet"}
+    expected = {"results-1.jsonl", "results-2.jsonl", "immediate-1.jsonl", "config.yaml", "edits.jsonl",
+                "samples/1-000000.parquet"}  # fmt: skip
     assert set(artifact.manifest.entries) == expected | ({"updates/000000.safetensors"} if log_updates else set())
     assert wandb_fake.run.exit_code == 0 and tracked.delivered
 
