@@ -18,7 +18,6 @@ from afteredit.edit.read_facts import REQUIRED, FactReader
 from afteredit.edit.request import EditRequest, conflicts, same_fact
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, decides
-from afteredit.store.field_roles import WEIGHTS, decides
 from afteredit.store.json_rows import EMBEDDED, hub_rows, read_json_lines
 
 log = logging.getLogger(__name__)
