@@ -14,7 +14,7 @@ PARTS = ("Published", "Expected", "Cost")
 
 
 def header(path: Path) -> dict[str, str]:
-    """Returns the text after each `# Name:` of the comment that opens the file, by name; "" has the text before them."""
+    """Returns the text after each `# Name:` of the comment that opens the file, by name; "" has what precedes."""
     parts, name = {"": ""}, ""
     lines = path.read_text(encoding="utf-8").splitlines()
     for line in takewhile(lambda line: line.startswith("#"), lines):
