@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.command_line import start
 from afteredit.launch.console import new_console
 from afteredit.launch.endings import Interrupted, Interruption
 from afteredit.launch.experiment import Experiment
+from afteredit.launch.start import start
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -41,10 +41,12 @@ def main() -> None:
         wall_s = time.perf_counter() - started
         (run,) = Path(runs).iterdir()
         (results,) = run.glob("results-*.jsonl")
+        (immediate,) = run.glob("immediate-*.jsonl")
         edits = Lines(run / "edits.jsonl").records
         rows = Lines(results).records
+        immediate_s = sum(record["immediate_s"] for record in Lines(immediate).records)
     edit_s = sum(record["edit_s"] for record in edits)
-    eval_s = sum(row["time/eval_s"] for row in rows) + sum(record["immediate_s"] for record in edits)
+    eval_s = sum(row["time/eval_s"] for row in rows) + immediate_s
     lm = compose(overrides).model.load("cpu", "float32")
     model_gib = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**30
     peak_gib = max(row["memory/peak_gib"] for row in rows)
