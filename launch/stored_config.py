@@ -81,7 +81,8 @@ def _translate(stored: DictConfig, origin: str) -> None:
     for group in BUILT:
         node = stored[group]
         name = str(node.pop("_target_")).rpartition(".")[2]
-        targets = [str(OmegaConf.load(path).get("_target_")) for path in sorted((CONF / group).glob("*.yaml"))]
+        configs = [OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml"))]
+        targets = [str(OmegaConf.select(config, "_target_")) for config in configs]
         target = next((target for target in targets if target.rpartition(".")[2] == name), None)
         if target is None:
             raise BadInput(f"{origin}, and its {group} {name} is no more; replay it with that version")

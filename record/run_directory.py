@@ -182,7 +182,8 @@ class RunDirectory:
 
     def add_checkpoint(self, n_edits: int, sha256: str, measured: Checkpoint) -> None:
         """Stores what was measured after so many edits, on matrices with this SHA-256."""
-        row = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": self.evaluator, **measured.row}
+        row: dict[str, Any] = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": self.evaluator}
+        row |= measured.row
         if n_edits == 0:
             row |= {"chance": self.chance, "measurable": measurable(measured.samples, self.chance)}
         unedited = self.results.row(0) if self.results.has(0) else row
