@@ -53,14 +53,6 @@ def differences(then: Version, now: Version) -> str:
     return ", ".join(changed)
 
 
-def evaluator() -> Version:
-    return measuring_version()
-
-
-def evaluator_name() -> str:
-    return version_name(measuring_version())
-
-
 def _version(paths: list[Path], root: Path, packages: tuple[str, ...]) -> Version:
     digest = hashlib.sha256()
     for path in sorted(paths):

@@ -54,7 +54,7 @@ class BuiltAbility:
         self.task = make_task(name, ability, data)
         self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
-    def measure(self, lm: LM, kept: KeptBlocks | None = None) -> AbilityScores:
+    def measure(self, lm: LM, kept_blocks: KeptBlocks | None = None) -> AbilityScores:
         """Returns the scores of the model as it is now.
 
         Raises BadInput where the task has no metric of the headline's name.
@@ -66,7 +66,7 @@ class BuiltAbility:
         chat = lm.tokens.prompt == "chat"
         # lm-eval puts no delimiter after a chat turn
         gold_answer = partial(self._gold_answer, "" if chat else self.task.config.target_delimiter)
-        model = LmEvalModel(lm, kept, gold_answer)
+        model = LmEvalModel(lm, kept_blocks, gold_answer)
         for request in getattr(self.task, "_instances", None) or []:
             request.resps, request.filtered_resps = [], {}  # those of an earlier checkpoint
         results = evaluate(

@@ -29,11 +29,11 @@ class LmEvalModel(TemplateLM):
     def __init__(
         self,
         lm: LM,
-        kept: KeptBlocks | None = None,
+        kept_blocks: KeptBlocks | None = None,
         gold_answer: Callable[[Instance], str | None] = lambda _request: None,
     ):
         super().__init__()
-        self.lm, self.kept, self.gold_answer = lm, kept, gold_answer
+        self.lm, self.kept_blocks, self.gold_answer = lm, kept_blocks, gold_answer
         self.tokenizer = lm.tokenizer
         self._mean_nll: dict[tuple[str, str], float] = {}  # by context and continuation
 
@@ -79,7 +79,7 @@ class LmEvalModel(TemplateLM):
         for _texts, context, continuation in requests:
             ids = (*context, *continuation)[-(self.max_length + 1) :]  # cut on the left, as lm-eval does
             pairs.append((ids[: -len(continuation)], tuple(continuation)))
-        results = score(self.lm, pairs, self.kept)
+        results = score(self.lm, pairs, self.kept_blocks)
         for (texts, *_ids), scores in zip(requests, results, strict=True):
             self._remember(texts, scores)
         return [(sum(scores.log_p), scores.argmax_ids == pair[1]) for scores, pair in zip(results, pairs, strict=True)]
@@ -97,7 +97,7 @@ class LmEvalModel(TemplateLM):
                 ids, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
             )
             pairs = [(tuple(c), tuple(t)) for c, t in map(make_disjoint_window, windows)]
-            totals.append(sum(sum(scores.log_p) for scores in score(self.lm, pairs, self.kept)))
+            totals.append(sum(sum(scores.log_p) for scores in score(self.lm, pairs, self.kept_blocks)))
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
@@ -144,7 +144,7 @@ class LmEvalModel(TemplateLM):
             text = self.tokenizer.decode(ids)
             return any(stop in text for stop in stop_texts)
 
-        scores, ids = score_and_generate(self.lm, continuations, n_tokens, is_complete, self.kept)
+        scores, ids = score_and_generate(self.lm, continuations, n_tokens, is_complete, self.kept_blocks)
         for texts, pair in gold.items():
             self._remember(texts, scores[pair])
         answers = []

@@ -21,16 +21,16 @@ from afteredit.store.code_version import measuring_version
 from afteredit.store.user_cache import content_hash, made_once
 
 
-def unedited_scores(built: BuiltAbility, lm: LM, kept: KeptBlocks | None = None) -> AbilityScores:
-    """Returns `built.measure(lm, kept)`, read from the cache where any run has measured it.
+def unedited_scores(built: BuiltAbility, lm: LM, kept_blocks: KeptBlocks | None = None) -> AbilityScores:
+    """Returns `built.measure(lm, kept_blocks)`, read from the cache where any run has measured it.
 
     An edited model, and a task whose prompts are not known from its rows and config, are measured and not kept.
     """
     if not prompts_known(built) or not lm.weights.is_unedited():
-        return built.measure(lm, kept)
+        return built.measure(lm, kept_blocks)
 
     def measure_into(path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(built.measure(lm, kept))), encoding="utf-8")
+        path.write_text(json.dumps(dataclasses.asdict(built.measure(lm, kept_blocks))), encoding="utf-8")
 
     path = made_once(f"unedited_scores/{content_hash(decides(built, lm))}.json", measure_into)
     stored = json.loads(path.read_text(encoding="utf-8"))

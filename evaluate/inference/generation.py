@@ -35,7 +35,7 @@ def score_and_generate(
     continuations: Continuations,
     n_tokens: int,
     is_complete: IsComplete | None = None,
-    kept: KeptBlocks | None = None,
+    kept_blocks: KeptBlocks | None = None,
 ) -> tuple[dict[tuple[Ids, Ids], TokenScores], dict[Ids, list[int]]]:
     """Returns what `score` gives for every (context, continuation) and `generate` for every context, from one pass."""
     stop = None if is_complete is None else (lambda _row, ids: is_complete(ids))
@@ -43,7 +43,7 @@ def score_and_generate(
     answers: dict[Ids, list[int]] = {}
 
     def scored_contexts() -> Iterator[ReadRows]:
-        for contexts in read_contexts(lm, continuations, n_tokens, kept):
+        for contexts in read_contexts(lm, continuations, n_tokens, kept_blocks):
             scores.update(score_continuations(lm, contexts, continuations))
             yield contexts
 

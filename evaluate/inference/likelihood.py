@@ -52,28 +52,28 @@ class ReadRows:
 
 
 @torch.no_grad()
-def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]], kept: KeptBlocks | None = None) -> list[TokenScores]:
+def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None = None) -> list[TokenScores]:
     """Returns the scores of every (context, continuation), neither empty, in their order."""
     continuations: dict[Ids, dict[Ids, None]] = {}
     for context, continuation in pairs:
         continuations.setdefault(context, {})[continuation] = None
     scores: dict[tuple[Ids, Ids], TokenScores] = {}
-    for contexts in read_contexts(lm, continuations, kept=kept):
+    for contexts in read_contexts(lm, continuations, kept_blocks=kept_blocks):
         scores |= score_continuations(lm, contexts, continuations)
     return [scores[pair] for pair in pairs]
 
 
 @torch.no_grad()
 def read_contexts(
-    lm: LM, continuations: Continuations, n_tokens: int = 0, kept: KeptBlocks | None = None
+    lm: LM, continuations: Continuations, n_tokens: int = 0, kept_blocks: KeptBlocks | None = None
 ) -> Iterator[ReadRows]:
     """Yields every context, read once, in batches with room for its continuations and for `n_tokens` new tokens."""
-    kept = KeptBlocks(lm, 0.0) if kept is None else kept
+    kept_blocks = KeptBlocks(lm, 0.0) if kept_blocks is None else kept_blocks
     padding = may_pad(lm, continuations, n_tokens)
     lengths = {c: len(c) + max(n_tokens, 1, *map(len, after)) for c, after in continuations.items()}
     n_passes = 1 + any(len(continuation) > 1 for after in continuations.values() for continuation in after)
     contexts_of = dict(shared_prefixes(list(continuations)))
-    for prefixes in _read_prefixes(lm, list(contexts_of), kept, padding=padding, n_passes=1 + n_passes):
+    for prefixes in _read_prefixes(lm, list(contexts_of), kept_blocks, padding=padding, n_passes=1 + n_passes):
         prefix_of = {context: prefix for prefix in prefixes.rows for context in contexts_of[prefix]}
         sizes = {
             context: RowSize(len(context) - len(prefix), prefixes.n_columns + lengths[context] - len(prefix))
@@ -81,12 +81,12 @@ def read_contexts(
         }
         for batch in cheapest_batches(sizes, padding=padding, n_passes=n_passes):
             passes = tuple(prefixes.rows), tuple((c, tuple(continuations[c])) for c in batch), n_tokens > 0
-            with kept.forward_of(passes, continued=n_tokens > 0) as forward:
+            with kept_blocks.forward_of(passes, continued=n_tokens > 0) as forward:
                 yield _read_on(lm, forward, prefixes, {context: prefix_of[context] for context in batch})
 
 
 def _read_prefixes(
-    lm: LM, prefixes: list[Ids], kept: KeptBlocks, *, padding: bool, n_passes: int
+    lm: LM, prefixes: list[Ids], kept_blocks: KeptBlocks, *, padding: bool, n_passes: int
 ) -> Iterator[ReadRows]:
     """Yields the empty prefix, which needs no computing, where it is among the prefixes; then the others in batches."""
     nothing = Prompts(torch.zeros(1, 0), DynamicCache(), torch.zeros(1, 0, dtype=torch.long))
@@ -95,7 +95,7 @@ def _read_prefixes(
         yield empty
     sizes = {prefix: RowSize(len(prefix), len(prefix)) for prefix in prefixes if prefix}
     for batch in cheapest_batches(sizes, padding=padding, n_passes=n_passes):
-        with kept.forward_of(tuple(batch), continued=True) as forward:
+        with kept_blocks.forward_of(tuple(batch), continued=True) as forward:
             rows = _read_on(lm, forward, empty, dict.fromkeys(batch, ()))
         yield rows
 

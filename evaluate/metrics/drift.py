@@ -13,9 +13,9 @@ from afteredit.evaluate.inference.likelihood import score
 from afteredit.model.lm import LM
 
 
-def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept: KeptBlocks | None = None) -> dict[str, float]:
+def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None = None) -> dict[str, float]:
     """Returns `drift/perplexity` (exp of nats per token) and, per edited block, ‖W−W₀‖/‖W₀‖ and σ_max(W)."""
-    log_p = [value for scores in score(lm, windows, kept) for value in scores.log_p]
+    log_p = [value for scores in score(lm, windows, kept_blocks) for value in scores.log_p]
     row = {"drift/perplexity": math.exp(min(-sum(log_p) / len(log_p), 700.0))}
     for layer in range(lm.n_blocks):
         name = lm.mlp_out_name(layer)

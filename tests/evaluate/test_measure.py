@@ -150,10 +150,10 @@ def test_fluency_is_that_of_the_model_as_it_is_now_with_its_texts_kept(lm, fact)
 
 
 def test_portability_is_measured_at_0_edits_too(lm, fact):
-    asked = replace(fact, portability=("The ring was where Joe DiMaggio",), portability_answers=("fought",))
-    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), [asked], seed=0)
+    portable = replace(fact, portability=("The ring was where Joe DiMaggio",), portability_answers=("fought",))
+    measure = Measure(lm, [], held_out_windows(lm, "Some plain text. ", 4), [portable], seed=0)
     row = measure.checkpoint([], last=False).row
-    again = measure.checkpoint([asked], last=True).with_immediate(measure.immediate([asked]).samples).row
+    again = measure.checkpoint([portable], last=True).with_immediate(measure.immediate([portable]).samples).row
     keys = {key for key in again if key.endswith("/portability")}
     assert keys == {f"editing/{when}/{way}/portability" for when in ("immediate", "retained")
                     for way in ("forced", "generated")}  # fmt: skip

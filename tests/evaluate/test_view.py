@@ -27,14 +27,14 @@ def test_what_the_view_shows_is_measured_and_the_raw_weights_stay(make_lm, fact,
     raw, sha = lm.model.get_parameter(lm.mlp_out_name(1)).clone(), lm.weights.sha256()
     plain = Measure(lm, [], windows, [], seed=0).checkpoint([fact], last=True).row
     unedited_view = Measure(lm, [], windows, [], 0, view=lambda W_base_DF, _W_DF: W_base_DF.clone())
-    seen = unedited_view.checkpoint([fact], last=True).row
+    viewed = unedited_view.checkpoint([fact], last=True).row
     assert torch.equal(lm.model.get_parameter(lm.mlp_out_name(1)), raw)
     assert lm.weights.sha256() == sha
-    assert seen["drift/1/relative_norm"] == 0 < plain["drift/1/relative_norm"]
-    assert seen["editing/retained/generated/neighbourhood"] == 1
+    assert viewed["drift/1/relative_norm"] == 0 < plain["drift/1/relative_norm"]
+    assert viewed["editing/retained/generated/neighbourhood"] == 1
     lm.weights.restore()
     base = Measure(lm, [], windows, [], seed=0).checkpoint([fact], last=True).row
-    assert seen["drift/perplexity"] == base["drift/perplexity"] != plain["drift/perplexity"]
+    assert viewed["drift/perplexity"] == base["drift/perplexity"] != plain["drift/perplexity"]
 
 
 def test_prune_is_measured_restrained(make_lm, fact):

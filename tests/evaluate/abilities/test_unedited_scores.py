@@ -121,10 +121,10 @@ def test_other_hardware_threads_and_code_name_another_file(lm, monkeypatch):
 
 def test_an_edited_model_is_neither_read_nor_kept(lm, measured, cache):
     unedited = unedited_scores(built(), lm)
-    kept = files(cache)
+    stored = files(cache)
     disturb(lm)
     edited = unedited_scores(built(), lm)
-    assert edited != unedited and measured == [NAME, NAME] and files(cache) == kept
+    assert edited != unedited and measured == [NAME, NAME] and files(cache) == stored
     lm.weights.restore()
     assert unedited_scores(built(), lm) == unedited and len(measured) == 2
 

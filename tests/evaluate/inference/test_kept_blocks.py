@@ -80,34 +80,35 @@ def tokens_run(lm, block: int, work) -> int:
 
 def check_scores(lm) -> None:
     """Asserts that scores before and after edits are those of plain passes, and that keeping blocks changes no bit."""
-    kept = KeptBlocks(lm, GIB)
+    kept_blocks = KeptBlocks(lm, GIB)
     lm.weights.keep_base(map(lm.mlp_out_name, [2, 3]))
     pairs = pairs_of(continuations_by_context(len(lm.tokenizer)))
     for checkpoint in range(3):
-        scores = score(lm, pairs, kept)
+        scores = score(lm, pairs, kept_blocks)
         for pair, scored in zip(pairs, scores, strict=True):
             assert_close(list(scored.log_p), plain_log_p(lm, *pair), atol=exactness(lm), rtol=0)
         assert scores == score(lm, pairs)
-        assert kept.n_bytes > 0
+        assert kept_blocks.n_bytes > 0
         edit(lm, 2 + checkpoint % 2, checkpoint)
-    assert tokens_run(lm, 1, lambda: score(lm, pairs, kept)) == 0 < tokens_run(lm, 2, lambda: score(lm, pairs, kept))
+    below, above = (tokens_run(lm, block, lambda: score(lm, pairs, kept_blocks)) for block in (1, 2))
+    assert below == 0 < above
 
 
 def check_answers(lm, n_tokens: int) -> None:
     """Asserts the same of greedy answers, whose own tokens run through all blocks."""
-    kept = KeptBlocks(lm, GIB)
+    kept_blocks = KeptBlocks(lm, GIB)
     lm.weights.keep_base([lm.mlp_out_name(2)])
     continuations = continuations_by_context(len(lm.tokenizer))
     before = None
     for checkpoint in range(2):
-        scores, answers = score_and_generate(lm, continuations, n_tokens, None, kept)
+        scores, answers = score_and_generate(lm, continuations, n_tokens, None, kept_blocks)
         assert answers == {context: plain_answer(lm, context, n_tokens) for context in continuations} != before
         assert (scores, answers) == score_and_generate(lm, continuations, n_tokens)
         before = answers
         edit(lm, 2, checkpoint)
 
     def repeat() -> None:
-        score_and_generate(lm, continuations, n_tokens, None, kept)
+        score_and_generate(lm, continuations, n_tokens, None, kept_blocks)
 
     assert tokens_run(lm, 1, repeat) <= len(continuations) * (n_tokens - 1)
     assert tokens_run(lm, 2, repeat) > sum(map(len, continuations)) / 2
@@ -168,50 +169,51 @@ def pairs(lm) -> list[tuple]:
 
 
 def test_nothing_is_kept_before_the_edited_blocks_are_known(lm, pairs):
-    kept = KeptBlocks(lm, GIB)
-    score(lm, pairs, kept)
-    assert kept.n_bytes == 0
+    kept_blocks = KeptBlocks(lm, GIB)
+    score(lm, pairs, kept_blocks)
+    assert kept_blocks.n_bytes == 0
     lm.weights.keep_base([lm.mlp_out_name(0)])  # below it there is nothing
-    score(lm, pairs, kept)
-    assert kept.n_bytes == 0
+    score(lm, pairs, kept_blocks)
+    assert kept_blocks.n_bytes == 0
 
 
 def test_an_edit_of_a_lower_block_starts_anew(lm, pairs):
-    kept = KeptBlocks(lm, GIB)
+    kept_blocks = KeptBlocks(lm, GIB)
     lm.weights.keep_base([lm.mlp_out_name(3)])
-    score(lm, pairs, kept)
-    above = kept.n_bytes
+    score(lm, pairs, kept_blocks)
+    above = kept_blocks.n_bytes
     edit(lm, 1)
-    assert score(lm, pairs, kept) == score(lm, pairs)
-    assert 0 < kept.n_bytes < above and tokens_run(lm, 1, lambda: score(lm, pairs, kept)) > 0
-    assert score(lm, pairs, kept) == score(lm, pairs) and tokens_run(lm, 0, lambda: score(lm, pairs, kept)) == 0
+    assert score(lm, pairs, kept_blocks) == score(lm, pairs)
+    assert 0 < kept_blocks.n_bytes < above and tokens_run(lm, 1, lambda: score(lm, pairs, kept_blocks)) > 0
+    assert score(lm, pairs, kept_blocks) == score(lm, pairs)
+    assert tokens_run(lm, 0, lambda: score(lm, pairs, kept_blocks)) == 0
 
 
 def test_what_a_view_shows_is_measured(lm, pairs):
-    kept = KeptBlocks(lm, GIB)
+    kept_blocks = KeptBlocks(lm, GIB)
     edit(lm, 2)
-    raw = score(lm, pairs, kept)
+    raw = score(lm, pairs, kept_blocks)
     with lm.weights.seen_through(lambda W_base_DF, W_DF: (W_base_DF + W_DF) / 2):
-        viewed = score(lm, pairs, kept)
+        viewed = score(lm, pairs, kept_blocks)
         assert viewed == score(lm, pairs) != raw
     lm.weights.restore()
-    assert score(lm, pairs, kept) == score(lm, pairs) != viewed
+    assert score(lm, pairs, kept_blocks) == score(lm, pairs) != viewed
 
 
 def test_beyond_the_memory_allowed_all_blocks_run_and_the_log_says_so_once(lm, pairs, caplog):
     lm.weights.keep_base([lm.mlp_out_name(2)])
     roomy = KeptBlocks(lm, GIB)
     score(lm, pairs, roomy)
-    kept = KeptBlocks(lm, 0.6 * roomy.n_bytes / 2**30)
+    kept_blocks = KeptBlocks(lm, 0.6 * roomy.n_bytes / 2**30)
     with caplog.at_level(logging.INFO, logger="afteredit.evaluate.inference.kept_blocks"):
-        first = score(lm, pairs, kept)
+        first = score(lm, pairs, kept_blocks)
         edit(lm, 2)
-        second = score(lm, pairs, kept)
-    assert 0 < kept.n_bytes <= 0.6 * roomy.n_bytes
+        second = score(lm, pairs, kept_blocks)
+    assert 0 < kept_blocks.n_bytes <= 0.6 * roomy.n_bytes
     assert first == score(make_unedited(lm), pairs) and second != first
     edit(lm, 2)
     assert second == score(lm, pairs)
-    assert [record.message for record in caplog.records] == [f"speed.cache_gib={kept.gib:g} is full: what is "
+    assert [record.message for record in caplog.records] == [f"speed.cache_gib={kept_blocks.gib:g} is full: what is "
             "measured beyond it runs all blocks at every checkpoint"]  # fmt: skip
 
 
@@ -222,7 +224,7 @@ def make_unedited(lm):
 
 def test_a_pass_that_breaks_off_keeps_nothing(lm, pairs, monkeypatch):
     lm.weights.keep_base([lm.mlp_out_name(2)])
-    kept, logits = KeptBlocks(lm, GIB), lm.logits
+    kept_blocks, logits = KeptBlocks(lm, GIB), lm.logits
     calls = [0]
 
     def failing(hidden):
@@ -233,9 +235,9 @@ def test_a_pass_that_breaks_off_keeps_nothing(lm, pairs, monkeypatch):
 
     monkeypatch.setattr(lm, "logits", failing)
     with pytest.raises(KeyboardInterrupt):
-        score(lm, pairs, kept)
-    assert len(kept._passes) <= 1  # the prefix's batch, which was whole
-    assert score(lm, pairs, kept) == score(lm, pairs)
+        score(lm, pairs, kept_blocks)
+    assert len(kept_blocks._passes) <= 1  # the prefix's batch, which was whole
+    assert score(lm, pairs, kept_blocks) == score(lm, pairs)
 
 
 def test_a_model_whose_blocks_need_those_below_runs_whole_and_the_log_says_so_once(lm, pairs, caplog):
@@ -245,11 +247,11 @@ def test_a_model_whose_blocks_need_those_below_runs_whole_and_the_log_says_so_on
     lm.weights.keep_base([lm.mlp_out_name(2)])
     assert not can_start_at(lm, 2) and lowest_edited(lm) == 2
     left.clear()
-    kept = KeptBlocks(lm, GIB)
+    kept_blocks = KeptBlocks(lm, GIB)
     with caplog.at_level(logging.INFO, logger="afteredit.evaluate.inference.kept_blocks"):
         for _ in range(2):
-            assert score(lm, pairs, kept) == score(lm, pairs)
-    assert kept.n_bytes == 0
+            assert score(lm, pairs, kept_blocks) == score(lm, pairs)
+    assert kept_blocks.n_bytes == 0
     assert len(caplog.records) == 1 and "all are run at every checkpoint" in caplog.text
 
 
