@@ -1,4 +1,4 @@
-"""Caches of keys and values, taken apart and put together."""
+"""Takes caches of keys and values apart and puts them together."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+KeysValues = tuple[Tensor, Tensor]  # of one block, both (B, heads, T, width of a head)
+
 
 class FrozenLayer(DynamicLayer):
-    """Past keys and values that every call sees and none extends."""
+    """Holds cached keys and values that every call sees and none extends."""
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        past_keys, past_values = cast(Tensor, self.keys), cast(Tensor, self.values)
-        return torch.cat([past_keys, key_states], dim=-2), torch.cat([past_values, value_states], dim=-2)
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> KeysValues:
+        """Returns the cached columns and the new ones after them; keeps only the cached ones."""
+        keys, values = cast(Tensor, self.keys), cast(Tensor, self.values)
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
-def keys_values(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """Per block, both (B, heads, T, width of a head)."""
+def keys_values(cache: DynamicCache) -> list[KeysValues]:
+    """Returns the keys and values of each block."""
     return [(layer.keys, layer.values) for layer in cast(list[DynamicLayer], cache.layers)]  # type: ignore[misc]
 
 
-def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = DynamicLayer) -> DynamicCache:
-    """A cache that holds the given keys and values, in layers of the given kind."""
+def cache_of(blocks: Iterable[KeysValues], kind: type[DynamicLayer] = DynamicLayer) -> DynamicCache:
+    """Returns a cache that holds the given keys and values, in layers of the given kind."""
     cache = DynamicCache()
-    for keys, values in pairs:
+    for keys, values in blocks:
         layer = kind()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
@@ -35,17 +38,22 @@ def cache_of(pairs: Iterable[tuple[Tensor, Tensor]], kind: type[DynamicLayer] = 
     return cache
 
 
-def of_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache]) -> Any:
-    """`value` with the given ones of its `n_rows` rows, in every tensor that has rows; `caches` are those done."""
-    if isinstance(value, Tensor):  # one dimension: a count of columns; one row: shared by all
+def select_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache] | None = None) -> Any:
+    """Returns `value` with only the given ones of its `n_rows` rows, in every tensor inside it that has rows.
+
+    Caches become frozen ones.  `caches` maps the id of each cache already selected to its selection, so that blocks
+    that share a cache still do; it is extended.
+    """
+    caches = {} if caches is None else caches
+    if isinstance(value, Tensor):  # a tensor of one dimension counts columns; one of a single row serves all rows
         return value[rows.to(value.device)] if value.ndim > 1 and len(value) == n_rows else value
     if isinstance(value, dict):
-        return {key: of_rows(inner, rows, n_rows, caches) for key, inner in value.items()}
+        return {key: select_rows(inner, rows, n_rows, caches) for key, inner in value.items()}
     if isinstance(value, tuple | list):
-        return type(value)(of_rows(inner, rows, n_rows, caches) for inner in value)
+        return type(value)(select_rows(inner, rows, n_rows, caches) for inner in value)
     if isinstance(value, DynamicCache):
         if id(value) not in caches:
-            pairs = (of_rows(pair, rows, n_rows, caches) for pair in keys_values(value))
-            caches[id(value)] = cache_of(pairs, FrozenLayer)
+            blocks = (select_rows(block, rows, n_rows, caches) for block in keys_values(value))
+            caches[id(value)] = cache_of(blocks, FrozenLayer)
         return caches[id(value)]
     return value

@@ -1,4 +1,4 @@
-"""The last block's MLP, which nothing attends to any more, run only where it is read: it works token by token."""
+"""Runs the last block's MLP, which no later attention reads, only at the tokens that are read from it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from torch import Tensor
 from afteredit.model.hooks import answering_by
 from afteredit.model.lm import LM
 
-LAST_MLP_RUNS = "its last block's MLP cannot be run on some tokens alone: every step of an edit's optimisation runs all"
+RUNS_EVERYWHERE = (
+    "its last block's MLP cannot be run on some tokens alone: every step of an edit's optimisation runs it on all"
+)
 
-Places = tuple[Tensor, Tensor]  # rows and columns (N,), none twice
+Places = tuple[Tensor, Tensor]  # rows and columns (N,), each place once
 
 
 @contextmanager
-def last_mlp_at(lm: LM, read: Places | None) -> Iterator[None]:
-    """Inside, the last block's MLP runs only where it is `read`, and gives 0 elsewhere.
+def last_mlp_at(lm: LM, places: Places | None) -> Iterator[None]:
+    """Inside, the last block's MLP runs at `places` alone and gives 0 elsewhere; None stands for all places.
 
-    Not where it is no module of its own, or is given more than the hidden states, flattened ones, or gives more.
+    The MLP runs everywhere where it is no module of its own, takes more than the hidden states or takes them flattened,
+    or returns more than one tensor.
     """
     mlp = lm.anatomy.mlps[-1]
-    if read is None or mlp is None:
+    if places is None or mlp is None:
         yield
         return
-    own = mlp.forward
+    forward = mlp.forward
 
-    def at_places(*given: Any, **named: Any) -> Any:
-        if len(given) == 1 and not named and given[0].ndim == 3:
-            places = tuple(index.to(given[0].device) for index in read)
-            found = own(given[0][places][None])
-            if isinstance(found, Tensor):
-                return found.new_zeros(given[0].shape).index_put(places, found[0])
-        lm.capabilities.log_once(LAST_MLP_RUNS)
-        return own(*given, **named)
+    def at_places(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and args[0].ndim == 3:
+            rows_columns = tuple(index.to(args[0].device) for index in places)
+            output = forward(args[0][rows_columns][None])
+            if isinstance(output, Tensor):
+                return output.new_zeros(args[0].shape).index_put(rows_columns, output[0])
+        lm.capabilities.log_once(RUNS_EVERYWHERE)
+        return forward(*args, **kwargs)
 
     with answering_by(mlp, at_places):
         yield

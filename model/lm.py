@@ -21,7 +21,9 @@ from afteredit.model.loading.fingerprint import fingerprint
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
-from afteredit.model.whole_rows import forward_whole
+from afteredit.model.packed_weights import PackedWeights
+from afteredit.model.row_by_row import forward_row_by_row
+from afteredit.model.shared_beginnings import SharedBeginnings
 
 
 class LM:
@@ -43,6 +45,8 @@ class LM:
         self.weights = Weights(model)
         check_head(model, self.anatomy, self.logits)
         self.capabilities = Capabilities(model, self.anatomy, self.run_decoder)
+        self.packed_weights = PackedWeights(model, self.anatomy.blocks, self.capabilities.log_once)
+        self.shared_beginnings = SharedBeginnings(self.forward, self.weights.is_unedited)
         self.fingerprint = fingerprint(model, tokenizer, self.tokens.start_ids, prompt)
 
     @property
@@ -81,7 +85,7 @@ class LM:
         Positions are counted by the mask, so padding may stand on either side.  A given cache is extended.
         """
         if cache is not None and not self.capabilities.reads_on_from_cache:
-            return forward_whole(self.run_decoder, ids_BT, mask_BT, cache)
+            return forward_row_by_row(self.run_decoder, ids_BT, mask_BT, cache)
         return self.run_decoder(ids_BT, mask_BT, cache, n_cached)
 
     def run_decoder(

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 
-def forward_whole(run: Callable[..., Tensor], ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache) -> Tensor:
+def forward_row_by_row(run: Callable[..., Tensor], ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache) -> Tensor:
     """Returns what `LM.forward` does with a cache: hidden states (B, T, D), zeros where the mask is 0.
 
     `run` gives the hidden states (1, T, D) of one row.
