@@ -44,7 +44,6 @@ from afteredit.evaluate.abilities.lm_eval_model import MAX_NEW_TOKENS, LmEvalMod
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
-from afteredit.model.packed_weights import packed
 from afteredit.store.checked_lines import Lines
 
 CACHE_GIB = 4.0
@@ -97,7 +96,7 @@ def measure(lm: LM, layer: int, requests: list[Instance], ours: LmEvalModel, the
     kind = requests[0].request_type
 
     def answered(by: LmEvalModel) -> Answers:
-        with packed(lm):
+        with lm.packed_weights.in_use():
             return list(getattr(by, kind)(requests))
 
     size, hflm_s, expected = best_answers(theirs, requests)

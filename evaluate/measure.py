@@ -23,7 +23,6 @@ from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import Responses, means, respond, success_prompts, success_scores
 from afteredit.evaluate.metrics.fluency import fluency
 from afteredit.model.lm import LM
-from afteredit.model.packed_weights import packed
 from afteredit.model.weights import View
 
 PANEL_SIZE = 100  # edits in each of the three panels on which retention is measured
@@ -89,7 +88,7 @@ class Measure:
         started = time.perf_counter()
         with generators_kept(), self.lm.weights.seen_through(self.view):
             unedited = self._unedited_responses(batch)
-            with packed(self.lm):
+            with self.lm.packed_weights.in_use():
                 now = respond(self.lm, batch)
             samples = success_scores(self.lm, now, unedited)
         prompts = [success_prompts(request)[0] for request in batch]
@@ -109,7 +108,7 @@ class Measure:
             panel = panels(carried or self.first_facts, self.seed)
             beyond_panel = carried if last and len(panel) < len(carried) else []
             unedited = self._unedited_responses([*panel, *beyond_panel])
-            with packed(self.lm):
+            with self.lm.packed_weights.in_use():
                 now = respond(self.lm, panel) if carried else unedited
                 parts = [self._retention(now, unedited, len(panel))]
                 if beyond_panel:
@@ -152,7 +151,7 @@ class Measure:
         if missing:
             edited = self.lm.weights.copies()
             self.lm.weights.restore()
-            with packed(self.lm):
+            with self.lm.packed_weights.in_use():
                 for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
                     self._unedited |= respond(self.lm, [request])
             self.lm.weights.put_back(edited)

@@ -18,12 +18,12 @@ from afteredit.model.anatomy import find_anatomy
 from afteredit.model.capabilities import Capabilities, check_head
 from afteredit.model.hooks import answering_by
 from afteredit.model.loading.fingerprint import fingerprint
+from afteredit.model.row_by_row import forward_row_by_row
+from afteredit.model.shortcuts.packed_weights import PackedWeights
+from afteredit.model.shortcuts.shared_beginnings import SharedBeginnings
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
-from afteredit.model.packed_weights import PackedWeights
-from afteredit.model.row_by_row import forward_row_by_row
-from afteredit.model.shared_beginnings import SharedBeginnings
 
 
 class LM:

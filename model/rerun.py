@@ -23,9 +23,9 @@ from transformers import DynamicCache
 
 from afteredit.model.hooks import After, Before, hooked
 from afteredit.model.kv_cache import select_rows
-from afteredit.model.last_mlp import RUNS_EVERYWHERE, Places, last_mlp_at
 from afteredit.model.lm import LM
-from afteredit.model.shared_beginnings import Row
+from afteredit.model.shortcuts.last_mlp import RUNS_EVERYWHERE, Places, last_mlp_at
+from afteredit.model.shortcuts.shared_beginnings import Row
 from afteredit.model.tensors import first, nearly_equal, pad
 
 

@@ -1,7 +1,7 @@
 """A matrix's gradient as rank-one terms, one per token; and passes in which each row sees a changed matrix of its own.
 
 For y_t = W k_t + b at token t and any loss L, ∇W L = Σ_t δ_t k_tᵀ with δ_t = ∂L/∂y_t (Mitchell et al., 2022, sec. 3.1).
-Only the blocks from the lowest of these matrices up are run, from what a `Replay` recorded; no weight is touched.
+Only the blocks from the lowest of these matrices up are run, from what a `Rerun` recorded; no weight is touched.
 
 B rows, T tokens, N terms or answer tokens of all rows.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
-from afteredit.model.rerun import Replay
+from afteredit.model.rerun import Rerun
 
 
 class RecordedRows:
@@ -27,13 +27,13 @@ class RecordedRows:
     def __init__(self, lm: LM, rows: Sequence[Sequence[int]], layers: Sequence[int]):
         self.lm, self.layers = lm, list(layers)
         self._lowest = min(layers)
-        self._replay = Replay(lm, rows, [0] * len(rows), self._lowest)
+        self._rerun = Rerun(lm, rows, [0] * len(rows), self._lowest)
         width = lm.widths(self._lowest)[0]
         self.n_bytes = 2 * 4 * len(rows) * max(map(len, rows)) * width  # what enters and leaves the block
 
     def hidden(self) -> Tensor:
         """Returns normalised hidden states (B, T, D); columns after a row's end mean nothing."""
-        return self._replay.run(self._lowest)
+        return self._rerun.run(self._lowest)
 
 
 class Answers(RecordedRows):

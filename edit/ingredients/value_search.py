@@ -19,8 +19,7 @@ from afteredit.edit.ingredients.value_prompts import shared_beginnings, value_ro
 from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
 from afteredit.model.lm import LM
-from afteredit.model.packed_weights import packed
-from afteredit.model.rerun import Replay
+from afteredit.model.rerun import Rerun
 from afteredit.model.tensors import wide
 from afteredit.store.errors import NoEdit
 
@@ -43,8 +42,8 @@ def optimise_values(
     """
     search = ValueSearch(lm, requests, contexts, layer, settings, together)
     bare = list(contexts).index("")
-    keys_ECF = search.by_request(wide(search.replay.keys_BF[layer]))[:, :-1]
-    outputs_ECD = search.by_request(wide(search.replay.values_BD[layer]))[:, :-1]
+    keys_ECF = search.by_request(wide(search.rerun.keys_BF[layer]))[:, :-1]
+    outputs_ECD = search.by_request(wide(search.rerun.values_BD[layer]))[:, :-1]
     # the projection is affine: the mean of the outputs is the output at the mean key
     offsets = search.run(outputs_ECD[:, bare] if bare_start else outputs_ECD.mean(1))
     return [TargetValue(keys_CF.mean(0), keys_CF[bare], offset_D, diagnostics)
@@ -61,7 +60,7 @@ def optimise_streams(
 ) -> list[TargetStream]:
     """Returns MEMIT's z of each request behind block `layer`.  Mutates nothing."""
     search = ValueSearch(lm, requests, contexts, layer, settings, together)
-    starts_ED = search.by_request(wide(search.replay.streams_BD[layer]))[:, list(contexts).index("")]
+    starts_ED = search.by_request(wide(search.rerun.streams_BD[layer]))[:, list(contexts).index("")]
     return [TargetStream(start_D + offset_D, diagnostics)
             for start_D, (offset_D, diagnostics) in zip(starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
 
@@ -140,9 +139,9 @@ class ValueSearch:
         self.rows = [value_rows(lm, request, contexts) for request in requests]
         ids = [row for rows in self.rows for row in rows.ids]
         lasts = [last for rows in self.rows for last in rows.subject_lasts]
-        with packed(lm):
-            self.replay = Replay(lm, ids, lasts, layer, heads=shared_beginnings(lm, contexts))
-        self._chosen = list(range(len(requests)))  # the requests whose rows the replay runs
+        with lm.packed_weights.in_use():
+            self.rerun = Rerun(lm, ids, lasts, layer, beginnings=shared_beginnings(lm, contexts))
+        self._chosen = list(range(len(requests)))  # the requests whose rows are run again
         self._places = self._places_of(self._chosen)
 
     def by_request(self, rows_BX: Tensor) -> Tensor:
@@ -158,7 +157,7 @@ class ValueSearch:
         searches = [_Progress(start_D, norm) for start_D, norm in zip(starts_ED, norms_E, strict=True)]
         adam = torch.optim.Adam([search.offset_D for search in searches], lr=self.settings.value_lr)
         waiting, running = list(range(len(searches))), list[int]()
-        with packed(self.lm):
+        with self.lm.packed_weights.in_use():
             while waiting or running:
                 n_free = self.together - len(running)
                 running, waiting = running + waiting[:n_free], waiting[n_free:]
@@ -172,9 +171,9 @@ class ValueSearch:
         return [search.result for search in searches if search.result is not None]
 
     def _choose(self, running: list[int]) -> None:
-        """Has the replay run the rows of these requests alone."""
+        """Runs from now on only the rows of these requests."""
         if running != self._chosen:
-            self.replay.choose([e * self.n_rows + row for e in running for row in range(self.n_rows)])
+            self.rerun.choose([e * self.n_rows + row for e in running for row in range(self.n_rows)])
             self._chosen, self._places = running, self._places_of(running)
 
     def _places_of(self, running: Sequence[int]) -> _Places:
@@ -199,7 +198,7 @@ class ValueSearch:
         """Returns the loss under the offsets as they are; those at an offset of 0 are kept as the unedited ones."""
         offsets_ED = torch.stack([search.offset_D for search in running])
         offsets_BD = offsets_ED[:, None].expand(-1, self.n_rows, -1).flatten(0, 1)
-        log_p_MV = self.lm.logits(self.replay.hidden(offsets_BD, read=self._places.at)).log_softmax(-1)
+        log_p_MV = self.lm.logits(self.rerun.hidden(offsets_BD, places=self._places.at)).log_softmax(-1)
         target_N = self._places.target_N
         target_log_p = log_p_MV[: len(target_N)].gather(-1, target_N[:, None])[:, 0].split(self._places.counts)
         log_p_EV = log_p_MV[len(target_N) :]
@@ -220,7 +219,7 @@ class ValueSearch:
             return False
         offset_D = search.offset_D.detach().clone()
         if search.steps and not offset_D.any():
-            raise NoEdit(f"an edit at block {self.replay.layer} cannot reach the prediction of "
+            raise NoEdit(f"an edit at block {self.rerun.layer} cannot reach the prediction of "
                          f"{self.requests[e].question!r}: no block above it moves the subject's change to the last "
                          "token; choose lower blocks in method.layer or method.layers")  # fmt: skip
         search.result = (

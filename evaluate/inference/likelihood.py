@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from afteredit.evaluate.inference.batches import Ids, RowSize, cheapest_batches, shared_prefixes
 from afteredit.evaluate.inference.kept_blocks import Forward, KeptBlocks
-from afteredit.model.decoding import Prompts
+from afteredit.model.decoding import RowEnds
 from afteredit.model.kv_cache import cache_of, keys_values
 from afteredit.model.lm import LM
 from afteredit.model.tensors import pad
@@ -43,7 +43,7 @@ class ReadRows:
     """Holds token rows that were read together to their ends, and the forward pass that reads on after them."""
 
     rows: list[Ids]
-    ends: Prompts
+    ends: RowEnds
     forward: Forward
 
     @property
@@ -89,7 +89,7 @@ def _read_prefixes(
     lm: LM, prefixes: list[Ids], kept_blocks: KeptBlocks, *, padding: bool, n_passes: int
 ) -> Iterator[ReadRows]:
     """Yields the empty prefix, which needs no computing, where it is among the prefixes; then the others in batches."""
-    nothing = Prompts(torch.zeros(1, 0), DynamicCache(), torch.zeros(1, 0, dtype=torch.long))
+    nothing = RowEnds(torch.zeros(1, 0), DynamicCache(), torch.zeros(1, 0, dtype=torch.long))
     empty = ReadRows([()], nothing, lm.forward)
     if () in prefixes:
         yield empty
@@ -110,7 +110,7 @@ def _read_on(lm: LM, forward: Forward, prefixes: ReadRows, prefix_of: dict[Ids, 
     cache = cache_rows(prefixes.ends.cache, prefix_index_B)
     hidden_BTD = forward(ids_BT, mask_BT, cache, prefix_mask_BP.shape[1])
     logits_BV = lm.logits(hidden_BTD[torch.arange(len(rows)), new_mask_BT.sum(-1) - 1])
-    return ReadRows(rows, Prompts(logits_BV, cache, mask_BT), forward)
+    return ReadRows(rows, RowEnds(logits_BV, cache, mask_BT), forward)
 
 
 def cache_rows(cache: DynamicCache, rows_B: Tensor) -> DynamicCache:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+
+from afteredit.tests.tiny.models import random_model, randomised
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,7 @@ class Architecture:
 
     def build(self, vocab: int, inner: int = 48) -> torch.nn.Module:
         """Two blocks of width 32, random but the same each time, norms and biases too."""
-        config = AutoConfig.for_model(self.name, vocab_size=vocab, **self.settings, **{self.inner_key: inner})
-        torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config)
-        for parameter in model.parameters():
-            if parameter.ndim == 1:  # around the norm's 1: one that multiplies by nearly 0 hides all before it
-                parameter.data += 0.2 * torch.randn_like(parameter)
-            else:
-                torch.nn.init.normal_(parameter, std=0.2)
-        return model
+        return randomised(random_model(self.name, vocab, **self.settings, **{self.inner_key: inner}))
 
 
 HF = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}

@@ -18,7 +18,7 @@ from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.model.lm import LM
 from afteredit.model.loading.model_source import ModelSource
-from afteredit.model.rerun import Replay
+from afteredit.model.rerun import Rerun
 
 LAYER = 8
 N_ROWS = 30
@@ -29,7 +29,7 @@ def cosines(lm: LM, requests: list[EditRequest]) -> list[float]:
     found = []
     for request in requests:
         rows = value_rows(lm, request, contexts)
-        key_BF = Replay(lm, rows.ids, rows.subject_lasts, LAYER).keys_BF[LAYER][: len(contexts)]
+        key_BF = Rerun(lm, rows.ids, rows.subject_lasts, LAYER).keys_BF[LAYER][: len(contexts)]
         found.append(float(torch.cosine_similarity(key_BF[0], key_BF.mean(0), dim=0)))
     return found
 
