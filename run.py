@@ -113,14 +113,12 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
 
 
 def _end(x: Experiment, run: RunDirectory, record: Recorder, console: Console) -> None:
-    from afteredit.analysis.tables.run_end import at_end
+    from afteredit.analysis.tables.run_end import run_end
 
-    batch_size = x.settings.batch_size if x.settings.single else None
-    results = run.results.up_to(x.settings.n_edits)
-    picture, summary, tables = at_end(results, run.chance, run.folder, single=batch_size, collapsed=run.collapsed)
-    record.finish(summary)
-    console.print(*tables)
-    for line in (f"curves   {picture}", f"results  {run.results.path}", *record.where_to_look()):
+    end = run_end(run.folder, run.results.digest, x.settings.n_edits)
+    record.finish(end.summary)
+    console.print(*end.tables)
+    for line in (f"curves   {end.picture}", f"results  {run.results.path}", *record.where_to_look()):
         console.print(line, highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep [ENTITY/PROJECT/]ID  [--out DIR]"""
+"""Writes a report: python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep ID [--out DIR]"""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from afteredit.analysis.read.run_folders import BadResults, Run, read
+from afteredit.analysis.read.run import Run
+from afteredit.analysis.read.run_folders import read
+from afteredit.store.errors import BadInput
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from afteredit.analysis.report import write_report
 
         page = write_report(_runs(given), given.out, given.at)
-    except BadResults as problem:
+    except BadInput as problem:
         Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
         return 2
     Console().print(f"report   {page}", highlight=False, soft_wrap=True)
@@ -29,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _runs(given: argparse.Namespace) -> list[Run]:
-    asked = [name for name in ("runs", "wandb", "sweep") if getattr(given, name)]
-    if len(asked) != 1:
-        raise BadResults(f"{' and '.join(asked) or 'nothing'} given; allowed: either run directories, or --wandb "
+    sources = [name for name in ("runs", "wandb", "sweep") if getattr(given, name)]
+    if len(sources) != 1:
+        raise BadInput(f"{' and '.join(sources) or 'nothing'} given; allowed: either run directories, or --wandb "
                          "ENTITY/PROJECT, or --sweep ID")  # fmt: skip
     if given.runs:
         return read(given.runs)
@@ -41,14 +43,16 @@ def _runs(given: argparse.Namespace) -> list[Run]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m afteredit.analysis", description="What results say.")
+    parser = argparse.ArgumentParser(prog="python -m afteredit.analysis", description="Shows what runs measured.")
     commands = parser.add_subparsers(dest="command", required=True)
-    report = commands.add_parser("report", help="a page, pictures and tables of runs, which are told apart by method")
-    report.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some")
+    report = commands.add_parser("report", help="write a page, pictures and tables that compare the methods of runs")
+    report.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some at any depth")
     report.add_argument("--wandb", metavar="ENTITY/PROJECT", help="every run of a W&B project")
     report.add_argument("--sweep", metavar="ID", help="every run of a W&B sweep: [ENTITY/PROJECT/]ID")
-    report.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="where to (default: report)")
-    report.add_argument("--at", type=int, nargs="+", default=[], metavar="N", help="numbers of edits of the heat map")
+    report.add_argument(
+        "--out", type=Path, default=Path("report"), metavar="DIR", help="folder to write to (default: report)"
+    )
+    report.add_argument("--at", type=int, nargs="+", default=[], metavar="N", help="numbers of edits for the heat map")
     return parser
 
 

@@ -5,7 +5,8 @@ A score is Σ numerators / Σ denominators of its examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,31 +15,27 @@ RESAMPLES = 4000
 
 def interval(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float]:
     """Returns the interval of the score itself."""
-    return _bootstrap((numerators, denominators), _ratio)
+    above_N, below_N = (np.asarray(values, dtype=float) for values in (numerators, denominators))
+
+    def score(index, axis=-1):
+        below = below_N[index].sum(axis=axis)
+        return np.divide(above_N[index].sum(axis=axis), below, out=np.zeros_like(below), where=below != 0)
+
+    return bootstrap([len(above_N)], score)
 
 
-def change_interval(
-    before: tuple[Sequence[float], Sequence[float]], after: tuple[Sequence[float], Sequence[float]]
-) -> tuple[float, float]:
-    """Returns the interval of score after − score before, over the same examples in the same order (paired)."""
+def bootstrap(sizes: Sequence[int], statistic: Callable, *, vectorized: bool = True) -> tuple[float, float]:
+    """Returns the 95 % percentile interval of a statistic of examples that are drawn with replacement.
 
-    def change(n0, d0, n1, d1, axis=-1):
-        return _ratio(n1, d1, axis=axis) - _ratio(n0, d0, axis=axis)
+    `statistic` takes one array of drawn indices for each of `sizes`, so that all the numbers of an example are drawn
+    together; each size is drawn from by itself.  Infinite where a size is below 2: one example tells nothing.
+    """
+    from scipy import stats
 
-    return _bootstrap((*before, *after), change)
-
-
-def _ratio(numerators, denominators, axis=-1):
-    total = denominators.sum(axis=axis)
-    return np.divide(numerators.sum(axis=axis), total, out=np.zeros_like(total, dtype=float), where=total != 0)
-
-
-def _bootstrap(samples, statistic) -> tuple[float, float]:
-    from scipy.stats import bootstrap
-
-    arrays = tuple(np.asarray(sample, dtype=float) for sample in samples)
-    if len(arrays[0]) < 2:
-        return float("-inf"), float("inf")  # one example tells nothing
-    result = bootstrap(arrays, statistic, paired=True, vectorized=True, method="percentile", n_resamples=RESAMPLES,
-                       batch=500, rng=np.random.default_rng(0))  # fmt: skip
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    if min(sizes) < 2:
+        return float("-inf"), float("inf")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=stats.DegenerateDataWarning)  # nothing moved: an interval of width 0
+        drawn = stats.bootstrap(tuple(np.arange(n) for n in sizes), statistic, vectorized=vectorized, batch=500,
+                                method="percentile", n_resamples=RESAMPLES, rng=np.random.default_rng(0))  # fmt: skip
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)

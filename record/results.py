@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,6 @@ class Results:
         """The rows by their number of edits: the order in which they are written, unless gaps were filled later."""
         return sorted(self._lines.records, key=lambda row: row["n_edits"])
 
-    def up_to(self, n_edits: int) -> Part:
-        """Returns the results of the first `n_edits` edits, where the directory holds those of a longer run."""
-        return Part(self, n_edits)
-
     def has(self, n_edits: int) -> bool:
         return any(row["n_edits"] == n_edits for row in self._lines.records)
 
@@ -58,18 +53,3 @@ class Results:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row.get("samples_sha256"):
             raise BadInput(f"{path} is missing or does not match the checksum in {self.path.name}; restore it, or move "
                            f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Part:
-    """Holds the results of the first `n_edits` edits."""
-
-    whole: Results
-    n_edits: int
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [row for row in self.whole.rows if row["n_edits"] <= self.n_edits]
-
-    def samples_path(self, n_edits: int) -> Path:
-        return self.whole.samples_path(n_edits)

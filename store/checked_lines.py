@@ -97,11 +97,32 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def read_lines(path: Path) -> list[Record]:
+    """Returns the records of a JSON-lines file, which a run may still be writing; none where there is no file.
+
+    Changes nothing.  A torn last line is left out, and a line without a checksum is taken as it is.  Raises BadInput
+    where another line is no JSON object or does not match its checksum.
+    """
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []  # texts may hold U+2028
+    records = [_without_check(line) for line in lines]
+    if records and records[-1] is None:
+        del records[-1]
+    if None in records:
+        raise BadInput(f"{path}:{records.index(None) + 1} is damaged: no JSON object that matches its checksum; "
+                       "restore it")  # fmt: skip
+    return [record for record in records if record is not None]
+
+
 def _checked(line: bytes) -> Record | None:
+    return _without_check(line, required=True) if line.endswith(b"\n") else None
+
+
+def _without_check(line: bytes, *, required: bool = False) -> Record | None:
+    """Returns the record of a line, None where it does not match its checksum or a `required` one is absent."""
     try:
         record = json.loads(line)
-        check = record.pop("check")
+        check = record.pop("check") if required else record.pop("check", None)
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    whole = line.endswith(b"\n") and check == _digest(json.dumps(record, ensure_ascii=False, sort_keys=True))
-    return record if whole else None
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    return record if check == _digest(text) or (check is None and not required) else None

@@ -1,4 +1,4 @@
-"""All that runs measured, as tables with one number, edit or example a row: for whoever looks further."""
+"""Everything that runs measured, as tables with one number, edit or example per row, for analyses of your own."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from typing import Any
 
 import pandas as pd
 
-from afteredit.analysis.read.run_folders import Run
+from afteredit.analysis.read.run import Run
 
 
 def metrics_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Every number of every checkpoint, one a row."""
+    """Returns every number of every checkpoint, one per row."""
     return pd.DataFrame([
         {"method": label, "run": run.name, "seed": run.seed, "n_edits": row["n_edits"], "metric": key, "value": value}
-        for label, own in runs.items() for run in own for row in (run.rows[0], *run.edited)
+        for label, group in runs.items() for run in group for row in (run.rows[0], *run.edited)
         for key, value in row.items()
         if key != "n_edits" and isinstance(value, int | float) and not isinstance(value, bool)
     ])  # fmt: skip
 
 
 def edits_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """One row per update: the edits it wrote, its seconds, diagnostics, and how often they succeeded right after it."""
+    """Returns one row per update: its edits, seconds and diagnostics, and how often the edits succeeded right after."""
     rows = [{"method": label, "run": run.name, "seed": run.seed, "n_edits": record["n_edits"],
-             "n_new": len(record.get("requests", [])), **_edited(record)}
-            for label, own in runs.items() for run in own for record in run.edits]  # fmt: skip
-    return pd.DataFrame(rows, columns=None if rows else ["method", "run", "seed", "n_edits", "n_new", *_edited({})])
+             "n_new": len(record.get("requests", [])), **_update_columns(record)}
+            for label, group in runs.items() for run in group for record in run.edits]  # fmt: skip
+    return pd.DataFrame(
+        rows, columns=None if rows else ["method", "run", "seed", "n_edits", "n_new", *_update_columns({})]
+    )
 
 
 def samples_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Every example's score at every checkpoint, one a row."""
+    """Returns every example's score at every checkpoint, one per row."""
     frames = [run.samples.assign(method=label, run=run.name, seed=run.seed)
-              for label, own in runs.items() for run in own if len(run.samples)]  # fmt: skip
+              for label, group in runs.items() for run in group if len(run.samples)]  # fmt: skip
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _edited(record: Mapping[str, Any]) -> dict[str, Any]:
-    """An update's columns; ids, subjects and targets of a batch are in one text each."""
+def _update_columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an update's columns; the ids of a batch stand in one text, and so do its subjects and its targets."""
     requests = [request if isinstance(request, Mapping) else {"id": request} for request in record.get("requests", [])]
     texts = {f"{name}s": "; ".join(str(request.get(name, "")) for request in requests)
              for name in ("id", "subject", "target_new")}  # fmt: skip
     numbers = {key: value for key, value in record.get("diagnostics", {}).items() if isinstance(value, int | float)}
     scores: dict[str, list[float]] = {}
-    for scored in record.get("immediate", []):
-        scores.setdefault(f"immediate/{scored['name']}", []).append(scored["score"])
+    for sample in record.get("immediate", []):
+        scores.setdefault(f"immediate/{sample['name']}", []).append(sample["score"])
     return {**texts, "edit_s": record.get("edit_s", math.nan),
             **{f"diagnostics/{key}": float(value) for key, value in sorted(numbers.items())},
             **{key: sum(values) / len(values) for key, values in sorted(scores.items())}}  # fmt: skip

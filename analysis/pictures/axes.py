@@ -1,4 +1,4 @@
-"""What every picture's axes share: colours, marks and dashes; ticks where something was measured; plain log scales."""
+"""Helpers for the axes of every picture: colours, marks and dashes, ticks where something was measured, log scales."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Literal
 import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")  # files only: no display is needed, none is opened
+matplotlib.use("Agg")  # pictures are written to files: no display is needed
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter  # noqa: E402
 
-# Okabe and Ito's colours, told apart by the colour-blind; markers and dashes tell lines apart in black and white.
+# Okabe and Ito's colours, which the colour-blind can tell apart; in black and white, markers and dashes do.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#8C6D1F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
-FURTHEST = 1000  # a perplexity past so many times the unedited model's is drawn there: a broken model's is any number
-WIDENING = 8  # the largest distance between checkpoints over the smallest, past which the x-axis is stretched
+FURTHEST = 1000  # perplexities past so many times the unedited model's are drawn there: a broken model's has no limit
+WIDENING = 8  # past this ratio of the largest distance between checkpoints to the smallest, the x-axis is stretched
 MOST_TICKS = 9
-# From coarse to fine, within each power of ten; the first that puts three ticks on the axis is taken.
+# Ticks within each power of ten, from coarse to fine; the first that puts three ticks on the axis is taken.
 LOG_TICKS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 
 
 def edits_axis(axis: Axes, checkpoints: Sequence[int]) -> None:
-    """Ticks at the checkpoints; a stretched scale where their distances grow manyfold."""
+    """Puts ticks at the checkpoints, on a stretched scale where their distances differ manyfold."""
     gaps, last = np.diff(checkpoints), max(checkpoints[-1], 1)
     if len(gaps) > 1 and gaps.max() > WIDENING * gaps.min():
         axis.set_xscale("symlog", linthresh=checkpoints[1])
@@ -37,8 +37,10 @@ def edits_axis(axis: Axes, checkpoints: Sequence[int]) -> None:
 
 
 def thinned(checkpoints: Sequence[int], most: int) -> list[int]:
-    """Every k-th from the first, at most `most` (2 or more); k such that the last is among them where one nearby does
-    it."""
+    """Returns every k-th checkpoint from the first, at most `most` (2 or more).
+
+    Of the possible k, one that keeps the last checkpoint is preferred.
+    """
     steps = len(checkpoints) - 1
     if len(checkpoints) <= most:
         return list(checkpoints)
@@ -48,17 +50,17 @@ def thinned(checkpoints: Sequence[int], most: int) -> list[int]:
 
 
 def log_axis(axis: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """A log scale from `low` to `high` (positive) whose ticks are plain numbers: 0.2, not 2e-01."""
+    """Sets a log scale from `low` to `high` (positive) whose ticks are plain numbers: 0.2, not 2e-01."""
     (axis.set_xscale if which == "x" else axis.set_yscale)("log")
     (axis.set_xlim if which == "x" else axis.set_ylim)(low, high)
-    own = axis.xaxis if which == "x" else axis.yaxis
-    own.set_major_locator(FixedLocator(_log_ticks(low, high)))
-    own.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
-    own.set_minor_locator(NullLocator())
+    ticks = axis.xaxis if which == "x" else axis.yaxis
+    ticks.set_major_locator(FixedLocator(_log_ticks(low, high)))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    ticks.set_minor_locator(NullLocator())
 
 
 def at_least(axis: Axes, span: float) -> None:
-    """Widens the y-axis to `span`, so that nothing moving does not look like much."""
+    """Widens the y-axis to at least `span`, so that a small change does not look like a large one."""
     low, high = axis.get_ylim()
     if high - low < span:
         axis.set_ylim((low + high - span) / 2, (low + high + span) / 2)
@@ -71,5 +73,5 @@ def _log_ticks(low: float, high: float) -> list[float]:
         shown = [tick for tick in ticks if low <= tick <= high]
         if len(shown) >= 3:
             return shown[:: -(-len(shown) // MOST_TICKS)]
-    even = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)  # less than a decade: as on a linear scale
+    even = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)  # less than a power of ten: as on a linear scale
     return [tick for tick in (round(float(tick), 12) for tick in even) if low <= tick <= high]

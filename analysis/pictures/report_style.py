@@ -1,5 +1,5 @@
-"""How the report's figures look: methods told apart by colour, marker and dash; the legend above all panels, and below
-them a caption that says what was measured."""
+"""The look of the report's figures: methods differ in colour, marker and dash, a legend stands above all panels, and a
+caption below them says what was measured."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.pictures.axes import COLOURS, DASHES, MARKERS, at_least, edits_axis
 
 TOGETHER = 4  # methods in one panel with their bands; more overlap
-RETAINED = "ability retained\n(% of the unedited score above chance)"
+RETAINED_LABEL = "ability retained\n(% of the unedited score above chance)"
 NEAR_CHANCE = 25  # % retained: where anything falls below it, chance (0) is shown too
 WIDTH = 145  # characters in a row of the legend
 Styles = Mapping[str, Mapping[str, Any]]
 
 
 def styles(labels: Sequence[str]) -> Styles:
-    """Colour, marker and dash of each method, the same in every figure; 32 differ without colour."""
+    """Returns colour, marker and dash of each method, the same in every figure; 32 differ even without colour."""
     rounds = [(i, i // len(COLOURS)) for i in range(len(labels))]
     return {label: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + again) % len(MARKERS)],
                     "linestyle": DASHES[(i + 2 * again) % len(DASHES)]}
@@ -31,16 +31,16 @@ def styles(labels: Sequence[str]) -> Styles:
 
 
 def groups(labels: Sequence[str]) -> list[list[str]]:
-    """The methods in groups that one panel can show."""
+    """Returns the methods in groups that one panel can show."""
     return [group.tolist() for group in np.array_split(list(labels), -(-len(labels) // TOGETHER))]
 
 
-def finish(figure: Figure, axes: Sequence[Axes], x: Comparison, look: Styles, *, xlabels: Sequence[Axes] | None = None,
-           grey: bool = False, chance: bool = False) -> None:  # fmt: skip
-    """Grid, units of the x-axis, where runs collapsed, one legend above all panels and the caption below."""
-    collapsed = [(run.collapsed_at, look[label]) for label, runs in x.runs.items() if label in look for run in runs
-                 if run.collapsed_at is not None]  # fmt: skip
-    checkpoints = sorted({int(row["n_edits"]) for runs in x.runs.values() for run in runs for row in run.rows})
+def finish(figure: Figure, axes: Sequence[Axes], comparison: Comparison, look: Styles, *,
+           xlabels: Sequence[Axes] | None = None, grey: bool = False, chance: bool = False) -> None:  # fmt: skip
+    """Adds grid, x-axis, marks where runs collapsed, one legend above all panels and the caption below."""
+    collapsed = [(run.collapsed_at, look[label]) for label, runs in comparison.runs.items() if label in look
+                 for run in runs if run.collapsed_at is not None]  # fmt: skip
+    checkpoints = sorted({int(row["n_edits"]) for runs in comparison.runs.values() for run in runs for row in run.rows})
     for axis in axes:
         axis.grid(alpha=0.25)
         edits_axis(axis, checkpoints)
@@ -51,22 +51,29 @@ def finish(figure: Figure, axes: Sequence[Axes], x: Comparison, look: Styles, *,
         axis.set_xlabel("edits applied")
     bands = any(axis.collections for axis in axes)
     legend(
-        figure, x, look, seeds="one seed (thick: mean)", band=bands, grey=grey, chance=chance, collapse=bool(collapsed)
+        figure,
+        comparison,
+        look,
+        seeds="one seed (thick: mean)",
+        band=bands,
+        grey=grey,
+        chance=chance,
+        collapse=bool(collapsed),
     )
-    caption(figure, x)
+    caption(figure, comparison)
 
 
-def caption(figure: Figure, x: Comparison, note: str = "") -> None:
-    """What was measured, in small print below all panels."""
-    figure.supxlabel("\n".join(filter(None, (x.caption, note))), x=0.01, ha="left", fontsize=8, color="0.3")
+def caption(figure: Figure, comparison: Comparison, note: str = "") -> None:
+    """Writes what was measured in small print below all panels."""
+    figure.supxlabel("\n".join(filter(None, (comparison.caption, note))), x=0.01, ha="left", fontsize=8, color="0.3")
 
 
-def legend(figure: Figure, x: Comparison, look: Styles, *, seeds: str = "", band: bool = False, grey: bool = False,
-           chance: bool = False, collapse: bool = False) -> None:  # fmt: skip
-    """One for all panels, above them; of what is drawn only."""
+def legend(figure: Figure, comparison: Comparison, look: Styles, *, seeds: str = "", band: bool = False,
+           grey: bool = False, chance: bool = False, collapse: bool = False) -> None:  # fmt: skip
+    """Adds one legend above all panels, of what is drawn only."""
     handles: list[Any] = [Line2D([], [], linewidth=1.9, markersize=6, label=label, **style)
                           for label, style in look.items()]  # fmt: skip
-    if seeds and any(len(runs) > 1 for runs in x.runs.values()):
+    if seeds and any(len(runs) > 1 for runs in comparison.runs.values()):
         hollow: dict[str, Any] = (
             {"marker": "o", "markerfacecolor": "none", "linestyle": "none"} if "hollow" in seeds else {}
         )
@@ -87,8 +94,10 @@ def legend(figure: Figure, x: Comparison, look: Styles, *, seeds: str = "", band
 
 
 def retained_axis(axis: Axes) -> bool:
-    """Fits the y-axis to what is drawn and to 100, the unedited model; chance (0) is drawn, and True returned, only
-    where something comes near it."""
+    """Fits the y-axis to what is drawn and to 100, the unedited model.
+
+    Chance (0) is drawn, and True returned, only where something comes near it.
+    """
     low, high = drawn_range(axis, "y")
     near = low < NEAR_CHANCE
     low, high = min(low, 0 if near else 100), max(high, 100)
@@ -97,20 +106,15 @@ def retained_axis(axis: Axes) -> bool:
     at_least(axis, 10)
     for level, dash in [(100, "-"), *([(0, ":")] if near else [])]:
         axis.axhline(level, color="0.25", linewidth=1, linestyle=dash, zorder=1.5)
-    axis.set_ylabel(RETAINED)
+    axis.set_ylabel(RETAINED_LABEL)
     return near
 
 
 def drawn_range(axis: Axes, which: str) -> tuple[float, float]:
-    """Least and greatest finite x or y of the axis's lines and bands; (100, 100) where there is none."""
+    """Returns the least and greatest finite x or y of the axis's lines and bands; (100, 100) where there is none."""
     lines = [np.asarray(getattr(line, f"get_{which}data")(), dtype=float) for line in axis.lines]
     column = "xy".index(which)
     bands = [np.asarray(path.vertices)[:, column] for band in axis.collections for path in band.get_paths()]
     values = np.concatenate([*lines, *bands, np.empty(0)])
     values = values[np.isfinite(values)]
     return (float(values.min()), float(values.max())) if len(values) else (100.0, 100.0)
-
-
-def signed(text: str) -> str:
-    """A number's text with a true minus, as on the axes."""
-    return text.replace("-", "−")

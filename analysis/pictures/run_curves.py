@@ -1,4 +1,4 @@
-"""Degradation curves of one run as a picture.  Reads results rows only."""
+"""Draws the curves of one run, from its results rows alone."""
 
 from __future__ import annotations
 
@@ -12,19 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from afteredit.analysis.pictures.axes import COLOURS, DASHES, FURTHEST, MARKERS, edits_axis, log_axis
+from afteredit.analysis.pictures.editing_labels import EDITING_LABELS
 
-EDITING = {
-    "editing/immediate/prob/efficacy": "efficacy, right after the edit",
-    "editing/retained/prob/efficacy": "efficacy, retained",
-    "editing/retained/generated/efficacy": "efficacy when generating, retained",
-    "editing/retained/prob/paraphrase": "paraphrases, retained",
-    "editing/retained/prob/neighbourhood": "neighbourhood unchanged",
-    "editing/retained/generated/neighbourhood": "neighbourhood unchanged, generating",
-}
+EDITING = ("immediate/prob/efficacy", "retained/prob/efficacy", "retained/generated/efficacy",
+           "retained/prob/paraphrase", "retained/prob/neighbourhood", "retained/generated/neighbourhood")  # fmt: skip
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], path: Path, title: str) -> Path:
-    """Writes `curves_figure` as a PNG."""
+    """Writes `curves_figure` as a PNG and returns its path."""
     figure = curves_figure(rows, chance, title)
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -32,11 +27,13 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], 
 
 
 def curves_figure(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], title: str) -> Figure:
-    """Abilities, editing success, the gold answers' NLL and perplexity over the number of edits."""
+    """Returns abilities, editing success, the gold answers' NLL and perplexity over the number of edits."""
     figure, axes = plt.subplots(2, 2, figsize=(14, 9), layout="constrained")
     figure.suptitle(title)
     _abilities(axes[0, 0], rows, chance, rows[0].get("measurable", []))
-    _lines(axes[0, 1], rows, {label: [_percent(row.get(key)) for row in rows] for key, label in EDITING.items()})
+    success = {EDITING_LABELS[key]: [_percent(row.get(key)) for row in rows]
+               for key in (f"editing/{metric}" for metric in EDITING)}  # fmt: skip
+    _lines(axes[0, 1], rows, success)
     axes[0, 1].set(title="Editing success (at 0: the unedited model)", ylabel="share of prompts (%)", ylim=(-2, 102))
     _lines(axes[1, 0], rows, {name: _since_start(rows, f"ability/{name}/gold_nll") for name in chance})
     axes[1, 0].axhline(0, color="0.25", linewidth=0.9, zorder=1.5)
@@ -53,7 +50,7 @@ def curves_figure(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float]
 
 
 def _abilities(axis: Axes, rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], measurable: list) -> None:
-    """Scores, faint where the unedited model does not stand above chance; thin dotted lines are chance."""
+    """Draws scores, faint where the unedited model is not above chance; thin dotted lines are chance."""
     labels = {name: name if name in measurable else f"{name} (not measurable)" for name in chance}
     _lines(
         axis,
@@ -78,14 +75,14 @@ def _perplexity(axis: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axis.set_ylabel("perplexity (log scale)")
         if max(known) >= most:
             axis.set_title(f"Perplexity of held-out text, at most {FURTHEST} × the unedited model's")
-    elif known:  # a change of a per cent must not look like a cliff
+    elif known:  # a change of 1 % must not look like a cliff
         axis.set_ylim(0.8 * min(known), 1.2 * max(known))
 
 
 def _lines(
     axis: Axes, rows: Sequence[Mapping[str, Any]], lines: Mapping[str, list[float | None]], faint: Sequence[str] = ()
 ) -> None:
-    """One line per label, through the checkpoints that have a value."""
+    """Draws one line per label, through the checkpoints that have a value."""
     for index, (label, values) in enumerate(lines.items()):
         points = [(row["n_edits"], value) for row, value in zip(rows, values, strict=True) if value is not None]
         if points:

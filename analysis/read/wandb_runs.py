@@ -1,8 +1,7 @@
-"""Runs as Weights & Biases holds them: the artifact with their results files, else (of a run that is not at its end)
-their history.
+"""Reads runs from Weights & Biases: the artifact with their results files, or their history where there is none yet.
 
-The history has every checkpoint's numbers but no examples, so no bands and no tests; what the unedited model's row has
-beside numbers is in the summary.
+The history holds every checkpoint's numbers but no examples, so it gives no bands and no tests.  What the row of the
+unedited model holds beside numbers stands in the summary.
 """
 
 from __future__ import annotations
@@ -13,22 +12,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from afteredit.analysis.read.run_folders import BadResults, Run, read_run
+from afteredit.analysis.read.run import Run
+from afteredit.analysis.read.run_folders import read_run
+from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
-CHECKPOINT = "drift/perplexity"  # every checkpoint has it, no edit's row does
+CHECKPOINT = "drift/perplexity"  # in the row of every checkpoint and of no edit
 BESIDE_NUMBERS = {"measurable": list, "chance": dict}  # of the row at 0 edits
 
 
 def read_project(path: str, api: Any = None) -> list[Run]:
-    """Every run of ENTITY/PROJECT that was measured.  Raises BadResults."""
+    """Returns every run of ENTITY/PROJECT that was measured.  Raises BadInput."""
     if path.count("/") != 1 or not all(path.split("/")):
-        raise BadResults(f"--wandb {path}: it must be ENTITY/PROJECT")
+        raise BadInput(f"--wandb {path}: it must be ENTITY/PROJECT")
     return _read(f"--wandb {path}", lambda: (api or _api()).runs(path))
 
 
 def read_sweep(path: str, api: Any = None) -> list[Run]:
-    """Every run of a sweep that was measured.  Raises BadResults."""
+    """Returns every run of a sweep that was measured.  Raises BadInput."""
     return _read(f"--sweep {path}", lambda: (api or _api()).sweep(path).runs)
 
 
@@ -38,28 +39,28 @@ def _api() -> Any:
     return wandb.Api(overrides={"project": "afteredit"})
 
 
-def _read(asked: str, find: Any) -> list[Run]:
-    """A run that was tracked twice (resumed under another id) is taken once, where it has most rows."""
+def _read(source: str, list_runs: Any) -> list[Run]:
+    """Returns each run once; of a run tracked twice (resumed under another id), the one with most rows."""
     import requests
     import wandb
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError  # no wandb.errors.Error
 
     best: dict[tuple[str, str], Run] = {}
     try:
-        for tracked in find():
+        for tracked in list_runs():
             for run in _runs(tracked):
                 other = best.get((run.name, run.evaluation))
                 if other is None or len(run.rows) > len(other.rows):
                     best[run.name, run.evaluation] = run
     except (wandb.errors.Error, WandbApiFailedError, requests.RequestException, ValueError) as problem:
-        if isinstance(problem, BadResults):
+        if isinstance(problem, BadInput):
             raise
         reason = " ".join(str(problem).split())
-        raise BadResults(
-            f"{asked} cannot be read ({reason}); check the name, WANDB_BASE_URL and `wandb login`"
+        raise BadInput(
+            f"{source} cannot be read ({reason}); check the name, WANDB_BASE_URL and `wandb login`"
         ) from None
     if not best:
-        raise BadResults(f"{asked} has no run with a measured checkpoint")
+        raise BadInput(f"{source} has no run with a measured checkpoint")
     return list(best.values())
 
 
@@ -74,17 +75,18 @@ def _runs(tracked: Any) -> list[Run]:
         return []
     config, collapsed = dict(tracked.config), tracked.summary.get("summary/collapse")
     return [Run(tracked.name, config.get("evaluation", ""), config.get("resolved", config), rows,
-                broken_at=None if collapsed is None else int(collapsed))]  # fmt: skip
+                reported_collapse=None if collapsed is None else int(collapsed))]  # fmt: skip
 
 
 def _artifact(tracked: Any) -> Any:
-    """The newest `results` one that this run itself logged, None where there is none."""
-    own = [a for a in tracked.logged_artifacts() if a.type == "results" and a.name.startswith(f"results-{tracked.id}:")]
-    return max(own, key=lambda artifact: int(artifact.version.lstrip("v")), default=None)
+    """Returns the newest artifact with results that this run itself logged, None where there is none."""
+    results = [artifact for artifact in tracked.logged_artifacts()
+               if artifact.type == "results" and artifact.name.startswith(f"results-{tracked.id}:")]  # fmt: skip
+    return max(results, key=lambda artifact: int(artifact.version.lstrip("v")), default=None)
 
 
 def _history(history: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The checkpoints' rows, by n_edits; W&B gives numbers that JSON has not as text."""
+    """Returns the checkpoints' rows, ordered by n_edits; W&B gives NaN and infinity as text."""
     rows = []
     for logged in history:
         if logged.get(CHECKPOINT) is None or logged.get("n_edits") is None:

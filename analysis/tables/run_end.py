@@ -1,31 +1,42 @@
-"""What a run leaves at its end: the picture, the numbers a sweep compares, the tables.  Reads result files only."""
+"""What is shown of a run at its end: a picture, the numbers that a sweep compares, and tables.  Reads its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from afteredit.analysis.numbers.run_summary import Results, editing_table, final_table, summarise
-from afteredit.analysis.numbers.single_edits import mean_row, models_editing_table, models_table, summarise_models
+from afteredit.analysis.numbers.run_summary import summarise
+from afteredit.analysis.numbers.single_edits import averaged, summarise_models
 from afteredit.analysis.pictures.run_curves import draw_curves
+from afteredit.analysis.read.run_folders import read_run
+from afteredit.analysis.tables.run_tables import editing_table, final_table
 
 
-def at_end(
-    results: Results, chance: Mapping[str, float], folder: Path, *, single: int | None, collapsed: Sequence[int]
-) -> tuple[Path, dict[str, float], list[Table]]:
-    """`single`: in setting=single, the edits of a batch, which are all that a measured model holds; else None.
-    `collapsed`: after which numbers of edits the run found a collapse."""
-    path, title = folder / "curves.png", folder.name
-    if single is None:
-        summary = summarise(results.rows, chance)
-        if collapsed:
-            summary["summary/collapse"] = min(collapsed)
-        tables = [final_table(results, chance), editing_table(results)]
-        return draw_curves(results.rows, chance, path, title), summary, tables
-    first, *models = results.rows
-    title = f"{title}: mean over {len(models)} models of {single} edit{'s' * (single > 1)} each"
-    picture = draw_curves([first, mean_row(models, single)], chance, path, title)
-    tables = [models_table(results, chance, collapsed), models_editing_table(results)]
-    return picture, summarise_models(models, collapsed), tables
+@dataclass(frozen=True)
+class RunEnd:
+    """Holds what is shown of a finished run."""
+
+    picture: Path
+    summary: dict[str, float]
+    tables: list[Table]
+
+
+def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
+    """Writes `curves.png` into a run directory; returns it with the summary and the tables of the first `n_edits`.
+
+    `evaluation` is the digest that names the results file.  Raises BadInput where the directory cannot be read.
+    """
+    (run,) = (run.up_to(n_edits) for run in read_run(folder, evaluation=evaluation))
+    title = folder.name
+    if run.single:
+        run, batch_size = averaged(run), int(run.config.get("batch_size", 1))
+        title += f": mean over {len(run.models)} models of {batch_size} edit{'s' * (batch_size > 1)} each"
+        summary = summarise_models(run.models, run.n_collapsed)
+    else:
+        summary = summarise(run.rows, run.chance)
+        if run.collapsed_at is not None:
+            summary["summary/collapse"] = run.collapsed_at
+    picture = draw_curves(run.rows, run.chance, folder / "curves.png", title)
+    return RunEnd(picture, summary, [final_table(run), editing_table(run)])

@@ -1,14 +1,19 @@
-"""Made-up run directories, as the main job writes them."""
+"""Made-up run directories, as the main job writes them, and a way to make a part of the report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from matplotlib import pyplot as plt
+
+from afteredit.analysis import report
+from afteredit.analysis.numbers.comparison import Comparison, comparisons
+from afteredit.analysis.read.run_folders import read
 
 TASKS = {
     "nli": {"title": "Inference", "chance": 0.5},
@@ -67,3 +72,51 @@ def write_run(
 @pytest.fixture(scope="session")
 def made_run() -> Callable[..., Path]:
     return write_run
+
+
+@pytest.fixture
+def only_parts(monkeypatch) -> Callable[..., None]:
+    """Restricts the report to the parts that the files of these names make; drawing all of them takes seconds."""
+    files = report.part_files()
+
+    def restrict(*names: str) -> None:
+        chosen = [file for file in files if file.__name__.rpartition(".")[2] in names]
+        monkeypatch.setattr(report, "part_files", lambda: chosen)
+
+    return restrict
+
+
+def right(n: int) -> dict:
+    return {"nli": [1.0] * n + [0.0] * (20 - n), "reasoning": [0.0] * 20}
+
+
+@pytest.fixture
+def losses(tmp_path, made_run) -> Comparison:
+    """memit loses nothing.  rome, by nli: seed 1 keeps (16 − 10)/8 = 75 % after 10, 0 after 20; seed 2 all, then half.
+
+    Perplexity 20, then as given: +10 % is past 22.
+    """
+    made_run(tmp_path, "memit", 3, {n: right(18) for n in (0, 10, 20)}, perplexity={10: 20.0, 20: 30.0})
+    made_run(tmp_path, "rome", 1, {0: right(18), 10: right(16), 20: right(10)}, perplexity={10: 21.0, 20: 9000.0})
+    made_run(tmp_path, "rome", 2, {0: right(18), 10: right(18), 20: right(14)}, perplexity={10: 22.5, 20: 25.0})
+    (only,) = comparisons(read([tmp_path]))
+    return only
+
+
+@pytest.fixture(scope="session")
+def three_runs(tmp_path_factory, made_run) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "runs"
+    full, worse = ({"nli": [1.0] * n + [0.0] * (10 - n), "reasoning": [0.0] * 10} for n in (9, 7))
+    for method, seed in (("rome", 1), ("rome", 2), ("memit", 3)):
+        made = made_run(folder, method, seed, {0: full, 5: worse, 10: full if seed == 3 else worse})
+        edits = [{"n_edits": n, "requests": [{"id": str(n)}], "edit_s": 1.5} for n in range(1, 11)]
+        (made / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def x(three_runs) -> Iterator[Comparison]:
+    """memit (one seed): nli 100, 50, 100 % left at 0, 5, 10; rome (two seeds): 100, 50, 50; perplexity 20, 25, 30."""
+    (only,) = comparisons(read([three_runs]))
+    yield only
+    plt.close("all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afteredit.evaluate.intervals import change_interval, interval
+from afteredit.evaluate.intervals import interval
 
 
 def ones(n_right: int, n: int) -> np.ndarray:
@@ -17,22 +17,6 @@ def test_the_interval_of_an_accuracy_is_close_to_the_normal_approximation(n_righ
     p = n_right / n
     half = 1.96 * np.sqrt(p * (1 - p) / n)
     assert interval(ones(n_right, n), np.ones(n)) == pytest.approx((p - half, p + half), abs=0.015)
-
-
-def test_pairing_narrows_the_interval_of_a_change():
-    n = 200
-    before, after = ones(140, n), ones(130, n)  # ten examples lost, the others as they were
-    low, high = change_interval((before, np.ones(n)), (after, np.ones(n)))
-    assert low < -0.05 < high < 0
-    unpaired = 2 * 1.96 * np.sqrt(0.7 * 0.3 / n + 0.65 * 0.35 / n)
-    assert high - low < unpaired / 2
-    sd = np.sqrt((10 / n) * (1 - 10 / n) / n)  # of the paired difference
-    assert (low, high) == pytest.approx((-0.05 - 1.96 * sd, -0.05 + 1.96 * sd), abs=0.01)
-
-
-def test_no_change_has_no_width():
-    score = (ones(20, 50), np.ones(50))
-    assert change_interval(score, score) == (0.0, 0.0)
 
 
 def test_a_ratio_of_sums_is_resampled_as_one():
@@ -54,7 +38,6 @@ def test_samples_without_any_denominator_score_zero_instead_of_failing():
 
 def test_one_example_gives_no_bounds():
     assert interval([1.0], [1.0]) == (float("-inf"), float("inf"))
-    assert change_interval(([1.0], [1.0]), ([0.0], [1.0])) == (float("-inf"), float("inf"))
 
 
 def test_the_same_sample_gives_the_same_interval():

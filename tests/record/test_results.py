@@ -72,11 +72,3 @@ def test_samples_that_are_not_those_of_their_row_are_named(tmp_path, harm):
         Results(tmp_path, "abcd")
     path.write_bytes(content)
     assert len(Results(tmp_path, "abcd").rows) == 2
-
-
-def test_a_part_knows_nothing_of_later_rows(tmp_path):
-    results = Results(tmp_path, "abcd")
-    for n in (0, 10, 5):
-        results.append({"n_edits": n}, SAMPLES)
-    part = results.up_to(5)
-    assert [row["n_edits"] for row in part.rows] == [0, 5] and part.samples_path(5) == results.samples_path(5)

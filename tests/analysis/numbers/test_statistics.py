@@ -60,17 +60,6 @@ def test_each_run_is_on_its_own_scale():
     assert statistics.retained_interval({"a": (before, after)}, {"a": [0.5, 0.25]}) == pytest.approx((0, 0))
 
 
-def test_one_runs_interval_is_the_same_as_in_its_own_table():
-    from afteredit.evaluate import intervals
-
-    rng = np.random.default_rng(1)
-    for denominators in (np.ones(90), rng.integers(1, 5, 90)):
-        before, after = (rng.random(90).round() * denominators for _ in range(2))
-        own = intervals.change_interval((before, denominators), (after, denominators))
-        ours = statistics.change_interval(np.array([[before, denominators]]), np.array([[after, denominators]]))
-        assert ours == pytest.approx(own, abs=1e-12)
-
-
 def test_one_example_says_nothing():
     assert statistics.change_interval(scores([1]), scores([0])) == (-math.inf, math.inf)
 

@@ -14,9 +14,10 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.read import wandb_runs as from_wandb
-from afteredit.analysis.read.run_folders import BadResults, read
+from afteredit.analysis.read.run_folders import read
 from afteredit.analysis.read.wandb_runs import read_project, read_sweep
 from afteredit.record.tracker import Mode, Tracker, TrackerSettings
+from afteredit.store.errors import BadInput
 
 START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}
 WORSE = {"nli": [1.0] * 7 + [0.0] * 3, "reasoning": [0.0] * 10}
@@ -157,26 +158,26 @@ def test_runs_that_measured_nothing_yet_are_left_out_and_nothing_at_all_is_refus
     new = tracked(folder, "x1")
     new.scan_history = lambda: iter([])
     assert len(read_project("lab/edits", api(new, tracked(folder, "x2")))) == 1
-    with pytest.raises(BadResults, match="--sweep lab/edits has no run with a measured checkpoint"):
+    with pytest.raises(BadInput, match="--sweep lab/edits has no run with a measured checkpoint"):
         read_sweep("lab/edits", api(new))
 
 
 @pytest.mark.parametrize("path", ["lab", "lab/edits/x", "/edits", "lab/"])
 def test_a_project_is_entity_and_name(path):
-    with pytest.raises(BadResults, match="must be ENTITY/PROJECT"):
+    with pytest.raises(BadInput, match="must be ENTITY/PROJECT"):
         read_project(path, api())
 
 
 @pytest.mark.parametrize("kind", [wandb.errors.CommError, WandbApiFailedError])
 def test_what_wandb_refuses_is_said_in_one_line(monkeypatch, kind):
-    with pytest.raises(BadResults, match=r"--wandb lab/absent cannot be read \(Could not find project lab/absent\)"):
+    with pytest.raises(BadInput, match=r"--wandb lab/absent cannot be read \(Could not find project lab/absent\)"):
         read_project("lab/absent", api())
 
     def refuse():
         raise kind("permission\ndenied")
 
     monkeypatch.setattr(from_wandb, "_api", refuse)
-    with pytest.raises(BadResults, match=r"--sweep x cannot be read \(permission denied\); check the name"):
+    with pytest.raises(BadInput, match=r"--sweep x cannot be read \(permission denied\); check the name"):
         read_sweep("x")
 
 

@@ -21,7 +21,7 @@ import yaml
 
 from afteredit.analysis.__main__ import main as analyse
 from afteredit.analysis.numbers.run_summary import summarise
-from afteredit.analysis.read.run_folders import Run
+from afteredit.analysis.read.run import Run
 from afteredit.analysis.read.wandb_runs import read_project
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines

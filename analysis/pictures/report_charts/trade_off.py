@@ -1,4 +1,4 @@
-"""Efficacy against what is kept: what an editor buys, and what it costs."""
+"""Draws efficacy against the ability retained: what an edit gains and what it costs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,43 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from afteredit.analysis.numbers.comparison import Comparison, common_checkpoints, mean_over, number
-from afteredit.analysis.pictures.report_style import RETAINED, caption, drawn_range, groups, legend, styles
-from afteredit.analysis.read.run_folders import Run
+from afteredit.analysis.numbers.comparison import Comparison
+from afteredit.analysis.numbers.run_values import common_checkpoints, mean_over, number
+from afteredit.analysis.pictures.report_style import RETAINED_LABEL, caption, drawn_range, groups, legend, styles
+from afteredit.analysis.read.run import Run
+from afteredit.analysis.report_part import Part
 
+PLACE = 60
 EFFICACY = {
     "editing/retained/generated/efficacy": "greedy text begins with the new target",
     "editing/retained/prob/efficacy": "new target likelier than the true one",
 }
-KEPT = number("ability/retained", 100)
-ROOM = 0.06  # of an axis's length, between a path's numbers
+RETAINED = number("ability/retained", 100)
+ROOM = 0.06  # between the numbers along a path, as a share of the axis's length
+NOTE = ("Each path goes from checkpoint to checkpoint, the numbers are edits applied; the ring is the first checkpoint "
+        "with edits, the large mark the last that all runs have. Up and to the right is better.")  # fmt: skip
 
 
-def trade_off(x: Comparison) -> Figure:
-    """A path per method, checkpoint after checkpoint; up and to the right is better.  Of many methods few in a row of
-    panels, those that lost least in the first."""
-    look = styles(list(x.runs))
-    left = {label: mean_over(runs, common_checkpoints(runs)[-1], KEPT) for label, runs in x.runs.items()}
-    shown = groups(sorted(x.runs, key=lambda label: (math.isnan(left[label]), -left[label])))
-    figure, axes = plt.subplots(len(shown), 2, figsize=(11, 3.5 * len(shown) + 1), layout="constrained", sharex="row",
+def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part | None:
+    if not comparison.chosen_checkpoints(checkpoints) or not comparison.measurable:
+        return None
+    return Part("Efficacy against ability", NOTE, {"trade-off": trade_off(comparison)})
+
+
+def trade_off(comparison: Comparison) -> Figure:
+    """Draws a path per method, from checkpoint to checkpoint; up and to the right is better.
+
+    Many methods are drawn few in a row of panels, those that lost least in the first row.
+    """
+    look = styles(list(comparison.runs))
+    left = {label: mean_over(runs, common_checkpoints(runs)[-1], RETAINED) for label, runs in comparison.runs.items()}
+    rows = groups(sorted(comparison.runs, key=lambda label: (math.isnan(left[label]), -left[label])))
+    figure, axes = plt.subplots(len(rows), 2, figsize=(11, 3.5 * len(rows) + 1), layout="constrained", sharex="row",
                                 sharey="row", squeeze=False)  # fmt: skip
-    for row, group in zip(axes, shown, strict=True):
+    for row, group in zip(axes, rows, strict=True):
         for axis, (key, title) in zip(row, EFFICACY.items(), strict=True):
             for label in group:
-                _draw_path(axis, x.runs[label], key, look[label])
+                _draw_path(axis, comparison.runs[label], key, look[label])
             axis.set_title(f"Efficacy: {title}", fontsize=10)
             axis.grid(alpha=0.25)
         _fit(row, "x", 2)
@@ -45,19 +58,24 @@ def trade_off(x: Comparison) -> Figure:
         for axis, key in zip(row, EFFICACY, strict=True):
             axis.axvline(100, color="0.25", linewidth=0.9, zorder=1)
             for place, label in enumerate(group):
-                _number_path(axis, _path(x.runs[label], key), look[label]["color"], place)
+                _number_path(axis, _path(comparison.runs[label], key), look[label]["color"], place)
     for axis in axes[-1]:
-        axis.set_xlabel(RETAINED.replace("\n", " "))
-    legend(figure, x, {label: look[label] for group in shown for label in group}, seeds="hollow: one seed, at the end")
-    own = "  Each row has its own scales." if len(shown) > 1 else ""
-    caption(figure, x, "Numbers: edits applied.  Ring: the first checkpoint with edits; large mark: the last that all "
-                       f"runs have.  Line at 100: the unedited model.{own}")  # fmt: skip
+        axis.set_xlabel(RETAINED_LABEL.replace("\n", " "))
+    legend(
+        figure,
+        comparison,
+        {label: look[label] for group in rows for label in group},
+        seeds="hollow: one seed, at the end",
+    )
+    scales = "  Each row has its own scales." if len(rows) > 1 else ""
+    caption(figure, comparison, "Numbers: edits applied.  Ring: the first checkpoint with edits; large mark: the last "
+                                f"that all runs have.  Line at 100: the unedited model.{scales}")  # fmt: skip
     return figure
 
 
 def _path(runs: Sequence[Run], key: str) -> dict[int, tuple[float, float]]:
-    """By edits applied: ability retained and `key`, both in %, mean over runs."""
-    return {n: (mean_over(runs, n, KEPT), mean_over(runs, n, number(key, 100)))
+    """Returns, by edits applied, ability retained and `key`, both in %, the mean over runs."""
+    return {n: (mean_over(runs, n, RETAINED), mean_over(runs, n, number(key, 100)))
             for n in common_checkpoints(runs) if n > 0}  # fmt: skip
 
 
@@ -78,9 +96,9 @@ def _draw_path(axis: Axes, runs: Sequence[Run], key: str, style: Mapping[str, An
 
 
 def _number_path(axis: Axes, path: Mapping[int, tuple[float, float]], colour: str, place: int) -> None:
-    """The numbers of edits along a path: the last, the first, and between them what has room.
+    """Writes the numbers of edits along a path: the last, the first, and those between them that have room.
 
-    `place`: the method's among those in the panel; its numbers stand above or below the path at a height of their own.
+    `place` counts the methods of a panel; the numbers of each stand at a height of their own above or below the path.
     """
     edits, (width, height) = list(path), (np.ptp(axis.get_xlim()), np.ptp(axis.get_ylim()))
     side, distance = 1 if place % 2 == 0 else -1, 8 + 10 * (place // 2)
@@ -95,7 +113,7 @@ def _number_path(axis: Axes, path: Mapping[int, tuple[float, float]], colour: st
 
 
 def _fit(axes: Sequence[Axes], which: str, least: float) -> None:
-    """All panels alike, from the least to the greatest drawn and 100, with room for the numbers; at least `least`."""
+    """Gives all panels one range: all that is drawn, and 100, with room of at least `least` for the numbers."""
     ranges = [drawn_range(axis, which) for axis in axes]
     low, high = min(100, *(low for low, _ in ranges)), max(100, *(high for _, high in ranges))
     margin = max((0.08 if which == "x" else 0.18) * (high - low), least)

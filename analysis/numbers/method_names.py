@@ -1,0 +1,73 @@
+"""Tells which runs may be compared, and gives each method a name that says how it differs from the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from afteredit.analysis.read.run import Run, at
+
+# The keys in which runs of one method may differ and still be one line: the seed, and what no weight depends on.
+NOT_OF_A_METHOD = ("model", "task", "tracker", "harness", "limit", "data", "held_out", "held_out_tokens", "speed",
+                   "runs", "resume", "replay", "seed", "n_edits", "eval_every", "device", "setting",
+                   "on_collapse", "collapse_perplexity")  # fmt: skip
+# The edit set's name stands in the title; older versions had two keys of speed elsewhere.
+NOT_OF_A_METHOD_EITHER = ("edits", "edits.name", "method.together", "evaluate.cache_gib")
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Returns the runs by label: the method's name, and in brackets the values in which runs of that name differ."""
+    values = {id(run): {key: text for key, text in _flat(run.config) if _tells_methods_apart(key)} for run in runs}
+    labelled: dict[str, list[Run]] = {}
+    for run in runs:
+        this = values[id(run)]
+        others = [values[id(other)] for other in runs if other.method == run.method]
+        keys = [key for key in sorted(set().union(*others)) if any(o.get(key) != this.get(key) for o in others)]
+        differences = ", ".join(f"{key.rpartition('.')[2]}={this.get(key)}" for key in keys)
+        labelled.setdefault(f"{run.method} ({differences})" if differences else run.method, []).append(run)
+    return {label: sorted(labelled[label], key=lambda run: (run.seed, run.name)) for label in sorted(labelled)}
+
+
+def comparison_title(run: Run) -> str:
+    """Returns model, edit set, setting and evaluation in words; runs are compared where all of this is the same."""
+    parts = [model_name(run), edit_set(run), at(run.config, "setting")]
+    limit = at(run.config, "limit")
+    data = Path(str(at(run.config, "data"))).name  # a folder's path is not shown
+    rows = f"data {data}" + (f", {limit} rows each" if limit else "")
+    return " · ".join(
+        [*(str(part) for part in parts if part), rows, f"evaluation {run.evaluation or _evaluation(run)}"]
+    )
+
+
+def model_name(run: Run) -> str:
+    """Returns the model's name, or its source where the name is `hf`, as of every model without a file of its own."""
+    return str(at(run.config, "model.source") or run.model) if run.model == "hf" else run.model
+
+
+def edit_set(run: Run) -> str:
+    """Returns the edit set's name; a sweep agent's config holds the name alone in place of the group's keys."""
+    edits = run.config.get("edits")
+    return edits if isinstance(edits, str) else str(at(edits, "name", ""))
+
+
+def _evaluation(run: Run) -> str:
+    """Returns a name made from the config, for runs whose results file has no digest in its name."""
+    keys = ("task", "harness", "limit", "data", "held_out", "held_out_tokens")
+    text = json.dumps([at(run.config, key) for key in keys], sort_keys=True, default=str)
+    return "of " + hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _tells_methods_apart(key: str) -> bool:
+    """Tells whether two values of `key` make two methods; those of a key that the lists do not hold do."""
+    return key.split(".")[0] not in NOT_OF_A_METHOD and key not in NOT_OF_A_METHOD_EITHER
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    pairs = []
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        pairs += _flat(value, f"{path}.") if isinstance(value, Mapping) else [(path, str(value))]
+    return pairs

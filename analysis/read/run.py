@@ -1,0 +1,126 @@
+"""One run under one evaluation, as data: its config, its rows, its examples and its edits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from afteredit.record.collapse import collapses
+
+
+@dataclass(frozen=True)
+class Run:
+    """Holds one run under one evaluation configuration; every reader, of folders or of W&B, makes the same `Run`."""
+
+    name: str  # the name of its directory: <method>-<model>-<hash>
+    evaluation: str  # the digest that names the results file: it says what was measured and how
+    config: Mapping[str, Any]  # as stored
+    rows: Sequence[Mapping[str, Any]]  # one per checkpoint, ordered by n_edits; the first is the unedited model's
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # every example at every checkpoint; may be empty
+    edits: Sequence[Mapping[str, Any]] = ()  # one record per update, with the success right after it; may be empty
+    reported_collapse: int | None = None  # after how many edits the run said that it collapsed, where `edits` is empty
+    models: Sequence[Mapping[str, Any]] = ()  # setting=single: the rows that the last of `rows` is the mean of
+
+    @property
+    def method(self) -> str:
+        """Returns `rome`, or `rome+rect` where a constraint is set."""
+        target = at(self.config, "method._target_")
+        name, separator, _ = self.name.rpartition(f"-{self.model}-")
+        if not separator:  # a renamed directory
+            name = target.split(".")[-2] if target else at(self.config, "method", self.name)
+        constraint = (at(self.config, "constraint._target_") or "").rpartition(".")[2]
+        return name if constraint in ("", "Unconstrained") else f"{name}+{constraint.lower()}"
+
+    @property
+    def model(self) -> str:
+        """Returns the model's name; a sweep agent's config holds the name alone in place of the model's keys."""
+        model = self.config.get("model")
+        return model if isinstance(model, str) else str(at(model, "name", ""))
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.get("seed", 0))
+
+    @property
+    def single(self) -> bool:
+        """Tells whether each measured model holds one batch of edits and nothing of those before."""
+        return at(self.config, "setting") == "single"
+
+    @property
+    def edited(self) -> Sequence[Mapping[str, Any]]:
+        """Returns the row of every edited model that was measured."""
+        return self.models or self.rows[1:]
+
+    @property
+    def n_edits(self) -> int:
+        return int(self.rows[-1]["n_edits"])
+
+    @property
+    def abilities(self) -> list[str]:
+        return [key.partition("/")[2] for key in self.rows[0]
+                if key.startswith("ability/") and key.count("/") == 1 and key != "ability/retained"]  # fmt: skip
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """Returns each ability's chance level, in the config's order; NaN where neither results nor config say it."""
+        stored, tasks = self.rows[0].get("chance", {}), self.config.get("task")
+        order = [*(tasks if isinstance(tasks, Mapping) else ()), *(self.config.get("harness") or ()), *self.abilities]
+        return {name: float(stored.get(name, at(self.config, f"task.{name}.chance", math.nan)))
+                for name in dict.fromkeys(order) if name in self.abilities}  # fmt: skip
+
+    @property
+    def collapsed(self) -> list[int]:
+        """Returns the numbers of edits after which the model had collapsed: an update held NaN or infinity or could
+        not be made, or the perplexity was past its limit or not finite."""
+        limit = float(self.config.get("collapse_perplexity", math.inf))
+        reported = set() if self.reported_collapse is None else {self.reported_collapse}
+        return sorted(reported | set(collapses(self.edits, [self.rows[0], *self.edited], limit)))
+
+    @property
+    def collapsed_at(self) -> int | None:
+        """Returns the first collapse; None with setting=single, where no model is built on another."""
+        return None if self.single else min(self.collapsed, default=None)
+
+    @property
+    def n_collapsed(self) -> int:
+        """Returns how many of the measured models collapsed, with setting=single."""
+        collapsed = self.collapsed
+        return sum(row["n_edits"] in collapsed for row in self.edited)
+
+    @cached_property
+    def examples(self) -> dict[tuple[str, int], pd.DataFrame]:
+        """Holds, for each (ability, n_edits), numerator, denominator, gold_nll and unparseable by doc_id.
+
+        Where the last of `rows` is the mean over models, an example's numbers are means over them too.
+        """
+        if "kind" not in self.samples or "doc_id" not in self.samples:
+            return {}
+        scores = self.samples[self.samples["kind"] == "ability"]
+        if self.models:
+            scores = scores.assign(n_edits=scores["n_edits"].where(scores["n_edits"] == 0, self.n_edits))
+            scores = scores.groupby(["name", "n_edits", "doc_id"], as_index=False).mean(numeric_only=True)
+        scores = scores.set_index("doc_id")
+        return {(str(name), int(n)): frame for (name, n), frame in scores.groupby(["name", "n_edits"])}
+
+    def row(self, n_edits: int) -> Mapping[str, Any] | None:
+        return next((row for row in self.rows if row["n_edits"] == n_edits), None)
+
+    def up_to(self, n_edits: int) -> Run:
+        """Returns the run as it was after `n_edits` edits, without what came later."""
+        rows, edits = ([row for row in part if row["n_edits"] <= n_edits] for part in (self.rows, self.edits))
+        samples = self.samples[self.samples["n_edits"] <= n_edits] if len(self.samples) else self.samples
+        return replace(self, rows=rows, edits=edits, samples=samples)
+
+
+def at(config: Any, path: str, default: Any = None) -> Any:
+    """Returns the value under a dotted path of keys, `default` where there is none."""
+    for key in path.split("."):
+        if not isinstance(config, Mapping) or key not in config:
+            return default
+        config = config[key]
+    return config

@@ -1,0 +1,90 @@
+"""The tables that a run prints at its end: what became of each ability, and editing success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from afteredit.analysis.numbers.paired_examples import paired
+from afteredit.analysis.numbers.single_edits import COVERED, PERPLEXITY, worst
+from afteredit.analysis.numbers.statistics import change_interval
+from afteredit.analysis.read.run import Run
+
+WAYS = ("prob", "forced", "generated")
+PROMPTS = ("efficacy", "paraphrase", "portability", "neighbourhood", "neighbourhood_paper")
+
+
+def final_table(run: Run) -> Table:
+    """Returns every ability before the edits and after the last, its change and the 95 % interval of the change.
+
+    With setting=single (of the run that `averaged` gives) the numbers after the edits are means over the models, and
+    the worst model's number stands beside them.
+    """
+    first, last = run.rows[0], run.rows[-1]
+    title = f"after {last['n_edits']} edits"
+    if run.single:
+        title = f"mean over the {len(run.models)} models measured, each edited on its own"
+    headings = ["", "chance", "at 0", "mean" if run.single else f"at {last['n_edits']}", "change", "95 % interval",
+                *(["worst"] if run.single else [])]  # fmt: skip
+    table = _table(title, headings, caption=_collapses_in_words(run))
+    for name, level in run.chance.items():
+        key = f"ability/{name}"
+        if key in last:
+            mark = "" if name in first.get("measurable", []) else " (not measurable)"
+            pairs = paired([run], name, run.n_edits)
+            interval = "[{:+.3f}, {:+.3f}]".format(*change_interval(*pairs)) if pairs else ""
+            table.add_row(name + mark, f"{level:.2f}", *_change(run, key, interval))
+    table.add_section()
+    for key, label in (("ability/retained", "retained, all measurable"), (PERPLEXITY, "perplexity")):
+        if key in first and key in last:
+            table.add_row(label, "", *_change(run, key, ""))
+    return table
+
+
+def editing_table(run: Run) -> Table:
+    """Returns editing success in the last row by the three criteria; in brackets the unedited model's."""
+    first, last = run.rows[0], run.rows[-1]
+    title = f"editing success after {last['n_edits']} edits (unedited model)"
+    if run.single:
+        title = (f"editing success: immediate of {last.get(COVERED, 0)} edits, retained of {len(run.models)} models "
+                 "(unedited model)")  # fmt: skip
+    table = _table(title, ["", *WAYS], pad_edge=False)
+    for when in ("immediate", "retained"):
+        for what in PROMPTS:
+            keys = [f"editing/{when}/{way}/{what}" for way in WAYS]
+            if any(key in last for key in keys):
+                table.add_row(f"{when} {what}", *(_with_unedited(first, last, key) for key in keys))
+        table.add_section()
+    if "editing/retained/fluency" in last:
+        table.add_row("retained fluency (bits)", "", "", _with_unedited(first, last, "editing/retained/fluency"))
+    return table
+
+
+def _table(title: str, headings: list[str], **options: Any) -> Table:
+    table = Table(title=title, **options)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading else "left")
+    return table
+
+
+def _change(run: Run, key: str, interval: str) -> list[str]:
+    before, after = run.rows[0][key], run.rows[-1][key]
+    return [f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}", interval,
+            *([f"{worst(run.models, key):.3f}"] if run.models else [])]  # fmt: skip
+
+
+def _collapses_in_words(run: Run) -> str | None:
+    """Returns how many models collapsed with setting=single, None where none did or the edits add up."""
+    if not run.single or not run.collapsed:
+        return None
+    n_others = len(run.collapsed) - run.n_collapsed
+    others = f"; NaN in the update of {n_others} that {'was' if n_others == 1 else 'were'} not measured"
+    return f"{run.n_collapsed} of {len(run.models)} models collapsed{others if n_others else ''}"
+
+
+def _with_unedited(first: Mapping[str, Any], last: Mapping[str, Any], key: str) -> str:
+    if key not in last:
+        return ""
+    return f"{last[key]:.3f}" + (f" ({first[key]:.3f})" if key in first else "")
