@@ -20,7 +20,8 @@ import torch
 
 from afteredit.bench.machine import block_parameters, matrix_rate
 from afteredit.bench.table import results_option, write_rows
-from afteredit.edit.ingredients.second_moment import BATCH, LENGTH, estimate, sequences
+from afteredit.edit.ingredients.sampled_text import LENGTH, sequences
+from afteredit.edit.ingredients.second_moment import BATCH, estimate
 from afteredit.edit.methods.memit import Memit
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM

@@ -1,8 +1,8 @@
-"""Constraints: what changes an update as it is written, and views, which restrain what updates add up to.
+"""Constraint: changes an update as it is written, or restrains what updates add up to where metrics look (a view).
 
-Composable with every method that yields an Update: `constrain` sees one update, W now and W0; `view` sees W0 and W.
-Metrics read the view, the next edit reads the raw weights.  Between the blocks of one MEMIT-family update, and inside a
-method's own optimisation, no constraint is applied: it changes what is written at the end.
+A constraint works with every method.  `constrain` sees one update, W now and W0; `view` sees W0 and W.  Metrics read
+the view, the next edit reads the raw weights.  No constraint acts between the blocks of one MEMIT update or inside a
+method's own optimisation: it changes the finished update.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 class Constraint(Protocol):
     def constrain(self, update: Update, W_now: Weights, W_base: Weights) -> Update:
-        """The update that is applied; replay computes it again from the stored one."""
+        """Returns the update that is applied; a replay computes it again from the stored one."""
 
     def view(self, W_base_DF: torch.Tensor, W_DF: torch.Tensor) -> torch.Tensor:
-        """The matrix (D, F) that metrics see in the place of W; W itself where nothing is restrained."""
+        """Returns the matrix (D, F) that metrics see in the place of W; W itself where nothing is restrained."""
 
 
 @dataclass(frozen=True)
 class Unconstrained:
-    """The update is applied as the method gives it, and measured as it is.  Other constraints start from here."""
+    """Applies the update as the method gives it and shows the weights as they are; others inherit from it."""
 
     def constrain(self, update: Update, W_now: Weights, W_base: Weights) -> Update:
         return update

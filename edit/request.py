@@ -1,4 +1,4 @@
-"""EditRequest: one fact to write, validated as it is read."""
+"""EditRequest: one fact to write, checked as it is made."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from afteredit.store.errors import BadInput
 class EditRequest:
     """`subject`'s fact, asked by `prompt` (with `{}` where the subject stands), becomes `target_new`.
 
-    `neighbourhood` prompts are about other subjects; their answers (one each, empty where unknown) must not move.
-    Raises BadInput for a row that cannot be edited or measured.
+    `neighbourhood` prompts are about other subjects; their answers (one each, empty where unknown) must not change.
+    Raises BadInput for a fact that cannot be edited or measured.
     """
 
     id: str
@@ -49,33 +49,36 @@ class EditRequest:
 
     @property
     def question(self) -> str:
-        """The prompt with the subject in its place."""
+        """Returns the prompt with the subject in its place."""
         return self.prompt.replace("{}", self.subject)
 
     @property
     def subject_start(self) -> int:
-        """Character index of the subject in `question`."""
+        """Returns the character index of the subject in `question`."""
         return self.prompt.index("{}")
 
 
-def same_fact(one: EditRequest, other: EditRequest) -> bool:
-    """Is it one subject's one fact: the same relation or, where one has none, the same prompt or true answer?"""
-    if one.subject.casefold() != other.subject.casefold():
+def same_fact(request: EditRequest, other: EditRequest) -> bool:
+    """Returns whether both are about one fact of one subject: the same relation or, where a request has no relation,
+    the same prompt or true answer."""
+    if request.subject.casefold() != other.subject.casefold():
         return False
-    if one.relation and other.relation:
-        return one.relation == other.relation
-    true, other_true = ((request.target_true or "").strip() for request in (one, other))
-    return one.prompt == other.prompt or true == other_true != ""
+    if request.relation and other.relation:
+        return request.relation == other.relation
+    true, other_true = ((r.target_true or "").strip() for r in (request, other))
+    return request.prompt == other.prompt or true == other_true != ""
 
 
 def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, EditRequest]]:
-    """Every request that gives the fact of an earlier one another target, behind that one.  What conflicts itself makes
-    no conflict for the ones after it."""
-    kept: dict[str, list[EditRequest]] = {}
+    """Yields every request that gives the fact of an earlier one another target, as (earlier, request).
+
+    A request that conflicts makes no conflict for the ones after it.
+    """
+    accepted: dict[str, list[EditRequest]] = {}
     for request in requests:
-        earlier = kept.setdefault(request.subject.casefold(), [])
-        targets = (other for other in earlier if other.target_new.strip() != request.target_new.strip())
-        other = next((other for other in targets if same_fact(other, request)), None)
+        earlier = accepted.setdefault(request.subject.casefold(), [])
+        others = (other for other in earlier if other.target_new.strip() != request.target_new.strip())
+        other = next((other for other in others if same_fact(other, request)), None)
         if other is None:
             earlier.append(request)
         else:
@@ -83,7 +86,7 @@ def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Ed
 
 
 def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
-    """Raises BadInput when two requests of one batch give one fact different targets."""
+    """Raises BadInput where two requests of one batch give one fact different targets."""
     for other, request in conflicts(requests):
         raise BadInput(
             f"edits {other.id} and {request.id} of one batch conflict: one fact of {request.subject!r} cannot become "

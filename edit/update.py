@@ -18,32 +18,32 @@ FLOAT32_MAX = 3.4028234663852886e38
 
 
 class Change(Protocol):
-    """The change to one matrix W (D, F)."""
+    """A change to one matrix W (D, F)."""
 
     def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        """(D, F) float64, the same bits on every device."""
+        """Returns (D, F) float64, the same bits on every device."""
 
     def norm(self) -> float:
-        """Frobenius."""
+        """Returns the Frobenius norm."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What is stored, by the names of the class's fields."""
+        """Returns the stored tensors, by the names of the class's fields."""
 
 
 @dataclass(frozen=True)
 class LowRank:
-    """left (D, r) @ right (F, r)ᵀ, r much smaller than D and F."""
+    """The change left (D, r) @ right (F, r)ᵀ, with r much smaller than D and F."""
 
     left_Dr: torch.Tensor
     right_Fr: torch.Tensor
 
     def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
-        if self.left_Dr.shape[1] == 1:  # products alone are rounded alike everywhere, and the matrix stays where it is
+        if self.left_Dr.shape[1] == 1:  # no sums: every device rounds alike
             return self.left_Dr.to(device).double() * self.right_Fr.to(device).double().T
         return (self.left_Dr.cpu().double() @ self.right_Fr.cpu().double().T).to(device)  # sums: in the CPU's order
 
     def norm(self) -> float:
-        """By |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB), which is smaller than the matrix where there are few terms."""
+        """Returns the norm by |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB), which needs no D × F matrix where there are few terms."""
         if self.left_Dr.shape[1] > min(len(self.left_Dr), len(self.right_Fr)):
             return float(self.dense().norm())
         left_Dr, right_Fr = self.left_Dr.double(), self.right_Fr.double()
@@ -55,7 +55,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dense:
-    """A difference with no structure to keep."""
+    """A change without structure, held as it is."""
 
     delta_DF: torch.Tensor
 
@@ -74,15 +74,17 @@ KINDS: dict[str, type[LowRank] | type[Dense]] = {"LowRank": LowRank, "Dense": De
 
 @dataclass(frozen=True)
 class Update:
-    """`changes` by parameter name; `adds`, by name, keys (F, E) that later edits must know; `diagnostics`, numbers."""
+    """Holds `changes` by parameter name, what the method's `extend` adds to the state (`adds`), and diagnostics."""
 
     changes: Mapping[str, Change]
     adds: Mapping[str, torch.Tensor] = field(default_factory=dict)
     diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     def is_finite(self) -> bool:
-        """Is every entry of every change a number that float32 can hold?  (A product of factors is judged by the
-        product of their norms, which none of its entries exceeds.)"""
+        """Returns whether float32 can hold every entry of every change.
+
+        A product of factors is judged by the product of their norms, which none of its entries exceeds.
+        """
         for change in self.changes.values():
             norms = [float(tensor.double().norm()) for tensor in change.tensors().values()]
             if not math.prod(norms) <= FLOAT32_MAX:  # NaN is not
@@ -90,7 +92,7 @@ class Update:
         return True
 
     def flat(self) -> dict[str, torch.Tensor]:
-        """All tensors under names from which `unflatten` finds the way back."""
+        """Returns all tensors, under names from which `load_update` makes the update again."""
         flat = {f"adds|{name}": tensor for name, tensor in self.adds.items()}
         for name, change in self.changes.items():
             for part, tensor in change.tensors().items():
@@ -99,7 +101,7 @@ class Update:
 
 
 def load_update(path: Path) -> Update:
-    """The Update that `Update.flat` was stored from (safetensors; no pickle)."""
+    """Returns the Update whose `flat` tensors are in this safetensors file; its diagnostics are not stored."""
     from safetensors.torch import load_file
 
     changes: dict[str, dict] = {}

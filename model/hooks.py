@@ -37,3 +37,7 @@ def answering_by(module: nn.Module, function: Callable[..., Any]) -> Iterator[No
         del module.forward
         if earlier is not None:
             module.forward = earlier
+
+
+class EndOfPass(Exception):
+    """Raised by a hook to end a forward pass after the last layer that is needed."""

@@ -1,4 +1,4 @@
-"""What the constraints share that write a part of an update and drop the rest: rect, random_keep, pca."""
+"""Shared by the constraints that write a part of an update and drop the rest: rect, random_entries, pca."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def check_share(keep: float) -> None:
-    """Raises BadInput where `keep` is no share of a whole (nan included)."""
+    """Raises BadInput where `keep` is not a share above 0 and at most 1."""
     if not 0 < keep <= 1:
         raise BadInput(f"constraint.keep={keep}; it must be above 0 and at most 1 (0.4 keeps 40 %); for updates as the "
                        "method gives them use constraint=none")  # fmt: skip
 
 
-def only(delta_DF: Tensor, kept_N: Tensor) -> Dense:
-    """ΔW at the entries `kept` (N,), counted row after row of (D, F) however the model stores W, and zero elsewhere."""
+def only(delta_DF: Tensor, positions_N: Tensor) -> Dense:
+    """Returns ΔW at the `positions` (N,) and zero elsewhere; positions count row after row of (D, F)."""
     import torch
 
     flat_N = delta_DF.reshape(-1)
     part_N = torch.zeros_like(flat_N)
-    part_N[kept_N] = flat_N[kept_N]
+    part_N[positions_N] = flat_N[positions_N]
     return Dense(part_N.reshape(delta_DF.shape))

@@ -44,7 +44,7 @@ class NormCap(Unconstrained):
 
 
 def largest_step(W_DF: Tensor, delta_DF: Tensor, cap: float) -> float:
-    """s: the larger root of a s² + 2 b s + c = limit², with a = |ΔW|², b = ⟨W, ΔW⟩, c = |W|²; at most 1."""
+    """Returns s, the larger root of a s² + 2 b s + c = limit², with a = |ΔW|², b = ⟨W, ΔW⟩, c = |W|²; at most 1."""
     W_DF = W_DF.to(delta_DF.device).double()
     norm = float(W_DF.norm())
     limit = max(cap, norm)
@@ -57,7 +57,7 @@ def largest_step(W_DF: Tensor, delta_DF: Tensor, cap: float) -> float:
 
 
 def scaled(change: Change, s: float) -> Change:
-    """s · change, in float64, of the same kind; the change itself where s is 1."""
+    """Returns s · change, in float64, of the same kind; the change itself where s is 1."""
     if s == 1:
         return change
     if isinstance(change, LowRank):

@@ -1,8 +1,8 @@
-"""PCA: only the top principal directions of each update are written: RECT's control (Gu et al., EMNLP 2024, "PCA 40%").
+"""PCA writes only the top principal directions of each update: RECT's control (Gu et al., EMNLP 2024, "PCA 40%").
 
     ΔW = U S Vᵀ   →   U_k S_k V_kᵀ,   k = round(keep · min(D, F)), at least 1
 
-`keep` counts components, it is no share of variance: the published code (JasonForJoy/Model-Editing-Hurt,
+`keep` counts components; it is not a share of variance.  The published code (JasonForJoy/Model-Editing-Hurt,
 easyeditor/models/rome/rome_main.py) takes 320 of GPT-2 XL's 1600, 20 %; what the paper's text says could not be read.
 A change whose rank is at most k is written whole, so that on ROME's rank-one update, and on a MEMIT batch of at most k
 facts, this constraint does nothing.  The paper reports RECT to edit better than PCA, which could not be if PCA left the
@@ -45,7 +45,7 @@ class Pca(Unconstrained):
 
 
 def truncated(change: Change, k: int) -> LowRank:
-    """The rank-k matrix nearest to the change, float64.  Factors are decomposed without their D × F product."""
+    """Returns the rank-k matrix nearest to the change, float64; factors are decomposed without their D × F product."""
     import torch
 
     if not isinstance(change, LowRank):

@@ -1,4 +1,4 @@
-"""PRUNE: what edits add up to is measured with its largest singular values restrained (Ma et al., ICLR 2025).
+"""PRUNE measures the sum of all edits with its largest singular values restrained (Ma et al., ICLR 2025).
 
     W − W₀ = U S Vᵀ,   view = W₀ + U f(S) Vᵀ,   m = σ_max(W₀)
     f(σ) = log_α σ − log_α m + m  where σ > m,  else σ
@@ -6,9 +6,9 @@
 arXiv 2405.16821; f is read off the published code (mjy1111/PRUNE), which offers e, 2, 1.5 and 1.2 for α, here `base`.
 The trap: f restrains the *accumulated* change, in the place of that change.  Five public repositories (AlphaEdit, NSE,
 NAS, RLSEdit, OTE-SE-Alignment) add the restrained change on top of the edited weight, W + U f(S) Vᵀ: more of the change
-instead of less, and only behind the last batch.  Here it is a view: metrics at every checkpoint see it, the next edit
+instead of less, and only after the last batch.  Here it is a view: metrics at every checkpoint see it, the next edit
 reads the raw W, which stays as it is.
-The formula restrains only where m ln α ≥ 1: below, σ just above m become larger.  It is kept as published, and a
+The formula restrains only where m ln α ≥ 1; below that, σ just above m become larger.  It is kept as published, and a
 warning names the base that would do.
 """
 
@@ -39,7 +39,7 @@ class Prune(Unconstrained):
             )
 
     def view(self, W_base_DF: Tensor, W_DF: Tensor) -> Tensor:
-        """W in its own dtype, computed in float64; W itself where no singular value is above σ_max(W₀)."""
+        """Returns the view in W's dtype, computed in float64; W itself where no singular value is above σ_max(W₀)."""
         import torch
 
         W64_DF, base_DF = W_DF.double(), W_base_DF.to(W_DF.device).double()

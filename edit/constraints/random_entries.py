@@ -1,9 +1,9 @@
-"""Random: a random share of each update's entries is written: RECT's control (Gu et al., EMNLP 2024, "Random 40%").
+"""Writes a random share of each update's entries: RECT's control (Gu et al., EMNLP 2024, "Random 40%").
 
 Exactly round(keep · D · F) entries stay as they are, the rest becomes 0; the published code draws each entry by itself
 from torch's global generator, so that its share is right on average and its mask differs from run to run.
 Here the mask is drawn from `seed`, the matrix's name and the SHA-256 of the update's tensors: another edit draws
-another mask, and replay draws the same one again.
+another mask, and a replay draws the same one again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RandomKeep(Unconstrained):
+class RandomEntries(Unconstrained):
     keep: float = 0.4  # share of ΔW's entries that are written
     seed: int = 0
 
@@ -43,7 +43,7 @@ class RandomKeep(Unconstrained):
 
 
 def sha256(update: Update) -> str:
-    """Of all that the journal stores of an update: equal for an update and for what is read back."""
+    """Returns the SHA-256 of all that the journal stores of an update; reading the update back does not change it."""
     import torch
 
     digest = hashlib.sha256()

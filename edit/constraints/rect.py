@@ -1,4 +1,4 @@
-"""RECT: of each update, only what changes W most in relation to W is written (Gu et al., EMNLP 2024, arXiv 2401.04700).
+"""RECT writes only those entries of an update that change W most in relation to W (Gu et al., EMNLP 2024, 2401.04700).
 
     δ = |ΔW| / (|W| + ε), entry by entry;   the top `keep` share of ΔW by δ stays as it is, the rest becomes 0
 
@@ -49,7 +49,7 @@ class Rect(Unconstrained):
 
 
 def largest(scores_N: Tensor, count: int) -> Tensor:
-    """Positions of the `count` largest scores; of equal ones the first.  Selected, not sorted: matrices are large."""
+    """Returns the positions of the `count` largest scores, of equal ones the first; selected, since sorting is slow."""
     import torch
 
     if not count:

@@ -1,10 +1,10 @@
-"""MEND's hypernetwork: what becomes of a gradient's rank-one terms (Mitchell et al., ICLR 2022, sec. 3.2, eq. 3).
+"""MEND's hypernetwork turns a gradient's rank-one terms into an edit's (Mitchell et al., ICLR 2022, sec. 3.2, eq. 3).
 
     z = [k, δ], normalised;   h = z + σ(s₁ ⊙ (U₁V₁z + b₁) + o₁);   [k̃, δ̃] = h + σ(s₂ ⊙ (U₂V₂h + b₂) + o₂)
 
 with σ = max(0, ·).  U, b, o start at 0 and s at 1, so that the network starts as the identity; V is drawn from N(0, 1),
 as in the reference (eric-mitchell/mend).  Matrices of one shape share a network and the statistics of its input; s, o
-and the step size α are each matrix's own.  As there, what comes out stays in normalised units: α bridges the scales.
+and the step size α are each matrix's own.  As there, its output stays in normalised units: α bridges the scales.
 
 N terms, Z = F + D, M matrices that share a network, R rank.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 class RunningNorm(nn.Module):
-    """(z − mean) / (deviation + 1e-7) over all vectors observed; z as it is until two were."""
+    """Computes (z − mean) / (deviation + 1e-7) over all vectors observed; returns z as it is until two were."""
 
     count: Tensor
     mean_Z: Tensor
@@ -51,7 +51,7 @@ class RunningNorm(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """z + σ(s ⊙ (UVz + b) + o)."""
+    """Computes z + σ(s ⊙ (UVz + b) + o)."""
 
     def __init__(self, width: int, rank: int, n_matrices: int):
         super().__init__()
@@ -84,7 +84,7 @@ class Shared(nn.Module):
 
 
 class Hypernetwork(nn.Module):
-    """For matrices of the given (D, F), by their index: terms (k, δ) of the gradient -> factors of the change."""
+    """Maps terms (k, δ) of a matrix's gradient to factors of its change, for matrices of the given (D, F)."""
 
     def __init__(self, shapes: Sequence[tuple[int, int]], rank: int):
         super().__init__()
@@ -96,7 +96,7 @@ class Hypernetwork(nn.Module):
 
     @torch.no_grad()
     def start(self, alpha: float, seed: int) -> Hypernetwork:
-        """Fills in what does not start at 0 or 1."""
+        """Sets α and draws V, which do not start at 0 or 1; returns the network."""
         generator = torch.Generator().manual_seed(seed)
         self.alpha_M.fill_(alpha)
         for name, parameter in self.named_parameters():
@@ -105,11 +105,11 @@ class Hypernetwork(nn.Module):
         return self
 
     def observe(self, matrix: int, keys_NF: Tensor, deltas_ND: Tensor) -> None:
-        """Takes these terms into the statistics that terms are normalised by."""
+        """Adds these terms to the statistics that terms are normalised by."""
         cast(Shared, self.shared[self._places[matrix][0]]).norm.observe(self._joined(keys_NF, deltas_ND))
 
     def forward(self, matrix: int, keys_NF: Tensor, deltas_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """(left_ND, right_NF) = (−α δ̃, k̃), in the network's dtype: the change is Σ_n left_n right_nᵀ (D, F)."""
+        """Returns (left_ND, right_NF) = (−α δ̃, k̃) in the network's dtype: the change is Σ_n left_n right_nᵀ (D, F)."""
         name, place = self._places[matrix]
         out_NZ = self.shared[name](self._joined(keys_NF, deltas_ND), place)
         right_NF, left_ND = out_NZ.split([keys_NF.shape[-1], deltas_ND.shape[-1]], dim=-1)
@@ -120,7 +120,7 @@ class Hypernetwork(nn.Module):
 
 
 def loaded(shapes: Sequence[tuple[int, int]], rank: int, tensors: Mapping[str, Tensor]) -> Hypernetwork:
-    """The network whose state `tensors` are, without copying them."""
+    """Returns the network whose state `tensors` are, without copying them."""
     with torch.device("meta"):
         network = Hypernetwork(shapes, rank)
     network.load_state_dict(dict(tensors), assign=True)

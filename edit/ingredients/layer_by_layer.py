@@ -1,6 +1,6 @@
 """Writing a batch of facts block by block, as MEMIT and its heirs do (Meng et al., 2023, §4.3).
 
-Every fact has one target z, a residual stream behind the last edited block L.  Each block l of l₁ < … < L gets the
+Every fact has one target z, a residual stream after the last edited block L.  Each block l of l₁ < … < L gets the
 share 1/(L − l + 1), counted in edited blocks, of what is still missing of z at block L.  Keys and what is missing are
 measured anew on the model with the blocks before already changed.  No constraint acts between the blocks: it sees the
 finished update.
@@ -88,7 +88,7 @@ def write_in_turn(
     layers: Sequence[int],
     solve: Solve,
 ) -> Update:
-    """Returns the update of all `layers` (lowest first) towards each request's target behind the last of them.
+    """Returns the update of all `layers` (lowest first) towards each request's target after the last of them.
 
     It adds the keys (F, E) that it was written at, by `key_name`.  Mutates nothing.
     """

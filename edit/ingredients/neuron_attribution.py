@@ -1,12 +1,12 @@
-"""Knowledge attribution: how much each MLP neuron does for an answer (Dai et al., ACL 2022, "Knowledge Attribution").
+"""Knowledge attribution: the part of each MLP neuron in an answer (Dai et al., ACL 2022, "Knowledge Attribution").
 
     attr_i = w̄_i ∫₀¹ ∂P(answer token | w = α w̄) / ∂w_i dα
 
 w̄ is one block's key (the input of its MLP output matrix W) at the position that predicts the answer token; all its
 entries are scaled together, so that the attributions of a block sum to P(w̄) − P(0).  An answer of several tokens is
-attributed token by token, each behind the ones before it, and summed.
+attributed token by token, each after the ones before it, and summed.
 Scaling the key to α w̄ there is adding (α − 1) W w̄ to the MLP's output (the bias stays), so ∂P/∂w = Wᵀ ∂P/∂offset, and
-one `Rerun` from the lowest block serves every block: only one position of each row is ever computed again.
+one `Rerun` from the lowest block serves every block: each row is computed again at one position alone.
 Departures: midpoints, where the authors' code (Hunter-DDM/knowledge-neurons) takes the left end of each step; their
 answers are one [MASK] token.  A bug not taken over: EasyEdit's points are linspace(0, 1, steps), so that its `steps: 1`
 for Llama sees α = 0 alone, the gradient at silenced neurons, which is no integral.
@@ -26,20 +26,24 @@ from afteredit.model.rerun import Rerun
 
 @dataclass(frozen=True)
 class Attribution:
-    """Of one prompt and answer.  By block: `scores_F` (F,), on the CPU; `gains`, P(w̄) − P(0), what they sum to."""
+    """The attributions of one prompt and answer, by block: `scores_F` (F,) on the CPU, and `gains`, P(w̄) − P(0), to
+    which the scores of a block should sum."""
 
     scores_F: list[Tensor]
     gains: list[float]
 
+    def is_finite(self) -> bool:
+        return all(bool(scores_F.isfinite().all()) for scores_F in self.scores_F)
+
     def completeness_error(self) -> float:
-        """|sum of scores − gain| / |gain| of the block with the largest |gain|; 0 where no block moves P at all."""
+        """Returns |sum of scores − gain| / |gain| of the block with the largest |gain|; 0 where no block moves P."""
         layer = max(range(len(self.gains)), key=lambda layer: abs(self.gains[layer]))
         gain = self.gains[layer]
         return abs(float(self.scores_F[layer].double().sum()) - gain) / abs(gain) if gain else 0.0
 
 
 def attribute(lm: LM, question: str, answer: Sequence[int], steps: int) -> Attribution:
-    """Every block's neurons, for the token ids `answer` behind `question`.  Mutates nothing.
+    """Returns the attributions of every block's neurons for the token ids `answer` after `question`.  Mutates nothing.
 
     Rows are the answer's N tokens times M values of α: `steps` midpoints, then 0 and 1 for the gains.
     """
@@ -63,7 +67,7 @@ def attribute(lm: LM, question: str, answer: Sequence[int], steps: int) -> Attri
 
 
 def _probability(lm: LM, rerun: Rerun, layer: int, offset_BD: Tensor, tokens_B: Tensor) -> tuple[Tensor, Tensor]:
-    """P (B,) float32 of each row's token under its offset to the block's MLP output, and ∂P/∂offset (B, D)."""
+    """Returns P (B,) float32 of each row's token under its offset to the block's MLP output, and ∂P/∂offset (B, D)."""
     offset_BD = offset_BD.requires_grad_()
     with torch.enable_grad():
         log_p_BV = lm.logits(rerun.hidden(offset_BD, layer)[:, 0]).log_softmax(-1)

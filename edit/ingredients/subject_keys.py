@@ -1,6 +1,6 @@
 """Keys and residual streams at the subject's last token, read off in one pass that ends where nothing more is needed.
 
-By causality nothing behind the subject's last token matters to what stands there, so rows are cut at it.
+By causality no token after the subject's last one changes them, so rows are cut there.
 """
 
 from __future__ import annotations
@@ -14,32 +14,28 @@ from torch import Tensor
 
 from afteredit.edit.ingredients.context_prefixes import locate_subject
 from afteredit.edit.request import EditRequest
-from afteredit.model.hooks import hooked
+from afteredit.model.hooks import EndOfPass, hooked
 from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad
 
 AT_ONCE = 64  # rows of one pass, however many facts a batch holds
 
 
-class Stop(Exception):
-    """Ends a forward pass after the last layer needed."""
-
-
 def subject_keys(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int) -> Tensor:
-    """(F, E) float32: each request's key, half of it the bare prompt's, half the mean over the other contexts.
+    """Returns each request's key, (F, E) float32: half the bare prompt's, half the mean over the other contexts.
 
     That is MEMIT's reference: a mean over kinds of contexts, of which the bare prompt is one.  ROME's plain mean over
-    all contexts is in value.py.
+    all contexts is in value_search.py.
     """
-    found: list[Tensor] = []
+    keys: list[Tensor] = []
 
-    def catch(_module: Any, args: tuple, _kwargs: dict) -> None:
-        found.append(args[0][:, -1].float())
-        raise Stop
+    def read(_module: Any, args: tuple, _kwargs: dict) -> None:
+        keys.append(args[0][:, -1].float())
+        raise EndOfPass
 
-    with hooked(before={lm.mlp_out(layer): catch}):
+    with hooked(before={lm.mlp_out(layer): read}):
         _run_to_subject(lm, [(request, context) for request in requests for context in contexts])
-    keys_ECF = torch.cat(found).view(len(requests), len(contexts), -1)
+    keys_ECF = torch.cat(keys).view(len(requests), len(contexts), -1)
     bare = list(contexts).index("")
     others = [i for i in range(len(contexts)) if i != bare]
     bare_EF = keys_ECF[:, bare]
@@ -47,27 +43,28 @@ def subject_keys(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str
 
 
 def subject_streams(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tensor:
-    """(D, E) float32: the residual stream behind block `layer`, under the bare prompt."""
-    found: list[Tensor] = []
+    """Returns the residual stream after block `layer` under the bare prompt, (D, E) float32."""
+    streams: list[Tensor] = []
 
-    def catch(_module: Any, _args: tuple, output: Any) -> None:
-        found.append(first(output)[:, -1].float())
-        raise Stop
+    def read(_module: Any, _args: tuple, output: Any) -> None:
+        streams.append(first(output)[:, -1].float())
+        raise EndOfPass
 
-    with hooked({lm.anatomy.blocks[layer]: catch}):
+    with hooked({lm.anatomy.blocks[layer]: read}):
         _run_to_subject(lm, [(request, "") for request in requests])
-    return torch.cat(found).T
+    return torch.cat(streams).T
 
 
 @torch.no_grad()
 def _run_to_subject(lm: LM, prompts: Sequence[tuple[EditRequest, str]]) -> None:
+    """Runs the model on each request under its context prefix, up to the subject's last token."""
     rows = []
     for request, context in prompts:
         ids, last = locate_subject(lm, request, context)
         rows.append(ids[: last + 1])
-    at_once = AT_ONCE if lm.capabilities.reads_on_from_cache else 1  # beside no padding, then
+    at_once = AT_ONCE if lm.capabilities.reads_on_from_cache else 1  # such a model reads no row beside padding
     for start in range(0, len(rows), at_once):
-        # on the left, so that every subject ends in the last column
+        # padded on the left, so that every subject ends in the last column
         ids_BT, mask_BT = pad(rows[start : start + at_once], "left")
-        with suppress(Stop):
+        with suppress(EndOfPass):
             lm.forward(ids_BT, mask_BT)

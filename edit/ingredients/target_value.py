@@ -4,7 +4,7 @@ eq. 16).
 Over an offset δ, added at the subject's last token of one block under every context prefix, it is
     mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p_δ ‖ p₀ at "{subject} is a")
     + weight_decay · |δ| / |start|²
-`start` is what stands there before: ROME's MLP output v, MEMIT's residual stream h behind the block.  Adding to either
+`start` is what stands there before: ROME's MLP output v, MEMIT's residual stream h after the block.  Adding to either
 is the same where the MLP's output is added to the stream as it is (`lm.capabilities.mlp_joins_stream`).
 value_search.py minimises it; value_prompts.py makes the token rows that it is computed on.
 Departures from the references: the KL term is taken after the whole of "{subject} is a", as ROME's eq. 4 says, not at
@@ -52,7 +52,7 @@ class TargetValue:
 
 @dataclass(frozen=True)
 class TargetStream:
-    """MEMIT's z: the residual stream wanted behind the last edited block, at the bare prompt's subject."""
+    """MEMIT's z: the residual stream wanted after the last edited block, at the bare prompt's subject."""
 
     z_D: Tensor
     diagnostics: dict[str, float]

@@ -58,7 +58,7 @@ def optimise_streams(
     settings: ValueSettings,
     together: int = Speed().together,
 ) -> list[TargetStream]:
-    """Returns MEMIT's z of each request behind block `layer`.  Mutates nothing."""
+    """Returns MEMIT's z of each request after block `layer`.  Mutates nothing."""
     search = ValueSearch(lm, requests, contexts, layer, settings, together)
     starts_ED = search.by_request(wide(search.rerun.streams_BD[layer]))[:, list(contexts).index("")]
     return [TargetStream(start_D + offset_D, diagnostics)

@@ -7,7 +7,7 @@ In the coordinates of U this is Δ_l = R_l K̃ᵀ (K̃_p K̃_pᵀ + K̃ K̃ᵀ +
 in float64 (the reference solves the asymmetric system in float32).
 C must see enough tokens: a direction that no sampled token has looks like null space.  How many is measured in
 docs/results/null-space.  An absolute threshold (the paper's 0.02) depends on the scale of a model's activations, so
-that rank and retained energy are logged; `threshold_kind=relative` counts in multiples of the mean eigenvalue.
+rank and retained energy are logged; `threshold_kind=relative` counts in multiples of the mean eigenvalue.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class AlphaEdit(Method):
 
 
 def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor, float]:
-    """U (F, r) float64, orthonormal, and the share of tr C that falls into it."""
+    """Returns U (F, r) float64, orthonormal, and the share of tr C that falls into it."""
     import torch
 
     values_F, vectors_FF = torch.linalg.eigh(C_FF.double())
@@ -153,8 +153,9 @@ def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor,
 
 
 def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, ridge: float) -> Tensor:
-    """X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64, where the keys are: the change is
-    residual @ Xᵀ.  past_FF: K_p K_pᵀ."""
+    """Returns X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64, on the keys' device: the change is residual @ Xᵀ.
+
+    `past_FF` is K_p K_pᵀ."""
     import torch
 
     from afteredit.edit.ingredients.least_squares import solve_regularised

@@ -1,8 +1,8 @@
 """FT: constrained fine-tuning, the baseline of Meng et al. (2022), after Zhu et al. (2020, arXiv 2012.00363).
 
-Adam on −log p(target | prompt) over the MLP output matrices of a few blocks, every entry of the change kept within
-±max_change after each step (L∞).  The reference (FT+L in kmeng01/rome) does the same on one block.
-Departures from it: each token of the target is predicted behind those before it, where the reference reads all of them
+Runs Adam on −log p(target | prompt) over the MLP output matrices of a few blocks, and clips every entry of the
+change to ±max_change after each step (L∞).  The reference (FT+L in kmeng01/rome) does the same on one block.
+Departures from it: each token of the target is predicted after those before it, where the reference reads all of them
 off the prompt's last position; a batch of facts is one loss, their mean.
 """
 
@@ -90,7 +90,7 @@ def _adding(delta_DF: Tensor) -> Any:
 
 
 def target_nll(lm: LM, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
-    """−log p of each row's answer ids behind its prompt ids: nats, mean over tokens, then over rows."""
+    """Returns −log p of each row's answer ids after its prompt ids, in nats: mean over tokens, then over rows."""
     import torch
 
     from afteredit.model.tensors import pad

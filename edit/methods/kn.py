@@ -1,10 +1,11 @@
-"""KN: the neurons that say the true answer are made to say the new one (Dai et al., ACL 2022, "Updating Facts").
+"""KN makes the neurons that say the true answer say the new one (Dai et al., ACL 2022, "Updating Facts").
 
     W[:, i] ← W[:, i] + |W[:, i]| (λ₂ e(new) / |e(new)| − λ₁ e(true) / |e(true)|)   for every knowledge neuron i
 
 W is a block's MLP output matrix, e the input embedding of an answer's first token (BERT's answers have one; two answers
-that begin alike are not told apart).  Neurons are found in all blocks by attribution.py: coarse are those of a prompt
-above `threshold` times its largest attribution; those that are coarse in at least `share` of the prompts are edited.
+that begin alike are not told apart).  Neurons are found in all blocks by ingredients/neuron_attribution.py.  A neuron
+is coarse for a prompt where its attribution is above `threshold` times the prompt's largest; the neurons that are
+coarse for at least `share` of the prompts are edited.
 The paper's text writes λ₂ e(new) − λ₁ e(true); the lengths are those of its code (Hunter-DDM/knowledge-neurons), whose
 λ₁ = 1 and λ₂ = 8 these are.
 Departures from that code, which edits one fact of BERT at a time:
@@ -14,8 +15,9 @@ Departures from that code, which edits one fact of BERT at a time:
   more than a tenth of these facts have are dropped.  One request knows no relation;
 - a fact is edited whether or not the model knows it; there, only where it gives the true answer;
 - |W[:, i]| is the unedited column's length: a neuron that many facts have grows by a term each, not by a factor.
-EasyEdit's KN, which Gu et al. (EMNLP 2024) run, differs from both: the coarse neurons of one prompt, and embeddings at
-their own length, all tokens of an answer once (twice where it has one), of what the model says, true or not.
+EasyEdit's KN, which Gu et al. (EMNLP 2024) run, differs from both: it edits the coarse neurons of one prompt, and adds
+embeddings at their own length, of all tokens of an answer once (twice where it has one) that the model gives, true or
+not.
 A neuron whose key is negative is made to say less of the new answer, not more.  That is as published, for BERT, whose
 keys (GELU) stay above −0.17; in gated MLPs either sign is common.
 """
@@ -70,19 +72,19 @@ class Kn(Method):
         return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed))
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
-        """The sum of every request's change, each computed on the weights as they are; KN keeps nothing between edits.
+        """Returns the sum of every request's change, each computed on the weights as they are.  Mutates nothing.
 
-        Mutates nothing.  Diagnostics: neurons edited, of all requests; mean coarse neurons of a prompt; the bare
+        Diagnostics: neurons edited, of all requests; mean coarse neurons of a prompt; the bare
         prompts' largest completeness error.  Raises BadInput for a request without a true answer, NoEdit where
         attributions are not finite.
         """
         terms: dict[int, list[tuple[Tensor, Tensor]]] = {}
         n_neurons, n_coarse, errors = 0, [], []
         for request in requests:
-            found = self._attributions(lm, request, prepared.contexts)
-            if not all(bool(scores_F.isfinite().all()) for attribution in found for scores_F in attribution.scores_F):
+            attributions = self._attributions(lm, request, prepared.contexts)
+            if not all(attribution.is_finite() for attribution in attributions):
                 raise NoEdit(f"edit {request.id}: the attributions of neurons are not finite")
-            coarse = [coarse_neurons(attribution, self.threshold) for attribution in found]
+            coarse = [coarse_neurons(attribution, self.threshold) for attribution in attributions]
             refined = refine(coarse, self.share)
             if not refined:
                 log.info("edit %s: no neuron is coarse in enough prompts, so nothing is written", request.id)
@@ -90,7 +92,7 @@ class Kn(Method):
                 terms.setdefault(layer, []).append(term)
             n_neurons += len(refined)
             n_coarse += [len(neurons) for neurons in coarse]
-            errors.append(found[list(prepared.contexts).index("")].completeness_error())
+            errors.append(attributions[list(prepared.contexts).index("")].completeness_error())
         diagnostics = {
             "n_neurons": float(n_neurons),
             "n_coarse": sum(n_coarse) / len(n_coarse),
@@ -107,7 +109,7 @@ class Kn(Method):
         return [attribute(lm, prefix_text(context) + request.question, answer, self.steps) for context in contexts]
 
     def _terms(self, lm: LM, request: EditRequest, neurons: Iterable[Neuron]) -> dict[int, tuple[Tensor, Tensor]]:
-        """By block, (D,) and (F,) float32 on the CPU: the vector written, and the length of each column it goes to."""
+        """Returns by block the vector written (D,) and the lengths of the columns it goes to (F,), float32 on CPU."""
         import torch
 
         new_D, true_D = (_direction(lm, answer) for answer in (request.target_new, _true_answer(request)))
@@ -125,7 +127,7 @@ class Kn(Method):
 
 
 def coarse_neurons(attribution: Attribution, threshold: float) -> set[Neuron]:
-    """Neurons whose attribution is above `threshold` times the largest of all blocks."""
+    """Returns the neurons whose attribution is above `threshold` times the largest of all blocks."""
     least = threshold * max(float(scores_F.max()) for scores_F in attribution.scores_F)
     return {
         (layer, neuron)
@@ -135,7 +137,7 @@ def coarse_neurons(attribution: Attribution, threshold: float) -> set[Neuron]:
 
 
 def refine(coarse: Sequence[set[Neuron]], share: float) -> list[Neuron]:
-    """Neurons that are coarse in at least `share` of the prompts, in order."""
+    """Returns the neurons that are coarse in at least `share` of the prompts, in order."""
     counts = Counter(neuron for neurons in coarse for neuron in neurons)
     return sorted(neuron for neuron, count in counts.items() if count / len(coarse) >= share)
 
@@ -148,7 +150,7 @@ def _true_answer(request: EditRequest) -> str:
 
 
 def _direction(lm: LM, answer: str) -> Tensor:
-    """(D,) float32 on the CPU: the input embedding of the answer's first token, at length 1."""
+    """Returns the input embedding of the answer's first token at length 1, (D,) float32 on the CPU."""
     embedding_D = lm.model.get_input_embeddings().weight[lm.tokens.answer_ids(answer)[0]].float().cpu()
     return embedding_D / embedding_D.norm()
 

@@ -2,13 +2,13 @@
 
     Δ_l = R_l K_lᵀ (λ C_l + K_l K_lᵀ)⁻¹,   R_l = (z − h_L) / (L − l + 1),   C = E[k kᵀ]
 
-which minimises λ E|Δ k|² + |Δ K − R|².  z is the residual stream wanted behind the last block (value.py), K the facts'
-keys (keys.py).  Solved in float64.
+which minimises λ E|Δ k|² + |Δ K − R|².  z is the residual stream wanted after the last block (ingredients/
+target_value.py), K the facts' keys (ingredients/subject_keys.py).  Solved in float64.
 Departures from the reference code (kmeng01/memit): C comes from few tokens, of text that the model itself wrote unless
-another is named; the KL term of z is taken behind the whole of "{subject} is a", as the paper says, not at the
-subject's last token (value.py); contexts.py says how prefixes are sampled.
-In a sequence every batch is written as if it were the first: what is written before is not protected (memit_seq.py
-does that).
+another is named; the KL term of z is taken after the whole of "{subject} is a", as the paper says, not at the
+subject's last token; ingredients/context_prefixes.py says how prefixes are sampled.
+In a sequence every batch is written as if it were the first: earlier batches are not protected (memit_seq.py does
+that).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""MEMIT in sequence: what was written before is protected as facts of one batch are (memit_seq in AlphaEdit's code).
+"""MEMIT_seq: MEMIT that protects earlier batches as it protects facts of one batch (memit_seq in AlphaEdit's code).
 
     Δ_l = R_l K_lᵀ (λ C_l + Σ_past K K ᵀ + K_l K_lᵀ)⁻¹
 
 For fixed keys and targets at one block, any number of batches so written add up to the one least-squares solution over
 all of them (recursive least squares; Labyrinth & Thread, arXiv 2605.26670, makes this alignment what keeps models
-stable).  Past keys are those each edit was written at; they are State, added to by every edit, folded from the journal.
+stable).  Past keys are those that each edit was written at; the state holds Σ K Kᵀ over them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Departures from the paper and its code (eric-mitchell/mend), all recorded becaus
   only, where the code averages over all tokens of a text;
 - where conf/model says so, training is far shorter than the paper's, with larger steps.
 Edits in sequence: gradients are taken on the model as it is now, while g was trained on the unedited one only.  The
-paper does not do this; from the second edit on MEND is out of its training distribution.
+paper does not do this; from the second edit on the model is no longer the one that g was trained on.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     Ŵ = W + Λ (C⁻¹ k*)ᵀ,   Λ = (v* − (W k* + b)) / ((C⁻¹ k*)ᵀ k*),   C = E[k kᵀ]
 
-Departures from the reference code (kmeng01/rome), all recorded because they change numbers (value.py and contexts.py
-have those of v* and of the prefixes: where the KL term is taken, what v is, how texts are sampled):
+Departures from the reference code (kmeng01/rome), all recorded because they change numbers (target_value.py and
+context_prefixes.py in ingredients/ have those of v* and of the prefixes):
 - one k*, averaged over context prefixes, in every place; the reference divides by the bare prompt's key and subtracts
   the bare prompt's output, which disables models (Gupta et al., 2024, "Rebuilding ROME");
 - C⁻¹k* is solved in float64, and the last of `value_steps` losses is computed but not stepped on, as there;
-- C comes from few tokens (`second_moment.py`), from text that the model itself wrote unless another is named.
+- C comes from few tokens (ingredients/second_moment.py), of text that the model itself wrote unless another is named.
 `keys=asymmetric` is the reference's first point as it stands; `second_moment=identity` (C = I) is the configuration of
 Gu et al. (EMNLP 2024) and EasyEdit.  Both together are what that paper calls ROME: conf/method/rome_published.yaml.
 """
@@ -61,7 +61,7 @@ class Rome(Method):
     keys: Keys = Keys.consistent
     second_moment: SecondMoment = SecondMoment.corpus
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
-    tokens_per_key_dim: int = 10  # tokens behind the second moment, per dimension F of a key
+    tokens_per_key_dim: int = 10  # tokens that the second moment is estimated on, per dimension F of a key
 
     max_batch: ClassVar[int | None] = 1
     optimises_values: ClassVar[bool] = True
@@ -128,10 +128,10 @@ class Rome(Method):
 
 
 def rank_one(direction_F: Tensor, residual_D: Tensor, written_at_F: Tensor) -> tuple[LowRank, float]:
-    """The U that moves what typical keys give least, as E[|U k|²], with U k* = residual: eq. 2's second term.
+    """Returns the U with U k* = residual that disturbs typical keys least, as E[|U k|²]: eq. 2's second term.
 
     `direction_F` is C⁻¹k*, float64 on the CPU; `written_at_F` is k*, or the other key that ROME's reference puts into
-    the denominator.  Returns the factors in float32 on the CPU, and the denominator.
+    the denominator.  The factors are float32 on the CPU; the denominator comes with them.
     """
     denominator = direction_F @ written_at_F.double().cpu()
     change = LowRank(residual_D.float().cpu()[:, None], (direction_F / denominator).float()[:, None])

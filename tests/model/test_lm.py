@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from afteredit.edit.ingredients import second_moment
+from afteredit.edit.ingredients import sampled_text
 from afteredit.edit.update import Dense, LowRank, Update
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
@@ -200,8 +200,8 @@ def test_a_batch_that_was_cut_and_padded_leaves_the_fingerprint(make_lm, tokeniz
 def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, tmp_path):
     lm = compose(["model=smollm2"]).model.load("cpu", "float32")
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
-    monkeypatch.setattr(second_moment, "continue_rows", None)  # nothing is to be sampled
-    assert len(list(second_moment.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
+    monkeypatch.setattr(sampled_text, "continue_rows", None)  # nothing is to be sampled
+    assert len(list(sampled_text.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
     assert not list(cache_folder().iterdir())
 
 

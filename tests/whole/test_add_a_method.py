@@ -31,8 +31,7 @@ class Toy(Method):
     def update(self, lm, requests, prepared, state):
         import torch
 
-        from afteredit.edit.keys import subject_keys
-
+        from afteredit.edit.ingredients.subject_keys import subject_keys
 
         keys_FE = subject_keys(lm, requests, prepared.contexts, self.layer)
         embeddings_VD = lm.model.get_input_embeddings().weight
@@ -54,14 +53,11 @@ finally:
 
 def test_one_python_file_and_one_yaml_make_a_method(tmp_path, tiny_folder):
     copy = tmp_path / "path" / "afteredit"
-    copy.mkdir(parents=True)
-    for name in ("conf", "data", "edit", "evaluate", "analysis"):
-        shutil.copytree(ROOT / name, copy / name)
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, copy / path.name)
+    left_out = shutil.ignore_patterns(".*", "tests", "docs", "bench", "runs", "wandb", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=left_out)
 
-    (copy / "edit" / "toy.py").write_text(METHOD)
-    (copy / "conf" / "method" / "toy.yaml").write_text("_target_: afteredit.edit.toy.Toy\nlayer: 1\nstrength: 2.0\n")
+    (copy / "edit" / "methods" / "toy.py").write_text(METHOD)
+    (copy / "conf" / "method" / "toy.yaml").write_text("_target_: afteredit.edit.methods.toy.Toy\nlayer: 1\nstrength: 2.0\n")
 
     command = [sys.executable, "-c", RUN, "method=toy", "model=hf", f"model.source={tiny_folder}", "task=none",
                "n_edits=4", "batch_size=2", "eval_every=2", "held_out_tokens=64", "tracker=none", "device=cpu",
@@ -70,7 +66,7 @@ def test_one_python_file_and_one_yaml_make_a_method(tmp_path, tiny_folder):
     done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     loaded = done.stdout.partition("loaded:\n")[2].splitlines()
-    assert str(copy / "edit" / "toy.py") in loaded
+    assert str(copy / "edit" / "methods" / "toy.py") in loaded
     installed = [path for path in loaded if not path.startswith(f"{copy}/")]
     assert not installed, "a file missing in the copy came from the installed project, where it may say anything"
     (folder,) = (tmp_path / "runs").iterdir()

@@ -66,7 +66,7 @@ def test_the_text_shipped_for_the_second_moment_is_what_the_model_writes():
     """Its beginnings drawn again: rounding on another machine may turn one row in many elsewhere."""
     import torch
 
-    from afteredit.edit.ingredients.second_moment import sequences
+    from afteredit.edit.ingredients.sampled_text import sequences
     from afteredit.launch.command_line import compose
     from afteredit.model.decoding import continue_rows, sampler
 

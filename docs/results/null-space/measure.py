@@ -14,7 +14,8 @@ from itertools import islice
 
 import torch
 
-from afteredit.edit.ingredients.second_moment import LENGTH, estimate, sequences
+from afteredit.edit.ingredients.sampled_text import LENGTH, sequences
+from afteredit.edit.ingredients.second_moment import estimate
 from afteredit.edit.methods.alphaedit import Threshold, null_space
 from afteredit.launch.command_line import compose
 

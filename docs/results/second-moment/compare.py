@@ -22,7 +22,8 @@ import torch
 
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
 from afteredit.edit.ingredients.least_squares import factors, inverse_times
-from afteredit.edit.ingredients.second_moment import LENGTH, estimate, sequences
+from afteredit.edit.ingredients.sampled_text import LENGTH, sequences
+from afteredit.edit.ingredients.second_moment import estimate
 from afteredit.edit.ingredients.value_search import optimise_values
 from afteredit.edit.methods.rome import rank_one
 from afteredit.edit.request import EditRequest

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.ingredients import second_moment
+from afteredit.edit.ingredients import sampled_text, second_moment
 from afteredit.edit.ingredients.least_squares import factors, inverse_times
-from afteredit.edit.ingredients.second_moment import estimate, second_moments, sequences
+from afteredit.edit.ingredients.sampled_text import sequences
+from afteredit.edit.ingredients.second_moment import estimate, second_moments
 from afteredit.edit.method import Given
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
@@ -115,8 +116,8 @@ def test_sampled_text_is_the_same_each_time_whatever_torchs_seed(make_lm, family
 
 
 def test_sampled_text_is_written_once_for_all_layers(make_lm, monkeypatch):
-    lm, writings, write = make_lm("gpt2"), [], second_moment.continue_rows
-    monkeypatch.setattr(second_moment, "continue_rows", lambda *args: writings.append(1) or write(*args))
+    lm, writings, write = make_lm("gpt2"), [], sampled_text.continue_rows
+    monkeypatch.setattr(sampled_text, "continue_rows", lambda *args: writings.append(1) or write(*args))
     moments = [second_moments(lm, [layer], "sampled", 3)[0][layer] for layer in (1, 2)]
     assert len(writings) == 1
     assert not torch.equal(*moments)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.ingredients import second_moment
+from afteredit.edit.ingredients import sampled_text, second_moment
 from afteredit.edit.ingredients.value_search import optimise_streams
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
@@ -152,7 +152,7 @@ def test_the_models_own_keys_of_other_text_move_by_no_more_than_the_energy_that_
 
     keys = []
     hook = lm.mlp_out(1).register_forward_pre_hook(lambda _module, args: keys.append(args[0][0]))
-    for row in second_moment.sequences(lm, str(other), 1920):
+    for row in sampled_text.sequences(lm, str(other), 1920):
         lm.model(torch.tensor([row]), use_cache=False)
     hook.remove()
     keys_NF = torch.cat(keys)

@@ -1,0 +1,91 @@
+"""Token rows that second moments are estimated on: sampled from the model itself, of a data set, or of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from afteredit.model.decoding import continue_rows, sampler
+from afteredit.model.lm import LM
+from afteredit.store.errors import BadInput
+from afteredit.store.json_rows import EMBEDDED, hub_rows
+from afteredit.store.user_cache import content_hash, made_once
+
+log = logging.getLogger(__name__)
+
+LENGTH = 128  # tokens of one row: keys hardly change with longer contexts, memory does
+ROWS_AT_ONCE = 128  # rows sampled at once
+
+
+def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
+    """Yields rows of LENGTH token ids, each with the start token in front, `n_tokens` or a little more in all.
+
+    `text` is "sampled", "hub:<data set>[:<config>]" (column `text`) or a text file's path.  Raises BadInput where it
+    cannot be had or holds fewer tokens.
+    """
+    n_rows = -(-n_tokens // LENGTH)
+    if text == "sampled":
+        yield from _sampled(lm, n_rows)
+        return
+    ids: list[int] = []
+    body = LENGTH - len(lm.tokens.start_ids)
+    for paragraph in _hub_texts(text) if text.startswith("hub:") else _file_texts(text):
+        ids += lm.tokenizer(paragraph, add_special_tokens=False).input_ids
+        while len(ids) >= body:
+            yield [*lm.tokens.start_ids, *ids[:body]]
+            ids, n_rows = ids[body:], n_rows - 1
+            if n_rows == 0:
+                return
+    raise BadInput(f"second_moment_text={text} holds {n_rows} x {LENGTH} tokens fewer than the {n_tokens} needed; give "
+                   "a longer text or a smaller method.tokens_per_key_dim")  # fmt: skip
+
+
+def identity(text: str) -> str:
+    """Returns what names the text in the cache: its setting, or a file's SHA-256.  Raises BadInput for no file."""
+    if text == "sampled" or text.startswith("hub:"):
+        return text
+    if not os.path.isfile(text):
+        raise BadInput(f"second_moment_text={text}: no such file; allowed: sampled, hub:<data set>, or a text file")
+    return hashlib.sha256(Path(text).read_bytes()).hexdigest()
+
+
+def _sampled(lm: LM, n_rows: int) -> list[list[int]]:
+    """Returns texts that the model writes, drawn from its own distribution with a fixed seed.
+
+    They are cached apart from the second moments, since other layers need them too; the default model's are shipped.
+    """
+
+    def make(path: Path) -> None:
+        generator = torch.Generator().manual_seed(0)
+        opening = lm.tokens.start_ids or [lm.tokenizer.eos_token_id]
+        rows: list[list[int]] = []
+        while len(rows) < n_rows:
+            n = min(n_rows - len(rows), ROWS_AT_ONCE)
+            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), LENGTH)
+            written = continue_rows(lm, [opening] * n, LENGTH - len(opening), sampler(generator))
+            rows += [[*opening, *row] for row in written]
+        save_file({"ids": torch.tensor(rows)}, path)
+
+    name = f"sampled_text/{content_hash({'model': lm.fingerprint, 'rows': n_rows, 'length': LENGTH})}.safetensors"
+    shipped = EMBEDDED / name  # what SmolLM2 wrote for the default number of tokens, which would take a minute
+    return load_file(shipped if shipped.exists() else made_once(name, make))["ids"].tolist()
+
+
+def _file_texts(path: str) -> Iterator[str]:
+    with open(path, encoding="utf-8") as lines:
+        try:
+            yield from lines
+        except UnicodeDecodeError as problem:
+            raise BadInput(f"second_moment_text={path}: cannot be read as UTF-8 text: {problem}") from None
+
+
+def _hub_texts(text: str) -> Iterator[str]:
+    _, name, *config = text.split(":")
+    for row in hub_rows(name, *config, split="train", streaming=True):
+        yield row["text"]
