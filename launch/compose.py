@@ -16,7 +16,7 @@ from afteredit.edit.edit_set import EditSet
 from afteredit.launch.checks import check_replay, check_settings
 from afteredit.launch.experiment import Experiment, ReplaySettings, Settings, SpeedSettings
 from afteredit.model.loading.model_source import ModelSource
-from afteredit.record.tracker import TrackerSettings
+from afteredit.record.settings import TrackerSettings
 from afteredit.store.errors import BadInput
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -14,8 +14,7 @@ from afteredit.edit.speed import Speed
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.model.loading.model_source import ModelSource
-from afteredit.record.settings import RecordSettings
-from afteredit.record.tracker import TrackerSettings
+from afteredit.record.settings import RecordSettings, TrackerSettings
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, WEIGHTS, decides
 

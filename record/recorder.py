@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from afteredit.evaluate.metrics.editing_success import means
 from afteredit.record.environment import commit
 from afteredit.record.run_directory import RunDirectory
+from afteredit.record.settings import Mode, TrackerSettings
 from afteredit.record.terminal import Display
-from afteredit.record.tracker import Mode, Tracker, TrackerSettings, checkpoint_step, edit_step
+from afteredit.record.tracker import Tracker, checkpoint_step, edit_step
 from afteredit.store.atomic_files import write_atomically
 from afteredit.store.errors import Interrupted
 

@@ -1,10 +1,11 @@
-"""The top-level keys that say where a run is kept, how far it goes and how it is resumed."""
+"""The keys that say where a run is kept and tracked, how far it goes and how it is resumed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
 
+from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import COURSE, decides
 
 OnCollapse = Enum("OnCollapse", ["stop", "continue"])  # in this form because `continue` is a keyword
@@ -28,3 +29,32 @@ class RecordSettings:
     resume: Resume = field(metadata=decides(COURSE))
     on_collapse: OnCollapse = field(metadata=decides(COURSE))
     collapse_perplexity: float = field(metadata=decides(COURSE))  # a multiple of the unedited model's perplexity
+
+
+class Mode(Enum):
+    """Where a run is tracked."""
+
+    auto = "auto"  # online when a key or server is configured, else offline
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """The keys of conf/tracker."""
+
+    mode: Mode = Mode.auto
+    project: str = "afteredit"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    log_updates: bool = False  # every edit's factors go up with the results
+
+    def __post_init__(self) -> None:
+        """Raises BadInput for what W&B refuses even offline."""
+        if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
+            raise BadInput(f"tracker.project={self.project!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
+        for tag in self.tags:
+            if not 0 < len(tag) <= 64:
+                raise BadInput(f"tracker.tags holds {tag!r}; a tag must have 1 to 64 characters")

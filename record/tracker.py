@@ -13,45 +13,14 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from afteredit.record.offline_starts import OfflineStarts
-from afteredit.store.errors import BadInput
+from afteredit.record.settings import Mode, TrackerSettings
 
 log = logging.getLogger(__name__)
-
-
-class Mode(Enum):
-    """Where a run is tracked."""
-
-    auto = "auto"  # online when a key or server is configured, else offline
-    online = "online"
-    offline = "offline"
-    disabled = "disabled"
-
-
-@dataclass(frozen=True)
-class TrackerSettings:
-    """The keys of conf/tracker."""
-
-    mode: Mode = Mode.auto
-    project: str = "afteredit"
-    entity: str | None = None
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    log_updates: bool = False  # every edit's factors go up with the results
-
-    def __post_init__(self) -> None:
-        """Raises BadInput for what W&B refuses even offline."""
-        if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
-            raise BadInput(f"tracker.project={self.project!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
-        for tag in self.tags:
-            if not 0 < len(tag) <= 64:
-                raise BadInput(f"tracker.tags holds {tag!r}; a tag must have 1 to 64 characters")
 
 
 class Tracker:

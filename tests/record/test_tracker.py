@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from afteredit.record.tracker import Mode, Tracker, TrackerSettings, _mode
+from afteredit.record.settings import Mode, TrackerSettings
+from afteredit.record.tracker import Tracker, _mode
 
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_SWEEP_ID",
              "WANDB_RUN_GROUP")  # fmt: skip

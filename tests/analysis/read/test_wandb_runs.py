@@ -16,7 +16,8 @@ from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.read import wandb_runs as from_wandb
 from afteredit.analysis.read.run_folders import read
 from afteredit.analysis.read.wandb_runs import read_project, read_sweep
-from afteredit.record.tracker import Mode, Tracker, TrackerSettings
+from afteredit.record.settings import Mode, TrackerSettings
+from afteredit.record.tracker import Tracker
 from afteredit.store.errors import BadInput
 
 START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}

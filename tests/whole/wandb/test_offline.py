@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from afteredit.record.results import Results
-from afteredit.record.tracker import Tracker, TrackerSettings
+from afteredit.record.settings import TrackerSettings
+from afteredit.record.tracker import Tracker
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
 
