@@ -1,4 +1,4 @@
-"""A model's name in caches and run directories: all that decides what it says, unedited, in sixteen hex digits."""
+"""Names a model in caches and run directories by all that decides what it says, unedited."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 
 def fingerprint(model: nn.Module, tokenizer: Any, start_ids: Iterable[int], prompt: str) -> str:
-    """Names all that decides what the unedited model says: its weights, its tokenizer and how it is asked.
+    """Returns sixteen hex digits that name what decides the unedited model's answers: its weights, its tokenizer and how
+    it is asked.
 
-    Of each parameter, its bits taken for integers, the sums along every row and every column: integers add up to the
-    same on every device and in every order, one changed entry shows, and so do columns that have changed places.
+    Each parameter's bits are read as integers and summed along every row and every column.  Integers add up to the same
+    on every device and in every order; one changed entry shows, and so do two columns that have changed places.
     """
     digest = hashlib.sha256(f"{list(start_ids)} {prompt} {tokenizer.chat_template}".encode())
-    # how the tokenizer would cut and pad a batch stands in front: every call sets it anew
+    # the part before says how the tokenizer would cut and pad a batch, which every call sets anew
     digest.update(tokenizer.backend_tokenizer.to_str().partition('"added_tokens"')[2].encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
@@ -29,7 +30,8 @@ def fingerprint(model: nn.Module, tokenizer: Any, start_ids: Iterable[int], prom
 
 
 def _as_integers(parameter: Tensor) -> Tensor:
-    """(rows, columns) of its bits, eight bytes to an integer where rows divide into them: a view where that is one."""
+    """Returns the bits of a parameter as integers (rows, columns): a view where possible, eight bytes to an integer
+    where rows divide into eights."""
     rows = parameter.reshape(len(parameter), -1) if parameter.ndim > 1 else parameter.reshape(1, -1)
     size = rows.element_size()
     if rows.shape[1] * size % 8:

