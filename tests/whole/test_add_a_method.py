@@ -57,7 +57,8 @@ def test_one_python_file_and_one_yaml_make_a_method(tmp_path, tiny_folder):
     shutil.copytree(ROOT, copy, ignore=left_out)
 
     (copy / "edit" / "methods" / "toy.py").write_text(METHOD)
-    (copy / "conf" / "method" / "toy.yaml").write_text("_target_: afteredit.edit.methods.toy.Toy\nlayer: 1\nstrength: 2.0\n")
+    yaml = "_target_: afteredit.edit.methods.toy.Toy\nlayer: 1\nstrength: 2.0\n"
+    (copy / "conf" / "method" / "toy.yaml").write_text(yaml)
 
     command = [sys.executable, "-c", RUN, "method=toy", "model=hf", f"model.source={tiny_folder}", "task=none",
                "n_edits=4", "batch_size=2", "eval_every=2", "held_out_tokens=64", "tracker=none", "device=cpu",

@@ -7,7 +7,6 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.edit.ingredients import sampled_text, second_moment
-from afteredit.edit.ingredients.least_squares import factors, inverse_times
 from afteredit.edit.ingredients.sampled_text import sequences
 from afteredit.edit.ingredients.second_moment import estimate, second_moments
 from afteredit.edit.method import Given
@@ -142,10 +141,3 @@ def test_a_second_moment_is_factorised_once(make_lm, monkeypatch, text_file, fac
             update = method.update(lm, [fact], prepared, {})
             lm.weights.add(update.changes)
         assert factorised.count((F, F)) == len(method.edited(lm))
-
-
-def test_keys_are_solved_for_in_float64():
-    sample_NF = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    C_FF, keys_FE = sample_NF.T @ sample_NF / 40, sample_NF[:2].T.float()
-    expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
-    assert_close(inverse_times(factors({"C": C_FF})["C"], keys_FE), expected_FE, rtol=1e-10, atol=1e-12)

@@ -10,7 +10,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from afteredit.edit.ingredients import context_prefixes as contexts
 from afteredit.edit.ingredients import second_moment
-from afteredit.edit.ingredients.least_squares import factors, solve_regularised, solve_weighted
+from afteredit.edit.ingredients.least_squares import factors, solve_regularised
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
 from afteredit.edit.ingredients.value_search import optimise_streams
 from afteredit.edit.method import Given, Prepared
@@ -20,7 +20,7 @@ from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.update import LowRank
 from afteredit.model.lm import LM
-from afteredit.store.errors import BadInput, NoEdit
+from afteredit.store.errors import BadInput
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYERS = [0, 1, 2]
@@ -38,44 +38,6 @@ def method(cls=Memit, **keys):
 def prepared(lm) -> Prepared:
     moments = {f"second_moment/{layer}": spd(lm.widths(layer)[1], layer) for layer in LAYERS}
     return Prepared(CONTEXTS, moments, factors=factors(moments))
-
-
-def test_regularised_solves_its_equation():
-    A_FF, keys_FE = spd(9), torch.randn(9, 3, generator=torch.Generator().manual_seed(1))
-    K = keys_FE.double().numpy()
-    expected = np.linalg.inv(A_FF.numpy() + K @ K.T) @ K
-    assert_close(solve_regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
-
-
-def factor(C_FF: torch.Tensor) -> torch.Tensor:
-    return factors({"C": C_FF})["C"]
-
-
-@pytest.mark.parametrize("n_keys", [1, 3, 20])
-def test_weighted_solves_the_same_equation_by_a_smaller_system(n_keys):
-    C_FF, keys_FE = spd(9).float(), torch.randn(9, n_keys, generator=torch.Generator().manual_seed(1))
-    K = keys_FE.double().numpy()
-    expected = np.linalg.inv(2.5 * C_FF.double().numpy() + K @ K.T) @ K
-    assert_close(solve_weighted(2.5, keys_FE, factor(C_FF)), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
-
-
-def test_a_singular_second_moment_is_named():
-    with pytest.raises(BadInput, match="tokens_per_key_dim"):
-        solve_regularised(torch.zeros(4, 4), torch.ones(4, 1))
-    with pytest.raises(BadInput, match="tokens_per_key_dim"):
-        factor(torch.zeros(4, 4))
-
-
-def test_keys_too_alike_are_named():
-    keys_FE = 1e9 * torch.ones(4, 1).expand(4, 3)
-    with pytest.raises(NoEdit, match="second_moment_weight"):
-        solve_weighted(1e-3, keys_FE, factor(spd(4)))
-
-
-def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():
-    keys_FE = torch.full((4, 1), torch.inf)
-    assert solve_regularised(spd(4), keys_FE).isnan().all()
-    assert solve_weighted(1.0, keys_FE, factor(spd(4))).isnan().all()
 
 
 def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, second_fact):

@@ -1,0 +1,59 @@
+"""The linear systems of ROME, MEMIT and their heirs, against NumPy's inverse."""
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from afteredit.edit.ingredients.least_squares import factors, inverse_times, solve_regularised, solve_weighted
+from afteredit.store.errors import BadInput, NoEdit
+
+
+def spd(size: int, seed: int = 0) -> torch.Tensor:
+    sample_NF = torch.randn(4 * size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return sample_NF.T @ sample_NF / len(sample_NF) + 0.05 * torch.eye(size, dtype=torch.float64)
+
+
+def factor(C_FF: torch.Tensor) -> torch.Tensor:
+    return factors({"C": C_FF})["C"]
+
+
+def test_regularised_solves_its_equation():
+    A_FF, keys_FE = spd(9), torch.randn(9, 3, generator=torch.Generator().manual_seed(1))
+    K = keys_FE.double().numpy()
+    expected = np.linalg.inv(A_FF.numpy() + K @ K.T) @ K
+    assert_close(solve_regularised(A_FF, keys_FE), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_keys", [1, 3, 20])
+def test_weighted_solves_the_same_equation_by_a_smaller_system(n_keys):
+    C_FF, keys_FE = spd(9).float(), torch.randn(9, n_keys, generator=torch.Generator().manual_seed(1))
+    K = keys_FE.double().numpy()
+    expected = np.linalg.inv(2.5 * C_FF.double().numpy() + K @ K.T) @ K
+    assert_close(solve_weighted(2.5, keys_FE, factor(C_FF)), torch.from_numpy(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_a_singular_second_moment_is_named():
+    with pytest.raises(BadInput, match="tokens_per_key_dim"):
+        solve_regularised(torch.zeros(4, 4), torch.ones(4, 1))
+    with pytest.raises(BadInput, match="tokens_per_key_dim"):
+        factor(torch.zeros(4, 4))
+
+
+def test_keys_too_alike_are_named():
+    keys_FE = 1e9 * torch.ones(4, 1).expand(4, 3)
+    with pytest.raises(NoEdit, match="second_moment_weight"):
+        solve_weighted(1e-3, keys_FE, factor(spd(4)))
+
+
+def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():
+    keys_FE = torch.full((4, 1), torch.inf)
+    assert solve_regularised(spd(4), keys_FE).isnan().all()
+    assert solve_weighted(1.0, keys_FE, factor(spd(4))).isnan().all()
+
+
+def test_keys_are_solved_for_in_float64():
+    sample_NF = torch.randn(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    C_FF, keys_FE = sample_NF.T @ sample_NF / 40, sample_NF[:2].T.float()
+    expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
+    assert_close(inverse_times(factors({"C": C_FF})["C"], keys_FE), expected_FE, rtol=1e-10, atol=1e-12)
