@@ -77,7 +77,7 @@ def run_experiment(x: Experiment) -> Path:
 
 
 def _experiment(x: Experiment, console: Console) -> Path:
-    from afteredit.launch.opening import load_model, open_run, read_edits
+    from afteredit.launch.opening import keep_first_facts, load_model, open_run, read_edits
 
     requests, batches, edits_sha256 = read_edits(x)
     lm = load_model(x, console)
@@ -85,22 +85,18 @@ def _experiment(x: Experiment, console: Console) -> Path:
 
     refuse_uneditable(lm, x.method, requests[: x.settings.n_edits])
     with open_run(x, lm, edits_sha256) as run:
-        finished = run.is_finished(batches)
-        run.keep_first_facts(requests)
-        if finished:
-            n_edits = run.collapsed_at if run.collapsed_at is not None else x.settings.n_edits
-            console.log(f"[bold]finished already[/bold]: {n_edits} edits; raise n_edits to go on")
+        keep_first_facts(run, requests, batches, console)
         return _run(x, lm, batches, run, console)
 
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
+    from afteredit.analysis.tables.run_end import run_end
     from afteredit.launch.opening import build_measure, keep_speed, prepare_editor
     from afteredit.launch.stored_config import as_yaml, for_tracking
     from afteredit.record.recorder import Recorder
     from afteredit.record.terminal import Display
 
-    console.log(f"run directory {run.folder}")
-    console.log("preparing the method's constants (cached) and the abilities")
+    console.log(f"run directory {run.folder}\npreparing the method's constants (cached) and the abilities")
     speed, interruption = keep_speed(x, run), Interruption()
     editor = prepare_editor(x, lm, run, batches, speed)
     record = Recorder(run, Display(console, batches, x.settings.eval_every), interruption.check)
@@ -108,18 +104,9 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     with record.tracked(x.tracker, for_tracking(x), as_yaml(x)):
         with record.display, interruption:
             edit_and_measure(editor, batches, run.journal, measure, record, x.settings.eval_every)
-        _end(x, run, record, console)
+        end = run_end(run.folder, run.results.digest, x.settings.n_edits)
+        record.finish(end.summary, end.tables, end.picture)
     return run.folder
-
-
-def _end(x: Experiment, run: RunDirectory, record: Recorder, console: Console) -> None:
-    from afteredit.analysis.tables.run_end import run_end
-
-    end = run_end(run.folder, run.results.digest, x.settings.n_edits)
-    record.finish(end.summary)
-    console.print(*end.tables)
-    for line in (f"curves   {end.picture}", f"results  {run.results.path}", *record.where_to_look()):
-        console.print(line, highlight=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:

@@ -95,6 +95,17 @@ def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
     return run
 
 
+def keep_first_facts(
+    run: RunDirectory, requests: Sequence[EditRequest], batches: Sequence[Sequence[EditRequest]], console: Console
+) -> None:
+    """Stores the facts that the unedited model is measured on; logs where `batches` leave the run nothing to do."""
+    finished = run.is_finished(batches)
+    run.keep_first_facts(requests)
+    if finished:
+        n_edits = run.collapsed_at if run.collapsed_at is not None else run.settings.n_edits
+        console.log(f"[bold]finished already[/bold]: {n_edits} edits; raise n_edits to go on")
+
+
 def open_folder(x: Experiment, folder: Path, *, read_only: bool = False) -> RunDirectory:
     """Returns the run directory in `folder` as it is, with the results file of the experiment's measurement."""
     from afteredit.record.run_directory import RunDirectory

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.evaluate.metrics.editing_success import means
@@ -104,8 +105,11 @@ class Recorder:
         self._begin_edit(n_edits)
         return self._run.stops_at(n_edits)
 
-    def finish(self, summary: Mapping[str, float]) -> None:
-        """Ends a whole run: W&B gets what the files hold beyond this command's edits, and the summary."""
+    def finish(self, summary: Mapping[str, float], tables: Sequence[Any], picture: Path) -> None:
+        """Ends a whole run: W&B gets what the files hold beyond this command's edits, and the summary.
+
+        The terminal gets the tables, and is told where the picture, the results and the tracked run are.
+        """
         self._pass_on(math.inf, show=False)
         run, records = self._run, self._run.journal.records
         if run.collapsed_at is not None:
@@ -114,8 +118,11 @@ class Recorder:
                 f"{run.settings.collapse_perplexity:g} times the unedited model's"
             )
         self._tracker.finish(summary, [{**record, **run.immediate.row(i)} for i, record in enumerate(records)])
+        self.display.console.print(*tables)
+        for line in (f"curves   {picture}", f"results  {run.results.path}", *self._where_to_look()):
+            self.display.console.print(line, highlight=False, soft_wrap=True)
 
-    def where_to_look(self) -> list[str]:
+    def _where_to_look(self) -> list[str]:
         """Returns the lines that say where the run is seen in W&B, or how it is sent there."""
         ids = self._tracker.ids
         if not ids:

@@ -19,7 +19,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) ->
     `edits_until_…_percent_lost` the first checkpoint with that loss; where it has not come yet,
     `…_lost_censored_at` says the last edit measured.  Where there are no data there is neither.
     """
-    first, summary = rows[0], {}
+    summary: dict[str, float] = {}
+    first = rows[0]
     curves = {name: [_share(row, first, name, chance[name]) for row in rows] for name in first.get("measurable", [])}
     curves["retained"] = [row.get("ability/retained") for row in rows]
     for name, shares in curves.items():
