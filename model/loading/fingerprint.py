@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def fingerprint(model: nn.Module, tokenizer: Any, start_ids: Iterable[int], prompt: str) -> str:
-    """Returns sixteen hex digits that name what decides the unedited model's answers: its weights, its tokenizer and how
+    """Returns sixteen hex digits that name what decides the unedited model's answers: weights, tokenizer and how
     it is asked.
 
     Each parameter's bits are read as integers and summed along every row and every column.  Integers add up to the same
