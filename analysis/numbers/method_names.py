@@ -19,14 +19,17 @@ NOT_OF_A_METHOD_EITHER = ("edits", "edits.name", "method.together", "evaluate.ca
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Returns the runs by label: the method's name, and in brackets the values in which runs of that name differ."""
+    """Returns the runs by label: the method's name, and in brackets the values in which runs of that name differ.
+
+    Only keys that all of them have are compared: a key that some lack was added or dropped by a version.
+    """
     values = {id(run): {key: text for key, text in _flat(run.config) if _tells_methods_apart(key)} for run in runs}
     labelled: dict[str, list[Run]] = {}
     for run in runs:
         this = values[id(run)]
         others = [values[id(other)] for other in runs if other.method == run.method]
-        keys = [key for key in sorted(set().union(*others)) if any(o.get(key) != this.get(key) for o in others)]
-        differences = ", ".join(f"{key.rpartition('.')[2]}={this.get(key)}" for key in keys)
+        keys = [key for key in sorted(set.intersection(*map(set, others))) if any(o[key] != this[key] for o in others)]
+        differences = ", ".join(f"{key.rpartition('.')[2]}={this[key]}" for key in keys)
         labelled.setdefault(f"{run.method} ({differences})" if differences else run.method, []).append(run)
     return {label: sorted(labelled[label], key=lambda run: (run.seed, run.name)) for label in sorted(labelled)}
 
@@ -66,8 +69,12 @@ def _tells_methods_apart(key: str) -> bool:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Returns every key with its dots, and its value as text; of `_target_` the class alone, since files may move."""
     pairs = []
     for key, value in config.items():
         path = f"{prefix}{key}"
-        pairs += _flat(value, f"{path}.") if isinstance(value, Mapping) else [(path, str(value))]
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{path}.")
+        else:
+            pairs.append((path, str(value).rpartition(".")[2] if key == "_target_" else str(value)))
     return pairs

@@ -54,3 +54,13 @@ def test_what_was_not_measured_alike_is_never_compared(tmp_path, made_run, other
     made_run(tmp_path, "rome", 1, {0: START})
     made_run(tmp_path, "rome", 2, {0: START}, config=other)
     assert [list(map(len, x.runs.values())) for x in comparisons(read([tmp_path]))] == [[1], [1]]
+
+
+def test_a_run_of_an_older_version_is_of_the_same_method(tmp_path, made_run):
+    """Its class stood in another file, and it had a key that was dropped since."""
+    older = {"_target_": "afteredit.edit.rome.Rome", "layer": 8, "second_moment_weight": 20000}
+    newer = {"_target_": "afteredit.edit.methods.rome.Rome", "layer": 8}
+    for seed, method in enumerate([older, newer]):
+        made_run(tmp_path, "rome", seed, {0: START}, config={"method": method})
+    (x,) = comparisons(read([tmp_path]))
+    assert [run.seed for run in x.runs["rome"]] == [0, 1]
