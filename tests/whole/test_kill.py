@@ -57,10 +57,11 @@ def straight(place, tmp_path_factory) -> tuple[dict, float]:
 
 
 def left_by(folder: Path) -> dict:
-    """All that must not depend on kills: rows with the weights' SHA-256, records of edits, updates, samples."""
+    """All that must not depend on kills: rows, records of edits, their immediate success, updates, samples."""
     (results,) = folder.glob("results-*.jsonl")
     rows = [{k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in Lines(results).records]
-    records = Lines(folder / "edits.jsonl").records
+    (immediate,) = folder.glob("immediate-*.jsonl")
+    records = [*Lines(folder / "edits.jsonl").records, *Lines(immediate).records]
     edits = [{k: v for k, v in record.items() if k not in ("edit_s", "immediate_s")} for record in records]
     kinds = ("updates/*", "samples/*", "prefixes.json*", "first_facts.json*")
     files = {p.name: p.read_bytes() for kind in kinds for p in sorted(folder.glob(kind))}

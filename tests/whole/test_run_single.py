@@ -87,8 +87,8 @@ def test_the_end_of_a_run_is_a_mean_over_models_here_and_in_its_summary(go, seco
     for key in ("ability/sentiment", "ability/retained", "editing/retained/prob/neighbourhood", "drift/perplexity"):
         if key in models[0]:
             assert summary[f"summary/{key}_mean"] == pytest.approx(sum(row[key] for row in models) / 2)
-    records = Lines(folder / "edits.jsonl").records
-    immediate = means([seen for record in records for seen in record["immediate"]], "editing/immediate")
+    (path,) = folder.glob("immediate-*.jsonl")
+    immediate = means([sample for row in Lines(path).records for sample in row["immediate"]], "editing/immediate")
     assert {key: summary[f"summary/{key}_mean"] for key in immediate} == pytest.approx(immediate)
     assert (summary["summary/models"], summary["summary/collapsed_models"]) == (2, 1)
     assert not [key for key in summary if "area" in key or "until" in key or key == "summary/collapse"]

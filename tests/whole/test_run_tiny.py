@@ -19,12 +19,14 @@ import torch
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import load_update
 from afteredit.evaluate import measure
+from afteredit.launch import opening
 from afteredit.launch.endings import Interrupted
 from afteredit.model.loading.model_source import ModelSource
-from afteredit.record import journal, run_directory
+from afteredit.record import journal
 from afteredit.record.tracker import Tracker
 from afteredit.run import main
-from afteredit.store.checked_lines import Lines
+from afteredit.store.checked_lines import Lines, read_checked, write_checked
+from afteredit.store.code_version import version_name
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = "task=[sentiment,open_qa]"
@@ -183,9 +185,9 @@ def test_a_task_added_later_is_measured_at_every_checkpoint_of_the_same_run(stra
 
 def test_a_run_begun_under_other_code_is_only_continued_by_force(straight, go, capsys):
     path = straight / "environment.json"
-    environment = journal.read_checked(path)
+    environment = read_checked(path)
     environment["decides"]["packages"]["torch"] = "1.0"
-    journal.write_checked(path, environment)
+    write_checked(path, environment)
     go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
     error = capsys.readouterr().err
     assert "torch (1.0 then, " in error and "resume=force" in error
@@ -194,6 +196,42 @@ def test_a_run_begun_under_other_code_is_only_continued_by_force(straight, go, c
     assert forced["after_edits"] == 4 and forced["decides"]["packages"]["torch"] == torch.__version__
     go("n_edits=6", "eval_every=1", runs=straight.parent)  # what was forced once is what the last edits were made under
     assert json.loads(path.read_text())["forced"] == [forced]
+
+
+def test_a_run_goes_on_with_its_own_speed_keys_unless_the_command_names_others(straight, go, capsys):
+    go("n_edits=5", "eval_every=1", "task=none", "speed.cache_gib=0.5", runs=straight.parent)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "speed.cache_gib is 0.5 from here on, after 4 edits; it was 2.0" in said
+    go("n_edits=6", "eval_every=1", "task=none", runs=straight.parent)
+    assert "from here on" not in " ".join(capsys.readouterr().out.split())
+    first = {"after_edits": 0, "together": 8, "cache_gib": 2.0}
+    second = {**first, "after_edits": 4, "cache_gib": 0.5}
+    assert read_checked(straight / "environment.json")["speed"] == [first, second]
+
+
+def test_immediate_success_is_measured_again_where_its_row_is_missing(straight, go):
+    """As after a kill between an edit and its row, or under another evaluation."""
+    (path,) = straight.glob("immediate-*.jsonl")
+    whole = Lines(path).records
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    go("n_edits=4", "eval_every=1", runs=straight.parent)
+    go("n_edits=4", "eval_every=1", "task=none", runs=straight.parent)
+    for file in straight.glob("immediate-*.jsonl"):
+        assert [untimed(row, "immediate_s") for row in Lines(file).records] == [
+            untimed(row, "immediate_s") for row in whole
+        ]
+    assert len(list(straight.glob("immediate-*.jsonl"))) == 2
+
+
+def test_runs_of_an_older_version_are_named_before_a_run_is_begun_anew(straight, go, capsys):
+    """Their environment.json holds no speed keys."""
+    environment = {key: value for key, value in read_checked(straight / "environment.json").items() if key != "speed"}
+    for i in range(7):
+        (straight.parent / f"rome-hf-0000000{i}").mkdir()
+        write_checked(straight.parent / f"rome-hf-0000000{i}" / "environment.json", environment | {"commit": f"c{i}"})
+    assert main([*go.fixed, "task=none", "seed=5", "n_edits=1", f"runs={straight.parent}"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("was made by an older version") == 5 and "(commit c4)" in said and straight.name not in said
 
 
 def test_a_damaged_update_is_refused_by_name(straight, go, capsys):
@@ -226,14 +264,14 @@ def test_a_damaged_journal_goes_on_from_its_last_whole_record_where_that_is_aske
 
 def test_other_hardware_or_threads_are_noted_and_told(straight, go, capsys):
     path = straight / "environment.json"
-    stored = journal.read_checked(path)
-    journal.write_checked(path, stored | {"hardware": stored["hardware"] | {"threads": 99}})
+    stored = read_checked(path)
+    write_checked(path, stored | {"hardware": stored["hardware"] | {"threads": 99}})
     go("n_edits=5", "eval_every=1", runs=straight.parent)
     assert "made on other hardware or threads" in " ".join(capsys.readouterr().out.split())
-    (moved,) = journal.read_checked(path)["moved"]
+    (moved,) = read_checked(path)["moved"]
     assert moved["after_edits"] == 4 and moved["hardware"] == stored["hardware"]
     go("n_edits=6", "eval_every=1", runs=straight.parent)
-    assert journal.read_checked(path)["moved"] == [moved]
+    assert read_checked(path)["moved"] == [moved]
 
 
 def test_a_run_does_not_go_on_under_another_second_moment(straight, go, place):
@@ -375,11 +413,11 @@ def test_a_full_disk_ends_the_run_with_a_remedy_and_keeps_what_was_written(go, s
 
 
 def test_a_limit_on_file_sizes_tears_a_line_and_nothing_is_lost(go, straight, place, tmp_path):
-    """The system itself stops the write of the fifth edit's line on the way."""
+    """The system itself stops the write of the fifth edit's immediate success within its line."""
     whole = shutil.copytree(straight.parent, tmp_path / "whole")
     go("n_edits=5", "eval_every=1", runs=whole)
-    written = (path for path in straight.rglob("*") if path.is_file() and path.suffix != ".png")
-    limit = max(path.stat().st_size for path in written) + 100
+    (path,) = straight.glob("immediate-*.jsonl")  # the largest file that a run appends to
+    limit = path.stat().st_size + 100
     command = [
         sys.executable,
         ROOT / "run.py",
@@ -394,7 +432,7 @@ def test_a_limit_on_file_sizes_tears_a_line_and_nothing_is_lost(go, straight, pl
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 2 and "error: File too large" in done.stderr and "make room" in done.stderr, done.stderr
-    left = (straight / "edits.jsonl").read_bytes()
+    left = path.read_bytes()
     assert len(left) == limit and not left.endswith(b"\n")
     go("n_edits=5", "eval_every=1", runs=straight.parent)
     assert [untimed(row) for row in rows(straight)] == [untimed(row) for row in rows(whole / straight.name)]
@@ -426,8 +464,8 @@ def test_rows_of_another_evaluator_are_not_continued_unasked(straight, go, monke
     (path,) = straight.glob("results-*.jsonl")
     (ours,) = {row["evaluator"] for row in rows(straight)}
     other = {"code": "new", "packages": {"lm_eval": "9.9"}}
-    monkeypatch.setattr(run_directory, "evaluator", lambda: other)
-    monkeypatch.setattr(run_directory, "evaluator_name", lambda: "other")
+    name = version_name(other)
+    monkeypatch.setattr(opening, "measuring_version", lambda *_: other)
     go("n_edits=4", "eval_every=1", runs=straight.parent)
     assert "finished already" in capsys.readouterr().out
     before = state_of(straight)
@@ -444,11 +482,11 @@ def test_rows_of_another_evaluator_are_not_continued_unasked(straight, go, monke
         assert text in error
     assert state_of(straight) == before
     go("n_edits=5", "eval_every=1", "resume=force", runs=straight.parent)
-    assert [row["evaluator"] for row in rows(straight)] == [ours] * 5 + ["other"]
-    assert json.loads((straight / "environment.json").read_text())["evaluators"]["other"] == other
+    assert [row["evaluator"] for row in rows(straight)] == [ours] * 5 + [name]
+    assert json.loads((straight / "environment.json").read_text())["evaluators"][name] == other
     path.rename(straight / "before.jsonl")
     go("n_edits=5", "eval_every=1", runs=straight.parent)
-    assert [row["evaluator"] for row in rows(straight)] == ["other"] * 6
+    assert [row["evaluator"] for row in rows(straight)] == [name] * 6
     assert state_of(straight)["edits.jsonl"].startswith(before["edits.jsonl"])
 
 
@@ -477,12 +515,12 @@ def test_what_was_begun_but_has_no_edit_yet_takes_on_what_the_first_edit_is_made
         patch.setattr(Rome, "update", stopped)
         folder = go("n_edits=1", "eval_every=1", runs=tmp_path / "runs", rc=128 + signal.SIGTERM)
     environment, prefixes = (
-        journal.read_checked(folder / "environment.json"),
+        read_checked(folder / "environment.json"),
         (folder / "prefixes.json").read_bytes(),
     )
     environment["decides"]["packages"]["torch"], environment["commit"] = "1.0", "old"
-    journal.write_checked(folder / "environment.json", environment)
-    journal.write_checked(folder / "prefixes.json", {"contexts": ["An old one"], "constants": {"second_moment": "old"}})
+    write_checked(folder / "environment.json", environment)
+    write_checked(folder / "prefixes.json", {"contexts": ["An old one"], "constants": {"second_moment": "old"}})
     go("n_edits=1", "eval_every=1", runs=tmp_path / "runs")
     now = json.loads((folder / "environment.json").read_text())
     assert now["decides"]["packages"]["torch"] == torch.__version__ and now["commit"] != "old" and not now["forced"]

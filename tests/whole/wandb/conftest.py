@@ -141,13 +141,25 @@ def own_wandb(monkeypatch, tmp_path):
     wandb.teardown()
 
 
+@pytest.fixture
+def records_of():
+    """records_of(folder) -> the records of the journal, each with its immediate success."""
+    return _records_of
+
+
+def _records_of(folder: Path) -> list[dict[str, Any]]:
+    (path,) = folder.glob("immediate-*.jsonl")
+    immediate = {row["batch"]: row for row in Lines(path).records}
+    return [{**record, **immediate[i]} for i, record in enumerate(Lines(folder / "edits.jsonl").records)]
+
+
 def numbers_of(folder: Path) -> Points:
     """Every number of the results file and of the journal, at the step that it is tracked under."""
     points: Points = {}
     (results,) = folder.glob("results-*.jsonl")
     for row in Lines(results).records:
         points |= {(key, 2 * row["n_edits"] + 1): v for key, v in row.items() if isinstance(v, int | float)}
-    for record in Lines(folder / "edits.jsonl").records:
+    for record in _records_of(folder):
         values = {f"edit/{key}": value for key, value in record["diagnostics"].items()}
         values |= means(record["immediate"], "edit/immediate")
         values |= {"time/edit_s": record["edit_s"], "n_edits": record["n_edits"]}

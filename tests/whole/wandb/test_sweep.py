@@ -241,22 +241,28 @@ def test_the_summary_is_what_the_rows_come_down_to(swept):
 def test_results_samples_config_journal_and_updates_go_up_byte_for_byte(swept):
     for folder in (swept.lost, swept.finished):
         artifact = swept.server.artifact(f"results-{swept.run_id(folder)}")
-        patterns = ("results-*.jsonl", "samples/*.parquet", "config.yaml", "edits.jsonl", "updates/*.safetensors")
+        patterns = (
+            "results-*.jsonl",
+            "immediate-*.jsonl",
+            "samples/*.parquet",
+            "config.yaml",
+            "edits.jsonl",
+            "updates/*.safetensors",
+        )
         names = {path.relative_to(folder) for pattern in patterns for path in folder.glob(pattern)}
-        assert len(names) == 1 + (N_EDITS + 1) + 1 + 1 + N_EDITS
+        assert len(names) == 2 + (N_EDITS + 1) + 1 + 1 + N_EDITS
         assert {path.relative_to(artifact) for path in artifact.rglob("*") if path.is_file()} - {
             Path("manifest.json")
         } == names
         assert all((artifact / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
-def test_the_table_shows_each_edit_and_what_was_generated_before_and_after_it(swept):
+def test_the_table_shows_each_edit_and_what_was_generated_before_and_after_it(swept, records_of):
     (path,) = (swept.server.folder / "files").rglob(f"{swept.run_id(swept.lost)}/media/table/*.json")
     table = json.loads(path.read_text())
     assert table["columns"] == ["n_edits", "prompt", "target", "before", "after"]
-    records = Lines(swept.lost / "edits.jsonl").records
     expected = []
-    for record in records:
+    for record in records_of(swept.lost):
         (request,), (said,) = record["requests"], record["generated"]
         prompt = request["prompt"].format(request["subject"])
         expected.append([record["n_edits"], prompt, request["target_new"], said["before"], said["after"]])
