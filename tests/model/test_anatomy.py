@@ -1,13 +1,15 @@
-"""The parts of a model are found from its structure, in architectures that nobody listed."""
+"""The parts of a model are found from its structure, and architectures that do not fit are refused by name."""
 
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from afteredit.model.anatomy import find_anatomy
 from afteredit.model.lm import LM
 from afteredit.model.tensors import pad
 from afteredit.model.weights import matrix_shape
+from afteredit.store.errors import BadInput
 
 
 @pytest.mark.parametrize("inner", [48, 32], ids=["wider", "square"])
@@ -41,3 +43,42 @@ def test_the_model_runs_as_itself_whatever_the_padding(architecture, tokenizer):
         for row, mask_T, logits_TV in zip(rows, mask_BT, logits_BTV, strict=True):
             own_TV = lm.model(input_ids=torch.tensor([row])).logits[0].float()
             assert_close(logits_TV[mask_T.bool()], own_TV, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_is_not_there_is_refused_with_those_that_are(make_lm):
+    lm = make_lm("gpt2")
+    for layer in (-1, 4):
+        with pytest.raises(BadInput, match=f"{layer}.*0..3.*method.layer"):
+            lm.mlp_out_name(layer)
+
+
+MIXTURES = {
+    "mixtral": {"num_local_experts": 2},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8},
+    "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 8},
+}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_of_experts_is_refused_by_name(name):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model(name, vocab_size=64, num_key_value_heads=2, **sizes, **MIXTURES[name])
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(BadInput, match=f"{type(model).__name__} is a mixture of experts"):
+        find_anatomy(model)
+
+
+BART = {"d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}  # fmt: skip
+ENCODER_DECODERS = [
+    ("t5", {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}, AutoModelForSeq2SeqLM),
+    ("bart", BART, AutoModelForSeq2SeqLM),
+    ("bart", BART, AutoModelForCausalLM),  # as loading a BART folder gives: its decoder alone
+]
+
+
+@pytest.mark.parametrize(("name", "sizes", "load"), ENCODER_DECODERS, ids=["t5", "bart", "bart's decoder"])
+def test_an_encoder_decoder_is_refused_by_name(name, sizes, load):
+    model = load.from_config(AutoConfig.for_model(name, vocab_size=64, **sizes))
+    with pytest.raises(BadInput, match=f"{type(model).__name__} is an encoder-decoder"):
+        find_anatomy(model)

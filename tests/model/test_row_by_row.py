@@ -1,4 +1,4 @@
-"""A model that no cache of keys and values serves: every row is run whole and alone, and the log says so once."""
+"""Where no cache of keys and values can be continued, every row is run whole and alone, and the log says so once."""
 
 import logging
 
@@ -18,7 +18,7 @@ CONTINUATIONS = [(4, 6, 11), (9,), (21, 4)]
 
 @pytest.fixture(params=[1, 3], ids=["below the edited block", "above it"])
 def lm(request, make_lm, caplog):
-    """A block adds the mean of all positions in front, which no keys and values hold."""
+    """A block adds the mean of all positions so far, which no keys and values hold."""
     model = make_lm("llama", dtype=torch.float64).model
     model.model.layers[request.param].register_forward_hook(
         lambda _m, _a, out: out + out.cumsum(1) / torch.arange(1, out.shape[1] + 1)[:, None]
@@ -50,13 +50,13 @@ def test_scores_and_answers_are_those_of_whole_rows(lm):
 
 
 def test_the_log_says_so_once(lm, caplog):
-    said = [record.getMessage() for record in caplog.get_records("setup")]
-    assert said == ["LlamaForCausalLM: it cannot be continued from cached keys and values: "
+    messages = [record.getMessage() for record in caplog.get_records("setup")]
+    assert messages == ["LlamaForCausalLM: it cannot be continued from cached keys and values: "
                     "every row is run whole and alone"]  # fmt: skip
 
 
 @torch.no_grad()
-def test_nothing_of_it_is_kept_below_the_edited_block(lm):
+def test_nothing_is_kept_of_its_blocks(lm):
     lm.weights.keep_base([lm.mlp_out_name(2)])
     base = KeptBlocks(lm, 1.0)
     for _ in range(2):
@@ -65,10 +65,10 @@ def test_nothing_of_it_is_kept_below_the_edited_block(lm):
     assert not base.n_bytes
 
 
-def test_a_facts_key_does_not_hang_on_its_batch(lm, fact, second_fact):
+def test_a_facts_key_does_not_depend_on_its_batch(lm, fact, second_fact):
     alone = subject_keys(lm, [fact], ("", "It is known"), 2)
     assert_close(subject_keys(lm, [fact, second_fact], ("", "It is known"), 2)[:, :1], alone, rtol=1e-6, atol=1e-6)
 
 
-def test_a_model_that_can_is_read_on(make_lm, family):
+def test_other_models_are_continued_from_their_cache(make_lm, family):
     assert make_lm(family).capabilities.reads_on_from_cache

@@ -1,4 +1,4 @@
-"""LM's text side: token ids of prompts and answers, and where the subject ends, for three kinds of tokenizer."""
+"""Token ids of prompts and answers, and where the subject ends, for three kinds of tokenizer."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ def facts_texts() -> list[str]:
 
 
 def sentencepiece(kind: str) -> PreTrainedTokenizerFast:
-    """unigram: T5's and Gemma's shape.  bpe: Llama 2's, whose blank is put in front by the normaliser."""
+    """unigram: T5's and Gemma's shape.  bpe: Llama 2's, whose space is put in front by the normaliser."""
     raw = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE(unk_token="<unk>", fuse_unk=True))
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     raw.decoder = decoders.Metaspace(prepend_scheme="always")
@@ -63,10 +63,10 @@ def test_a_text_is_the_start_token_and_its_own_ids(lm):
 def test_ids_that_the_tokenizer_itself_adds_are_left_out(tokenizer, make_lm):
     from tokenizers.processors import TemplateProcessing
 
-    own = copy.deepcopy(tokenizer)
-    own.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", own.vocab["<s>"])])
-    assert own("China").input_ids[0] == own.vocab["<s>"]
-    lm = LM(make_lm("gpt2").model, own)
+    other = copy.deepcopy(tokenizer)
+    other.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", other.vocab["<s>"])])
+    assert other("China").input_ids[0] == other.vocab["<s>"]
+    lm = LM(make_lm("gpt2").model, other)
     assert lm.tokens.encode("China") == make_lm("gpt2").tokens.encode("China")
     assert lm.tokens.answer_ids("boxing") == make_lm("gpt2").tokens.answer_ids("boxing")
     assert lm.tokens.locate("China is", 0, 5) == make_lm("gpt2").tokens.locate("China is", 0, 5)
@@ -81,7 +81,7 @@ def test_answer_ids_continue_the_prompt(lm, kind, answer):
         assert lm.tokenizer.decode(lm.tokens.answer_ids(answer)) == f" {answer}"
 
 
-def test_blanks_around_an_answer_do_not_count(lm):
+def test_spaces_around_an_answer_do_not_count(lm):
     assert lm.tokens.answer_ids(" boxing ") == lm.tokens.answer_ids("boxing")
 
 
@@ -126,7 +126,7 @@ def chat_lm(tokenizer, make_lm) -> LM:
     return LM(make_lm("gpt2").model, chatty, prompt="chat")
 
 
-def test_chat_mode_asks_in_a_turn_and_answers_without_a_blank(chat_lm):
+def test_chat_mode_asks_in_a_turn_and_answers_without_a_space(chat_lm):
     ids, last = chat_lm.tokens.locate("The sport of Joe DiMaggio is", 13, 12)
     assert chat_lm.tokenizer.decode(ids) == "[user] The sport of Joe DiMaggio is\n[assistant] "
     assert chat_lm.tokenizer.decode(ids[: last + 1]) == "[user] The sport of Joe DiMaggio"

@@ -1,0 +1,16 @@
+"""Text that a model writes for its second moment."""
+
+import pytest
+
+from afteredit.edit.ingredients import sampled_text
+from afteredit.launch.command_line import compose
+from afteredit.store.user_cache import cache_folder
+
+
+@pytest.mark.real
+def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, tmp_path):
+    lm = compose(["model=smollm2"]).model.load("cpu", "float32")
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(sampled_text, "continue_rows", None)  # nothing is to be sampled
+    assert len(list(sampled_text.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
+    assert not list(cache_folder().iterdir())

@@ -1,0 +1,59 @@
+"""Capabilities are found by running the model, and what it does not allow is logged once."""
+
+import logging
+
+import pytest
+import torch
+
+from afteredit.model.capabilities import check_head, continues
+from afteredit.model.hooks import hooked
+from afteredit.model.lm import LM
+from afteredit.store.errors import BadInput
+
+
+def test_a_message_is_logged_once_for_each_model(make_lm, caplog):
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
+        for lm in (make_lm("gpt2"), make_lm("llama")):
+            for text in ("one", "two", "one"):
+                lm.capabilities.log_once(text)
+    assert [r.message for r in caplog.records] == [f"{name}: {text}" for name in ("GPT2LMHeadModel", "LlamaForCausalLM")
+                                                   for text in ("one", "two")]  # fmt: skip
+
+
+def test_a_head_that_does_more_than_the_final_norm_the_matrix_and_the_cap_is_refused(make_lm):
+    lm = make_lm("llama")
+    check_head(lm.model, lm.anatomy, lm.logits)
+    with hooked({lm.anatomy.final_norm: lambda _m, _a, output: 2 * output}):  # the probe calls it too: still the same
+        check_head(lm.model, lm.anatomy, lm.logits)
+    with pytest.raises(BadInput, match="LlamaForCausalLM: its head does more"):
+        check_head(lm.model, lm.anatomy, lambda hidden: 2 * lm.logits(hidden))
+
+
+def test_a_model_whose_later_tokens_see_what_no_cache_holds_cannot_be_continued(make_lm):
+    lm = make_lm("llama", dtype=torch.float64)
+    assert continues(lm.run_decoder)
+    with hooked({lm.anatomy.blocks[1]: lambda _m, _a, output: output + output.cumsum(1)}):
+        assert not continues(lm.run_decoder)
+
+
+@pytest.mark.parametrize("exact_lm", ["gemma2", "gemma2-windows", "llama"], indirect=True)
+def test_padding_may_stand_where_no_window_is_shorter_than_the_rows(exact_lm, caplog):
+    window = getattr(exact_lm.model.config, "sliding_window", None)
+    with caplog.at_level(logging.INFO, logger="afteredit.model"):
+        allowed = [exact_lm.capabilities.may_pad(columns) for columns in (9, 10, 11)]
+    assert allowed == ([True, False, False] if window == 9 else [True] * 3)
+    assert len(caplog.records) == (window == 9)
+
+
+@pytest.mark.parametrize("exact_lm", ["gpt2", "opt", "llama", "gemma2"], indirect=True)
+def test_only_gemma_2_changes_what_an_mlp_writes_into_the_stream(exact_lm):
+    joins = exact_lm.model.config.model_type != "gemma2"
+    assert [exact_lm.capabilities.mlp_joins_stream(layer) for layer in (0, 3, 0)] == [joins] * 3
+
+
+def test_rerunning_is_probed_once_and_never_where_no_cache_can_be_continued(make_lm):
+    lm, answers = make_lm("llama"), [False]
+    assert not lm.capabilities.can_rerun(answers.pop) and not lm.capabilities.can_rerun(answers.pop)
+    model = make_lm("llama", dtype=torch.float64).model
+    with hooked({model.model.layers[1]: lambda _m, _a, output: output + output.cumsum(1)}):
+        assert not LM(model, lm.tokenizer).capabilities.can_rerun(answers.pop)
