@@ -49,14 +49,14 @@ class SharedBeginnings:
         ones, and no other shared beginnings are looked for.
         """
         distinct = list(dict.fromkeys(rows))
-        kept = self._kept_beginnings(beginnings) if beginnings else None
-        starts = _shared_by_two(distinct) if kept is None else list(map(kept.longest_of, distinct))
+        known = self._kept_beginnings(beginnings) if beginnings else None
+        starts = _shared_by_two(distinct) if known is None else list(map(known.longest_of, distinct))
         tails = [row[len(start) :] for row, start in zip(distinct, starts, strict=True)]
-        to_run = [[tails[i] for i in part] for part in _of_similar_length(tails)] + ([] if kept else [set(starts)])
+        to_run = [[tails[i] for i in part] for part in _of_similar_length(tails)] + ([] if known else [set(starts)])
         if sum(map(_size, to_run)) > 0.75 * _size(distinct):
             blocks, mask_UP = self._run_plainly(distinct)
         else:
-            blocks, mask_UP = self._run_tails(kept or self._begin(starts), starts, tails)
+            blocks, mask_UP = self._run_tails(known or self._begin(starts), starts, tails)
         place_B = _places(rows, distinct)
         return cache_of(select_rows(blocks, place_B, len(distinct)), FrozenLayer), mask_UP[place_B]
 

@@ -23,13 +23,13 @@ def test_every_block_has_its_mlp_output_matrix(architecture, inner):
 
 
 def test_hooks_on_the_matrix_see_rows_and_positions(architecture):
-    """Whatever shape the block gives it (OPT's: rows and positions in one); and the model answers as before."""
+    """Even where the block gives it rows and positions in one, as OPT does; and the model answers as before."""
     model, ids_BT = architecture.build(64).eval(), torch.arange(6).view(2, 3)
     before = model(input_ids=ids_BT).logits
-    module, seen = find_anatomy(model).mlp_outs[1], []
-    module.register_forward_hook(lambda _m, args, output: seen.append((*args[0].shape, *output.shape)))
+    module, shapes = find_anatomy(model).mlp_outs[1], []
+    module.register_forward_hook(lambda _m, args, output: shapes.append((*args[0].shape, *output.shape)))
     assert torch.equal(model(input_ids=ids_BT).logits, before)
-    assert seen == [(2, 3, 48, 2, 3, 32)]
+    assert shapes == [(2, 3, 48, 2, 3, 32)]
     assert module(torch.ones(5, 48)).shape == (5, 32)
 
 

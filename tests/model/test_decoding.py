@@ -22,8 +22,8 @@ def test_greedy_is_what_the_model_itself_generates_row_by_row(lm):
     lm.model.generation_config.eos_token_id = None
     for row, ours in zip(rows_of(lm), continue_rows(lm, rows_of(lm), 12, greedy), strict=True):
         ids = torch.tensor([row])
-        own = lm.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
-        assert ours == own[0, len(row) :].tolist()
+        expected = lm.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
+        assert ours == expected[0, len(row) :].tolist()
 
 
 def test_each_row_stops_when_it_is_done(lm):
@@ -35,7 +35,7 @@ def test_each_row_stops_when_it_is_done(lm):
 
 @torch.no_grad()
 def test_in_every_family_rows_are_continued_as_each_is_alone_and_stop_when_they_are_done(exact_lm):
-    """Of a window shorter than the rows, too."""
+    """This includes a window shorter than the rows."""
     lm, lengths = exact_lm, {0: 3, 1: 1, 2: 6}
     stopped = continue_rows(lm, rows_of(lm), 9, greedy, lambda row, ids: len(ids) == lengths.get(row))
     for i, (row, ours) in enumerate(zip(rows_of(lm), stopped, strict=True)):
@@ -45,10 +45,10 @@ def test_in_every_family_rows_are_continued_as_each_is_alone_and_stop_when_they_
         assert ours == ids[len(row) :]
 
 
-def test_done_is_asked_with_the_row_and_all_its_ids_so_far(lm):
-    asked = []
-    whole = continue_rows(lm, rows_of(lm)[:2], 3, greedy, lambda row, ids: asked.append((row, tuple(ids))))
-    assert asked == [(row, tuple(whole[row][:n])) for n in (1, 2, 3) for row in (0, 1)]
+def test_done_is_called_with_the_row_and_all_its_ids_so_far(lm):
+    calls = []
+    whole = continue_rows(lm, rows_of(lm)[:2], 3, greedy, lambda row, ids: calls.append((row, tuple(ids))))
+    assert calls == [(row, tuple(whole[row][:n])) for n in (1, 2, 3) for row in (0, 1)]
 
 
 def test_no_pass_is_spent_after_the_last_token_needed(lm, monkeypatch):

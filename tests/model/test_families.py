@@ -68,7 +68,7 @@ def differing(lm, before) -> set[str]:
 
 
 def row_under(lm, context, request) -> tuple[tuple[int, ...], int]:
-    """Ids of the question behind a context, and where the subject ends, counted on the text that ends with it."""
+    """Returns ids of the question after a context, and where the subject ends in them."""
     front = f"{context}. " if context else ""
     to_subject = lm.tokens.encode(front + request.prompt.partition("{}")[0] + request.subject)
     return lm.tokens.encode(front + request.question), len(to_subject) - 1
@@ -170,11 +170,11 @@ def test_every_method_edits_in_half_precision_as_in_float32(
 
 def test_a_folder_loaded_with_a_device_map_takes_the_same_edit(tiny_folder, fact, monkeypatch):
     """On one device device_map=auto must change nothing."""
-    maps, own = [], AutoModelForCausalLM.from_pretrained
+    maps, load = [], AutoModelForCausalLM.from_pretrained
 
     def spy(*args, **kwargs):
         maps.append(kwargs.get("device_map"))
-        return own(*args, **kwargs)
+        return load(*args, **kwargs)
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spy)
     hashes = []

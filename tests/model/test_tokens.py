@@ -18,9 +18,9 @@ SPECIAL = ["<unk>", "<s>", "</s>"]
 
 def facts_texts() -> list[str]:
     rows = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
-    asked = [text for row in rows for text in (row["prompt"].replace("{}", row["subject"]), *row["paraphrases"])]
+    questions = [text for row in rows for text in (row["prompt"].replace("{}", row["subject"]), *row["paraphrases"])]
     answers = [row[name] for row in rows for name in ("target_new", "target_true")]
-    return [*asked, *answers, *string.ascii_lowercase]
+    return [*questions, *answers, *string.ascii_lowercase]
 
 
 def sentencepiece(kind: str) -> PreTrainedTokenizerFast:

@@ -1,4 +1,4 @@
-"""The plain way to run a model: one row, the model's own forward pass, hooks; no padding, no cache, no rerun."""
+"""Runs a model the plain way: one row, the model's own forward pass, hooks; no padding, no cache, no rerun."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from afteredit.model.hooks import hooked
 
 
 def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
-    """keys (T, F) of the block's MLP output matrix, its output at `at`, normalised hidden states and logits of one
-    row, with `offset_D` added to the MLP output at `at`."""
-    seen = {}
+    """Returns keys (T, F) of the block's MLP output matrix, its output at `at`, normalised hidden states and logits of
+    one row, with `offset_D` added to the MLP output at `at`."""
+    parts = {}
 
     def tap(_module, args, output):
-        seen["keys_TF"], seen["value_D"] = args[0][0], output[0, at]
+        parts["keys_TF"], parts["value_D"] = args[0][0], output[0, at]
         if offset_D is None:
             return None
         moved = torch.zeros_like(output)
@@ -24,15 +24,15 @@ def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
         return output + moved * offset_D
 
     def final(_module, _args, output):
-        seen["hidden_TD"] = output[0]
+        parts["hidden_TD"] = output[0]
 
     with hooked({lm.mlp_out(layer): tap, lm.anatomy.final_norm: final}):
-        seen["logits_TV"] = lm.model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
-    return SimpleNamespace(**seen)
+        parts["logits_TV"] = lm.model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
+    return SimpleNamespace(**parts)
 
 
 def _plain_nll(lm, ids, target, layer=0, at=0, offset_D=None) -> torch.Tensor:
-    """Mean nats per token of `target` behind `ids`."""
+    """Returns the mean nats per token of `target` after `ids`."""
     with torch.no_grad():
         logits_TV = _plain_pass(lm, [*ids, *target], layer, at, offset_D).logits_TV.float()
     log_p_NV = logits_TV[len(ids) - 1 : -1].log_softmax(-1)

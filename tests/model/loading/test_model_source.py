@@ -66,17 +66,17 @@ def test_a_hub_id_that_cannot_be_had_is_refused_with_id_and_revision(monkeypatch
 
 @pytest.mark.parametrize("trust", [None, True])
 def test_remote_code_is_trusted_only_when_asked(monkeypatch, tiny_folder, trust):
-    seen = []
+    trusted = []
     for loader in (transformers.AutoConfig, transformers.AutoTokenizer, transformers.AutoModelForCausalLM):
 
-        def from_pretrained(*args, own=loader.from_pretrained, **kwargs):
-            seen.append(kwargs["trust_remote_code"])
-            return own(*args, **kwargs)
+        def from_pretrained(*args, load=loader.from_pretrained, **kwargs):
+            trusted.append(kwargs["trust_remote_code"])
+            return load(*args, **kwargs)
 
         monkeypatch.setattr(loader, "from_pretrained", from_pretrained)
     chosen = {} if trust is None else {"trust_remote_code": trust}
     ModelSource("hf", str(tiny_folder), **chosen).load("cpu", "float32")
-    assert len(seen) >= 3 and set(seen) == {bool(trust)}
+    assert len(trusted) >= 3 and set(trusted) == {bool(trust)}
 
 
 def test_an_encoder_decoder_folder_is_refused_by_name(tmp_path):
@@ -89,35 +89,35 @@ def test_an_encoder_decoder_folder_is_refused_by_name(tmp_path):
 
 @pytest.mark.parametrize(("room", "away"), [(250_000, "some"), (100_000, "all")])
 def test_a_model_that_does_not_fit_its_devices_is_refused(monkeypatch, tiny_folder, room, away):
-    """Really offloaded, by accelerate: to disk, where memory is as small as `room`."""
-    loader, seen = transformers.AutoModelForCausalLM, []
-    own = loader.from_pretrained
+    """Accelerate really offloads the weights to disk, where memory is as small as `room`."""
+    loader, parameters = transformers.AutoModelForCausalLM, []
+    load = loader.from_pretrained
 
     def in_little_memory(*args, **kwargs):
-        loaded = own(*args, max_memory={"cpu": room}, **kwargs)
-        seen.extend(loaded[0].parameters())
+        loaded = load(*args, max_memory={"cpu": room}, **kwargs)
+        parameters.extend(loaded[0].parameters())
         return loaded
 
     monkeypatch.setattr(loader, "from_pretrained", in_little_memory)
     with pytest.raises(BadInput) as problem:
         ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "float32")
-    offloaded = [parameter for parameter in seen if parameter.device.type == "meta"]
-    assert {"some": 0 < len(offloaded) < len(seen), "all": len(offloaded) == len(seen)}[away]
-    share, total = (sum(4 * parameter.numel() for parameter in part) / 2**30 for part in (offloaded, seen))
+    offloaded = [parameter for parameter in parameters if parameter.device.type == "meta"]
+    assert {"some": 0 < len(offloaded) < len(parameters), "all": len(offloaded) == len(parameters)}[away]
+    share, total = (sum(4 * parameter.numel() for parameter in part) / 2**30 for part in (offloaded, parameters))
     message = str(problem.value)
     assert "model=big" in message and "model.device_map=auto" in message
     assert f"{share:.3g} GiB of its {total:.3g} GiB" in message
     assert "more or larger devices, dtype=bfloat16 (now float32), or a smaller model" in message
-    monkeypatch.setattr(loader, "from_pretrained", own)
+    monkeypatch.setattr(loader, "from_pretrained", load)
     ModelSource("big", str(tiny_folder), device_map="auto").load("cpu", "float32")
 
 
 def test_one_offloaded_parameter_is_enough_to_refuse(monkeypatch, tiny_folder):
     loader = transformers.AutoModelForCausalLM
-    own = loader.from_pretrained
+    load = loader.from_pretrained
 
     def one_away(*args, **kwargs):
-        model, info = own(*args, **kwargs)
+        model, info = load(*args, **kwargs)
         norm = model.model.layers[3].post_attention_layernorm
         norm.weight = torch.nn.Parameter(norm.weight.to("meta"))
         return model, info
