@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +35,7 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
 
     They are called `name`, or as the directory.
     """
-    config = _config(folder / "config.yaml")
+    config, evaluations = _config(folder / "config.yaml"), _evaluations(folder / "environment.json")
     edits = _records(folder / "edits.jsonl")
     runs = []
     for path in sorted(folder.glob(f"results-{evaluation}.jsonl" if evaluation else "results*.jsonl")):
@@ -43,11 +44,35 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
             log.warning("%s is left out: the unedited model has no row in it yet", path)
             continue
         digest = path.stem.partition("-")[2]
-        runs.append(Run(name or folder.resolve().name, digest, config, rows, _samples(folder, digest, rows),
+        seen = _under_its_view(config, evaluations, digest)
+        runs.append(Run(name or folder.resolve().name, digest, seen, rows, _samples(folder, digest, rows),
                         _with_immediate(edits, folder / f"immediate-{digest}.jsonl")))  # fmt: skip
     if not runs:
         raise BadInput(f"{folder} holds no measured checkpoint; let the run measure the unedited model first")
     return runs
+
+
+def _evaluations(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns what decided the measurement of each results file, by its digest; nothing in older versions' runs."""
+    try:
+        evaluations = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+        return {str(digest): dict(decided) for digest, decided in evaluations.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _under_its_view(config: dict[str, Any], evaluations: dict[str, dict[str, Any]], digest: str) -> dict[str, Any]:
+    """Returns `config` with the constraint under which the results file was measured.
+
+    A constraint that is only a view (PRUNE) changes no weight, so that one directory holds the results with it and
+    without it, while its config.yaml is that of the last command.
+    """
+    view = evaluations.get(digest, {}).get("view")
+    if view:
+        return config | {"constraint": {"_target_": f"afteredit.{view['class']}", **view}}
+    views = {decided["view"]["class"] for decided in evaluations.values() if decided.get("view")}
+    last = str((config.get("constraint") or {}).get("_target_", "")).rpartition(".")[2]
+    return config | {"constraint": {}} if digest in evaluations and last in views else config
 
 
 def _with_immediate(edits: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:

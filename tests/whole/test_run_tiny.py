@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from afteredit.analysis.read.run_folders import read_run
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import load_update
 from afteredit.evaluate import measure
@@ -293,10 +294,14 @@ def test_nothing_is_littered_into_the_working_folder(go, tmp_path, monkeypatch):
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_a_view_changes_what_is_measured_and_not_what_is_written(go, straight, tmp_path):
-    """PRUNE restrains what metrics see; the next edit reads the raw weights, so the run's weights are those without."""
-    pruned = go("n_edits=4", "eval_every=1", "constraint=prune", runs=tmp_path / "pruned")
-    assert [row["weights_sha256"] for row in rows(pruned)] == [row["weights_sha256"] for row in rows(straight)]
+def test_a_view_changes_what_is_measured_and_not_what_is_written(go, straight):
+    """PRUNE restrains what metrics see and no weight: the same run is measured under it, in another results file."""
+    before, edits = rows(straight), (straight / "edits.jsonl").read_bytes()
+    assert go("n_edits=4", "eval_every=1", "constraint=prune", runs=straight.parent) == straight
+    assert (straight / "edits.jsonl").read_bytes() == edits
+    plain, pruned = sorted(read_run(straight), key=lambda run: run.method)
+    assert (plain.method, pruned.method) == ("rome", "rome+prune") and list(plain.rows) == before
+    assert [row["weights_sha256"] for row in pruned.rows] == [row["weights_sha256"] for row in before]
 
 
 @pytest.mark.parametrize("method", ["memit", "memit_seq", "alphaedit", "ft", "kn", "mend", "rome_published"])

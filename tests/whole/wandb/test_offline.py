@@ -26,7 +26,8 @@ CONFIG = {"method": "rome", "model": "tiny"}
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from afteredit.evaluate.tracker import Mode, Tracker, TrackerSettings
+from afteredit.record.settings import Mode, TrackerSettings
+from afteredit.record.tracker import Tracker
 
 folder, n_edits, held = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 config = {"method": "rome", "model": "tiny"}
