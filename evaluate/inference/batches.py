@@ -45,32 +45,24 @@ def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
         yield (), without_prefix
 
 
-def cheapest_batches(sizes: Mapping[Row, RowSize], *, padding: bool = True, n_passes: int = 1) -> list[list[Row]]:
-    """Returns the batches that compute the fewest tokens, longest rows first.
+def batches_of_like_length(sizes: Mapping[Row, RowSize], *, padding: bool = True, n_passes: int = 1) -> list[list[Row]]:
+    """Returns batches of rows of like length, longest rows first.
 
-    The cost of a batch is its tokens with padding, and PASS_TOKENS for each of its `n_passes` (its first pass and those
-    that read on after it).  A batch stays within both budgets, unless it is one row that is beyond them alone.
-    Without `padding` only rows of one length stand together.
-
-    The least cost of the first j rows is the minimum over i of that of the first i rows and one batch of the others.
+    A row joins the last batch where both budgets hold and the padding of that batch costs no more than a batch more:
+    PASS_TOKENS for each of its `n_passes` (its first pass and those that read on after it).  A row that is beyond the
+    budgets stands alone.  Without `padding` only rows of one length stand together.
     """
-    rows = sorted(sizes, key=lambda row: sizes[row], reverse=True)
-    overhead = n_passes * PASS_TOKENS
-    least_cost, last_start = [0], [0]  # by number of rows: the least cost, and where its last batch begins
-    for j in range(1, len(rows) + 1):
-        least_cost.append(least_cost[j - 1] + overhead + sizes[rows[j - 1]].tokens)
-        last_start.append(j - 1)
-        columns = sizes[rows[j - 1]].columns
-        for i in range(j - 2, -1, -1):
-            tokens, columns = (j - i) * sizes[rows[i]].tokens, max(columns, sizes[rows[i]].columns)
-            if tokens > TOKEN_BUDGET or (j - i) * columns > CACHE_BUDGET:
-                break
-            if not padding and sizes[rows[i]].tokens != sizes[rows[j - 1]].tokens:
-                break
-            if least_cost[i] + overhead + tokens < least_cost[j]:
-                least_cost[j], last_start[j] = least_cost[i] + overhead + tokens, i
-    batches, j = [], len(rows)
-    while j:
-        batches.append(rows[last_start[j] : j])
-        j = last_start[j]
-    return batches[::-1]
+    most_padding = n_passes * PASS_TOKENS if padding else 0
+    batches: list[list[Row]] = []
+    batch_sizes: list[RowSize] = []  # of the last batch
+    for row in sorted(sizes, key=lambda row: sizes[row], reverse=True):
+        batch_sizes.append(sizes[row])
+        tokens = len(batch_sizes) * batch_sizes[0].tokens
+        columns = len(batch_sizes) * max(size.columns for size in batch_sizes)
+        n_padding = tokens - sum(size.tokens for size in batch_sizes)
+        if batches and tokens <= TOKEN_BUDGET and columns <= CACHE_BUDGET and n_padding <= most_padding:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+            batch_sizes = [sizes[row]]
+    return batches

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from afteredit.evaluate.inference.batches import Ids, RowSize, cheapest_batches, shared_prefixes
+from afteredit.evaluate.inference.batches import Ids, RowSize, batches_of_like_length, shared_prefixes
 from afteredit.evaluate.inference.kept_blocks import Forward, KeptBlocks
 from afteredit.model.decoding import RowEnds
 from afteredit.model.kv_cache import cache_of, keys_values
@@ -79,7 +79,7 @@ def read_contexts(
             context: RowSize(len(context) - len(prefix), prefixes.n_columns + lengths[context] - len(prefix))
             for context, prefix in prefix_of.items()
         }
-        for batch in cheapest_batches(sizes, padding=padding, n_passes=n_passes):
+        for batch in batches_of_like_length(sizes, padding=padding, n_passes=n_passes):
             passes = tuple(prefixes.rows), tuple((c, tuple(continuations[c])) for c in batch), n_tokens > 0
             with kept_blocks.forward_of(passes, continued=n_tokens > 0) as forward:
                 yield _read_on(lm, forward, prefixes, {context: prefix_of[context] for context in batch})
@@ -94,7 +94,7 @@ def _read_prefixes(
     if () in prefixes:
         yield empty
     sizes = {prefix: RowSize(len(prefix), len(prefix)) for prefix in prefixes if prefix}
-    for batch in cheapest_batches(sizes, padding=padding, n_passes=n_passes):
+    for batch in batches_of_like_length(sizes, padding=padding, n_passes=n_passes):
         with kept_blocks.forward_of(tuple(batch), continued=True) as forward:
             rows = _read_on(lm, forward, empty, dict.fromkeys(batch, ()))
         yield rows
@@ -143,7 +143,7 @@ def _later_tokens(
     """Returns (log p, likeliest id) of every token but the first, by (row, continuation): branches of one context."""
     past = contexts.n_columns
     tokens_by_pair = {}
-    for batch in cheapest_batches({pair: RowSize(len(pair[1]) - 1, past + len(pair[1]) - 1) for pair in pairs}):
+    for batch in batches_of_like_length({pair: RowSize(len(pair[1]) - 1, past + len(pair[1]) - 1) for pair in pairs}):
         rows_N = torch.tensor([row for row, _ in batch])
         ids_NT, new_mask_NT = pad([continuation[:-1] for _, continuation in batch], "right")
         mask_NT = torch.cat([contexts.ends.mask_BT[rows_N], new_mask_NT], dim=1)
