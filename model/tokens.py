@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from afteredit.store.errors import BadInput
@@ -24,8 +23,6 @@ class Tokens:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.start_ids = [] if start_token is None else [self._token_id(start_token)]
-        self.encode = lru_cache(maxsize=None)(self._encode)  # the same prompts come back at every checkpoint
-        self.answer_ids = lru_cache(maxsize=None)(self._answer_ids)
 
     def _token_id(self, token: str) -> int:
         token_id = self.tokenizer.get_vocab().get(token)
@@ -39,7 +36,7 @@ class Tokens:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return ids
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str) -> tuple[int, ...]:
         """Returns the token ids of a text, after the start token."""
         return tuple(self._started(self._ids(text)))
 
@@ -75,7 +72,7 @@ class Tokens:
         ids = self._started(encoded.input_ids)
         return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
 
-    def _answer_ids(self, answer: str) -> tuple[int, ...]:
+    def answer_ids(self, answer: str) -> tuple[int, ...]:
         """Returns the ids of an answer as it continues a prompt: in plain mode with the space before it.
 
         They are read off after a letter, since SentencePiece marks the space on the word, and only there.  Raises
