@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad as pad_tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from afteredit.model.lm import LM
 from afteredit.model.tensors import pad
@@ -27,49 +25,6 @@ class RowEnds:
     logits_BV: Tensor
     cache: DynamicCache
     mask_BT: Tensor
-
-
-class GrowingLayer(DynamicLayer):
-    """Holds keys and values with room for more columns, which are written in place; a DynamicLayer copies all columns
-    at every token.  Rows of several caches stand together, padded on the right."""
-
-    def __init__(self, layers: Sequence[DynamicLayer], room: int):
-        """Takes the rows of all `layers`, which are empty afterwards, and adds `room` columns."""
-        super().__init__()
-        n_rows = sum(len(cast(Tensor, layer.keys)) for layer in layers)
-        width = max(cast(Tensor, layer.keys).shape[2] for layer in layers)
-        keys = cast(Tensor, layers[0].keys)
-        self.lazy_initialization(keys, keys)
-        self._with_room: list[Tensor] = []  # keys, values
-        for name in ("keys", "values"):
-            like = getattr(layers[0], name)
-            all_BHTd = like.new_zeros(n_rows, like.shape[1], width + room, like.shape[3])
-            start = 0
-            for layer in layers:
-                part_BHTd = getattr(layer, name)
-                all_BHTd[start : start + len(part_BHTd), :, : part_BHTd.shape[2]] = part_BHTd
-                start += len(part_BHTd)
-                setattr(layer, name, None)
-            self._with_room.append(all_BHTd)
-        self._show(width)
-
-    def _show(self, width: int) -> None:
-        self.keys, self.values = (all_BHTd[:, :, :width] for all_BHTd in self._with_room)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Adds the new columns and returns all keys and values."""
-        n_cached = cast(Tensor, self.keys).shape[2]
-        width = n_cached + key_states.shape[2]
-        for all_BHTd, new_BHTd in zip(self._with_room, (key_states, value_states), strict=True):
-            all_BHTd[:, :, n_cached:width] = new_BHTd
-        self._show(width)
-        return cast(Tensor, self.keys), cast(Tensor, self.values)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these rows only."""
-        width = cast(Tensor, self.keys).shape[2]
-        self._with_room = [all_BHTd[indices.to(all_BHTd.device)] for all_BHTd in self._with_room]
-        self._show(width)
 
 
 def greedy(logits_BV: Tensor) -> Tensor:
@@ -123,7 +78,8 @@ def decode(
     lm: LM, row_ends: Sequence[RowEnds], n_tokens: int, choose: Choose, done: Done | None = None
 ) -> list[list[int]]:
     """Returns up to `n_tokens` more ids of the rows of all `row_ends`, continued together; their caches are used up."""
-    logits_BV, mask_BT, cache = _together(row_ends, n_tokens)
+    joined = row_ends[0] if len(row_ends) == 1 else _together(row_ends)
+    logits_BV, mask_BT, cache = joined.logits_BV, joined.mask_BT, joined.cache
     out: list[list[int]] = [[] for _ in range(len(logits_BV))]
     alive = list(range(len(out)))
     for step in range(n_tokens):
@@ -147,11 +103,15 @@ def decode(
     return out
 
 
-def _together(row_ends: Sequence[RowEnds], n_tokens: int) -> tuple[Tensor, Tensor, DynamicCache]:
-    """Returns logits (B, V), mask (B, T) and one cache with room for `n_tokens` more columns."""
+def _together(row_ends: Sequence[RowEnds]) -> RowEnds:
+    """Returns the rows of all `row_ends`, padded on the right; the first cache takes the others' keys and values."""
     width = max(ends.mask_BT.shape[1] for ends in row_ends)
     mask_BT = torch.cat([pad_tensor(ends.mask_BT, (0, width - ends.mask_BT.shape[1])) for ends in row_ends])
-    cache = DynamicCache()
-    for layers in zip(*(cast(list[DynamicLayer], ends.cache.layers) for ends in row_ends), strict=True):
-        cache.layers.append(GrowingLayer(layers, n_tokens))
-    return torch.cat([ends.logits_BV for ends in row_ends]), mask_BT, cache
+    for layers in zip(*(ends.cache.layers for ends in row_ends), strict=True):
+        for name in ("keys", "values"):
+            parts = [getattr(layer, name) for layer in layers]
+            joined_BHTd = torch.cat([pad_tensor(part, (0, 0, 0, width - part.shape[2])) for part in parts])
+            for layer in layers:
+                setattr(layer, name, None)  # frees the memory of this layer before the next is joined
+            setattr(layers[0], name, joined_BHTd)
+    return RowEnds(torch.cat([ends.logits_BV for ends in row_ends]), row_ends[0].cache, mask_BT)
