@@ -26,12 +26,12 @@ DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA here")]
 
 AT_ONE = {"layer": 1, "value_steps": 10, "weight_decay": 0.0, "contexts_short": 2, "contexts_long": 0}
-IN_TURN = {"layers": [0, 1], "second_moment_weight": 1.0, "value_steps": 10, "weight_decay": 0.0, "contexts": 2}
+IN_TURN = {"layers": [0, 1], "value_steps": 10, "weight_decay": 0.0, "contexts": 2}
 METHODS = {
     "rome": Rome(**AT_ONE),
     "rome_published": Rome(**AT_ONE, keys=Keys.asymmetric, second_moment=SecondMoment.identity),
-    "memit": Memit(**IN_TURN),
-    "memit_seq": MemitSeq(**IN_TURN),
+    "memit": Memit(**IN_TURN, second_moment_weight=1.0),
+    "memit_seq": MemitSeq(**IN_TURN, second_moment_weight=1.0),
     "alphaedit": AlphaEdit(
         **IN_TURN, threshold=0.9, threshold_kind=Threshold.relative, ridge=0.01, tokens_per_key_dim=10
     ),
