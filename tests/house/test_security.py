@@ -65,7 +65,7 @@ def test_a_record_that_names_another_file_reads_none(tmp_path, fact):
     """A run directory from elsewhere may name any file, with a right checksum."""
     update = Update({"w": LowRank(torch.ones(2, 1), torch.ones(3, 1))})
     journal = Journal(tmp_path / "run")
-    journal.append([fact], update, 1, {})
+    journal.append([fact], update)
     journal.close()
     path = tmp_path / "run" / "edits.jsonl"
     (record,) = Lines(path).records
@@ -73,7 +73,7 @@ def test_a_record_that_names_another_file_reads_none(tmp_path, fact):
     path.unlink()
     Lines(path).append(record | {"update": "../elsewhere.safetensors"})
     with pytest.raises(BadInput, match="000000.safetensors is missing"):
-        Journal(tmp_path / "run").update(0, [fact])
+        Journal(tmp_path / "run").update(0)
 
 
 def test_a_foreign_run_cannot_switch_remote_code_on(tiny_folder, tmp_path, monkeypatch):
