@@ -22,7 +22,6 @@ class Anatomy:
     decoder: nn.Module  # runs the blocks and ends with the final norm
     blocks: list[nn.Module]
     final_norm: nn.Module
-    mlps: list[nn.Module | None]  # the module that W is the last part of; None where that is the block itself
     mlp_outs: list[nn.Module]  # the matrix W (D, F) that writes the MLP's result into the residual stream
     mlp_out_names: list[str]  # the full name of W among the model's parameters
 
@@ -66,7 +65,6 @@ def find_anatomy(model: Any) -> Anatomy:
         decoder=decoder,
         blocks=list(stack),
         final_norm=_final_norm(decoder, stack, name),
-        mlps=[_parent(block, child) for block, (child, _) in zip(stack, matrices, strict=True)],
         mlp_outs=[module for _, module in matrices],
         mlp_out_names=[f"{path}.{i}.{child}.weight" for i, (child, _) in enumerate(matrices)],
     )
@@ -87,11 +85,6 @@ def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
         if output == width and any(matrix_shape(m) in ((inner, width), (2 * inner, width)) for m in siblings):
             return name, module
     raise BadInput(f"{place}: no MLP output matrix of width {width} found among {[name for name, _ in matrices]}")
-
-
-def _parent(block: nn.Module, child: str) -> nn.Module | None:
-    parent = child.rpartition(".")[0]
-    return block.get_submodule(parent) if parent else None
 
 
 class _Reached(Exception):

@@ -3,9 +3,9 @@
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once.  So are the hidden states that enter block
 L at the positions from s on, and those that leave it, where the MLP's output joins the residual stream as it is.  Each
-step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions, and the last block's
-MLP only where it is read.  When rows leave a group, the padding that only they needed leaves with them.  Blocks above L
-need not run for the arguments that they are called with (masks, rotations) to be recorded.
+step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  When rows leave a
+group, the padding that only they needed leaves with them.  Blocks above L need not run for the arguments that they are
+called with (masks, rotations) to be recorded.
 
 The mathematics is that of the full forward pass (a test holds the two against each other).  A probe tries once on every
 model whether this holds for its blocks; where it does not, each step runs all of them on uncut rows, and the log says
@@ -24,9 +24,10 @@ from transformers import DynamicCache
 from afteredit.model.hooks import After, Before, hooked
 from afteredit.model.kv_cache import select_rows
 from afteredit.model.lm import LM
-from afteredit.model.shortcuts.last_mlp import RUNS_EVERYWHERE, Places, last_mlp_at
 from afteredit.model.shortcuts.shared_beginnings import Row
 from afteredit.model.tensors import first, nearly_equal, pad
+
+Places = tuple[Tensor, Tensor]  # rows and columns (N,)
 
 
 class Rerun:
@@ -143,8 +144,6 @@ class Rerun:
         """
         layer, subjects = self.layer if layer is None else layer, self._subject_places()
         capabilities = self.lm.capabilities
-        if places is not None and not self.uncut and self.lm.anatomy.mlps[-1] is None:
-            capabilities.log_once(RUNS_EVERYWHERE)
         if layer != self.layer and self._skipped:
             raise ValueError(f"blocks above {self.layer} were not recorded; make the rerun with record_above=True")
         if layer + 1 in self._calls and capabilities.mlp_joins_stream(layer):
@@ -169,13 +168,10 @@ class Rerun:
         if self.uncut:
             hidden_BTD = self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
             return hidden_BTD if places is None else hidden_BTD[places]
-        # the hook that adds an offset to the last MLP's own output needs all of its (B, T, D)
-        may_be_hooked = hidden_BTD is None and layer == self.lm.n_blocks - 1
         hidden_BTD = self._calls[layer][0][0] if hidden_BTD is None else hidden_BTD
-        with last_mlp_at(self.lm, None if may_be_hooked else places):
-            for index in range(layer, self.lm.n_blocks):
-                args, kwargs = self._calls[index]
-                hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
+        for index in range(layer, self.lm.n_blocks):
+            args, kwargs = self._calls[index]
+            hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
         return self.lm.anatomy.final_norm(hidden_BTD if places is None else hidden_BTD[places])
 
     def _from_subjects(self, hidden_BTD: Tensor) -> Tensor:
@@ -196,13 +192,8 @@ def _reruns_like_rows_alone(lm: LM) -> bool:
     alone = [lm.forward(*pad([row], "right"))[0, last:] for row, last in zip(rows, lasts, strict=True)]
 
     def agrees(rerun: Rerun, chosen: Sequence[int]) -> bool:
-        ends = torch.arange(len(chosen)), torch.tensor([len(alone[row]) - 1 for row in chosen])
-        hidden_BTD, ends_BD = rerun.run(rerun.layer), rerun.run(rerun.layer, places=ends)
-        return all(
-            nearly_equal(hidden_BTD[i, : len(alone[row])], alone[row])
-            and nearly_equal(ends_BD[i : i + 1], alone[row][-1:])
-            for i, row in enumerate(chosen)
-        )
+        hidden_BTD = rerun.run(rerun.layer)
+        return all(nearly_equal(hidden_BTD[i, : len(alone[row])], alone[row]) for i, row in enumerate(chosen))
 
     for layer in range(min(2, lm.n_blocks)):
         rerun = Rerun(lm, rows, lasts, layer, uncut=False)
