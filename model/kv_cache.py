@@ -38,6 +38,12 @@ def cache_of(blocks: Iterable[KeysValues], kind: type[DynamicLayer] = DynamicLay
     return cache
 
 
+def cache_rows(cache: DynamicCache, rows_B: Tensor, kind: type[DynamicLayer] = DynamicLayer) -> DynamicCache:
+    """Returns a new cache that holds copies of the given rows of another, in layers of the given kind."""
+    blocks = ((keys[rows_B.to(keys.device)], values[rows_B.to(keys.device)]) for keys, values in keys_values(cache))
+    return cache_of(blocks, kind)
+
+
 def select_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache] | None = None) -> Any:
     """Returns `value` with only the given ones of its `n_rows` rows, in every tensor inside it that has rows.
 

@@ -20,7 +20,6 @@ from afteredit.model.hooks import answering_by
 from afteredit.model.loading.fingerprint import fingerprint
 from afteredit.model.row_by_row import forward_row_by_row
 from afteredit.model.shortcuts.packed_weights import PackedWeights
-from afteredit.model.shortcuts.shared_beginnings import SharedBeginnings
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
@@ -46,7 +45,6 @@ class LM:
         check_head(model, self.anatomy, self.logits)
         self.capabilities = Capabilities(model, self.anatomy, self.run_decoder)
         self.packed_weights = PackedWeights(model, self.anatomy.blocks, self.capabilities.log_once)
-        self.shared_beginnings = SharedBeginnings(self.forward, self.weights.is_unedited)
         self.fingerprint = fingerprint(model, tokenizer, self.tokens.start_ids, prompt)
 
     @property

@@ -22,9 +22,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from afteredit.model.hooks import After, Before, hooked
-from afteredit.model.kv_cache import select_rows
+from afteredit.model.kv_cache import FrozenLayer, cache_rows, select_rows
 from afteredit.model.lm import LM
-from afteredit.model.shortcuts.shared_beginnings import Row
 from afteredit.model.tensors import first, nearly_equal, pad
 
 Places = tuple[Tensor, Tensor]  # rows and columns (N,)
@@ -46,14 +45,13 @@ class Rerun:
         subject_lasts: Sequence[int],
         layer: int,
         *,
-        beginnings: Sequence[Row] = (),
         record_above: bool = False,
         uncut: bool | None = None,
     ):
         """Runs the rows once.
 
-        `beginnings` are those that rows of many reruns share (shared_beginnings.py).  With `record_above`, blocks above
-        `layer` are recorded too, and `hidden` may name them.  `uncut` is found out where it is None.
+        With `record_above`, blocks above `layer` are recorded too, and `hidden` may name them.  `uncut` is found out
+        where it is None.
         """
         self.lm, self.layer = lm, layer
         lm.mlp_out(layer)  # raises BadInput where there is no such block
@@ -68,7 +66,7 @@ class Rerun:
         self._ids_BT, self._mask_BT = pad([row[cut:] for row, cut in zip(rows, cuts, strict=True)], "right")
         cache = None
         if self._n_cached:
-            cache, cached_mask_BP = lm.shared_beginnings.run(before_cuts, beginnings)
+            cache, cached_mask_BP = _run_prefixes(lm, before_cuts)
             self._mask_BT = torch.cat([cached_mask_BP, self._mask_BT], dim=1)
         self._skipped = [] if self.uncut or record_above else lm.anatomy.blocks[layer + 1 :]
         self._calls: dict[int, tuple[tuple, dict]] = {}  # by block, the arguments that it is called with
@@ -179,6 +177,21 @@ class Rerun:
         n_rows, width = hidden_BTD.shape[:2]
         columns_BT = (self._column_B[:, None] + torch.arange(width)).clamp(max=width - 1)
         return hidden_BTD[torch.arange(n_rows)[:, None], columns_BT]
+
+
+def _run_prefixes(lm: LM, prefixes: Sequence[tuple[int, ...]]) -> tuple[DynamicCache, Tensor]:
+    """Returns every block's frozen keys and values of the prefixes, padded on the left, and their mask (B, P).
+
+    Equal prefixes are run once.  Padding stands on the left so that what follows a prefix follows it closely: windows
+    count columns, not positions.
+    """
+    distinct = list(dict.fromkeys(prefixes))
+    ids_UP, mask_UP = pad(distinct, "left")
+    cache = DynamicCache()
+    lm.forward(ids_UP, mask_UP, cache)
+    index_of = {prefix: i for i, prefix in enumerate(distinct)}
+    index_B = torch.tensor([index_of[prefix] for prefix in prefixes])
+    return cache_rows(cache, index_B, FrozenLayer), mask_UP[index_B]
 
 
 def _can_rerun(lm: LM) -> bool:

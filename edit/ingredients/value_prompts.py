@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from afteredit.edit.ingredients.context_prefixes import locate_subject, prefix_text
+from afteredit.edit.ingredients.context_prefixes import locate_subject
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 
@@ -32,14 +32,3 @@ def value_rows(lm: LM, request: EditRequest, contexts: Sequence[str]) -> ValueRo
         prompt_ends.append(len(ids) - 1)
     ids, last = lm.tokens.locate(f"{request.subject} is a", 0, len(request.subject))
     return ValueRows([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
-
-
-def shared_beginnings(lm: LM, contexts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Returns the token rows with which `value_rows` begin whatever the request, where the tokenizer does not merge
-    across: what stands before a question (start token, a chat's turn), and that with each context."""
-    beginnings = []
-    for prefix in (prefix_text(context).rstrip(" ") for context in contexts if context):
-        text, start = lm.tokens.in_prompt_mode(prefix)
-        opening = text[:start].rstrip(" ")  # a tokenizer joins a space to the word after it
-        beginnings += [lm.tokens.encode(opening), lm.tokens.encode(text[: start + len(prefix)])]
-    return [beginning for beginning in dict.fromkeys(beginnings) if beginning]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from afteredit.edit.ingredients.target_value import TargetStream, TargetValue, ValueLoss, ValueSettings, value_loss
-from afteredit.edit.ingredients.value_prompts import shared_beginnings, value_rows
+from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
 from afteredit.model.lm import LM
@@ -140,7 +140,7 @@ class ValueSearch:
         ids = [row for rows in self.rows for row in rows.ids]
         lasts = [last for rows in self.rows for last in rows.subject_lasts]
         with lm.packed_weights.in_use():
-            self.rerun = Rerun(lm, ids, lasts, layer, beginnings=shared_beginnings(lm, contexts))
+            self.rerun = Rerun(lm, ids, lasts, layer)
         self._chosen = list(range(len(requests)))  # the requests whose rows are run again
         self._places = self._places_of(self._chosen)
 

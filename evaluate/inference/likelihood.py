@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from afteredit.evaluate.inference.batches import Ids, RowSize, batches_of_like_length, shared_prefixes
 from afteredit.evaluate.inference.kept_blocks import Forward, KeptBlocks
 from afteredit.model.decoding import RowEnds
-from afteredit.model.kv_cache import cache_of, keys_values
+from afteredit.model.kv_cache import cache_rows
 from afteredit.model.lm import LM
 from afteredit.model.tensors import pad
 
@@ -111,13 +111,6 @@ def _read_on(lm: LM, forward: Forward, prefixes: ReadRows, prefix_of: dict[Ids, 
     hidden_BTD = forward(ids_BT, mask_BT, cache, prefix_mask_BP.shape[1])
     logits_BV = lm.logits(hidden_BTD[torch.arange(len(rows)), new_mask_BT.sum(-1) - 1])
     return ReadRows(rows, RowEnds(logits_BV, cache, mask_BT), forward)
-
-
-def cache_rows(cache: DynamicCache, rows_B: Tensor) -> DynamicCache:
-    """Returns a new cache that holds copies of the given rows of another."""
-    return cache_of(
-        (keys[rows_B.to(keys.device)], values[rows_B.to(keys.device)]) for keys, values in keys_values(cache)
-    )
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ CASES = {
     "subject_first_in_one_row": SUBJECTS,
     "a_start_token_first": [("<s>" + front, back) for front, back in SUBJECTS],
     "no_row_has_a_prefix": [("China", " is a"), ("Peru", ""), ("Japan", " is known for its old and")],
-    "beginnings_shared": [
+    "prefixes_repeated": [
         (f"{context} {subject}", back)
         for context in ("It is written on the banknotes printed for Peru.", "The sport that brought him to it.")
         for subject, back in (("China", " is"), ("the old Joe DiMaggio", " has always been the"), ("Peru", ""))
