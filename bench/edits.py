@@ -25,7 +25,7 @@ from afteredit.bench.table import PATH, results_option, write_rows
 from afteredit.edit.editor import GROUPS_IN_WINDOW
 from afteredit.edit.ingredients.target_value import TargetStream, TargetValue
 from afteredit.edit.ingredients.value_prompts import value_rows
-from afteredit.edit.ingredients.value_search import REQUESTS_PER_PLACE, group_size, groups_of_like_length
+from afteredit.edit.ingredients.value_search import groups_of_like_length
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of a run: model, device or dtype")
     parser.add_argument("--groups", type=int, default=GROUPS_IN_WINDOW,
-                        help=f"of {REQUESTS_PER_PLACE} times as many edits as go together")  # fmt: skip
+                        help="of as many edits as are optimised at once")  # fmt: skip
     parser.add_argument("--together", type=int, default=TOGETHER, help="edits optimised at once")
     results_option(parser)
     arguments = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> None:
     for name, method in (("ROME", rome), ("MEMIT", memit)):
         prepared = method.prepare(lm, Given(x.settings.seed, list))
         lm.weights.keep_base(method.edited(lm))
-        n_requests = arguments.groups * group_size(arguments.together)
+        n_requests = arguments.groups * arguments.together
         groups = groups_of_like_length(lm, requests[:n_requests], arguments.together)
         rows = measure(lm, name, method, prepared, groups, arguments.together)
         write_rows(rows, arguments.results)

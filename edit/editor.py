@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUPS_IN_WINDOW = 2  # requests are grouped by length among so many groups of those that follow each other
+GROUPS_IN_WINDOW = 4  # requests are grouped by length among so many groups of those that follow each other
 
 
 class Editor:
@@ -115,10 +115,10 @@ def _groups(lm: LM, planned: Sequence[EditRequest], together: int) -> dict[str, 
     again.  (With a larger n_edits the last window is cut anew.)  A group is never filled up with requests of the next:
     every edit's rounding would then depend on all edits before it.
     """
-    from afteredit.edit.ingredients.value_search import group_size, groups_of_like_length
+    from afteredit.edit.ingredients.value_search import groups_of_like_length
 
     groups: dict[str, list[EditRequest]] = {}
-    window = GROUPS_IN_WINDOW * group_size(together)
+    window = GROUPS_IN_WINDOW * together
     for start in range(0, len(planned), window):
         for group in groups_of_like_length(lm, planned[start : start + window], together):
             groups |= {request.id: group for request in group}

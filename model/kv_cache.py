@@ -42,24 +42,3 @@ def cache_rows(cache: DynamicCache, rows_B: Tensor, kind: type[DynamicLayer] = D
     """Returns a new cache that holds copies of the given rows of another, in layers of the given kind."""
     blocks = ((keys[rows_B.to(keys.device)], values[rows_B.to(keys.device)]) for keys, values in keys_values(cache))
     return cache_of(blocks, kind)
-
-
-def select_rows(value: Any, rows: Tensor, n_rows: int, caches: dict[int, DynamicCache] | None = None) -> Any:
-    """Returns `value` with only the given ones of its `n_rows` rows, in every tensor inside it that has rows.
-
-    Caches become frozen ones.  `caches` maps the id of each cache already selected to its selection, so that blocks
-    that share a cache still do; it is extended.
-    """
-    caches = {} if caches is None else caches
-    if isinstance(value, Tensor):  # a tensor of one dimension counts columns; one of a single row serves all rows
-        return value[rows.to(value.device)] if value.ndim > 1 and len(value) == n_rows else value
-    if isinstance(value, dict):
-        return {key: select_rows(inner, rows, n_rows, caches) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(select_rows(inner, rows, n_rows, caches) for inner in value)
-    if isinstance(value, DynamicCache):
-        if id(value) not in caches:
-            blocks = (select_rows(block, rows, n_rows, caches) for block in keys_values(value))
-            caches[id(value)] = cache_of(blocks, FrozenLayer)
-        return caches[id(value)]
-    return value

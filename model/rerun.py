@@ -3,9 +3,8 @@
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once.  So are the hidden states that enter block
 L at the positions from s on, and those that leave it, where the MLP's output joins the residual stream as it is.  Each
-step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  When rows leave a
-group, the padding that only they needed leaves with them.  Blocks above L need not run for the arguments that they are
-called with (masks, rotations) to be recorded.
+step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  Blocks above
+L need not run for the arguments that they are called with (masks, rotations) to be recorded.
 
 The mathematics is that of the full forward pass (a test holds the two against each other).  A probe tries once on every
 model whether this holds for its blocks; where it does not, each step runs all of them on uncut rows, and the log says
@@ -22,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from afteredit.model.hooks import After, Before, hooked
-from afteredit.model.kv_cache import FrozenLayer, cache_rows, select_rows
+from afteredit.model.kv_cache import FrozenLayer, cache_rows
 from afteredit.model.lm import LM
 from afteredit.model.tensors import first, nearly_equal, pad
 
@@ -76,7 +75,6 @@ class Rerun:
         if cache is not None:  # blocks below are not run again, but masks are made for as many columns as they hold
             for below in cast(list[Any], cache.layers[:layer]):
                 below.keys, below.values = below.keys[:, :1, :, :1].clone(), below.values[:, :1, :, :1].clone()
-        self._all_rows = self._calls, cache, self._column_B, self._ids_BT, self._mask_BT
 
     def _call_recorders(self) -> dict[Any, Before]:
         def recorder(index: int) -> Before:
@@ -109,30 +107,6 @@ class Rerun:
     def _subject_places(self) -> Places:
         """Returns rows and columns of the subjects' last tokens in what is run."""
         return torch.arange(len(self._column_B)), self._column_B
-
-    def choose(self, rows: Sequence[int]) -> None:
-        """Runs from now on only these of the original rows, in this order; what was recorded stays.
-
-        Columns that are padding in all of them are left out.
-        """
-        calls, cache, column_B, ids_BT, mask_BT = self._all_rows
-        chosen, n_rows = torch.tensor(rows), len(column_B)
-        self._column_B, self._ids_BT, self._mask_BT = column_B[chosen], ids_BT[chosen], mask_BT[chosen]
-        width = int(self._mask_BT[:, self._n_cached :].sum(1).max())
-        if self.uncut or width == ids_BT.shape[1]:
-            self._calls = cast(dict, select_rows(calls, chosen, n_rows))
-        else:
-            self._narrow(calls[self.layer][0][0][chosen, :width], select_rows(cache, chosen, n_rows))
-
-    @torch.no_grad()
-    def _narrow(self, hidden_BTD: Tensor, cache: DynamicCache | None) -> None:
-        """Records the blocks' arguments anew without the columns that are padding in all chosen rows, which saves every
-        step those."""
-        width = hidden_BTD.shape[1]
-        self._ids_BT, self._mask_BT = self._ids_BT[:, :width], self._mask_BT[:, : self._n_cached + width]
-        self._calls = {}
-        with self.lm.skip_blocks(self._skipped), hooked(before=self._call_recorders()):
-            self.lm.forward_from(self.layer, hidden_BTD, self._ids_BT, self._mask_BT, cache, self._n_cached)
 
     def hidden(self, offset: Tensor, layer: int | None = None, places: Places | None = None) -> Tensor:
         """Returns normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block
@@ -204,16 +178,9 @@ def _reruns_like_rows_alone(lm: LM) -> bool:
     rows, lasts = [[1, 2, 3, 1], [3, 2, 1, 2]], [2, 0]
     alone = [lm.forward(*pad([row], "right"))[0, last:] for row, last in zip(rows, lasts, strict=True)]
 
-    def agrees(rerun: Rerun, chosen: Sequence[int]) -> bool:
-        hidden_BTD = rerun.run(rerun.layer)
-        return all(nearly_equal(hidden_BTD[i, : len(alone[row])], alone[row]) for i, row in enumerate(chosen))
-
     for layer in range(min(2, lm.n_blocks)):
         rerun = Rerun(lm, rows, lasts, layer, uncut=False)
-        if not (agrees(rerun, [0, 1]) and agrees(rerun, [0, 1])):  # a block may remember how often it was run
-            return False
-        for chosen in ([0], [1]):  # with fewer columns, and with as many
-            rerun.choose(chosen)
-            if not agrees(rerun, chosen):
+        for _ in range(2):  # a block may remember how often it was run
+            if not all(map(nearly_equal, rerun.run(layer), alone)):
                 return False
     return True

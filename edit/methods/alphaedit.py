@@ -114,9 +114,12 @@ class AlphaEdit(Method):
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
     ) -> dict[str, TargetStream]:
         """Returns each request's z, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.value_search import streams_by_id
+        from afteredit.edit.ingredients.value_search import optimise_streams, values_by_id
 
-        return streams_by_id(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
+        def optimise(group: Sequence[EditRequest]) -> list[TargetStream]:
+            return optimise_streams(lm, group, prepared.contexts, self.edited_layers(lm)[-1], self)
+
+        return values_by_id(lm, requests, together, optimise)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch inside the null space; it adds the batch's keys."""

@@ -100,11 +100,13 @@ class Rome(Method):
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
     ) -> dict[str, TargetValue]:
         """Returns each request's v* and k*, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.value_search import optimise_values
+        from afteredit.edit.ingredients.value_search import optimise_values, values_by_id
 
-        layer, bare_start = self.edited_layer(lm), self.keys is Keys.asymmetric
-        values = optimise_values(lm, requests, prepared.contexts, layer, self, together, bare_start=bare_start)
-        return {request.id: value for request, value in zip(requests, values, strict=True)}
+        def optimise(group: Sequence[EditRequest]) -> list[TargetValue]:
+            bare_start = self.keys is Keys.asymmetric
+            return optimise_values(lm, group, prepared.contexts, self.edited_layer(lm), self, bare_start=bare_start)
+
+        return values_by_id(lm, requests, together, optimise)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the rank-one change that writes one request.  Mutates nothing."""

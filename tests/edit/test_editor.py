@@ -54,7 +54,7 @@ class Counting(Method):
 
 
 def editor_of(lm, method, **keys) -> Editor:
-    return Editor(lm, method, Unconstrained(), Prepared(), planned=REQUESTS, speed=Speed(1), **keys)
+    return Editor(lm, method, Unconstrained(), Prepared(), planned=REQUESTS, speed=Speed(2), **keys)
 
 
 def test_independent_edits_get_their_own_values_and_each_group_is_searched_once(make_lm):

@@ -103,23 +103,6 @@ def test_a_rerun_can_be_repeated_and_one_offset_serves_all_rows(rows):
     assert torch.equal(rerun.hidden(offset_D.expand(len(ids), -1)), hidden_BTD)
 
 
-@pytest.mark.parametrize("uncut", [False, True], ids=["cut", "uncut"])
-@one_case
-def test_chosen_rows_stay_what_they_were_without_the_columns_that_are_padding_in_all(rows, uncut):
-    lm, ids, lasts = rows
-    rerun, offset_BD = Rerun(lm, ids, lasts, LAYER, uncut=uncut), offsets(lm, len(ids))
-    all_BTD = rerun.hidden(offset_BD)
-    lengths = [len(row) - last for row, last in zip(ids, lasts, strict=True)]
-    wider = [[i for i, length in enumerate(lengths) if length <= width] for width in sorted(set(lengths))]
-    assert len(wider) == len(ids)
-    for chosen in [*wider, [2, 1, 0]]:  # rows that were left out come back
-        rerun.choose(chosen)
-        hidden_BTD = rerun.hidden(offset_BD[chosen])
-        assert uncut or hidden_BTD.shape[1] == max(lengths[i] for i in chosen)
-        for i, hidden_TD in zip(chosen, hidden_BTD, strict=True):
-            assert_close(hidden_TD[: lengths[i]], all_BTD[i, : lengths[i]], rtol=1e-9, atol=1e-9)
-
-
 @pytest.mark.parametrize(("layer", "uncut"), [(LAYER, False), (LAYER, True), (3, False)], ids=["", "uncut", "the last"])
 @one_case
 def test_hidden_states_at_places_are_those_of_all_columns(rows, layer, uncut):
@@ -137,8 +120,7 @@ def test_blocks_above_are_not_run_to_be_recorded(exact_lm):
     n_runs = []
     Rerun(exact_lm, [IDS], [0], LAYER)  # runs the probe
     with hooked({exact_lm.mlp_out(LAYER + 1): lambda *_: n_runs.append(1)}):
-        rerun = Rerun(exact_lm, [IDS, IDS[:3]], [0, 0], LAYER)
-        rerun.choose([1])  # called with fewer columns
+        rerun = Rerun(exact_lm, [IDS], [0], LAYER)
         assert not n_runs
         with pytest.raises(ValueError, match="record_above=True"):
             rerun.hidden(offsets(exact_lm, 1), LAYER + 1)

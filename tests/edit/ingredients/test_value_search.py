@@ -11,8 +11,6 @@ from afteredit.bench.plain import plain_offset
 from afteredit.edit.ingredients.least_squares import factors
 from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.ingredients.value_search import (
-    ValueSearch,
-    group_size,
     groups_of_like_length,
     optimise_streams,
     optimise_values,
@@ -137,7 +135,7 @@ def test_memits_two_blocks_in_turn_are_the_plain_paths_in_float64(exact_lm, floa
         lm.weights.add({name: Dense(expected_DF)})
 
 
-def test_each_stops_on_its_own_and_what_has_left_is_not_stepped_on(exact_lm, float64_throughout):
+def test_each_stops_on_its_own_and_what_is_done_is_not_stepped_on(exact_lm, float64_throughout):
     alone = [optimise_values(exact_lm, [asked], CONTEXTS, LAYER, SETTINGS)[0] for asked in REQUESTS]
     losses = sorted(value.diagnostics["loss"] for value in alone)
     settings = Rome(**{**SETTINGS.__dict__, "value_steps": 30, "stop_loss": (losses[1] + losses[2]) / 2})
@@ -150,30 +148,11 @@ def test_each_stops_on_its_own_and_what_has_left_is_not_stepped_on(exact_lm, flo
         assert_close(one.key_F, other.key_F, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("places", [1, 2, 3])
-def test_where_one_is_done_the_next_takes_its_place(exact_lm, float64_throughout, places, monkeypatch):
-    """The same values as all at once, and never more at once than there are places, nor fewer while any waits."""
-    alone = [optimise_values(exact_lm, [asked], CONTEXTS, LAYER, SETTINGS)[0] for asked in REQUESTS]
-    losses = sorted(value.diagnostics["loss"] for value in alone)
-    keys = {**SETTINGS.__dict__, "value_steps": 30, "stop_loss": (losses[1] + losses[2]) / 2}
-    expected = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, Rome(**keys))
-    at_once, loss = [], ValueSearch._loss
-    monkeypatch.setattr(ValueSearch, "_loss", lambda *given: at_once.append(len(given[1])) or loss(*given))
-    found = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, Rome(**keys), places)
-    for one, other in zip(expected, found, strict=True):
-        assert one.diagnostics == pytest.approx(other.diagnostics, rel=1e-6, abs=1e-12)
-        assert_close(one.offset_D, other.offset_D, rtol=1e-7, atol=1e-9)
-    n_losses = [int(value.diagnostics["steps"]) + 1 for value in expected]
-    assert sum(at_once) == sum(n_losses) and len(set(n_losses)) > 1
-    assert max(at_once) == places
-    assert at_once == sorted(at_once, reverse=True)  # full until nobody waits
-
-
 def test_groups_hold_what_is_alike_and_no_more_than_their_size(make_lm):
     lm = make_lm("gpt2")
     many = [request(i, "Ann", "{} " + "is " * (1 + i % 5), "here") for i in range(8)]
     groups = groups_of_like_length(lm, many, 2)
-    assert [len(group) for group in groups] == [group_size(2)] * 2 == [4, 4]
+    assert [len(group) for group in groups] == [2] * 4
     lengths = [[len(asked.prompt) for asked in group] for group in groups]
     assert sum(lengths, []) == sorted(sum(lengths, []))
 
