@@ -5,8 +5,8 @@ It runs on SmolLM2 (or the overrides' model, device and dtype) and the embedded 
 setting=single makes them, each method with its own context prefixes.  Compared is the optimisation of v* or z;
 `whole_edit_s` adds what ours then takes to the finished update: keys, solving, MEMIT's blocks in turn.  As in a run,
 every edit is applied and taken back, so that the next packs the matrices anew that it changed.  The bound is the
-arithmetic that is left of the optimisation (blocks above the edited one, on the tokens from the subject's last on), at
-the rate of this machine's matrix products.
+arithmetic that the optimisation cannot do without (blocks above the edited one, on the tokens from the subject's last
+on), at the rate of this machine's matrix products.
 """
 
 from __future__ import annotations

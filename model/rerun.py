@@ -1,10 +1,9 @@
 """Runs again only what an offset at the subject's last token can change.
 
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
-below L.  So the keys and values of all positions before s are computed once.  So are the hidden states that enter block
-L at the positions from s on, and those that leave it, where the MLP's output joins the residual stream as it is.  Each
-step of an optimisation adds the offset there and runs blocks L+1, L+2, … on those few positions.  Blocks above
-L need not run for the arguments that they are called with (masks, rotations) to be recorded.
+below L.  So the keys and values of all positions before s are computed once, and so are the hidden states that enter
+block L at the positions from s on.  Each step of an optimisation runs blocks L, L+1, … on those few positions.  Blocks
+above L need not run for the arguments that they are called with (masks, rotations) to be recorded.
 
 The mathematics is that of the full forward pass (a test holds the two against each other).  A probe tries once on every
 model whether this holds for its blocks; where it does not, each step runs all of them on uncut rows, and the log says
@@ -111,36 +110,23 @@ class Rerun:
     def hidden(self, offset: Tensor, layer: int | None = None, places: Places | None = None) -> Tensor:
         """Returns normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block
         `layer` (by default its own) at the subject's last token.  With `places`, returns only those, (N, D).
-
-        Where the MLP's output joins the residual stream as it is, so does the offset, and the block itself is not run.
         """
         layer, subjects = self.layer if layer is None else layer, self._subject_places()
-        capabilities = self.lm.capabilities
         if layer != self.layer and self._skipped:
             raise ValueError(f"blocks above {self.layer} were not recorded; make the rerun with record_above=True")
-        if layer + 1 in self._calls and capabilities.mlp_joins_stream(layer):
-            leaving_BTD = self._calls[layer + 1][0][0]
-            moved_BTD = leaving_BTD.index_put(subjects, leaving_BTD[subjects] + offset.to(leaving_BTD.dtype))
-            return self.run(layer + 1, moved_BTD, places)
-        if layer + 1 in self._calls:
-            capabilities.log_once("its MLP's output does not join the residual stream as it is: every step of an "
-                                  "edit's optimisation runs the edited block, too")  # fmt: skip
 
         def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
             return output.index_put(subjects, output[subjects] + offset.to(output.dtype))
 
         with hooked({self.lm.mlp_out(layer): add}):
-            return self.run(layer, places=places)
+            return self.run(layer, places)
 
-    def run(self, layer: int, hidden_BTD: Tensor | None = None, places: Places | None = None) -> Tensor:
-        """Returns normalised hidden states (B, T, D), or those at `places` (N, D), run again from block `layer` up.
-
-        `hidden_BTD` enters that block in place of what did when the rows were first run.
-        """
+    def run(self, layer: int, places: Places | None = None) -> Tensor:
+        """Returns normalised hidden states (B, T, D), or those at `places` (N, D), run again from block `layer` up."""
         if self.uncut:
             hidden_BTD = self._from_subjects(self.lm.forward(self._ids_BT, self._mask_BT))
             return hidden_BTD if places is None else hidden_BTD[places]
-        hidden_BTD = self._calls[layer][0][0] if hidden_BTD is None else hidden_BTD
+        hidden_BTD = self._calls[layer][0][0]
         for index in range(layer, self.lm.n_blocks):
             args, kwargs = self._calls[index]
             hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))

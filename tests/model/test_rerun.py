@@ -140,16 +140,6 @@ def test_only_masks_of_the_blocks_below_are_held_and_no_hook_stays(exact_lm):
     assert held[:2] == [(2, 1, 4, 1)] * 2 and held[2][:3:2] == (2, 4) and held[2][3] > 1
 
 
-@pytest.mark.parametrize("exact_lm", ["llama", "gemma2"], indirect=True)
-def test_where_an_offset_does_not_join_the_stream_the_log_says_once_that_its_block_runs(exact_lm, caplog):
-    rerun = Rerun(exact_lm, [IDS], [4], LAYER)
-    with caplog.at_level(logging.INFO, logger="afteredit.model"):
-        for _ in range(2):
-            rerun.hidden(torch.ones(exact_lm.widths(LAYER)[0], dtype=torch.float64))
-    normalises = exact_lm.model.config.model_type == "gemma2"
-    assert ["runs the edited block, too" in record.message for record in caplog.records] == [True] * normalises
-
-
 def running_mean(_module, _args, output: torch.Tensor) -> torch.Tensor:
     """Adds the mean of all positions so far: causal, but no cache of keys and values knows it."""
     return output + output.cumsum(1) / torch.arange(1, output.shape[1] + 1)[:, None]
