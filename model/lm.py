@@ -6,8 +6,7 @@ V vocabulary, E edits, N sampled tokens.  Tensors end in their dimensions: `key_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -105,22 +104,11 @@ class LM:
     ) -> Tensor:
         """Does what `forward` does, given the hidden states that enter `block`: the blocks below it do not run and
         extend no cache."""
-        with self.skip_blocks(self.anatomy.blocks[:block], hidden_BTD):
-            return self.forward(ids_BT, mask_BT, cache, n_cached)
-
-    @contextmanager
-    def skip_blocks(self, blocks: Iterable[nn.Module], hidden_BTD: Tensor | None = None) -> Iterator[None]:
-        """Inside, these blocks do not run: each returns `hidden_BTD`, or where that is None what enters it."""
-        in_tuples = self.capabilities.blocks_return_tuples
-
-        def answer(entering_BTD: Tensor, *_args: Any, **_kwargs: Any) -> Any:
-            output_BTD = entering_BTD if hidden_BTD is None else hidden_BTD
-            return (output_BTD,) if in_tuples else output_BTD
-
+        output = (hidden_BTD,) if self.capabilities.blocks_return_tuples else hidden_BTD
         with ExitStack() as stack:
-            for block in blocks:
-                stack.enter_context(answering_by(block, answer))
-            yield
+            for below in self.anatomy.blocks[:block]:
+                stack.enter_context(answering_by(below, lambda *_args, **_kwargs: output))
+            return self.forward(ids_BT, mask_BT, cache, n_cached)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Returns the head's logits (…, V), at least float32, from normalised hidden states (…, D)."""

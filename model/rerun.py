@@ -2,8 +2,7 @@
 
 By causality an offset added to the MLP output of block L at position s moves neither anything before s nor anything
 below L.  So the keys and values of all positions before s are computed once, and so are the hidden states that enter
-block L at the positions from s on.  Each step of an optimisation runs blocks L, L+1, … on those few positions.  Blocks
-above L need not run for the arguments that they are called with (masks, rotations) to be recorded.
+block L at the positions from s on.  Each step of an optimisation runs blocks L, L+1, … on those few positions.
 
 The mathematics is that of the full forward pass (a test holds the two against each other).  A probe tries once on every
 model whether this holds for its blocks; where it does not, each step runs all of them on uncut rows, and the log says
@@ -13,7 +12,7 @@ so.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +29,9 @@ Places = tuple[Tensor, Tensor]  # rows and columns (N,)
 class Rerun:
     """Holds rows of token ids cut at their subject's last token, ready to be run again from block `layer` up.
 
-    Column 0 of what `hidden` and `run` return is the subject's last token.  By block (`layer`, or every one from there
-    up), `keys_BF` and `values_BD` hold the input and output of the MLP output matrix there, and `streams_BD` the
-    block's own output there.  `uncut` says that every run takes all blocks and whole rows.
+    Column 0 of what `hidden` and `run` return is the subject's last token.  By block, from `layer` up, `keys_BF`
+    and `values_BD` hold the input and output of the MLP output matrix there, and `streams_BD` the block's own output
+    there.  `uncut` says that every run takes all blocks and whole rows.
     """
 
     @torch.no_grad()
@@ -43,14 +42,9 @@ class Rerun:
         subject_lasts: Sequence[int],
         layer: int,
         *,
-        record_above: bool = False,
         uncut: bool | None = None,
     ):
-        """Runs the rows once.
-
-        With `record_above`, blocks above `layer` are recorded too, and `hidden` may name them.  `uncut` is found out
-        where it is None.
-        """
+        """Runs the rows once.  `uncut` is found out where it is None."""
         self.lm, self.layer = lm, layer
         lm.mlp_out(layer)  # raises BadInput where there is no such block
         self.keys_BF: dict[int, Tensor] = {}
@@ -66,14 +60,11 @@ class Rerun:
         if self._n_cached:
             cache, cached_mask_BP = _run_prefixes(lm, before_cuts)
             self._mask_BT = torch.cat([cached_mask_BP, self._mask_BT], dim=1)
-        self._skipped = [] if self.uncut or record_above else lm.anatomy.blocks[layer + 1 :]
         self._calls: dict[int, tuple[tuple, dict]] = {}  # by block, the arguments that it is called with
-        recorded = range(layer, lm.n_blocks) if record_above else [layer]
-        with lm.skip_blocks(self._skipped), hooked(self._recorders(recorded), before=self._call_recorders()):
+        with hooked(self._recorders(), before=self._call_recorders()):
             lm.forward(self._ids_BT, self._mask_BT, cache, self._n_cached)
-        if cache is not None:  # blocks below are not run again, but masks are made for as many columns as they hold
-            for below in cast(list[Any], cache.layers[:layer]):
-                below.keys, below.values = below.keys[:, :1, :, :1].clone(), below.values[:, :1, :, :1].clone()
+        if cache is not None:  # blocks below are not run again
+            cache.layers[:layer] = [FrozenLayer() for _ in range(layer)]
 
     def _call_recorders(self) -> dict[Any, Before]:
         def recorder(index: int) -> Before:
@@ -85,8 +76,8 @@ class Rerun:
         blocks = [] if self.uncut else range(self.layer, self.lm.n_blocks)
         return {self.lm.anatomy.blocks[index]: recorder(index) for index in blocks}
 
-    def _recorders(self, blocks: Sequence[int]) -> dict[Any, After]:
-        places = self._subject_places()
+    def _recorders(self) -> dict[Any, After]:
+        blocks, places = range(self.layer, self.lm.n_blocks), self._subject_places()
 
         def mlp_recorder(index: int) -> After:
             def record(_module: Any, args: tuple, output: Tensor) -> None:
@@ -109,11 +100,9 @@ class Rerun:
 
     def hidden(self, offset: Tensor, layer: int | None = None, places: Places | None = None) -> Tensor:
         """Returns normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block
-        `layer` (by default its own) at the subject's last token.  With `places`, returns only those, (N, D).
+        `layer` (by default the lowest) at the subject's last token.  With `places`, returns only those, (N, D).
         """
         layer, subjects = self.layer if layer is None else layer, self._subject_places()
-        if layer != self.layer and self._skipped:
-            raise ValueError(f"blocks above {self.layer} were not recorded; make the rerun with record_above=True")
 
         def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
             return output.index_put(subjects, output[subjects] + offset.to(output.dtype))

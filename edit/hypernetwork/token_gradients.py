@@ -29,7 +29,8 @@ class RecordedRows:
         self._lowest = min(layers)
         self._rerun = Rerun(lm, rows, [0] * len(rows), self._lowest)
         width = lm.widths(self._lowest)[0]
-        self.n_bytes = 2 * 4 * len(rows) * max(map(len, rows)) * width  # what enters and leaves the block
+        n_blocks = lm.n_blocks - self._lowest
+        self.n_bytes = 4 * n_blocks * len(rows) * max(map(len, rows)) * width  # what enters the blocks
 
     def hidden(self) -> Tensor:
         """Returns normalised hidden states (B, T, D); columns after a row's end mean nothing."""

@@ -2,7 +2,7 @@
 not move.
 
 Everything that the hypernetwork cannot change is computed once and kept while there is room: the terms of the gradients
-on the unedited model, and the hidden states around the lowest edited block.
+on the unedited model, and the hidden states that enter the blocks from the lowest edited one up.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def attribute(lm: LM, question: str, answer: Sequence[int], steps: int) -> Attri
     alphas_M = torch.tensor([*((m + 0.5) / steps for m in range(steps)), 0.0, 1.0], dtype=torch.float64)
     n, m = len(answer), len(alphas_M)
     rows = [[*ids, *answer[:i]] for i in range(n) for _ in range(m)]
-    rerun = Rerun(lm, rows, [len(row) - 1 for row in rows], 0, record_above=True)
+    rerun = Rerun(lm, rows, [len(row) - 1 for row in rows], 0)
     tokens_B = torch.tensor(answer).repeat_interleave(m)
     scores_F, gains = [], []
     for layer in range(lm.n_blocks):

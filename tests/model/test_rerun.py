@@ -54,17 +54,17 @@ def offsets(lm, n_rows: int) -> torch.Tensor:
     return torch.randn(n_rows, lm.widths(LAYER)[0], generator=generator, dtype=torch.float64)
 
 
-def assert_is_plain(rerun, ids, lasts, plain_pass) -> None:
+def assert_is_plain(rerun, ids, lasts, plain_pass, layer: int = LAYER) -> None:
     """Hidden states and their gradient under an offset, and what was recorded, are those of plain passes."""
     lm, offset_BD = rerun.lm, offsets(rerun.lm, len(ids)).requires_grad_()
     weights_D = torch.linspace(-1, 1, offset_BD.shape[1], dtype=torch.float64)
-    hidden_BTD, total, plain_total = rerun.hidden(offset_BD), 0.0, 0.0
+    hidden_BTD, total, plain_total = rerun.hidden(offset_BD, layer), 0.0, 0.0
     for i, (row, last) in enumerate(zip(ids, lasts, strict=True)):
-        plain = plain_pass(lm, row, LAYER, last, offset_BD[i])
+        plain = plain_pass(lm, row, layer, last, offset_BD[i])
         hidden_TD = hidden_BTD[i, : len(row) - last]
         assert_close(hidden_TD, plain.hidden_TD[last:], rtol=1e-9, atol=1e-9)
-        assert_close(rerun.keys_BF[LAYER][i], plain.keys_TF[last].detach(), rtol=1e-9, atol=1e-9)
-        assert_close(rerun.values_BD[LAYER][i], plain.value_D.detach(), rtol=1e-9, atol=1e-9)
+        assert_close(rerun.keys_BF[layer][i], plain.keys_TF[last].detach(), rtol=1e-9, atol=1e-9)
+        assert_close(rerun.values_BD[layer][i], plain.value_D.detach(), rtol=1e-9, atol=1e-9)
         total = total + (hidden_TD @ weights_D).sin().sum()
         plain_total = plain_total + (plain.hidden_TD[last:] @ weights_D).sin().sum()
     gradient_BD, expected_BD = (torch.autograd.grad(scalar, offset_BD)[0] for scalar in (total, plain_total))
@@ -116,28 +116,25 @@ def test_hidden_states_at_places_are_those_of_all_columns(rows, layer, uncut):
 
 
 @few_families
-def test_blocks_above_are_not_run_to_be_recorded(exact_lm):
-    n_runs = []
-    Rerun(exact_lm, [IDS], [0], LAYER)  # runs the probe
-    with hooked({exact_lm.mlp_out(LAYER + 1): lambda *_: n_runs.append(1)}):
-        rerun = Rerun(exact_lm, [IDS], [0], LAYER)
-        assert not n_runs
-        with pytest.raises(ValueError, match="record_above=True"):
-            rerun.hidden(offsets(exact_lm, 1), LAYER + 1)
-        above = Rerun(exact_lm, [IDS], [0], LAYER, record_above=True)
-    assert list(above.keys_BF) == list(range(LAYER, exact_lm.n_blocks)) and n_runs
+@one_case
+def test_every_block_above_is_recorded_and_takes_an_offset_of_its_own(rows, plain_pass):
+    lm, ids, lasts = rows
+    rerun = Rerun(lm, ids, lasts, 0)
+    assert list(rerun.keys_BF) == list(range(lm.n_blocks))
+    for layer in range(lm.n_blocks):
+        assert_is_plain(rerun, ids, lasts, plain_pass, layer)
 
 
 @few_families
-def test_only_masks_of_the_blocks_below_are_held_and_no_hook_stays(exact_lm):
+def test_nothing_of_the_blocks_below_is_held_and_no_hook_stays(exact_lm):
     before = n_hooks(exact_lm)
     rerun = Rerun(exact_lm, [IDS, IDS[1:]], [4, 3], 2)
     rerun.hidden(torch.ones(exact_lm.widths(2)[0], dtype=torch.float64))
     assert n_hooks(exact_lm) == before
     caches = [value for args, kwargs in rerun._calls.values() for value in (*args, *kwargs.values())
               if isinstance(value, DynamicCache)]  # fmt: skip
-    held = [tuple(keys.shape) for keys, _ in keys_values(caches[0])]
-    assert held[:2] == [(2, 1, 4, 1)] * 2 and held[2][:3:2] == (2, 4) and held[2][3] > 1
+    below, held = keys_values(caches[0])[:2], keys_values(caches[0])[2:]
+    assert below == [(None, None)] * 2 and all(keys.shape[:3:2] == (2, 4) for keys, _ in held)
 
 
 def running_mean(_module, _args, output: torch.Tensor) -> torch.Tensor:
