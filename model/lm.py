@@ -17,8 +17,8 @@ from afteredit.model.anatomy import find_anatomy
 from afteredit.model.capabilities import Capabilities, check_head
 from afteredit.model.hooks import answering_by
 from afteredit.model.loading.fingerprint import fingerprint
+from afteredit.model.packed_weights import PackedWeights
 from afteredit.model.row_by_row import forward_row_by_row
-from afteredit.model.shortcuts.packed_weights import PackedWeights
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape

@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.edit.update import LowRank, Update
+from afteredit.model import packed_weights as packing
 from afteredit.model.rerun import Rerun
-from afteredit.model.shortcuts import packed_weights as packing
 
 ROWS = [[3, 9, 4, 11, 6], [5, 3, 9, 4, 11, 6, 7]]
 LASTS = [2, 3]
