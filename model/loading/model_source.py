@@ -35,9 +35,8 @@ class ModelSource:
     prompt: Prompt = Prompt.plain
     trust_remote_code: bool = field(default=False, metadata=decides(NOTHING))
     device_map: str | None = field(default=None, metadata=decides(SPEED))  # auto: shard over all devices; it must fit
-    shape: dict[str, Any] = field(
-        default_factory=dict, metadata=decides(NOTHING)
-    )  # as published; base.yaml has the keys
+    # as published, null where it is not stated; base.yaml has the keys
+    shape: dict[str, Any] | None = field(default=None, metadata=decides(NOTHING))
     edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
 
     def load(self, device: str, dtype: str) -> LM:
