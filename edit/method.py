@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from afteredit.edit.request import EditRequest
+from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
 from afteredit.store.errors import BadInput
 
@@ -74,6 +75,10 @@ class Method(ABC):
     def extend(self, state: State, update: Update, prepared: Prepared) -> State:
         """Returns the state after `update`.  A method that remembers nothing between edits returns `state` itself."""
         return state
+
+    def values_of(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> Mapping[str, Any]:
+        """Returns the requests' optimised values by their ids: those in `prepared`, or else found now."""
+        return prepared.values or self.find_values(lm, requests, prepared, Speed().together)
 
     def find_values(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int) -> dict[str, Any]:
         """Returns each request's optimised value by its id, optimising `together` of them at once.  Mutates nothing.

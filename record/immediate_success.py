@@ -16,7 +16,8 @@ class ImmediateSuccess:
     """`immediate-<digest>.jsonl` of one evaluation: batch, n_edits, immediate (samples), generated (texts)."""
 
     def __init__(self, folder: Path, digest: str, *, fall_back: bool = False):
-        """Raises BadInput where a row does not match its checksum; with `fall_back` it is measured again."""
+        """Raises BadInput where a row does not match its checksum; with `fall_back` it is set aside together
+        with those after it."""
         self._lines = Lines(folder / f"immediate-{digest}.jsonl", fall_back=fall_back)
         self._by_batch: dict[int, Record] = {row["batch"]: row for row in self._lines.records}
 

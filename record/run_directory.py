@@ -73,8 +73,8 @@ class RunDirectory:
             fall_back = settings.resume is Resume.whole and not read_only
             self.journal = Journal(folder, fall_back=fall_back)
             try:
-                self.results = Results(folder, digest)
-                self.immediate = ImmediateSuccess(folder, digest)
+                self.results = Results(folder, digest, fall_back=fall_back)
+                self.immediate = ImmediateSuccess(folder, digest, fall_back=fall_back)
             except BaseException:
                 self.journal.close()
                 raise

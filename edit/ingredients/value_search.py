@@ -59,6 +59,13 @@ def optimise_streams(
             for start_D, (offset_D, diagnostics) in zip(starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
 
 
+def streams_by_id(
+    lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings, together: int
+) -> dict[str, TargetStream]:
+    """Returns MEMIT's z of each request by its id, `together` of like length at once.  Mutates nothing."""
+    return values_by_id(lm, requests, together, lambda group: optimise_streams(lm, group, contexts, layer, settings))
+
+
 def values_by_id(
     lm: LM, requests: Sequence[EditRequest], together: int, optimise: Callable[[Sequence[EditRequest]], list[Value]]
 ) -> dict[str, Value]:

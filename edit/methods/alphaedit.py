@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
-from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash, made_once
@@ -114,12 +113,9 @@ class AlphaEdit(Method):
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
     ) -> dict[str, TargetStream]:
         """Returns each request's z, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.value_search import optimise_streams, values_by_id
+        from afteredit.edit.ingredients.value_search import streams_by_id
 
-        def optimise(group: Sequence[EditRequest]) -> list[TargetStream]:
-            return optimise_streams(lm, group, prepared.contexts, self.edited_layers(lm)[-1], self)
-
-        return values_by_id(lm, requests, together, optimise)
+        return streams_by_id(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch inside the null space; it adds the batch's keys."""
@@ -130,7 +126,7 @@ class AlphaEdit(Method):
             return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_FF, self.ridge)
 
         layers = self.edited_layers(lm)
-        values = prepared.values or self.find_values(lm, requests, prepared, Speed().together)
+        values = self.values_of(lm, requests, prepared)
         targets = [values[request.id] for request in requests]
         update = write_in_turn(lm, requests, targets, prepared.contexts, layers, solve)
         ranks = [prepared.tensors[f"null_space/{layer}"].shape[1] for layer in layers]

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
-from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
@@ -75,12 +74,9 @@ class Memit(Method):
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
     ) -> dict[str, TargetStream]:
         """Returns each request's z, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.value_search import optimise_streams, values_by_id
+        from afteredit.edit.ingredients.value_search import streams_by_id
 
-        def optimise(group: Sequence[EditRequest]) -> list[TargetStream]:
-            return optimise_streams(lm, group, prepared.contexts, self.edited_layers(lm)[-1], self)
-
-        return values_by_id(lm, requests, together, optimise)
+        return streams_by_id(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch.  Mutates nothing."""
@@ -90,7 +86,7 @@ class Memit(Method):
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
             return solve_weighted(self.second_moment_weight, keys_FE, prepared.factors[f"second_moment/{layer}"])
 
-        values = prepared.values or self.find_values(lm, requests, prepared, Speed().together)
+        values = self.values_of(lm, requests, prepared)
         targets = [values[request.id] for request in requests]
         update = write_in_turn(lm, requests, targets, prepared.contexts, self.edited_layers(lm), solve)
         return replace(update, adds={})  # no later edit needs its keys

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.request import EditRequest
-from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class MemitSeq(Memit):
                 A_FF += state[key_name(layer)].to(A_FF)
             return solve_regularised(A_FF, keys_FE)
 
-        values = prepared.values or self.find_values(lm, requests, prepared, Speed().together)
+        values = self.values_of(lm, requests, prepared)
         targets = [values[request.id] for request in requests]
         return write_in_turn(lm, requests, targets, prepared.contexts, self.edited_layers(lm), solve)
 

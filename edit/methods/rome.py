@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
-from afteredit.edit.speed import Speed
 from afteredit.edit.update import LowRank, State, Update
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class Rome(Method):
         from afteredit.edit.ingredients.least_squares import inverse_times
 
         (request,) = requests
-        value = (prepared.values or self.find_values(lm, requests, prepared, Speed().together))[request.id]
+        value = self.values_of(lm, requests, prepared)[request.id]
         written_at_F = value.bare_key_F if self.keys is Keys.asymmetric else value.key_F
         direction_F = value.key_F.double().cpu()  # C⁻¹ k*
         if self.second_moment is not SecondMoment.identity:

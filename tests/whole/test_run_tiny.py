@@ -263,6 +263,21 @@ def test_a_damaged_journal_goes_on_from_its_last_whole_record_where_that_is_aske
     assert [record["n_edits"] for record in made] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("damaged", ["results", "immediate"])
+def test_damaged_rows_are_measured_again_where_that_is_asked_for(straight, go, damaged, capsys):
+    """The error names resume=whole, and that does what it says: the same numbers, and what was damaged is kept."""
+    (path,) = straight.glob(f"{damaged}-*.jsonl")
+    whole = Lines(path).records
+    first, second, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([first, second.replace(b"n_edits", b"n_edit5", 1), *rest]))
+    go("n_edits=4", "eval_every=1", runs=straight.parent, rc=2)
+    assert f"{path.name}:2" in (said := capsys.readouterr().err) and "resume=whole" in said
+    go("n_edits=4", "eval_every=1", "resume=whole", runs=straight.parent)
+    changes = ("immediate_s", "samples_sha256")
+    assert [untimed(row, *changes) for row in Lines(path).records] == [untimed(row, *changes) for row in whole]
+    assert len(path.with_name(f"{path.name}.damaged").read_bytes().splitlines()) == len(whole) - 1
+
+
 def test_other_hardware_or_threads_are_noted_and_told(straight, go, capsys):
     path = straight / "environment.json"
     stored = read_checked(path)
