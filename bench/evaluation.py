@@ -1,8 +1,7 @@
 """Times the eight abilities and lm-eval's own HFLM in turns: python -m afteredit.bench.evaluation [DATA] [--limit N]
 
 It runs SmolLM2 on 64 rows of each set in DATA (on the embedded rows where none is given).  Ours runs twice: `cold`, and
-`kept`, after an edit, when the hidden states below the edited block are there from the first time; packing matrices
-counts in both.  HFLM runs at its best batch size, which is found for each task before and not counted (hflm.py).  Both
+`kept`, after an edit, when the hidden states below the edited block are there from the first time.  HFLM runs at its best batch size, which is found for each task before and not counted (hflm.py).  Both
 score the same requests (not the NLL of gold answers, which HFLM is not asked for).  HFLM is compared on the unedited
 model; after the edit, `kept` must give exactly what our own pass gives that keeps nothing.  The bound is every distinct
 beginning of a text once and one head product per answer token, at the rate of this machine's matrix products; generated
@@ -96,8 +95,7 @@ def measure(lm: LM, layer: int, requests: list[Instance], ours: LmEvalModel, the
     kind = requests[0].request_type
 
     def answered(by: LmEvalModel) -> Answers:
-        with lm.packed_weights.in_use():
-            return list(getattr(by, kind)(requests))
+        return list(getattr(by, kind)(requests))
 
     size, hflm_s, expected = best_answers(theirs, requests)
     cold_s, cold = seconds(lambda: answered(ours))

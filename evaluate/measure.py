@@ -88,8 +88,7 @@ class Measure:
         started = time.perf_counter()
         with generators_kept(), self.lm.weights.seen_through(self.view):
             unedited = self._unedited_responses(batch)
-            with self.lm.packed_weights.in_use():
-                now = respond(self.lm, batch)
+            now = respond(self.lm, batch)
             samples = success_scores(self.lm, now, unedited)
         prompts = [success_prompts(request)[0] for request in batch]
         texts = [{"request": prompt.request_id, "before": unedited[prompt].text, "after": now[prompt].text}
@@ -108,12 +107,11 @@ class Measure:
             panel = panels(carried or self.first_facts, self.seed)
             beyond_panel = carried if last and len(panel) < len(carried) else []
             unedited = self._unedited_responses([*panel, *beyond_panel])
-            with self.lm.packed_weights.in_use():
-                now = respond(self.lm, panel) if carried else unedited
-                parts = [self._retention(now, unedited, len(panel))]
-                if beyond_panel:
-                    parts.append(self._retention_by_all(respond(self.lm, beyond_panel), unedited))
-                parts += [self._fluency(panel), self._drift(), *self._abilities(unedited=not carried)]
+            now = respond(self.lm, panel) if carried else unedited
+            parts = [self._retention(now, unedited, len(panel))]
+            if beyond_panel:
+                parts.append(self._retention_by_all(respond(self.lm, beyond_panel), unedited))
+            parts += [self._fluency(panel), self._drift(), *self._abilities(unedited=not carried)]
             row = {key: value for part in parts for key, value in part.row.items()}
             row |= {"time/eval_s": time.perf_counter() - started, "memory/peak_gib": peak_memory_gib(self.lm.device)}
             return Checkpoint(row, [sample for part in parts for sample in part.samples])
@@ -151,9 +149,8 @@ class Measure:
         if missing:
             edited = self.lm.weights.copies()
             self.lm.weights.restore()
-            with self.lm.packed_weights.in_use():
-                for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
-                    self._unedited |= respond(self.lm, [request])
+            for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
+                self._unedited |= respond(self.lm, [request])
             self.lm.weights.put_back(edited)
             self._unedited_ids |= {request.id for request in missing}
         return self._unedited

@@ -17,7 +17,6 @@ from afteredit.model.anatomy import find_anatomy
 from afteredit.model.capabilities import Capabilities, check_head
 from afteredit.model.hooks import answering_by
 from afteredit.model.loading.fingerprint import fingerprint
-from afteredit.model.packed_weights import PackedWeights
 from afteredit.model.row_by_row import forward_row_by_row
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
@@ -43,7 +42,6 @@ class LM:
         self.weights = Weights(model)
         check_head(model, self.anatomy, self.logits)
         self.capabilities = Capabilities(model, self.anatomy, self.run_decoder)
-        self.packed_weights = PackedWeights(model, self.anatomy.blocks, self.capabilities.log_once)
         self.fingerprint = fingerprint(model, tokenizer, self.tokens.start_ids, prompt)
 
     @property

@@ -109,8 +109,7 @@ class ValueSearch:
         self.rows = [value_rows(lm, request, contexts) for request in requests]
         ids = [row for rows in self.rows for row in rows.ids]
         lasts = [last for rows in self.rows for last in rows.subject_lasts]
-        with lm.packed_weights.in_use():
-            self.rerun = Rerun(lm, ids, lasts, layer)
+        self.rerun = Rerun(lm, ids, lasts, layer)
         self._places = self._find_places()
         self._unedited_log_p_EV: Tensor | None = None
 
@@ -128,22 +127,21 @@ class ValueSearch:
         adam = torch.optim.Adam(offsets, lr=self.settings.value_lr)
         diagnostics: dict[int, dict[str, float]] = {}
         running = list(range(len(offsets)))
-        with self.lm.packed_weights.in_use():
-            for step in range(self.settings.value_steps):
-                with torch.enable_grad():
-                    loss = self._loss(torch.stack(offsets), norms_E)
-                if step == 0:
-                    nll_before_E = loss.nll_E.detach()
-                for e in self._finished(running, loss, step):
-                    running.remove(e)
-                    offsets[e].requires_grad_(False)  # no step moves it any more
-                    diagnostics[e] = self._diagnostics(e, step, offsets[e], loss, nll_before_E, norms_E)
-                if not running:
-                    break
-                adam.zero_grad()  # to None: Adam would step on a gradient of 0
-                loss.total_E[running].sum().backward()
-                adam.step()
-                self._project([offsets[e] for e in running], norms_E[running])
+        for step in range(self.settings.value_steps):
+            with torch.enable_grad():
+                loss = self._loss(torch.stack(offsets), norms_E)
+            if step == 0:
+                nll_before_E = loss.nll_E.detach()
+            for e in self._finished(running, loss, step):
+                running.remove(e)
+                offsets[e].requires_grad_(False)  # no step moves it any more
+                diagnostics[e] = self._diagnostics(e, step, offsets[e], loss, nll_before_E, norms_E)
+            if not running:
+                break
+            adam.zero_grad()  # to None: Adam would step on a gradient of 0
+            loss.total_E[running].sum().backward()
+            adam.step()
+            self._project([offsets[e] for e in running], norms_E[running])
         return [(offset_D, diagnostics[e]) for e, offset_D in enumerate(offsets)]
 
     def _find_places(self) -> _Places:

@@ -90,7 +90,7 @@ class ModelSource:
 
     def _check_in_memory(self, model: nn.Module, dtype: str) -> None:
         """Raises BadInput where weights were offloaded: accelerate leaves them on `meta` and fetches them for each pass
-        from memory or disk, while edits, fingerprints and packed matrices read them in between."""
+        from memory or disk, while edits and fingerprints read them in between."""
         away = {name: p.nbytes for name, p in model.named_parameters() if p.device.type == "meta"}
         if away:
             total = sum(p.nbytes for p in model.parameters())
