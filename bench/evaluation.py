@@ -1,11 +1,12 @@
 """Times the eight abilities and lm-eval's own HFLM in turns: python -m afteredit.bench.evaluation [DATA] [--limit N]
 
-It runs SmolLM2 on 64 rows of each set in DATA (on the embedded rows where none is given).  Ours runs twice: `cold`, and
-`kept`, after an edit, when the hidden states below the edited block are there from the first time.  HFLM runs at its best batch size, which is found for each task before and not counted (hflm.py).  Both
-score the same requests (not the NLL of gold answers, which HFLM is not asked for).  HFLM is compared on the unedited
-model; after the edit, `kept` must give exactly what our own pass gives that keeps nothing.  The bound is every distinct
-beginning of a text once and one head product per answer token, at the rate of this machine's matrix products; generated
-tokens run all blocks, `kept` prompts those from the edited one.
+It runs SmolLM2 on 64 rows of each set in DATA (on the embedded rows where none is given).  Ours runs twice: `cold`,
+and `kept`, after an edit, when the hidden states below the edited block are there from the first time.  HFLM runs at
+its best batch size, which is found for each task before and not counted (hflm.py).  Both score the same requests (not
+the NLL of gold answers, which HFLM is not asked for).  HFLM is compared on the unedited model; after the edit, `kept`
+must give exactly what our own pass gives that keeps nothing.  The bound is every distinct beginning of a text once
+and one head product per answer token, at the rate of this machine's matrix products; generated tokens run all blocks,
+`kept` prompts those from the edited one.
 
 Finished tasks wait in bench/evaluation-tasks.jsonl, from which a bench that was stopped goes on; without that file it
 starts over.  It ends with an error where answers differ that must not (difference.py).
