@@ -1,9 +1,9 @@
-"""What a W&B sweep's agent hands over, as Hydra wants it.
+"""Turns the parameters that a W&B sweep's agent passes into Hydra overrides.
 
-`${args_no_hyphens}` writes every parameter as Python prints it: `limit=None`, `edits={'order': 'shuffled'}`.  And a run
-that is handed out a second time, resumed or requeued, comes with its whole config for parameters instead of the
-sweep's (wandb/wandb#9143): `method={'_target_': …} _wandb={…}`.  Its config holds the overrides it was begun with.
-The agent keeps the parameters, with their types, in a file.
+`${args_no_hyphens}` writes every parameter as Python prints it: `limit=None`, `edits={'order': 'shuffled'}`.  A run
+that is started a second time, resumed or requeued, gets its whole config as parameters instead of the sweep's
+(wandb/wandb#9143): `method={'_target_': …} _wandb={…}`.  That config contains the overrides of the first start.
+The agent writes the parameters, with their types, to a file, which is read here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ PLAIN = re.compile(r"[\w./:+-]+")  # a word that needs no quotes within a list
 
 
 def overrides_from_agent(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """`arguments` as they are where no agent gave them.  Raises BadInput where the agent's file cannot be read."""
+    """Returns the overrides; `arguments` unchanged if no agent started this process.
+
+    Raises BadInput if the agent's file cannot be read.
+    """
     path = environment.get("WANDB_SWEEP_PARAM_PATH")
     if path is None:
         return list(arguments)
-    given = _parameters(Path(path))
-    if "overrides" in given:
-        return [*(fixed for fixed in arguments if fixed.partition("=")[0] not in given), *given["overrides"]]
+    parameters = _parameters(Path(path))
+    if "overrides" in parameters:
+        fixed = [argument for argument in arguments if argument.partition("=")[0] not in parameters]
+        return [*fixed, *parameters["overrides"]]
     overrides: list[str] = []
     for argument in arguments:
         key = argument.partition("=")[0]
-        overrides += _written(key, given[key]) if key in given else [argument]
+        overrides += _overrides_of(key, parameters[key]) if key in parameters else [argument]
     return overrides
 
 
@@ -42,20 +46,21 @@ def _parameters(path: Path) -> dict[str, Any]:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {key: node["value"] for key, node in stored.items() if isinstance(node, dict)}
     except (OSError, ValueError, yaml.YAMLError, KeyError, AttributeError) as problem:
-        raise BadInput(f"WANDB_SWEEP_PARAM_PATH={path} holds no parameters of a sweep ({problem}); unset it where no "
+        raise BadInput(f"WANDB_SWEEP_PARAM_PATH={path} holds no parameters of a sweep ({problem}); unset it if no "
                        "agent started this") from None  # fmt: skip
 
 
-def _written(key: str, value: Any) -> Iterator[str]:
-    """One override, or one for each key of a nested parameter."""
+def _overrides_of(key: str, value: Any) -> Iterator[str]:
+    """Yields one override, or one for each key of a nested parameter."""
     if isinstance(value, dict) and value:
         for name, nested in value.items():
-            yield from _written(f"{key}.{name}", nested)
+            yield from _overrides_of(f"{key}.{name}", nested)
     else:
         yield f"{key}={value if isinstance(value, str) else _element(value)}"
 
 
 def _element(value: Any) -> str:
+    """Returns the value in Hydra's grammar, quoted where it needs quotes."""
     if value is None:
         return "null"
     if isinstance(value, float) and math.isinf(value):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and on the disk when a call returns."""
+"""Writes files that are either complete or absent, and that are on the disk when a call returns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """All or nothing, and on the disk when this returns."""
+    """Writes the whole file or nothing.  The file is on the disk when this returns."""
     temporary = path.with_name(path.name + ".part")
     try:
         with open(temporary, "wb") as file:
@@ -18,13 +18,13 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # a full disk is not left fuller
+        temporary.unlink(missing_ok=True)  # leaves no half-written file on a full disk
         raise
     sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """A file's content, or a folder's names, are on the disk when this returns."""
+    """Waits until a file's content, or the list of a folder's files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -33,7 +33,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """With those above it; on the disk when this returns."""
+    """Makes the folder and its missing parents.  They are on the disk when this returns."""
     if not folder.is_dir():
         if not folder.parent.is_dir():
             make_folder(folder.parent)
@@ -42,4 +42,5 @@ def make_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically."""
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")

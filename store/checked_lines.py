@@ -1,4 +1,4 @@
-"""JSON lines and JSON files that carry their own checksums: what was altered on the disk is found and named."""
+"""Reads and writes JSON and JSON-lines files that carry their own checksums, so that a change on the disk is found."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ Record = dict[str, Any]
 
 
 class Lines:
-    """A JSON-lines file whose every line carries its own checksum under `check`."""
+    """A JSON-lines file.  Every line carries its own checksum under `check`."""
 
     def __init__(self, path: Path, *, fall_back: bool = False):
-        """Reads what is there.  A broken last line is cut off; a broken line before others raises BadInput, or with
-        `fall_back` is set aside with all that follow."""
+        """Reads the file, if there is one.
+
+        A damaged last line is cut off.  A damaged line before others raises BadInput; with `fall_back`, it and all
+        lines after it are set aside instead.
+        """
         self.path = path
         self.records: list[Record] = []
         if not path.exists():
@@ -35,7 +38,7 @@ class Lines:
             record = _checked(line)
             if record is None:
                 if number == len(lines):
-                    log.warning("%s:%d: torn or altered last line dropped; it is made again", path, number)
+                    log.warning("%s:%d: incomplete or altered last line dropped; it is made again", path, number)
                     self._truncate(whole)
                 elif fall_back:
                     self.set_aside(number - 1, "does not match its checksum")
@@ -47,18 +50,20 @@ class Lines:
             whole += len(line)
 
     def remedy(self, n_whole: int) -> str:
+        """Says what the user can do when only the first `n_whole` records are undamaged."""
         return (f"restore it, or add resume=whole to go on from the {n_whole} records before it (the rest is kept in "
                 f"{self.path.name}.damaged)")  # fmt: skip
 
     def set_aside(self, n_whole: int, why: str) -> None:
-        """Leaves the first `n_whole` records; the lines behind them are kept in `<name>.damaged`."""
+        """Keeps the first `n_whole` records and moves the lines after them to `<name>.damaged`."""
         lines = self.path.read_bytes().splitlines(keepends=True)
-        kept = self.path.with_name(f"{self.path.name}.damaged")
-        write_atomically(kept, (kept.read_bytes() if kept.exists() else b"") + b"".join(lines[n_whole:]))
+        damaged = self.path.with_name(f"{self.path.name}.damaged")
+        before = damaged.read_bytes() if damaged.exists() else b""
+        write_atomically(damaged, before + b"".join(lines[n_whole:]))
         self._truncate(sum(map(len, lines[:n_whole])))
         del self.records[n_whole:]
         log.warning(
-            "%s:%d %s: it and what follows are set aside in %s and made again", self.path, n_whole + 1, why, kept
+            "%s:%d %s: it and what follows are set aside in %s and made again", self.path, n_whole + 1, why, damaged
         )
 
     def _truncate(self, n_bytes: int) -> None:
@@ -67,6 +72,7 @@ class Lines:
             os.fsync(file.fileno())
 
     def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one line, which is on the disk when this returns."""
         text = json.dumps(record, ensure_ascii=False, sort_keys=True)
         line = json.dumps({**json.loads(text), "check": _digest(text)}, ensure_ascii=False, sort_keys=True)
         new = not self.path.exists()
@@ -80,12 +86,12 @@ class Lines:
 
 
 def write_checked(path: Path, value: Mapping[str, Any]) -> None:
-    """As `write_json`, with a checksum under `check`."""
+    """Writes `value` as indented JSON with its checksum under `check`."""
     write_json(path, {**value, "check": _digest(json.dumps(value, ensure_ascii=False, sort_keys=True))})
 
 
 def read_checked(path: Path) -> Record:
-    """Raises BadInput where the file is missing, or not as `write_checked` left it."""
+    """Returns what `write_checked` wrote.  Raises BadInput if the file is missing or was changed since."""
     record = _checked(path.read_bytes()) if path.is_file() else None
     if record is None:
         raise BadInput(f"{path} is missing or does not match its checksum: it is damaged; restore it, or change "
@@ -98,10 +104,10 @@ def _digest(text: str) -> str:
 
 
 def read_lines(path: Path) -> list[Record]:
-    """Returns the records of a JSON-lines file, which a run may still be writing; none where there is no file.
+    """Returns the records of a JSON-lines file, which a run may still be writing; an empty list if there is no file.
 
-    Changes nothing.  A torn last line is left out, and a line without a checksum is taken as it is.  Raises BadInput
-    where another line is no JSON object or does not match its checksum.
+    Changes nothing.  An incomplete last line is left out, and a line without a checksum is taken as it is.  Raises
+    BadInput if another line is no JSON object or does not match its checksum.
     """
     lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []  # texts may hold U+2028
     records = [_without_check(line) for line in lines]
@@ -118,7 +124,7 @@ def _checked(line: bytes) -> Record | None:
 
 
 def _without_check(line: bytes, *, required: bool = False) -> Record | None:
-    """Returns the record of a line, None where it does not match its checksum or a `required` one is absent."""
+    """Returns the record of a line; None if the checksum does not match, or is `required` and absent."""
     try:
         record = json.loads(line)
         check = record.pop("check") if required else record.pop("check", None)

@@ -1,4 +1,4 @@
-"""Rows as they come from JSON-lines files and hub data sets, and what stands in them at a dotted path."""
+"""Reads rows from JSON-lines files and hub data sets, and looks up their values by dotted path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "data"
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of every non-empty line.  Raises BadInput naming file and line of malformed JSON."""
+    """Yields (line number, row) for every non-empty line.  Raises BadInput with the file and line of malformed JSON."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -22,15 +22,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         if content.strip():
             try:
                 row = json.loads(content)
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
                 yield line, row
             except ValueError as problem:
                 raise BadInput(f"{path}:{line}: not JSON: {problem}; one JSON object per line is expected") from None
 
 
 def hub_rows(path: str, *config: str | None, **options: Any) -> Any:
-    """A hub data set, or the JSON file at an address.  Raises BadInput, with what was looked for and the remedy, where
-    it cannot be had."""
+    """Returns a hub data set, or the rows of the JSON file at a URL.
+
+    Raises BadInput, with the name that was looked for and a remedy, if the data set cannot be loaded.
+    """
     import datasets
 
     try:
@@ -39,17 +41,20 @@ def hub_rows(path: str, *config: str | None, **options: Any) -> Any:
         return datasets.load_dataset(path, *config, **options)
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise BadInput(f"data set {path!r} could not be had from the hub ({reason}); let this machine reach the hub, "
+        raise BadInput(f"data set {path!r} could not be loaded ({reason}); let this machine reach the hub, "
                        "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
 
 
 class Missing(BadInput):
-    """A row has no such column."""
+    """Says that a row has no such column."""
 
 
 def look_up(row: Any, path: str) -> Any:
-    """What stands at the dotted path; None where null stands there or on the way.  Raises Missing, or BadInput where
-    the path leads through what is no object or list."""
+    """Returns the value at the dotted path; None if it, or an object on the way to it, is null.
+
+    Raises Missing if there is no such key or index, and BadInput if the path goes through a value that is neither an
+    object nor a list.
+    """
     value = row
     for step in path.split("."):
         if value is None:
@@ -64,6 +69,7 @@ def look_up(row: Any, path: str) -> Any:
 
 
 def has(row: Any, path: str) -> bool:
+    """Says whether the row has a value, or null, at the dotted path."""
     try:
         look_up(row, path)
     except BadInput:
@@ -72,7 +78,7 @@ def has(row: Any, path: str) -> bool:
 
 
 def paths(value: Any, before: str = "") -> Iterator[str]:
-    """The dotted paths of a row's columns."""
+    """Yields the dotted paths of a row's columns."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from paths(inner, f"{before}.{name}" if before else name)

@@ -1,6 +1,7 @@
-"""The user's cache: constants that many runs share, named by what decides them, made by one process at a time.
+"""The user's cache holds constants that many runs share.  A file's name contains a hash of everything its content
+depends on, and one process at a time makes a file.
 
-Beside every file lies its SHA-256: a file that does not match it is named and made anew.
+Every file has its SHA-256 in a second file.  A file that does not match its SHA-256 is named in the log and made again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """$AFTEREDIT_CACHE, else `afteredit` in $XDG_CACHE_HOME or ~/.cache."""
+    """Returns $AFTEREDIT_CACHE if it is set, else the folder `afteredit` in $XDG_CACHE_HOME or ~/.cache."""
     chosen = os.environ.get("AFTEREDIT_CACHE")
     if chosen:
         return Path(chosen)
@@ -29,16 +30,16 @@ def cache_folder() -> Path:
 
 
 def content_hash(decides: Any) -> str:
-    """Sixteen hex digits of the SHA-256 of a JSON-able description."""
+    """Returns the first sixteen hex digits of the SHA-256 of a description that JSON can hold."""
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """`cache_folder()/name`, made by `make(temporary path)` when it is not there yet.
+    """Returns the path `cache_folder()/name`, and first calls `make(temporary path)` if nothing is there yet.
 
-    One process makes it, others wait for the lock and use it; what was half made by a killed process is made again.
-    Raises BadInput where the cache is no folder that can be used, or has no room.
+    One process makes the file; others wait for the lock and then use the file.  What a killed process left unfinished
+    is made again.  Raises BadInput if the cache folder cannot be used or has no room.
     """
     from filelock import FileLock
 
@@ -49,20 +50,20 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists() or not _matches(path):
-                log.info("making %s (once; later runs find it there)", path)
+                log.info("making %s (once; later runs use it)", path)
                 _make(path, make)
     except (FileExistsError, NotADirectoryError, PermissionError) as problem:
-        raise BadInput(f"the cache cannot be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
+        raise BadInput(f"no cache can be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
                        "AFTEREDIT_CACHE to a folder that can be read and written") from None  # fmt: skip
     return path
 
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:
-    """Whole and on the disk, or not at all."""
+    """Makes the file or folder so that it is complete and on the disk, or absent."""
     from safetensors import SafetensorError
 
-    for left in path.parent.glob(f"{path.name}.*.part"):  # by a process that was killed: we hold the lock
-        _remove(left)
+    for leftover in path.parent.glob(f"{path.name}.*.part"):  # left by a killed process: this one holds the lock
+        _remove(leftover)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         make(temporary)
@@ -75,7 +76,7 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
             _remove(path)
             os.rename(temporary, path)
         sync(path.parent)
-    except SafetensorError as problem:  # how safetensors says what is an OSError elsewhere
+    except SafetensorError as problem:  # safetensors raises this where others raise OSError
         raise BadInput(f"{path} cannot be written ({problem}); make room, or set AFTEREDIT_CACHE to another "
                        "folder") from None  # fmt: skip
     finally:
@@ -83,13 +84,13 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _matches(path: Path) -> bool:
-    """Is the file as it was made?  Folders are not read again: a model's weights are compared by every run."""
+    """Says whether a file matches its SHA-256.  Folders are not read: every run checks the weights of its model."""
     if path.is_dir():
         return True
-    kept = _sum_of(path)
-    if kept.is_file() and kept.read_text() == _sha256(path):
+    checksum = _sum_of(path)
+    if checksum.is_file() and checksum.read_text() == _sha256(path):
         return True
-    log.warning("%s does not match its checksum (%s): it is made anew", path, kept.name)
+    log.warning("%s does not match its checksum (%s): it is made again", path, checksum.name)
     return False
 
 
