@@ -1,4 +1,5 @@
-"""Updates of other methods: several matrices, of rank 2 (MEMIT, two facts), a term a token (MEND), dense (FT)."""
+"""Gives the tests of constraints real updates: rank one (ROME), rank 2 (MEMIT, two facts), one term per token (MEND),
+dense (FT)."""
 
 from __future__ import annotations
 
@@ -14,8 +15,19 @@ from afteredit.edit.method import Prepared
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.mend import Mend
+from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import Dense, LowRank
 from afteredit.tests.tiny.small_changes import draw
+
+
+@pytest.fixture
+def rome_update(make_lm, family, fact):
+    """A model, the name of one of its matrices, and ROME's update of that matrix."""
+    lm = make_lm(family)
+    moment_FF = torch.eye(lm.widths(1)[1])
+    method = Rome(layer=1, value_steps=8, weight_decay=0.0)
+    update = method.update(lm, [fact], Prepared(("", "It is known"), factors=factors({"second_moment": moment_FF})), {})
+    return lm, lm.mlp_out_name(1), update
 
 
 @pytest.fixture(params=["memit", "ft", "mend"])

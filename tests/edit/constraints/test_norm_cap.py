@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from afteredit.edit.constraints.norm_cap import NormCap, largest_step
 from afteredit.edit.update import Dense
+from afteredit.store.errors import BadInput
 from afteredit.tests.tiny.small_changes import D, F, constrained, draw, low_rank, written_by
 
 
@@ -74,3 +75,16 @@ def test_the_norm_cap_holds_for_every_matrix(real):
         assert np.linalg.norm(W_DF + written_DF) == pytest.approx(cap, rel=1e-12)
         assert np.linalg.norm(W_DF + (s + 1e-4) * whole_DF) > cap
     assert n_cut
+
+
+@pytest.mark.parametrize("growth", [-0.1, np.inf, np.nan])
+def test_a_growth_that_makes_no_sense_is_refused_by_its_key(growth):
+    with pytest.raises(BadInput, match=f"^constraint.growth={growth}; it must be"):
+        NormCap(growth=growth)
+
+
+def test_the_norm_cap_cuts_a_real_edit_to_the_cap(rome_update):
+    lm, name, update = rome_update
+    norm_before = float(lm.weights.W(name).double().norm())
+    lm.weights.add(NormCap(growth=1e-4).constrain(update, lm.weights.W, lm.weights.W_base).changes)
+    assert float(lm.weights.W(name).double().norm()) == pytest.approx(1.0001 * norm_before, rel=1e-7)

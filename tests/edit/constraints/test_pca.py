@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from afteredit.edit.constraints.pca import Pca
 from afteredit.edit.update import Dense, LowRank
+from afteredit.store.errors import BadInput
 from afteredit.tests.tiny.small_changes import D, F, constrained, draw, low_rank, written_by
 
 
@@ -44,3 +45,14 @@ def test_pca_keeps_every_matrix_to_its_own_first_components(real, keep):
         cut |= rank > k
         assert np.array_equal(written_DF, whole_DF) == (rank <= k)
     assert cut or (keep == 0.4 and rank == 2)  # two facts of MEMIT
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.01, np.nan])
+def test_a_share_that_makes_no_sense_is_refused_by_its_key(keep):
+    with pytest.raises(BadInput, match=f"^constraint.keep={keep}; it must be"):
+        Pca(keep=keep)
+
+
+def test_pca_writes_a_real_rome_update_whole(rome_update):
+    lm, name, update = rome_update
+    assert Pca(keep=0.4).constrain(update, lm.weights.W, lm.weights.W_base).changes[name] is update.changes[name]

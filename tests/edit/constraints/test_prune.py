@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from afteredit.edit.constraint import Unconstrained
 from afteredit.edit.constraints.prune import Prune
-from afteredit.edit.update import Update
+from afteredit.edit.update import LowRank, Update
+from afteredit.store.errors import BadInput
 from afteredit.tests.tiny.small_changes import NAME, D, F, draw, low_rank
 
 
@@ -69,3 +70,28 @@ def test_prune_warns_where_the_published_formula_enlarges(caplog):
     caplog.clear()
     Prune(base=8).view(W_base_DF, W_DF)  # e² is 7.39
     assert not caplog.text
+
+
+@pytest.mark.parametrize("base", [1, 0.5, -2, np.inf, np.nan])
+def test_a_base_that_makes_no_sense_is_refused_by_its_key(base):
+    with pytest.raises(BadInput, match=f"^constraint.base={base}; it must be"):
+        Prune(base=base)
+
+
+def test_the_view_of_a_real_edit_can_stand_in_the_model_and_be_taken_out_again(rome_update):
+    lm, name, update = rome_update
+    (change,) = update.changes.values()
+    lm.weights.add({name: LowRank(1000 * change.left_Dr, change.right_Fr)})
+    raw = lm.weights.copies()
+    view_DF = Prune().view(lm.weights.W_base(name), lm.weights.W(name))
+    assert torch.equal(lm.weights.W(name), raw[name])
+    (S_raw, S_view) = (
+        np.linalg.svd((W - lm.weights.W_base(name)).double().numpy(), compute_uv=False) for W in (raw[name], view_DF)
+    )
+    m = np.linalg.norm(lm.weights.W_base(name).double().numpy(), ord=2)
+    assert S_raw[0] > m
+    assert S_view[0] == pytest.approx(m + np.log(S_raw[0] / m), rel=1e-5)
+    lm.weights.put_back({name: view_DF})
+    assert torch.equal(lm.weights.W(name), view_DF)
+    lm.weights.put_back(raw)
+    assert torch.equal(lm.weights.W(name), raw[name])

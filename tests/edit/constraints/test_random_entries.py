@@ -8,6 +8,8 @@ import torch
 
 from afteredit.edit.constraints.random_entries import RandomEntries
 from afteredit.edit.update import Dense, Update
+from afteredit.launch.command_line import compose
+from afteredit.store.errors import BadInput
 from afteredit.tests.tiny.small_changes import D, F, constrained, draw, nonzero, written_by
 
 
@@ -54,3 +56,23 @@ def test_random_draws_a_mask_for_every_matrix(real):
         assert masks[-1].sum() == round(0.4 * whole_DF.size)
         assert np.array_equal(written_DF[masks[-1]], whole_DF[masks[-1]])
     assert not any(np.array_equal(masks[0], mask) for mask in masks[1:])
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.01, np.nan])
+def test_a_share_that_makes_no_sense_is_refused_by_its_key(keep):
+    with pytest.raises(BadInput, match=f"^constraint.keep={keep}; it must be"):
+        RandomEntries(keep=keep)
+
+
+def test_random_draws_with_the_runs_seed():
+    assert compose(["constraint=random", "seed=3"]).constraint == RandomEntries(keep=0.4, seed=3)
+
+
+def test_random_leaves_the_rest_of_a_real_edits_matrix_as_it_was(rome_update):
+    lm, name, update = rome_update
+    W_before_DF, whole_DF = lm.weights.W(name).clone(), update.changes[name].dense()
+    update = RandomEntries(keep=0.4).constrain(update, lm.weights.W, lm.weights.W_base)
+    lm.weights.add(update.changes)
+    dropped_DF = (update.changes[name].dense() == 0) & (whole_DF != 0)
+    assert int(dropped_DF.sum()) == whole_DF.numel() - round(0.4 * whole_DF.numel())
+    assert torch.equal(lm.weights.W(name)[dropped_DF], W_before_DF[dropped_DF])

@@ -8,6 +8,8 @@ import torch
 
 from afteredit.edit.constraints.rect import Rect
 from afteredit.edit.update import Dense
+from afteredit.launch.command_line import compose
+from afteredit.store.errors import BadInput
 from afteredit.tests.tiny.small_changes import D, F, constrained, draw, low_rank, nonzero, written_by
 
 
@@ -66,3 +68,33 @@ def test_rect_ranks_every_matrix_by_itself(real, keep):
         assert np.array_equal(written_DF, expected_DF)
         assert np.count_nonzero(written_DF) == round(keep * whole_DF.size)
         assert relative_DF[written_DF != 0].min() >= relative_DF[written_DF == 0].max()
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.01, np.nan])
+def test_a_share_that_makes_no_sense_is_refused_by_its_key(keep):
+    with pytest.raises(BadInput, match=f"^constraint.keep={keep}; it must be"):
+        Rect(keep=keep)
+
+
+@pytest.mark.parametrize("eps", [0, -1e-8, np.inf, np.nan])
+def test_an_eps_that_makes_no_sense_is_refused_by_its_key(eps):
+    with pytest.raises(BadInput, match=f"^constraint.eps={eps}; it must be"):
+        Rect(eps=eps)
+
+
+def test_the_command_line_wins_and_is_checked_before_anything_is_loaded():
+    assert compose(["constraint=rect", "constraint.keep=0.2"]).constraint == Rect(keep=0.2, eps=1e-8)
+    with pytest.raises(BadInput, match=r"^constraint\.keep=40"):
+        compose(["constraint=rect", "constraint.keep=40"])
+
+
+def test_rect_leaves_the_rest_of_a_real_edits_matrix_as_it_was(rome_update):
+    lm, name, update = rome_update
+    W_before_DF, whole_DF = lm.weights.W(name).clone(), update.changes[name].dense()
+    update = Rect(keep=0.4).constrain(update, lm.weights.W, lm.weights.W_base)
+    lm.weights.add(update.changes)
+    dropped_DF = (update.changes[name].dense() == 0) & (whole_DF != 0)
+    assert int(dropped_DF.sum()) == whole_DF.numel() - round(0.4 * whole_DF.numel())
+    assert torch.equal(lm.weights.W(name)[dropped_DF], W_before_DF[dropped_DF])
+    relative_DF = whole_DF.abs() / (W_before_DF.double().abs() + 1e-8)
+    assert relative_DF[~dropped_DF].min() >= relative_DF[dropped_DF].max()
