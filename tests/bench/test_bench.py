@@ -1,4 +1,4 @@
-"""What `make bench` reckons with: tables, differences, batch sizes, growth, arithmetic; not times themselves."""
+"""Tests what `make bench` computes from its times: tables, differences, batch sizes, growth, arithmetic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from afteredit.bench import difference, evaluation, gptj, growth, hflm, second_moment, table
+from afteredit.bench import difference, edits, evaluation, gptj, growth, hflm, second_moment, table
+from afteredit.bench.machine import block_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = {
@@ -158,6 +159,23 @@ def test_complaints_name_the_task():
              {**fine, "kept_differences": 2}, {**fine, "worst_nats_per_token": float("nan")}]  # fmt: skip
     said = difference.complaints(wrong)
     assert len(said) == 4 and all(line.startswith("nli: ") for line in said)
+
+
+# ---- edits
+
+
+def test_an_edits_arithmetic_is_that_of_the_blocks_above_it_and_of_the_head(make_lm, fact):
+    """Two losses and the gradient of the first are three passes; two operations belong to every parameter and token."""
+    lm = make_lm("llama")
+    ids, last = lm.tokens.locate(fact.question, fact.subject_start, len(fact.subject))
+    kl_ids, kl_last = lm.tokens.locate(f"{fact.subject} is a", 0, len(fact.subject))
+    target = lm.tokens.answer_ids(fact.target_new)
+    n_tokens = len(ids) + len(target) - 1 - last + len(kl_ids) - kl_last
+    layer = lm.n_blocks - 2
+    block, head = block_parameters(lm, layer), lm.model.get_output_embeddings().weight.numel()
+    expected = 3 * 2 * (block * n_tokens + head * (len(target) + 1))
+    assert edits.flops(lm, [fact], ("",), layer, [1]) == expected
+    assert edits.flops(lm, [fact], ("",), layer - 1, [1]) == expected + 3 * 2 * block * n_tokens
 
 
 # ---- the evaluation's other parts
