@@ -1,4 +1,4 @@
-"""Edit sets: rows of any shape become the right requests, and a bad row is named before anything is edited."""
+"""Tests edit sets: rows of any shape become the right requests, and a bad row is named before any edit."""
 
 import json
 import logging
@@ -78,7 +78,7 @@ def test_a_zsre_row_becomes_a_request_and_an_unchanged_one_is_left_out(tmp_path)
 
 
 def reworded(subject: str, *targets: str) -> list[dict]:
-    """Rows that ask for one fact in other words each, as ZsRE's do."""
+    """Returns rows that ask for one fact, each in other words, as ZsRE's do."""
     asked = (f"Where did {subject} live?", f"What town was {subject}'s home?", f"In which town was {subject} at home?")
     return [zsre_row(alt) | {"subject": subject, "src": src} for src, alt in zip(asked, targets, strict=False)]
 
@@ -117,7 +117,7 @@ def test_training_rows_about_an_evaluation_fact_are_refused_though_its_row_is_le
         with pytest.raises(BadInput, match=r"edits=zsre: 1 rows of the training split .*-3 \("):
             edit_set("zsre").training(str(tmp_path))
     written(tmp_path, reworded("Dee Moss", "Oslo", "Bern"), "zsre_train.jsonl")
-    assert len(edit_set("zsre").training(str(tmp_path))) == 2  # both teach
+    assert len(edit_set("zsre").training(str(tmp_path))) == 2  # both are used for training
 
 
 def test_the_embedded_facts_have_a_training_split_about_other_subjects():
@@ -208,7 +208,7 @@ def missing(row: dict, *names: str) -> dict:
     return {key: value for key, value in row.items() if key not in names}
 
 
-OPTIONAL = {  # a row of which set; the fields that are then as if never given
+OPTIONAL = {  # edit set, row, and the fields that are then absent
     "zsre_portability": ("zsre", missing(zsre_row("Oslo"), "portability"), ["portability", "portability_answers"]),
     "zsre_portability_null": ("zsre", zsre_row("Oslo") | {"portability": None}, ["portability", "portability_answers"]),
     "zsre_rephrase": ("zsre", missing(zsre_row("Oslo"), "rephrase"), ["paraphrases"]),
@@ -323,7 +323,7 @@ def test_a_missing_file_is_refused_with_what_was_looked_for(tmp_path, name, told
 
 
 def test_rows_at_an_address_are_read_by_their_own_names_of_columns(tmp_path, monkeypatch):
-    """The file that zsre.yaml names, as it is: one list of records, two of whose columns are called otherwise."""
+    """The file that zsre.yaml names is one list of records, and two of its columns have other names."""
     record = {
         "subject": "Volo B1", "src": "What company made Volo B1?", "pred": "Volo", "rephrase": "Volo B1's maker?",
         "alt": "Karos Group", "answers": ["Volo Buses"], "loc": "nq question: who sang it", "loc_ans": "Ro",
@@ -390,7 +390,7 @@ def test_conflicting_targets_in_one_batch_are_refused(fact):
     bare = replace(fact, relation="")
     with pytest.raises(BadInput, match="f1 and f2"):
         refuse_conflicts([bare, replace(bare, id="f2", subject="JOE DIMAGGIO", target_new="chess")])
-    with pytest.raises(BadInput, match="f1 and f3"):  # where one has no relation the words tell
+    with pytest.raises(BadInput, match="f1 and f3"):  # if one has no relation, the words are compared
         refuse_conflicts([fact, replace(bare, id="f3", target_new="chess")])
     reworded = replace(bare, id="f2", prompt="Fame came to {} through", target_new="chess")
     with pytest.raises(BadInput, match=r"f1 and f2.*\+\+edits.distinct=true.*relation"):

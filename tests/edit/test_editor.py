@@ -1,4 +1,4 @@
-"""The Editor: what it hands to a method, what it applies, what it remembers, and when it gives up."""
+"""Tests the Editor: what it passes to a method, what it applies and remembers, and when it reports a collapse."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -32,7 +32,7 @@ REQUESTS = [
 
 @dataclass(frozen=True)
 class Counting(Method):
-    """A method whose value of a request is its subject; it notes which requests were asked for together."""
+    """A method whose value for a request is its subject; it notes which requests were passed together."""
 
     groups: list[list[str]] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ def test_edits_that_build_on_each_other_get_their_values_when_their_turn_comes(m
 
 @dataclass(frozen=True)
 class Adding(Method):
-    """A method that adds 1 to one matrix, and remembers how often."""
+    """A method that adds 1 to one matrix and counts how often it did."""
 
     broken: bool = False
 

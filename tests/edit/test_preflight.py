@@ -1,4 +1,4 @@
-"""What a tokenizer or a method cannot do with a planned fact is said before the first edit, with the fact's id."""
+"""Tests that facts which a tokenizer or method cannot handle are refused by id before the first edit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PERU = EditRequest("peru", "Peru", "The capital of {} is", "Oslo", "Lima", neigh
 
 @pytest.fixture
 def words_lm(make_lm) -> LM:
-    """Of a tokenizer that knows ten words and drops the zero-width space."""
+    """Returns a model whose tokenizer knows ten words and drops the zero-width space."""
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
     raw.normalizer = normalizers.Replace("\u200b", "")
     raw.pre_tokenizer = pre_tokenizers.Whitespace()

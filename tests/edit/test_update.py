@@ -1,4 +1,4 @@
-"""Updates are read back from their file as they were written."""
+"""Tests that updates are read back from their file as they were written."""
 
 import math
 

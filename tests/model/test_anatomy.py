@@ -1,4 +1,4 @@
-"""The parts of a model are found from its structure, and architectures that do not fit are refused by name."""
+"""Tests that the parts of a model are found from its structure, and that other architectures are refused by name."""
 
 import pytest
 import torch

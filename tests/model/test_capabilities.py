@@ -1,4 +1,4 @@
-"""Capabilities are found by running the model, and what it does not allow is logged once."""
+"""Tests that capabilities are found by running the model, and that a missing one is logged once."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Continuing rows together is continuing each alone."""
+"""Tests that rows continued together get the tokens that each gets alone."""
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
-"""A real ROME edit in every family: tiny random models, real configurations of each architecture, checked by plain
-forward passes; every method in half precision."""
+"""Tests a real ROME edit in every family against plain forward passes, on tiny random models with real configurations
+of each architecture, and every method in half precision."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Hooks and replaced forward passes are gone after their block, whatever ends it."""
+"""Tests that hooks and replaced forward passes are removed after their block, however it ends."""
 
 import pytest
 import torch

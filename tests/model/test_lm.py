@@ -1,4 +1,4 @@
-"""LM runs the model whatever its padding, from any block up."""
+"""Tests that LM runs the model with any padding and from any block up."""
 
 import pytest
 import torch

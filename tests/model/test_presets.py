@@ -1,4 +1,4 @@
-"""Every model file of conf/model at its published size: no weights and no network, shapes alone, on the meta device."""
+"""Tests every file of conf/model at its published size on the meta device: shapes only, no weights, no network."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Rerunning rows from their subject's last token changes the cost of a pass, never its result: compared in float64 with
-plain passes."""
+"""Tests in float64, against plain passes, that rerunning rows from the subject's last token changes the cost of a pass
+and not its result."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Where no cache of keys and values can be continued, every row is run whole and alone, and the log says so once."""
+"""Tests that every row runs whole and alone if a cache of keys and values cannot be continued; one log line says so."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Token ids of prompts and answers, and where the subject ends, for three kinds of tokenizer."""
+"""Tests the token ids of prompts and answers, and where the subject ends, for three kinds of tokenizer."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Weights: W is the module's matrix however it is stored, and changes touch exactly the matrices they name."""
+"""Tests that W is the module's matrix however it is stored, and that a change affects only the matrices it names."""
 
 import pytest
 import torch

@@ -22,7 +22,7 @@ from afteredit.tests.tiny.small_changes import draw
 
 @pytest.fixture
 def rome_update(make_lm, family, fact):
-    """A model, the name of one of its matrices, and ROME's update of that matrix."""
+    """Returns a model, the name of one of its matrices, and ROME's update of that matrix."""
     lm = make_lm(family)
     moment_FF = torch.eye(lm.widths(1)[1])
     method = Rome(layer=1, value_steps=8, weight_decay=0.0)
@@ -32,7 +32,7 @@ def rome_update(make_lm, family, fact):
 
 @pytest.fixture(params=["memit", "ft", "mend"])
 def real(request, make_lm, fact, second_fact) -> SimpleNamespace:
-    """An update of two facts to several blocks of a model that was edited before; all matrices float64 NumPy."""
+    """Returns an update for two facts to several blocks of a model edited before; all matrices are float64 NumPy."""
     lm = make_lm("gpt2")  # stores its matrices transposed
     width, inner = lm.widths(0)
     blocks = range(lm.n_blocks)

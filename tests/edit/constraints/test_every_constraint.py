@@ -1,4 +1,4 @@
-"""What holds for every constraint in conf/constraint: its file builds it, and it fits replays and real updates."""
+"""Tests what holds for every constraint in conf/constraint: its file builds it, and replays and real updates work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file(request) -> Path:
 
 @pytest.fixture(scope="module")
 def constraint(file):
-    """The constraint with the values of its file."""
+    """Returns the constraint with the values of its file."""
     return compose([f"constraint={file.stem}"]).constraint
 
 

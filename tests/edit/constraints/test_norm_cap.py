@@ -1,4 +1,4 @@
-"""The norm cap bounds every edited matrix, with equality where it cuts."""
+"""Tests that the norm cap bounds every edited matrix, and that a shortened update ends exactly at the bound."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_norm_bound_is_met_with_equality_where_it_cuts(change, grown):
 
 
 def test_an_update_that_first_shortens_the_weights_is_cut_at_the_far_side():
-    """W + s ΔW leaves the ball once, behind its middle: s is the larger root, not the smaller."""
+    """W + s ΔW leaves the ball once, after its middle: s is the larger root, not the smaller."""
     W_DF = draw(D, F, seed=7).double()
     result = constrained(NormCap(growth=0), Dense(-3 * W_DF), W_DF)
     assert_close(result.dense(), -2 * W_DF, rtol=1e-12, atol=0)
@@ -53,7 +53,7 @@ def test_weights_above_the_bound_already_never_grow():
 
 
 def test_a_tiny_room_is_measured_to_the_last_digits():
-    """The usual root formula subtracts two nearly equal numbers here, and a few per cent are wrong."""
+    """The usual root formula would subtract two nearly equal numbers here and be wrong by a few per cent."""
     W_DF, delta_DF = torch.ones(1, 1, dtype=torch.float64), torch.full((1, 1), 1e3, dtype=torch.float64)
     assert largest_step(W_DF, delta_DF, cap=1 + 2**-50) == pytest.approx(2**-50 / 1e3, rel=1e-12, abs=0)
 

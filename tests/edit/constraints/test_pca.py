@@ -1,4 +1,4 @@
-"""PCA is the truncated singular value decomposition."""
+"""Tests that PCA is the truncated singular value decomposition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from afteredit.tests.tiny.small_changes import D, F, constrained, draw, low_rank
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("change", [low_rank(rank=5), low_rank(rank=8), Dense(draw(D, F))], ids=["5", "8", "dense"])
 def test_pca_is_the_truncated_svd(change, keep):
-    """Rank 8 is more than D = 6."""
+    """Rank 8 is above D = 6, the largest rank that the matrix can have."""
     result = constrained(Pca(keep=keep), change)
     U, S, Vt = np.linalg.svd(change.dense().numpy(), full_matrices=False)
     k = round(keep * D)

@@ -1,4 +1,4 @@
-"""PRUNE is a view by the published formula; the raw weights stay."""
+"""Tests that PRUNE is a view by the published formula and leaves the raw weights unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from afteredit.tests.tiny.small_changes import NAME, D, F, draw, low_rank
 
 
 def with_spectrum(values) -> torch.Tensor:
-    """A (D, F) float64 matrix with these singular values."""
+    """Returns a (D, F) float64 matrix with these singular values."""
     U_DD, V_FF = torch.linalg.qr(draw(D, D, seed=11).double()).Q, torch.linalg.qr(draw(F, F, seed=12).double()).Q
     return (U_DD * torch.tensor(values, dtype=torch.float64)) @ V_FF[:, :D].T
 

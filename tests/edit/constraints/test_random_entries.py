@@ -1,4 +1,4 @@
-"""Random entries: an exact share, drawn anew for every update and matrix."""
+"""Tests that an exact share of random entries is kept, drawn separately for every update and matrix."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_random_draws_another_mask_for_another_update_seed_or_matrix():
 
 
 def test_random_prefers_no_place_and_no_neighbours():
-    """Over 400 updates each entry is kept 40 % of the time, and two neighbours as often as chance has it."""
+    """Over 400 updates each entry is kept 40 % of the time, and two neighbours as often as by chance."""
     masks = torch.stack(
         [nonzero(constrained(RandomEntries(), Dense(draw(D, F, seed=seed)))).reshape(-1) for seed in range(400)]
     )

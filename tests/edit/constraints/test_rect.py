@@ -1,4 +1,4 @@
-"""RECT keeps what a slow sort keeps."""
+"""Tests that RECT keeps the entries that a slow sort keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from afteredit.tests.tiny.small_changes import D, F, constrained, draw, low_rank
 
 
 def slow_rect(delta, W, keep, eps) -> np.ndarray:
-    """The mask by sorting all entries in plain Python, equal ones in order of position."""
+    """Returns the mask found by sorting all entries in plain Python, equal ones in order of position."""
     entries = [(abs(delta[i, j]) / (abs(W[i, j]) + eps), -(i * delta.shape[1] + j)) for i, j in np.ndindex(delta.shape)]
     mask = np.zeros(delta.shape, dtype=bool)
     for _, minus_position in sorted(entries, reverse=True)[: round(keep * delta.size)]:
@@ -34,7 +34,7 @@ def test_rect_keeps_exactly_what_a_slow_sort_keeps(change, keep):
 
 @pytest.mark.parametrize("keep", [0.1, 0.37, 0.5, 0.9])
 def test_rect_breaks_ties_by_position_however_the_matrix_is_stored(keep):
-    """Few values, so that most ratios are equal; some weights are 0.  The second change is a transposed view."""
+    """There are few values, so most ratios are equal; some weights are 0.  The second change is a transposed view."""
     generator = torch.Generator().manual_seed(3)
     delta_DF = torch.randint(-1, 2, (D, F), generator=generator).float()
     W_DF = torch.randint(-1, 2, (D, F), generator=generator).float()

@@ -1,4 +1,4 @@
-"""MEND's hypernetwork: equation 3 by hand, its start, its statistics."""
+"""Tests MEND's hypernetwork: equation 3 computed by hand, its start, its statistics."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def network() -> Hypernetwork:
 
 @pytest.fixture
 def stirred(network) -> Hypernetwork:
-    """A network in which no parameter is as it started."""
+    """Returns a network in which no parameter has its initial value."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -56,7 +56,7 @@ def test_it_starts_as_the_identity_times_minus_alpha(network):
 
 
 def test_equation_3_by_hand(stirred):
-    """Keys in front, deltas behind; statistics of the shape, scale and shift of the matrix."""
+    """Keys come first, then deltas; statistics belong to the shape, scale and shift to the matrix."""
     for seed in (5, 6):
         stirred.observe(seed - 5, *terms(9, seed=seed))  # both matrices of the shape feed one set of statistics
     seen_NZ = torch.cat([torch.cat(terms(9, seed=seed), dim=1) for seed in (5, 6)])
@@ -72,7 +72,7 @@ def test_equation_3_by_hand(stirred):
 
 
 def test_everything_that_can_be_learned_at_the_start_has_a_gradient(network):
-    """Relu's gradient at 0 is 0: the identity would be where learning ends."""
+    """ReLU's gradient at 0 is 0: a network that started as the identity would not learn."""
     left_ND, right_NF = network(0, *terms(8))
     (left_ND.sum() + right_NF.sum()).backward()
     for layer in network.shared["4x6"].layers:

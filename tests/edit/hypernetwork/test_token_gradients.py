@@ -1,4 +1,4 @@
-"""Rank-one terms against autograd's own gradient; rows with changed matrices against models that were changed."""
+"""Tests rank-one terms against autograd's gradient, and rows with changed matrices against changed models."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def lm(make_lm, family, float64_throughout):
 
 
 def gradients(lm, question: str, answer: str) -> dict[int, torch.Tensor]:
-    """∇W (D, F) of −log p(answer) per block, by autograd on the weights of the plain model."""
+    """Returns ∇W (D, F) of −log p(answer) per block, by autograd on the weights of the plain model."""
     ids, target = lm.tokens.encode(question), lm.tokens.answer_ids(answer)
     weights = [lm.mlp_out(layer).weight.requires_grad_() for layer in LAYERS]
     logits_TV = lm.model(input_ids=torch.tensor([[*ids, *target]])).logits[0, len(ids) - 1 : -1]
@@ -40,7 +40,7 @@ def test_terms_sum_up_to_the_gradient_of_each_row(lm):
 
 
 def test_only_tokens_that_have_a_part_in_the_loss_have_a_term(lm):
-    """In the last block those whose logits are asked for, below it every token of the row; padding never."""
+    """In the last block the tokens with needed logits count, below it every token of the row; padding never does."""
     terms, _ = gradient_terms(lm, Answers(lm, ASKED, LAYERS))
     for row, (question, answer) in enumerate(ASKED):
         n_prompt, n_answer = len(lm.tokens.encode(question)), len(lm.tokens.answer_ids(answer))
@@ -50,7 +50,7 @@ def test_only_tokens_that_have_a_part_in_the_loss_have_a_term(lm):
 
 
 def test_the_outcome_is_that_of_plain_forward_passes(lm, plain_nll, plain_pass, monkeypatch):
-    """One answer is what the model would say, one differs in its second token only."""
+    """One answer is the one that the model gives; the other differs in its second token only."""
     ids = [lm.tokens.encode(question) for question, _ in ASKED]
     said = []
     for row in ids:

@@ -1,4 +1,4 @@
-"""Training MEND: its loss by plain passes, that it learns, that an interruption changes nothing, and its gates."""
+"""Tests MEND's training: its loss against plain passes, learning, interruptions, and its checks."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ def lm(make_lm):
 
 @pytest.fixture
 def rows() -> list[EditRequest]:
-    """Thirteen: twelve to learn from, one held back.  Some without rewordings, some without a neighbourhood."""
+    """Returns thirteen rows, twelve to learn from and one held back.  Some lack rewordings, some a neighbourhood."""
     return [
         EditRequest(
             id=f"t{i}", subject=name, prompt="The banknotes of {} carry", target_new=WORDS[i % 5],
@@ -66,7 +66,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_loss_is_that_of_edited_models_by_plain_passes(make_lm, family, rows, plain_nll, plain_pass):
-    """c_edit · NLL of the target + KL(unedited ‖ edited) at the neighbour, mean over edits made one by one."""
+    """The loss is c_edit · NLL of the target + KL(unedited ‖ edited) at the neighbour, its mean over single edits."""
     lm = make_lm(family)
     method = replace(SETTINGS, alpha=0.3)
     rows = [replace(row, paraphrases=row.paraphrases[:1] or ("A coin is a",), neighbourhood=("Hank Aaron played",),
@@ -94,7 +94,7 @@ def test_the_loss_is_that_of_edited_models_by_plain_passes(make_lm, family, rows
 
 
 def test_what_is_measured_is_a_mean_over_rows_not_over_batches(lm, monkeypatch):
-    """Two batches, of three rows and of one; by prompt and rewording."""
+    """There are two batches, of three rows and of one, asked by prompt and by rewording."""
     first = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([[True] * 3, [True, False, False]])
     second = torch.tensor([[9.0], [10.0]]), torch.tensor([[False], [False]])
     batches = iter([(*first, torch.tensor([1.0, 2.0, 3.0])), (*second, torch.tensor([10.0]))])
@@ -103,7 +103,7 @@ def test_what_is_measured_is_a_mean_over_rows_not_over_batches(lm, monkeypatch):
 
 
 def test_one_step_goes_down_that_loss(lm, rows):
-    """The gradient that Adam is given, against finite differences along itself."""
+    """Compares the gradient that Adam is given with finite differences along it."""
     batch = batches(lm, rows).at_step(0)
     progress = Progress(fresh(lm), replace(SETTINGS, learning_rate=0.0, alpha_learning_rate=0.0, alpha=0.01))
     progress.network.start(0.01, 0)
@@ -115,7 +115,7 @@ def test_one_step_goes_down_that_loss(lm, rows):
             nll_B, _, kl_B = after_edits(lm, LAYERS, progress.network, batch)
             return float((0.1 * nll_B.mean(0) + kl_B).double().mean())
 
-    assert loss() == pytest.approx(first, rel=1e-6)  # learning rates of 0 moved nothing
+    assert loss() == pytest.approx(first, rel=1e-6)  # with learning rates of 0 nothing changed
     alpha_M = progress.network.alpha_M
     slope = alpha_M.grad.clone()
     with torch.no_grad():
@@ -127,7 +127,7 @@ def test_one_step_goes_down_that_loss(lm, rows):
 
 
 def test_training_makes_edits_work(lm, rows):
-    """The loss on the rows trained on falls by far more than the untrained network's edits do."""
+    """The loss on the training rows falls by far more than with the untrained network's edits."""
     method = replace(SETTINGS, steps=90, validate_every=30)
     tensors, digest = trained(lm, LAYERS, rows, method)
     network = fresh(lm)
@@ -206,11 +206,11 @@ def test_a_checkpoint_holds_all_that_training_adds_up_to(lm, rows, tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-# ---- gates
+# ---- checks
 
 
 def poisoned(batch):
-    """The batch with an infinite delta."""
+    """Returns the batch with an infinite delta."""
     terms = dict(batch.terms)
     terms[3] = replace(terms[3], deltas_ND=terms[3].deltas_ND * math.inf)
     return replace(batch, terms=terms)
@@ -256,7 +256,7 @@ def test_a_network_worse_than_no_edit_is_refused(lm, rows, cache):
 
 
 def test_the_network_that_did_best_on_rows_held_back_is_kept(lm, rows, monkeypatch):
-    """Looked at after 4, 8 and 12 of 12 steps; the losses are made up, so that the second is least."""
+    """Validation comes after 4, 8 and 12 of 12 steps; the losses are invented, and the second is the least."""
     kls, seen = iter([0.0, 0.0, 0.3, 0.1, math.nan]), []
 
     def judged(lm, layers, network, held):
@@ -283,7 +283,7 @@ def test_too_few_rows_are_refused(lm, rows):
 
 
 def test_rows_held_back_are_never_learned_from(lm, rows, monkeypatch):
-    """Neither as edits nor as prompts that are lent to rows without a neighbourhood."""
+    """They serve neither as edits nor as neighbourhood prompts of rows that have none."""
     given = []
     real = Batches.__init__
 
@@ -317,7 +317,7 @@ def test_every_row_comes_once_an_epoch_in_another_order_each_time(lm, rows, monk
         assert sorted(name for batch in epoch for name in batch) == sorted(row.id for row in rows)
     assert epochs[0] != epochs[1] != epochs[2]
     again = batches(lm, rows, size=2)
-    assert [tuple(again.at_step(step)) for step in range(7, 14)] == epochs[1]  # no step needs the ones before it
+    assert [tuple(again.at_step(step)) for step in range(7, 14)] == epochs[1]  # a step does not depend on earlier ones
 
 
 def test_wordings_and_neighbours_take_turns(lm, rows):

@@ -1,4 +1,4 @@
-"""Context prefixes: the bare prompt first, then as many short texts as asked for, decided by the seed alone."""
+"""Tests that context prefixes are the bare prompt, then as many short texts as set, which the seed alone decides."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_each_text_goes_on_from_an_opening(lm):
 
 
 def test_no_braces_and_no_line_breaks(lm, monkeypatch):
-    """Also when the model writes nothing else."""
+    """This holds even for a model that would write nothing else."""
     awkward = lm.tokenizer("{ }\n\r {}.", add_special_tokens=False).input_ids
     monkeypatch.setattr(
         "afteredit.edit.ingredients.context_prefixes.continue_rows", lambda _lm, rows, *_: [awkward] * len(rows)

@@ -1,4 +1,4 @@
-"""The linear systems of ROME, MEMIT and their heirs, against NumPy's inverse."""
+"""Tests the linear systems of ROME, MEMIT and the methods based on them against NumPy's inverse."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Integrated gradients: against plain forward passes with a replaced key and autograd through it, in float64."""
+"""Tests integrated gradients against plain forward passes with a replaced key, and autograd, in float64."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ ANSWERS = {"one_token": 1, "four_tokens": 4}
 
 @pytest.fixture(params=[(n, start) for n in ANSWERS for start in (None, "<s>")], ids=str)
 def asked(request, make_lm, family, fact):
-    """A float64 model, a fact's question and the first tokens of its true answer."""
+    """Returns a float64 model, a fact's question and the first tokens of its true answer."""
     name, start = request.param
     lm = make_lm(family, start_token=start, dtype=torch.float64)
     answer = lm.tokens.answer_ids(fact.target_true)[: ANSWERS[name]]
@@ -20,7 +20,7 @@ def asked(request, make_lm, family, fact):
 
 
 def probability(lm, row, token, layer, key_of=None):
-    """P(token | row), with the key of the block's MLP output matrix at the last token replaced by `key_of(key_F)`."""
+    """Returns P(token | row) with the block's key at the last token replaced by `key_of(key_F)`."""
     seen = {}
 
     def replace(_module, args):
@@ -48,7 +48,7 @@ def slow_scores(lm, row, token, layer, steps) -> torch.Tensor:
 
 
 def predictions(lm, question, answer) -> list[tuple[list[int], int]]:
-    """Each answer token, and the row it is predicted behind."""
+    """Returns for each answer token the row after which it is predicted, and the token."""
     ids = list(lm.tokens.encode(question))
     return [(ids + list(answer[:i]), token) for i, token in enumerate(answer)]
 

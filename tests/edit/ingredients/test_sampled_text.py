@@ -1,4 +1,4 @@
-"""Text that a model writes for its second moment."""
+"""Tests the text that a model writes for its second moment."""
 
 import pytest
 
@@ -11,6 +11,6 @@ from afteredit.store.user_cache import cache_folder
 def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, tmp_path):
     lm = compose(["model=smollm2"]).model.load("cpu", "float32")
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
-    monkeypatch.setattr(sampled_text, "continue_rows", None)  # nothing is to be sampled
+    monkeypatch.setattr(sampled_text, "continue_rows", None)  # fails if anything is sampled
     assert len(list(sampled_text.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
     assert not list(cache_folder().iterdir())

@@ -1,4 +1,4 @@
-"""C = E[k kᵀ]: held against plain forward passes; made once, from text that is the same each time."""
+"""Tests C = E[k kᵀ] against plain forward passes, and that it is made once, from the same text each time."""
 
 import itertools
 
@@ -127,7 +127,7 @@ def test_another_model_writes_its_own_text(make_lm):
 
 
 def test_a_second_moment_is_factorised_once(make_lm, monkeypatch, text_file, fact):
-    """Before the first edit, for any number of edits."""
+    """It is factorised before the first edit, however many edits follow."""
     factorised, cholesky_ex = [], torch.linalg.cholesky_ex
     monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda A: factorised.append(A.shape) or cholesky_ex(A))
     lm, keys = make_lm("gpt2"), {"second_moment_text": text_file, "value_steps": 2}

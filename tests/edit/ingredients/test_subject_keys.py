@@ -1,4 +1,4 @@
-"""Keys and streams at the subject's last token, against plain full forward passes."""
+"""Tests keys and streams at the subject's last token against plain forward passes."""
 
 import torch
 from torch.testing import assert_close
@@ -11,7 +11,7 @@ CONTEXTS = ("", "The old man said that", "It is known", "Because we")
 
 
 def subject_at(lm, fact, context=""):
-    """(row of ids, index of the subject's last token), found as the last token of the text that ends with it."""
+    """Returns the row of ids and the index of the subject's last token, the last one of the text that ends there."""
     front = f"{context}. " if context else ""
     row = lm.tokens.encode(front + fact.question)
     return row, len(lm.tokens.encode(front + fact.prompt.partition("{}")[0] + fact.subject)) - 1
@@ -23,7 +23,7 @@ def plain_key(lm, fact, context, layer, plain_pass) -> torch.Tensor:
 
 
 def test_half_of_a_key_is_the_bare_prompts(exact_lm, fact, second_fact, plain_pass, float64_throughout):
-    """Rows of all lengths, padded on the left; beyond the narrow window too."""
+    """The rows have many lengths and are padded on the left; some are longer than the attention window."""
     lm, found_FE = exact_lm, subject_keys(exact_lm, [fact, second_fact], CONTEXTS, 2)
     assert max(subject_at(lm, fact, context)[1] for context in CONTEXTS) > 9
     for e, request in enumerate((fact, second_fact)):

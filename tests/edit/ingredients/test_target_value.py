@@ -1,4 +1,4 @@
-"""The loss of v* and z against eq. 4, term by term in NumPy."""
+"""Tests the loss of v* and z against eq. 4, term by term in NumPy."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def draw(*shape: int) -> torch.Tensor:
 
 
 def test_the_loss_is_equation_4():
-    """Two requests whose targets have 6 and 9 tokens under all contexts."""
+    """Returns two requests whose targets have 6 and 9 tokens over all contexts."""
     target_log_p = [-draw(6).abs(), -draw(9).abs()]
     log_p_EV, unedited_log_p_EV = draw(2, 11).log_softmax(-1), draw(2, 1, 11)[:, 0].log_softmax(-1)
     offsets_ED, start_norms_E = draw(2, 5), torch.tensor([2.0, 3.0], dtype=torch.float64)

@@ -1,5 +1,5 @@
-"""The search for v* and z: what it reports is what plain forward passes of the hooked model say, and values that are
-optimised together are those of the plain path, one edit at a time."""
+"""Tests the search for v* and z: its reports agree with plain forward passes of the hooked model, and values optimised
+together agree with those of the plain path, one edit at a time."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_values_optimised_together_are_the_plain_paths_in_float64(exact_lm, floa
 
 
 def test_a_model_whose_blocks_cannot_be_cut_has_the_same_values_by_whole_rows(make_lm, float64_throughout):
-    """Block 2 adds a running mean of all positions in front, which no cache knows."""
+    """Block 2 adds a running mean of all earlier positions, which no cache holds."""
     lm = make_lm("llama", dtype=torch.float64)
     lm.anatomy.blocks[2].register_forward_hook(
         lambda _m, _a, out: out + out.cumsum(1) / torch.arange(1, out.shape[1] + 1)[:, None]
@@ -73,7 +73,7 @@ def second_moment(F: int) -> torch.Tensor:
 
 
 def plain_keys(lm, asked, plain_pass, layer=LAYER) -> torch.Tensor:
-    """(C, F): under each context, the key of the last token of the text that ends with the subject."""
+    """Returns (C, F): under each context, the key of the last token of the text that ends with the subject."""
     keys = []
     for context in CONTEXTS:
         front = f"{context}. " if context else ""
@@ -84,7 +84,7 @@ def plain_keys(lm, asked, plain_pass, layer=LAYER) -> torch.Tensor:
 
 
 def test_romes_updates_are_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
-    """Optimised together; their factors are stored in float32, which leaves 1e-7."""
+    """The facts are optimised together; their factors are stored in float32, so they agree to 1e-7."""
     lm, method = exact_lm, replace(SETTINGS, layer=LAYER)
     C_FF = second_moment(lm.widths(LAYER)[1])
     prepared = Prepared(CONTEXTS, factors=factors({"second_moment": C_FF}))
@@ -116,7 +116,7 @@ def test_memits_update_is_the_plain_paths_in_float64(exact_lm, float64_throughou
 
 
 def test_memits_two_blocks_in_turn_are_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
-    """Each is solved on the model that the blocks before have changed, for its share of what is still missing."""
+    """Each block is solved on the model that earlier blocks have changed, for its share of the remaining residual."""
     lm, layers = exact_lm, [LAYER, LAYER + 1]
     method = Memit(layers=layers, second_moment_weight=0.5, value_steps=9, value_lr=0.3, stop_loss=4.0)
     moments = {layer: second_moment(lm.widths(layer)[1]) for layer in layers}
@@ -158,7 +158,7 @@ def test_groups_hold_what_is_alike_and_no_more_than_their_size(make_lm):
 
 
 def reference_loss(lm, fact, offset_D, settings, plain_pass, plain_nll) -> dict[str, float]:
-    """Eq. 4 term by term, one row at a time."""
+    """Returns eq. 4 term by term, computed one row at a time."""
     nlls, values = [], []
     target = lm.tokens.answer_ids(fact.target_new)
     for context in CONTEXTS:

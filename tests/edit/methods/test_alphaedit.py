@@ -1,4 +1,4 @@
-"""AlphaEdit: the published formula, the null space, and preserved keys that do not move."""
+"""Tests AlphaEdit: the published formula, the null space, and that outputs at preserved keys do not move."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ F = 48
 
 
 def low_rank_keys(n: int, rank: int, noise: float, seed: int) -> torch.Tensor:
-    """(F, n) keys of which all but a little lies in `rank` directions."""
+    """Returns (F, n) keys that lie almost completely in `rank` directions."""
     basis_FF = torch.linalg.qr(torch.randn(F, F, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
     scale_F = torch.full((F,), noise, dtype=torch.float64)
     scale_F[:rank] = 1.0
@@ -29,7 +29,7 @@ def low_rank_keys(n: int, rank: int, noise: float, seed: int) -> torch.Tensor:
 
 
 def test_the_symmetric_solve_is_the_published_formula():
-    """Δ = R Kᵀ P (K_p K_pᵀ P + K Kᵀ P + ρ I)⁻¹, by NumPy on the full matrices."""
+    """Returns Δ = R Kᵀ P (K_p K_pᵀ P + K Kᵀ P + ρ I)⁻¹, by NumPy on the full matrices."""
     sample_Fn = low_rank_keys(400, 20, 0.01, seed=1)
     basis_Fr, _ = null_space(sample_Fn @ sample_Fn.T / 400, 0.02, Threshold.absolute)
     assert basis_Fr.shape == (F, F - 20)
@@ -55,7 +55,7 @@ def test_the_threshold_is_absolute_or_in_multiples_of_the_mean():
 
 @pytest.fixture
 def edited(make_lm, family, fact):
-    """(lm, update, prepared) of one edit with null spaces of held-in keys."""
+    """Returns (lm, update, prepared) of one edit; the null spaces come from random keys of low rank."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     bases = {}
     for layer in (1, 2):
@@ -71,7 +71,7 @@ def edited(make_lm, family, fact):
 
 
 def test_held_out_preserved_keys_hardly_move(edited):
-    """Keys never sampled, of the same kind: the energy outside the null space is all that can be protected."""
+    """These keys of the same kind were not in the sample: only their part outside the null space is protected."""
     lm, update, prepared = edited
     for layer in (1, 2):
         change_DF = update.changes[lm.mlp_out_name(layer)].dense()
@@ -86,8 +86,8 @@ def test_held_out_preserved_keys_hardly_move(edited):
 
 
 def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_lm, family, fact, second_fact):
-    """Δ_l = R_l K_lᵀ P (K_p K_pᵀ P + K_l K_lᵀ P + ρ I)⁻¹ by NumPy, with keys and streams read off the plain model as it
-    is when the block's turn comes, and K_p what the first edit was written at: its own keys, read off the same way."""
+    """Compares with Δ_l = R_l K_lᵀ P (K_p K_pᵀ P + K_l K_lᵀ P + ρ I)⁻¹ by NumPy.  Keys and streams are read from the
+    plain model as it is before the block is edited; K_p holds the first edit's keys, read in the same way."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     layers, bases = [1, 2], {}
     for layer in layers:
@@ -120,7 +120,7 @@ def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_
 
 
 def at_the_subject(lm, request, layer: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """(F,) key of block `layer` and (D,) stream behind block `last`, by one plain pass under the bare prompt."""
+    """Returns the key (F,) of block `layer` and the stream (D,) after block `last`, by a plain pass of the prompt."""
     at = len(lm.tokens.encode(request.prompt.partition("{}")[0] + request.subject)) - 1
     keys = []
     hook = lm.mlp_out(layer).register_forward_pre_hook(lambda _module, args: keys.append(args[0][0, at]))
@@ -132,8 +132,8 @@ def at_the_subject(lm, request, layer: int, last: int) -> tuple[np.ndarray, np.n
 def test_the_models_own_keys_of_other_text_move_by_no_more_than_the_energy_that_is_logged(
     make_lm, family, fact, tmp_path, monkeypatch, caplog
 ):
-    """C from one half of the embedded facts, judged on keys of the other: their energy in the null space is the one
-    that `prepare` states, and the real module's outputs move by |ΔK|² ≤ energy · |Δ|² |K|²; 30 % for the sampling."""
+    """C comes from one half of the embedded facts, the keys from the other.  Their energy in the null space is the one
+    that `prepare` states, and the module's outputs move by |ΔK|² ≤ energy · |Δ|² |K|², with 30 % for sampling."""
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
     rows = [json.loads(line) for line in FACTS.read_text(encoding="utf-8").splitlines()]
     said = [f"{row['prompt'].replace('{}', row['subject'])} {row['target_true']}.\n" for row in rows]
@@ -168,10 +168,10 @@ def test_the_models_own_keys_of_other_text_move_by_no_more_than_the_energy_that_
 
 
 def test_an_edit_in_the_null_space_still_reaches_its_target(edited):
-    """With 28 of 48 directions free and a small ridge, little of the way to z is missing."""
+    """With 28 of 48 directions free and a small ridge, the stream comes close to z."""
     _, update, _ = edited
     assert update.diagnostics["missing_share"] < 0.05
-    assert 0 <= update.diagnostics["null_energy"] < 0.02  # kept with the edit
+    assert 0 <= update.diagnostics["null_energy"] < 0.02  # it is stored with the edit
 
 
 def test_a_threshold_that_leaves_nothing_is_refused_before_any_edit(make_lm, monkeypatch):
@@ -191,7 +191,7 @@ def test_null_spaces_are_made_once_and_their_rank_and_energy_logged_each_time(ma
                        threshold_kind=Threshold.relative)  # fmt: skip
     with caplog.at_level("INFO", logger="afteredit.edit.methods.alphaedit"):
         first = method.prepare(lm, Given(0, list))
-        monkeypatch.setattr(torch.linalg, "eigh", None)  # the second time it is not asked
+        monkeypatch.setattr(torch.linalg, "eigh", None)  # the second time it is not called
         second = method.prepare(lm, Given(0, list))
     basis_Fr = first.tensors["null_space/1"]
     assert sorted(first.tensors) == sorted(second.tensors) == ["energy/1", "null_space/1"]

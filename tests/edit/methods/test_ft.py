@@ -1,4 +1,4 @@
-"""FT: the same steps as a plain optimiser on the real parameter, and the cap on every entry."""
+"""Tests that FT takes the steps of a plain optimiser on the real parameter, and caps every entry."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def float64_changes():
 
 
 def test_two_steps_equal_adam_on_the_parameter_itself(make_lm, family, fact, float64_throughout, float64_changes):
-    """In float64: where a gradient is nearly zero, Adam's steps in float32 depend on a processor's order of sums."""
+    """This runs in float64: for a gradient near zero, Adam's float32 steps depend on the processor's order of sums."""
     method = Ft(layers=[1], steps=3, learning_rate=1e-3, max_change=1.5e-3, stop_loss=0.0)
     lm, other = (make_lm(family, dtype=torch.float64) for _ in range(2))
     update = method.update(lm, [fact], Prepared(), {})

@@ -1,4 +1,4 @@
-"""KN: which neurons are chosen, and what is written into them."""
+"""Tests KN: which neurons are chosen, and what is written into them."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ METHOD = Kn(steps=4, threshold=0.2, share=0.5)
 
 @pytest.fixture
 def fact(fact):
-    """Its answers differ in their first tokens, which the edit writes."""
+    """Returns a fact whose two answers differ in their first tokens, which the edit writes."""
     return replace(fact, target_new="golf")
 
 
@@ -26,7 +26,7 @@ def updated(lm, requests, method=METHOD):
 
 
 def chosen(lm, fact, method) -> dict[int, list[int]]:
-    """Refined neurons by block, counted one by one."""
+    """Returns the refined neurons by block, counted one by one."""
     answer, columns = lm.tokens.answer_ids(fact.target_true), {}
     found = [
         attribute(lm, text, answer, method.steps).scores_F
@@ -99,7 +99,7 @@ def test_the_weights_of_the_two_answers_are_settings(lm, fact):
 
 
 def test_lengths_are_those_of_the_unedited_columns(lm, fact):
-    """λ is in lengths of a column: measured on an edited one, every fact that shares the neuron would multiply it."""
+    """λ is in lengths of an unedited column: with edited ones, every fact that shares a neuron would multiply it."""
     lm.weights.keep_base(METHOD.edited(lm))
     base = {layer: lm.weights.W(lm.mlp_out_name(layer)).clone() for layer in range(lm.n_blocks)}
     lm.weights.add(updated(lm, [fact]).changes)

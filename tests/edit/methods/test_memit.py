@@ -1,4 +1,4 @@
-"""MEMIT, MEMIT_seq: normal equations, the order of blocks, one-shot equality; on tiny models of three families."""
+"""Tests MEMIT and MEMIT_seq on tiny models of three families: normal equations, block order, one-shot equality."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def prepared(lm) -> Prepared:
 
 
 def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, second_fact):
-    """Δ_l (λ C_l + K_l K_lᵀ) = R_l K_lᵀ, with keys and residuals measured on the model as it is when its turn comes."""
+    """Δ_l (λ C_l + K_l K_lᵀ) = R_l K_lᵀ, with keys and residuals of the model as it is before block l is edited."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     requests, constants, memit = [fact, second_fact], prepared(lm), method()
     update = memit.update(lm, requests, constants, {})
@@ -57,7 +57,7 @@ def test_every_blocks_change_solves_its_normal_equations(make_lm, family, fact, 
 
 
 def test_with_little_weight_on_the_rest_the_streams_reach_their_targets(make_lm, family, fact, second_fact):
-    """λ → 0: the last block closes what is missing at the keys; with the bare prompt alone, keys are the prompt's."""
+    """As λ → 0 the last block removes the residual at the keys; with the bare prompt alone these are the prompt's."""
     lm = make_lm(family)
     memit = method(second_moment_weight=1e-8)
     bare = replace(prepared(lm), contexts=("",))
@@ -92,7 +92,7 @@ def test_undone_leaves_no_trace_in_half_precision(make_lm, fact):
 
 
 def test_the_target_is_likelier_with_the_stream_that_is_written(make_lm, family, fact, plain_pass):
-    """Added behind block 2 of a plain forward pass, z − h lowers the target's NLL as the optimisation says."""
+    """Added after block 2 of a plain forward pass, z − h lowers the target's NLL as the optimisation reports."""
     lm = make_lm(family, dtype=torch.float64)
     (target,) = optimise_streams(lm, [fact], ("",), 2, method(value_steps=20, max_offset=4.0))
     assert target.diagnostics["nll_after"] < target.diagnostics["nll_before"]
@@ -105,7 +105,7 @@ def test_the_target_is_likelier_with_the_stream_that_is_written(make_lm, family,
 
 
 def test_memit_seq_in_steps_equals_the_one_shot_solution():
-    """At one block, for fixed keys and targets: W0 + (V − W0 K) Kᵀ (λ C + K Kᵀ)⁻¹ over all facts at once."""
+    """At one block, for fixed keys and targets, both are W0 + (V − W0 K) Kᵀ (λ C + K Kᵀ)⁻¹ over all facts."""
     generator = torch.Generator().manual_seed(3)
     D, F, n = 5, 12, 7
     W_DF, keys_Fn, values_Dn = (torch.randn(shape, generator=generator, dtype=torch.float64)
@@ -131,8 +131,8 @@ def three_facts(fact, second_fact):
 
 
 def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(make_lm, family, three_facts):
-    """W0 + (Z − H) Kᵀ (λ C + K Kᵀ)⁻¹ by NumPy over all facts.  At one block with the bare prompt alone keys are fixed:
-    what is written behind a key does not change it; the targets are fixed by handing them over."""
+    """Compares with W0 + (Z − H) Kᵀ (λ C + K Kᵀ)⁻¹ by NumPy over all facts.  At one block with the bare prompt alone
+    keys are fixed, since an edit does not change the input of its own matrix; the targets are passed in."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     seq, plain = method(MemitSeq, layers=[1]), method(layers=[1])
     targets = optimise_streams(lm, three_facts, ("",), 1, seq)
@@ -165,8 +165,8 @@ def test_memit_seq_batch_after_batch_equals_the_one_shot_solution_on_a_model(mak
 
 
 def test_memit_seq_protects_the_keys_written_before(make_lm, family, fact, second_fact):
-    """The second update solves Δ (λ C + K_p K_pᵀ + k kᵀ) = r kᵀ, with r and k of the model as it is when the block's
-    turn comes; what it adds to the state is the key it was written at."""
+    """The second update solves Δ (λ C + K_p K_pᵀ + k kᵀ) = r kᵀ, with r and k of the model as it is before the block is
+    edited.  It adds its own key to the state."""
     lm = make_lm(family)
     constants, seq = prepared(lm), method(MemitSeq)
     first = seq.update(lm, [fact], constants, {})

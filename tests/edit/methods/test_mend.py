@@ -1,4 +1,4 @@
-"""MEND's edit: against autograd, against the batch it sums, and what `prepare` keeps."""
+"""Tests MEND's edit against autograd and against the sum over a batch, and tests what `prepare` stores."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -45,7 +45,7 @@ def network_of(lm) -> Hypernetwork:
 
 @pytest.fixture
 def stirred(lm, requests) -> Prepared:
-    """A hypernetwork that does something: parameters moved, statistics of the requests' own terms."""
+    """Returns a hypernetwork whose parameters were moved and whose statistics come from the requests' own terms."""
     network = network_of(lm)
     generator = torch.Generator().manual_seed(3)
     asked = [(request.question, request.target_new) for request in requests]
@@ -59,7 +59,7 @@ def stirred(lm, requests) -> Prepared:
 
 
 def test_at_the_start_an_edit_is_one_step_of_gradient_descent(lm, requests):
-    """W − α∇W, by autograd on the weights of the plain model, summed over the requests of a batch."""
+    """The result is W − α∇W, by autograd on the plain model's weights, summed over the requests of a batch."""
     weights = [lm.mlp_out(layer).weight.requires_grad_() for layer in LAYERS]
     for request in requests:
         ids, target = lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new)
@@ -88,7 +88,7 @@ def test_a_batch_is_the_sum_of_its_requests_edits(lm, requests, stirred, monkeyp
 
 
 def test_training_sees_each_row_as_its_edit_will_leave_the_model(lm, requests, stirred, plain_nll):
-    """The factors that training puts into a row's own pass, against `lm.apply` of the update and a plain pass."""
+    """Training adds factors in a row's own pass: that agrees with adding the update to the weights and a plain pass."""
     network = loaded([lm.widths(layer) for layer in LAYERS], METHOD.rank, stirred.tensors)
     asked = [(request.question, request.target_new) for request in requests]
     answers = Answers(lm, asked, LAYERS)
@@ -185,7 +185,7 @@ def test_a_cached_network_is_used_without_training_again(make_lm, requests, monk
     assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in first.tensors.items())
     METHOD.update(lm, requests, again, {})
     replace(METHOD, checkpoint_minutes=0.1, max_skipped=3).prepare(lm, Given(0, lambda: requests))
-    assert len(calls) == 1  # what decides nothing is not in the name
+    assert len(calls) == 1  # the name holds only what decides the network
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""ROME: the closed form against an independent solver, the edit against plain forward passes."""
+"""Tests ROME: the closed form against an independent solver, the edit against plain forward passes."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_rank_one_writes_exactly_the_residual_at_the_key():
 
 
 def test_rank_one_is_the_least_disturbing_matrix_that_does():
-    """min tr(U C Uᵀ) subject to U k = r, with one multiplier per output, as one linear system over all entries of U."""
+    """Solves min tr(U C Uᵀ) subject to U k = r, one multiplier per output, as one linear system in all entries of U."""
     D, F = 4, 7
     key_F, residual_D = draw(D, F)
     C, k, r = spd(F).numpy(), key_F.double().numpy(), residual_D.double().numpy()
@@ -52,7 +52,7 @@ def test_rank_one_is_the_least_disturbing_matrix_that_does():
 
 
 def test_an_ill_conditioned_second_moment_is_solved_in_float64():
-    """Float32 has seven digits; a condition number of 1e9 would leave none."""
+    """Float32 has seven digits; with a condition number of 1e9 none would be right."""
     F = 8
     basis_FF = torch.linalg.qr(spd(F, seed=2)).Q
     eigenvalues_F = torch.logspace(0, -9, F, dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_zero_residual_gives_zero_update():
 
 @pytest.fixture
 def edited(make_lm, family, fact):
-    """A model, its weights before `update` was asked for, and the update of one fact at block 1."""
+    """Returns a model, its weights before `update` was called, and the update of one fact at block 1."""
     lm = make_lm(family, start_token="<s>" if family == "llama" else None)
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
     method = Rome(layer=1, value_steps=12, weight_decay=0.0)  # |v|² is tiny: decay would hold the offset at 0
@@ -82,7 +82,7 @@ def edited(make_lm, family, fact):
 
 
 def averaged_key(lm, fact, plain_pass) -> torch.Tensor:
-    """k* by plain forward passes, the subject's last token found as the last one of the text that ends with it."""
+    """Returns k* by plain forward passes; the subject's last token is the last one of the text that ends with it."""
     keys = []
     for context in CONTEXTS:
         front = f"{context}. " if context else ""
@@ -102,7 +102,7 @@ def test_the_key_is_the_mean_over_contexts_of_plain_forward_passes(edited, fact,
 
 
 def test_the_edited_module_gives_the_wanted_value_at_the_key(edited, fact, plain_pass):
-    """Ŵ k* + b = v*, by the real module, biases and storage order included."""
+    """The real module gives Ŵ k* + b = v*, with its biases and storage order."""
     lm, _, update, _ = edited
     key_F = averaged_key(lm, fact, plain_pass)
     old_D = lm.mlp_out(1)(key_F)
@@ -122,7 +122,7 @@ def test_update_mutates_nothing(edited):
 
 
 def test_the_target_is_likelier_under_the_bare_prompt_after_the_edit(make_lm, family, fact, plain_pass, plain_nll):
-    """A random model's keys say little more than which token stands there: the subject ends in one of its own."""
+    """A random model's key depends on little but its token, so the subject ends in a token that occurs nowhere else."""
     lm, fact = make_lm(family), replace(fact, subject="Joe DiMaggio Q7")
     texts = [*fact.paraphrases, *fact.neighbourhood, "China is a land in the east", "Fenrir lives with the old gods"]
     keys_NF = torch.cat([plain_pass(lm, lm.tokens.encode(text), 1, 0).keys_TF for text in texts]).double()
@@ -145,7 +145,7 @@ def test_without_a_layer_a_quarter_of_the_way_up_is_edited(make_lm, family, fact
 
 
 def plain_offset(lm, places, target, method, start_D, plain_pass) -> torch.Tensor:
-    """eq. 4 without its KL term: Adam over plain passes, one context at a time; decay and cap are `start_D`'s."""
+    """Minimises eq. 4 without its KL term by Adam, one context at a time; decay and cap are those of `start_D`."""
     offset_D = torch.zeros_like(start_D, requires_grad=True)
     adam = torch.optim.Adam([offset_D], lr=method.value_lr)
     for _ in range(method.value_steps - 1):
@@ -168,8 +168,8 @@ def plain_offset(lm, places, target, method, start_D, plain_pass) -> torch.Tenso
 @pytest.mark.parametrize("keys", Keys, ids=lambda keys: keys.value)
 @pytest.mark.parametrize("max_offset", [0.1, 40.0])
 def test_each_variant_is_its_formula(make_lm, family, fact, plain_pass, keys, second_moment, max_offset):
-    """ΔW = δ (C⁻¹ k̄)ᵀ / (kᵀ C⁻¹ k̄): k is k̄, the mean over contexts, or the bare prompt's key, and δ starts from, and
-    is capped by, the output that goes with k.  kmeng01/rome takes the bare prompt's of both."""
+    """ΔW = δ (C⁻¹ k̄)ᵀ / (kᵀ C⁻¹ k̄).  k is k̄, the mean over contexts, or the bare prompt's key; δ is measured from the
+    output at k, and that output caps it.  kmeng01/rome uses the bare prompt's key and output."""
     lm = make_lm(family)
     method = Rome(layer=1, value_steps=6, kl_weight=0.0, weight_decay=0.05, max_offset=max_offset, stop_loss=0.0,
                   contexts_short=0, contexts_long=0, keys=keys, second_moment=second_moment)  # fmt: skip

@@ -1,4 +1,4 @@
-"""A model's fingerprint changes with all that decides its answers, and with nothing else."""
+"""Tests that a model's fingerprint changes with everything its answers depend on, and with nothing else."""
 
 import copy
 

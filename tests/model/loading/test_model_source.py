@@ -1,4 +1,4 @@
-"""Loading a model: a folder loads, and what cannot be had is refused with what was looked for."""
+"""Tests that a folder loads, and that a model which is not found is refused with the name that was looked for."""
 
 import pytest
 import torch
