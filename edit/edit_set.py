@@ -28,6 +28,14 @@ class Order(Enum):
     shuffled = "shuffled"  # by the run's seed: another order for each seed of a sweep
 
 
+class Separator(Enum):
+    """What stands between a prompt and its answer, in edits and in measurements."""
+
+    auto = "auto"  # nothing in a chat and after scripts that put no spaces between words, else a space
+    space = "space"
+    none = "none"
+
+
 @dataclass(frozen=True)
 class EditSet:
     """Rows of `file` (looked up by the `data` switch), read into EditRequests through `columns`.
@@ -45,6 +53,7 @@ class EditSet:
     hub_split: str = "train"
     hub_columns: dict[str, str] = field(default_factory=dict)  # those of `columns` that have another name there
     order: Order = field(default=Order.file, metadata=decides(WEIGHTS))
+    separator: Separator = field(default=Separator.auto, metadata=decides(WEIGHTS))
     drop_unchanged: bool = False  # leave out rows whose new target is their true one, instead of refusing them
     distinct: bool = False  # of rows about one fact, take the first only; rows that say the same again stay
 

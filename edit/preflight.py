@@ -37,11 +37,12 @@ def _reason(lm: LM, method: Method, request: EditRequest) -> str | None:
         ids, last = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
         for prompt in (*request.paraphrases, *request.neighbourhood, *request.portability, *request.generation_prompts):
             lm.tokens.question_ids(prompt)
-        new_ids = lm.tokens.answer_ids(request.target_new)
-        for answer in (*request.neighbourhood_answers, *request.portability_answers):
+        new_ids = lm.tokens.answer_ids(request.target_new, request.question)
+        for prompt, answer in (*zip(request.neighbourhood, request.neighbourhood_answers, strict=True),
+                               *zip(request.portability, request.portability_answers, strict=True)):  # fmt: skip
             if answer.strip():
-                lm.tokens.answer_ids(answer)
-        if request.target_true is not None and lm.tokens.answer_ids(request.target_true) == new_ids:
+                lm.tokens.answer_ids(answer, prompt)
+        if request.target_true is not None and lm.tokens.answer_ids(request.target_true, request.question) == new_ids:
             return f"target_new {request.target_new!r} and target_true are the same tokens"
     except BadInput as problem:
         return str(problem)

@@ -50,7 +50,7 @@ def read_edits(x: Experiment) -> tuple[list[EditRequest], list[list[EditRequest]
 def load_model(x: Experiment, console: Console) -> LM:
     """Returns the model, loaded on the device that is asked for.  Raises BadInput where either cannot be had."""
     console.log(f"loading model {x.model.name} …")
-    return x.model.load(_device(x.settings.device), x.settings.dtype.value)
+    return x.model.load(_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
 
 
 def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:

@@ -29,15 +29,17 @@ class LM:
     Parameters are frozen: only the methods of `weights` change one.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain"):
+    def __init__(self, model: Any, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain",
+                 separator: str = "auto"):  # fmt: skip
         """Takes a Hugging Face decoder and its fast tokenizer.
 
         `start_token` is put in front of every text; it is None for models trained without one.  `prompt` is "plain" or
-        "chat".  Raises BadInput, naming the architecture, where the model does not fit.
+        "chat"; `separator` says what stands between prompt and answer: "auto", "space" or "none".  Raises BadInput,
+        naming the architecture, where the model does not fit.
         """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, start_token, prompt)
+        self.tokens = Tokens(tokenizer, start_token, prompt, separator)
         self.anatomy = find_anatomy(model)
         self.weights = Weights(model)
         check_head(model, self.anatomy, self.logits)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 
 
 class Tokens:
     """Turns text into token ids for one tokenizer, start token and prompt mode.
 
-    `start_ids` holds the start token's id, or nothing for models trained without one.
+    `start_ids` holds the start token's id, or nothing for models trained without one.  `separator` says what stands
+    between a prompt and its answer: "auto", "space" or "none" (`edits.separator`).
     """
 
-    def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain"):
+    def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain", separator: str = "auto"):
         """Raises BadInput where the tokenizer is slow, lacks the start token, or has no template for `prompt=chat`."""
         if not tokenizer.is_fast:
             raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
@@ -21,7 +23,7 @@ class Tokens:
         if prompt == "chat" and not tokenizer.chat_template:
             raise BadInput("model.prompt=chat, but the tokenizer has no chat template; use model.prompt=plain")
         self.tokenizer = tokenizer
-        self.prompt = prompt
+        self.prompt, self.separator = prompt, separator
         self.start_ids = [] if start_token is None else [self._token_id(start_token)]
 
     def _token_id(self, token: str) -> int:
@@ -72,15 +74,27 @@ class Tokens:
         ids = self._started(encoded.input_ids)
         return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
 
-    def answer_ids(self, answer: str) -> tuple[int, ...]:
-        """Returns the ids of an answer as it continues a prompt: in plain mode with the space before it.
+    def answer_ids(self, answer: str, question: str) -> tuple[int, ...]:
+        """Returns the ids of an answer as it continues `question`, with what `edits.separator` puts between the two.
 
-        They are read off after a letter, since SentencePiece marks the space on the word, and only there.  Raises
-        BadInput where the tokenizer merges the answer with what stands before it.
+        They are read off after a letter or a line break, since SentencePiece marks the space on the word, and only
+        there.  Raises BadInput where the tokenizer merges the answer with what stands before it.
         """
-        if self.prompt == "chat":
+        if self.prompt == "chat" and self.separator == "auto":
             return tuple(self._ids(answer.strip()))
-        letter, continued = self._ids("x"), self._ids(f"x {answer.strip()}")
-        if continued[: len(letter)] != letter or len(continued) == len(letter):
-            raise BadInput(f"the answer {answer!r} cannot be told apart from the text before it by this tokenizer")
-        return tuple(continued[len(letter) :])
+        text = self.between(question) + answer.strip()
+        for before in ("x", "\n"):
+            start, continued = self._ids(before), self._ids(before + text)
+            if continued[: len(start)] == start and len(continued) > len(start):
+                return tuple(continued[len(start) :])
+        raise BadInput(f"the answer {answer!r} cannot be told apart from the text before it by this tokenizer")
+
+    def between(self, question: str) -> str:
+        """Returns what stands between `question` and its answer: a space or nothing.
+
+        With "auto" it is nothing in a chat, where an answer begins the model's turn, and where the last letter of the
+        question belongs to a script that puts no spaces between words; else a space.
+        """
+        if self.separator != "auto":
+            return " " if self.separator == "space" else ""
+        return "" if self.prompt == "chat" or ends_without_spaces(question) else " "

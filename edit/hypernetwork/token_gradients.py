@@ -42,7 +42,7 @@ class Answers(RecordedRows):
 
     def __init__(self, lm: LM, pairs: Sequence[tuple[str, str]], layers: Sequence[int]):
         prompts = [lm.tokens.question_ids(question) for question, _ in pairs]
-        answers = [lm.tokens.answer_ids(answer) for _, answer in pairs]
+        answers = [lm.tokens.answer_ids(answer, question) for question, answer in pairs]
         rows = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
         super().__init__(lm, rows, layers)
         places = [(b, len(prompts[b]) - 1 + j, answer[j], 1 / len(answer)) for b, answer in enumerate(answers)

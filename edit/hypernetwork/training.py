@@ -43,8 +43,8 @@ def trained(
     Raises BadInput where there are too few rows, training goes wrong, or its result is worse than no edit.
     """
     decisive = {name: getattr(settings, name) for name in names_by_role(TrainingSettings, WEIGHTS)}
-    digest = content_hash({"model": lm.fingerprint, "layers": list(layers), "seed": SEED,
-                           "rows": content_hash([asdict(row) for row in rows]), **decisive})  # fmt: skip
+    digest = content_hash({"model": lm.fingerprint, "separator": lm.tokens.separator, "layers": list(layers),
+                           "seed": SEED, "rows": content_hash([asdict(row) for row in rows]), **decisive})  # fmt: skip
     checkpoint = cache_folder() / f"mend/{digest}.checkpoint.safetensors"
     path = made_once(
         f"mend/{digest}.safetensors",

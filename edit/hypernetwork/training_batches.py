@@ -66,7 +66,7 @@ class Batches:
         self._kept: dict[Any, Any] = {}
         self._room = KEPT_BYTES
         for request in rows:  # a row that cannot be learned from is refused here, not after minutes of training
-            lm.tokens.answer_ids(request.target_new)
+            lm.tokens.answer_ids(request.target_new, request.question)
             self._neighbour(request, 0)
 
     def at_step(self, step: int) -> Batch:

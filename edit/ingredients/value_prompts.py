@@ -23,7 +23,7 @@ class ValueRows:
 
 def value_rows(lm: LM, request: EditRequest, contexts: Sequence[str]) -> ValueRows:
     """Returns the rows of `request`; what the last token of "{subject} is a", the KL row, predicts must not change."""
-    target = lm.tokens.answer_ids(request.target_new)
+    target = lm.tokens.answer_ids(request.target_new, request.question)
     rows, subject_lasts, prompt_ends = [], [], []
     for context in contexts:
         ids, last = locate_subject(lm, request, context)

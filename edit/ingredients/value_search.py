@@ -80,7 +80,7 @@ def groups_of_like_length(lm: LM, requests: Sequence[EditRequest], together: int
     def n_tokens(request: EditRequest) -> int:
         """Counts what a step computes: the tokens from the subject's last one on."""
         ids, last = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
-        return len(ids) - last + len(lm.tokens.answer_ids(request.target_new))
+        return len(ids) - last + len(lm.tokens.answer_ids(request.target_new, request.question))
 
     ordered = sorted(requests, key=n_tokens)
     return [ordered[i : i + together] for i in range(0, len(ordered), together)]

@@ -59,9 +59,8 @@ class Ft(Method):
         layers = self.edited_layers()
         deltas = {layer: torch.zeros(lm.widths(layer), device=lm.device, requires_grad=True) for layer in layers}
         adam = torch.optim.Adam(list(deltas.values()), lr=self.learning_rate)
-        rows = [
-            (lm.tokens.question_ids(request.question), lm.tokens.answer_ids(request.target_new)) for request in requests
-        ]
+        rows = [(lm.tokens.question_ids(request.question), lm.tokens.answer_ids(request.target_new, request.question))
+                for request in requests]  # fmt: skip
         with hooked({lm.mlp_out(layer): _adding(delta_DF) for layer, delta_DF in deltas.items()}):
             for step in range(self.steps):
                 with torch.enable_grad():

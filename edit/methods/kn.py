@@ -105,14 +105,15 @@ class Kn(Method):
         from afteredit.edit.ingredients.context_prefixes import prefix_text
         from afteredit.edit.ingredients.neuron_attribution import attribute
 
-        answer = lm.tokens.answer_ids(_true_answer(request))
+        answer = lm.tokens.answer_ids(_true_answer(request), request.question)
         return [attribute(lm, prefix_text(context) + request.question, answer, self.steps) for context in contexts]
 
     def _terms(self, lm: LM, request: EditRequest, neurons: Iterable[Neuron]) -> dict[int, tuple[Tensor, Tensor]]:
         """Returns by block the vector written (D,) and the lengths of the columns it goes to (F,), float32 on CPU."""
         import torch
 
-        new_D, true_D = (_direction(lm, answer) for answer in (request.target_new, _true_answer(request)))
+        new_D, true_D = (_direction(lm, lm.tokens.answer_ids(answer, request.question))
+                         for answer in (request.target_new, _true_answer(request)))  # fmt: skip
         written_D = self.lambda_new * new_D - self.lambda_true * true_D
         columns: dict[int, list[int]] = {}
         for layer, column in neurons:
@@ -149,9 +150,9 @@ def _true_answer(request: EditRequest) -> str:
     return request.target_true
 
 
-def _direction(lm: LM, answer: str) -> Tensor:
+def _direction(lm: LM, answer: Sequence[int]) -> Tensor:
     """Returns the input embedding of the answer's first token at length 1, (D,) float32 on the CPU."""
-    embedding_D = lm.model.get_input_embeddings().weight[lm.tokens.answer_ids(answer)[0]].float().cpu()
+    embedding_D = lm.model.get_input_embeddings().weight[answer[0]].float().cpu()
     return embedding_D / embedding_D.norm()
 
 

@@ -2,9 +2,9 @@
 
 Three criteria, never under one name: `prob`, the new target is likelier than the true one (mean log p per token, as in
 ROME's own evaluation); `forced`, every target token is the argmax after the tokens before it; `generated`, greedy text
-begins with the target.  `portability` asks for what follows from the new fact, so its answer is the one wanted after
-the edit, and has no rival.  `neighbourhood` is unchanged from the unedited model W0; `neighbourhood_paper` is
-CounterFact's own criterion: the true answer still wins.
+gives the target (answer_match.py).  `portability` asks for what follows from the new fact, so its answer is the one
+wanted after the edit, and has no rival.  `neighbourhood` is unchanged from the unedited model W0; `neighbourhood_paper`
+is CounterFact's own criterion: the true answer still wins.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
+from afteredit.evaluate.metrics.answer_match import gives_answer
 from afteredit.model.lm import LM
 
 EXTRA_TOKENS = 3  # generated beyond the target's own, since text may be cut into other tokens
@@ -74,7 +75,7 @@ def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
     continuations: dict[Ids, dict[Ids, None]] = {}
     for prompt in chain.from_iterable(map(success_prompts, requests)):
         targets = [prompt.target_new] if prompt.target_true is None else [prompt.target_new, prompt.target_true]
-        target_ids[prompt] = [lm.tokens.answer_ids(target) for target in targets]
+        target_ids[prompt] = [lm.tokens.answer_ids(target, prompt.prompt) for target in targets]
         continuations.setdefault(lm.tokens.question_ids(prompt.prompt), {}).update(dict.fromkeys(target_ids[prompt]))
     longest = max(map(len, chain.from_iterable(target_ids.values())), default=0)
     scores, texts = score_and_generate(lm, continuations, longest + EXTRA_TOKENS)
@@ -113,8 +114,8 @@ def means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float]:
 def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response) -> list[tuple[str, bool]]:
     if prompt.group != "neighbourhood":
         successes = [
-            (f"forced/{prompt.group}", now.argmax_new == lm.tokens.answer_ids(prompt.target_new)),
-            (f"generated/{prompt.group}", _begins(now.text, prompt.target_new)),
+            (f"forced/{prompt.group}", now.argmax_new == lm.tokens.answer_ids(prompt.target_new, prompt.prompt)),
+            (f"generated/{prompt.group}", gives_answer(now.text, prompt.target_new)),
         ]
         if now.nll_true is not None:
             successes.append((f"prob/{prompt.group}", now.nll_new < now.nll_true))
@@ -125,11 +126,7 @@ def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response)
             ("prob/neighbourhood", (now.nll_new < now.nll_true) == (unedited.nll_new < unedited.nll_true)),
             ("forced/neighbourhood", now.argmax_true == unedited.argmax_true),
             ("prob/neighbourhood_paper", now.nll_true < now.nll_new),
-            ("forced/neighbourhood_paper", now.argmax_true == lm.tokens.answer_ids(prompt.target_true)),
-            ("generated/neighbourhood_paper", _begins(now.text, prompt.target_true)),
+            ("forced/neighbourhood_paper", now.argmax_true == lm.tokens.answer_ids(prompt.target_true, prompt.prompt)),
+            ("generated/neighbourhood_paper", gives_answer(now.text, prompt.target_true)),
         ]
     return successes
-
-
-def _begins(text: str, target: str) -> bool:
-    return text.strip().casefold().startswith(target.strip().casefold())

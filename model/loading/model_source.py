@@ -39,8 +39,8 @@ class ModelSource:
     shape: dict[str, Any] | None = field(default=None, metadata=decides(NOTHING))
     edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
 
-    def load(self, device: str, dtype: str) -> LM:
-        """Returns the model, frozen, on its device.
+    def load(self, device: str, dtype: str, separator: str = "auto") -> LM:
+        """Returns the model, frozen, on its device; `separator` stands between prompts and answers (`Tokens`).
 
         Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had or do not fit.
         """
@@ -67,7 +67,8 @@ class ModelSource:
         self._check_in_memory(model, dtype)
         if not self.device_map:
             model = model.to(device)
-        return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value)
+        return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value,
+                  separator=separator)  # fmt: skip
 
     def _from_pretrained(self, folder: str, dtype: str) -> tuple[Any, Any]:
         """Returns the tokenizer, and the model with what transformers says of its loading."""

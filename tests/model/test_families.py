@@ -52,7 +52,7 @@ def test_values_optimised_together_are_those_of_the_plain_path(lm, fact):
 def prepared(lm, fact, plain_pass) -> Prepared:
     """C of the keys that must stay: those at all other tokens of the very prompt."""
     row, at = row_under(lm, "", fact)
-    keys_TF = plain_pass(lm, [*row, *lm.tokens.answer_ids(fact.target_new)[:-1]], 0, at).keys_TF.double()
+    keys_TF = plain_pass(lm, [*row, *lm.tokens.answer_ids(fact.target_new, fact.question)[:-1]], 0, at).keys_TF.double()
     others_NF = torch.cat([keys_TF[:at], keys_TF[at + 1 :]])
     ridge_FF = torch.eye(keys_TF.shape[1], dtype=torch.float64)
     moment_FF = others_NF.T @ others_NF / len(others_NF) + 1e-6 * ridge_FF
@@ -92,7 +92,7 @@ def test_the_edit_writes_the_value_at_the_key_into_that_matrix_alone(lm, archite
 
 def test_the_target_gets_as_likely_as_the_offset_made_it(lm, fact, prepared, plain_nll):
     """Under the bare prompt alone, whose key is then k* itself; Gemma 2 normalises what the edited matrix writes."""
-    ids, target = lm.tokens.question_ids(fact.question), lm.tokens.answer_ids(fact.target_new)
+    ids, target = lm.tokens.question_ids(fact.question), lm.tokens.answer_ids(fact.target_new, fact.question)
     before = float(plain_nll(lm, ids, target))
     update = ROME.update(lm, [fact], replace(prepared, contexts=("",)), {})
     lm.weights.add(update.changes)
@@ -159,7 +159,10 @@ def test_every_method_edits_in_half_precision_as_in_float32(
             assert found_DF.isfinite().all() and found_DF.any()
             assert float((found_DF * expected_DF).sum() / (found_DF.norm() * expected_DF.norm())) > 0.98
             assert float(found_DF.norm() / expected_DF.norm()) == pytest.approx(1, abs=0.05)
-        ids, target = half.tokens.question_ids(request.question), half.tokens.answer_ids(request.target_new)
+        ids, target = (
+            half.tokens.question_ids(request.question),
+            half.tokens.answer_ids(request.target_new, request.question),
+        )
         before = [float(plain_nll(lm, ids, target)) for lm in (half, twin)]
         for lm, applied in ((half, update), (twin, update), (whole, expected)):
             lm.weights.add(applied.changes)

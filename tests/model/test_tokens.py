@@ -68,21 +68,21 @@ def test_ids_that_the_tokenizer_itself_adds_are_left_out(tokenizer, make_lm):
     assert other("China").input_ids[0] == other.vocab["<s>"]
     lm = LM(make_lm("gpt2").model, other)
     assert lm.tokens.encode("China") == make_lm("gpt2").tokens.encode("China")
-    assert lm.tokens.answer_ids("boxing") == make_lm("gpt2").tokens.answer_ids("boxing")
+    assert lm.tokens.answer_ids("boxing", "It is") == make_lm("gpt2").tokens.answer_ids("boxing", "It is")
     assert lm.tokens.locate("China is", 0, 5) == make_lm("gpt2").tokens.locate("China is", 0, 5)
 
 
 @pytest.mark.parametrize("answer", ["boxing", "Aztec", "ice hockey", "the United States"])
 def test_answer_ids_continue_the_prompt(lm, kind, answer):
     prompt = "The sport that brought Joe DiMaggio to fame is"
-    assert (*lm.tokens.encode(prompt), *lm.tokens.answer_ids(answer)) == lm.tokens.encode(f"{prompt} {answer}")
-    assert lm.tokenizer.decode(lm.tokens.answer_ids(answer)).strip() == answer
+    assert (*lm.tokens.encode(prompt), *lm.tokens.answer_ids(answer, prompt)) == lm.tokens.encode(f"{prompt} {answer}")
+    assert lm.tokenizer.decode(lm.tokens.answer_ids(answer, prompt)).strip() == answer
     if kind == "byte_level":
-        assert lm.tokenizer.decode(lm.tokens.answer_ids(answer)) == f" {answer}"
+        assert lm.tokenizer.decode(lm.tokens.answer_ids(answer, prompt)) == f" {answer}"
 
 
 def test_spaces_around_an_answer_do_not_count(lm):
-    assert lm.tokens.answer_ids(" boxing ") == lm.tokens.answer_ids("boxing")
+    assert lm.tokens.answer_ids(" boxing ", "It is") == lm.tokens.answer_ids("boxing", "It is")
 
 
 @pytest.mark.parametrize(("front", "subject", "back"), [
@@ -131,7 +131,36 @@ def test_chat_mode_asks_in_a_turn_and_answers_without_a_space(chat_lm):
     assert chat_lm.tokenizer.decode(ids) == "[user] The sport of Joe DiMaggio is\n[assistant] "
     assert chat_lm.tokenizer.decode(ids[: last + 1]) == "[user] The sport of Joe DiMaggio"
     assert chat_lm.tokens.question_ids("The sport of Joe DiMaggio is") == tuple(ids)
-    assert chat_lm.tokenizer.decode(chat_lm.tokens.answer_ids(" boxing")) == "boxing"
+    assert chat_lm.tokenizer.decode(chat_lm.tokens.answer_ids(" boxing", "It is")) == "boxing"
+
+
+@pytest.mark.parametrize(("prompt", "between"), [
+    ("法国的首都是", ""), ("法国的首都是：", ""), ("问题：法国的首都是？答案: ", ""), ("フランスの首都は", ""),
+    ("เมืองหลวงของฝรั่งเศสคือ", ""), ("ປະເທດລາວ", ""), ("รถไฟฟ้า 2", ""), ("Paris 的中文名是", ""), ("東京タワー", ""),
+    ("프랑스의 수도는", " "), ("Thủ đô của Pháp là", " "), ("عاصمة فرنسا هي", " "), ("The name of 巴黎 is", " "),
+    ("फ़्रांस की राजधानी", " "), ("2 + 2 =", " "),
+])  # fmt: skip
+def test_nothing_stands_before_an_answer_where_the_prompt_ends_in_a_script_without_spaces(make_lm, prompt, between):
+    lm = make_lm("gpt2")
+    assert lm.tokens.between(prompt) == between
+    for answer in ("巴黎", "Paris", "1879"):
+        assert lm.tokenizer.decode(lm.tokens.answer_ids(answer, prompt)) == between + answer
+
+
+@pytest.mark.parametrize(("separator", "between"), [("space", " "), ("none", "")])
+def test_a_separator_that_is_named_stands_everywhere(tokenizer, make_lm, chat_lm, separator, between):
+    lms = [LM(make_lm("gpt2").model, own, prompt=prompt, separator=separator)
+           for own, prompt in ((tokenizer, "plain"), (chat_lm.tokenizer, "chat"))]  # fmt: skip
+    for lm in lms:
+        for prompt in ("法国的首都是", "The capital of France is"):
+            for answer in ("巴黎", "Paris", "1879"):
+                assert lm.tokenizer.decode(lm.tokens.answer_ids(answer, prompt)) == between + answer
+
+
+def test_sentencepiece_marks_no_space_where_none_stands(lm, kind):
+    answer = LM(lm.model, lm.tokenizer, separator="none").tokens.answer_ids("boxing", "The sport is ")
+    assert lm.tokenizer.decode(answer) == "boxing"
+    assert lm.tokenizer.convert_ids_to_tokens(answer)[0][0] not in "▁Ġ"
 
 
 def test_a_start_token_that_the_template_writes_itself_is_there_once(tokenizer, make_lm):

@@ -35,7 +35,7 @@ class Toy(Method):
 
         keys_FE = subject_keys(lm, requests, prepared.contexts, self.layer)
         embeddings_VD = lm.model.get_input_embeddings().weight
-        rows = [embeddings_VD[lm.tokens.answer_ids(r.target_new)[0]] for r in requests]
+        rows = [embeddings_VD[lm.tokens.answer_ids(r.target_new, r.question)[0]] for r in requests]
         left_DE = self.strength * torch.stack(rows, 1)
         return Update({lm.mlp_out_name(self.layer): LowRank(left_DE, keys_FE / keys_FE.norm(dim=0))})
 '''

@@ -96,7 +96,7 @@ def test_every_method_edits_in_half_precision(
     method, dtype, on_both, fact, second_fact, plain_nll, monkeypatch, tmp_path
 ):
     _, lm = on_both("llama", dtype)
-    ids, target = lm.tokens.question_ids(fact.question), lm.tokens.answer_ids(fact.target_new)
+    ids, target = lm.tokens.question_ids(fact.question), lm.tokens.answer_ids(fact.target_new, fact.question)
     before = plain_nll(lm, ids, target)
     prepared = prepare(lm, method, monkeypatch, tmp_path / "cache")
     second, first = updates(lm, method, [second_fact, fact], prepared)

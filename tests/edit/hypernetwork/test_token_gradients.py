@@ -19,7 +19,7 @@ def lm(make_lm, family, float64_throughout):
 
 def gradients(lm, question: str, answer: str) -> dict[int, torch.Tensor]:
     """Returns ∇W (D, F) of −log p(answer) per block, by autograd on the weights of the plain model."""
-    ids, target = lm.tokens.encode(question), lm.tokens.answer_ids(answer)
+    ids, target = lm.tokens.encode(question), lm.tokens.answer_ids(answer, question)
     weights = [lm.mlp_out(layer).weight.requires_grad_() for layer in LAYERS]
     logits_TV = lm.model(input_ids=torch.tensor([[*ids, *target]])).logits[0, len(ids) - 1 : -1]
     found = torch.autograd.grad(torch.nn.functional.cross_entropy(logits_TV, torch.tensor(target)), weights)
@@ -43,7 +43,7 @@ def test_only_tokens_that_have_a_part_in_the_loss_have_a_term(lm):
     """In the last block the tokens with needed logits count, below it every token of the row; padding never does."""
     terms, _ = gradient_terms(lm, Answers(lm, ASKED, LAYERS))
     for row, (question, answer) in enumerate(ASKED):
-        n_prompt, n_answer = len(lm.tokens.encode(question)), len(lm.tokens.answer_ids(answer))
+        n_prompt, n_answer = len(lm.tokens.encode(question)), len(lm.tokens.answer_ids(answer, question))
         columns = [terms[layer].columns_N[terms[layer].rows_N == row].tolist() for layer in LAYERS]
         assert columns[-1] == list(range(n_prompt - 1, n_prompt + n_answer - 1))
         assert columns[0] == list(range(n_prompt + n_answer - 1))
@@ -58,7 +58,7 @@ def test_the_outcome_is_that_of_plain_forward_passes(lm, plain_nll, plain_pass, 
             row = (*row, int(plain_pass(lm, row, 0, 0).logits_TV[-1].argmax()))
         said.append(row[-2:])
     targets = {"right": said[0], "wrong": (said[1][0], said[1][1] - 1)}
-    monkeypatch.setattr(lm.tokens, "answer_ids", targets.__getitem__)
+    monkeypatch.setattr(lm.tokens, "answer_ids", lambda answer, _question: targets[answer])
     nll_B, forced_B = Answers(lm, [(ASKED[0][0], "right"), (ASKED[1][0], "wrong")], LAYERS).outcome()
     assert forced_B.tolist() == [True, False]
     expected_B = torch.stack([plain_nll(lm, row, target) for row, target in zip(ids, targets.values(), strict=True)])
@@ -77,7 +77,7 @@ def test_each_row_sees_its_own_change_as_if_it_had_been_applied(lm, plain_nll):
     assert float((nll_B - untouched_B).abs().min()) > 0.01
     for row, (question, answer) in enumerate(ASKED):
         lm.weights.add({lm.mlp_out_name(n): LowRank(left[row].T, right[row].T) for n, (left, right) in draw.items()})
-        expected = plain_nll(lm, lm.tokens.encode(question), lm.tokens.answer_ids(answer))
+        expected = plain_nll(lm, lm.tokens.encode(question), lm.tokens.answer_ids(answer, question))
         lm.weights.restore()
         assert_close(nll_B[row], expected.to(nll_B), rtol=1e-5, atol=1e-5)
 

@@ -78,7 +78,7 @@ def test_the_loss_is_that_of_edited_models_by_plain_passes(make_lm, family, rows
     before_V = plain_pass(lm, neighbour, 0, 0).logits_TV[-1].log_softmax(-1)
     for row in rows:
         lm.weights.add(method.update(lm, [row], prepared, {}).changes)
-        target = lm.tokens.answer_ids(row.target_new)
+        target = lm.tokens.answer_ids(row.target_new, row.question)
         nll += [plain_nll(lm, lm.tokens.encode(text), target) for text in (row.question, row.paraphrases[0])]
         after_V = plain_pass(lm, neighbour, 0, 0).logits_TV[-1].log_softmax(-1)
         kl.append((before_V.exp() * (before_V - after_V)).sum())
@@ -298,7 +298,7 @@ def test_rows_held_back_are_never_learned_from(lm, rows, monkeypatch):
 
 
 def test_a_row_that_cannot_be_learned_from_is_refused_before_training(lm, rows, monkeypatch):
-    def answer_ids(answer):
+    def answer_ids(answer, _question):
         raise BadInput(f"the answer {answer!r} cannot be told apart")
 
     monkeypatch.setattr(lm.tokens, "answer_ids", answer_ids)

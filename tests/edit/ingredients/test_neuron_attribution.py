@@ -14,7 +14,7 @@ def asked(request, make_lm, family, fact):
     """Returns a float64 model, a fact's question and the first tokens of its true answer."""
     name, start = request.param
     lm = make_lm(family, start_token=start, dtype=torch.float64)
-    answer = lm.tokens.answer_ids(fact.target_true)[: ANSWERS[name]]
+    answer = lm.tokens.answer_ids(fact.target_true, fact.question)[: ANSWERS[name]]
     assert len(answer) == ANSWERS[name]
     return lm, fact.question, answer
 
@@ -78,7 +78,7 @@ def test_scores_of_every_block_sum_to_what_its_key_does_for_the_answer(asked):
 
 def test_a_question_of_one_token_needs_nothing_before_it(make_lm, family):
     lm = make_lm(family, dtype=torch.float64)
-    token = lm.tokens.answer_ids("baseball")[0]
+    token = lm.tokens.answer_ids("baseball", "Q")[0]
     (id_,) = lm.tokens.encode("Q")
     (scores_F, *_) = attribute(lm, "Q", [token], steps=2).scores_F
     expected_F = slow_scores(lm, [id_], token, 0, 2)
@@ -87,7 +87,7 @@ def test_a_question_of_one_token_needs_nothing_before_it(make_lm, family):
 
 def test_scores_in_bfloat16_are_near_those_in_float32(make_lm, family, fact):
     half, full = (make_lm(family, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
-    answer = full.tokens.answer_ids(fact.target_true)
+    answer = full.tokens.answer_ids(fact.target_true, fact.question)
     got, want = (torch.cat(attribute(lm, fact.question, answer, steps=5).scores_F) for lm in (half, full))
     assert got.dtype == torch.float32
     assert float(torch.cosine_similarity(got, want, dim=0)) > 0.95
@@ -96,7 +96,7 @@ def test_scores_in_bfloat16_are_near_those_in_float32(make_lm, family, fact):
 def test_attributing_leaves_the_model_as_it_was(make_lm, family, fact):
     lm = make_lm(family)
     before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
-    attribute(lm, fact.question, lm.tokens.answer_ids(fact.target_true), steps=2)
+    attribute(lm, fact.question, lm.tokens.answer_ids(fact.target_true, fact.question), steps=2)
     for name, parameter in lm.model.named_parameters():
         assert torch.equal(parameter, before[name]), name
         assert parameter.grad is None

@@ -160,7 +160,7 @@ def test_groups_hold_what_is_alike_and_no_more_than_their_size(make_lm):
 def reference_loss(lm, fact, offset_D, settings, plain_pass, plain_nll) -> dict[str, float]:
     """Returns eq. 4 term by term, computed one row at a time."""
     nlls, values = [], []
-    target = lm.tokens.answer_ids(fact.target_new)
+    target = lm.tokens.answer_ids(fact.target_new, fact.question)
     for context in CONTEXTS:
         front = f"{context}. " if context else ""
         ids = lm.tokens.encode(front + fact.question)

@@ -25,7 +25,7 @@ def test_two_steps_equal_adam_on_the_parameter_itself(make_lm, family, fact, flo
     start = weight.detach().clone()
     weight.requires_grad_(True)
     adam = torch.optim.Adam([weight], lr=1e-3)
-    target = other.tokens.answer_ids(fact.target_new)
+    target = other.tokens.answer_ids(fact.target_new, fact.question)
     row = [*other.tokens.question_ids(fact.question), *target]
     places = torch.arange(len(row) - len(target) - 1, len(row) - 1)
     for _ in range(2):
@@ -54,7 +54,10 @@ def test_no_entry_moves_further_than_allowed_and_nothing_else_moves(make_lm, fam
 
 def test_a_batch_is_one_loss_and_padding_does_not_matter(make_lm, fact, second_fact):
     lm = make_lm("llama", dtype=torch.float64)
-    rows = [(lm.tokens.question_ids(r.question), lm.tokens.answer_ids(r.target_new)) for r in (fact, second_fact)]
+    rows = [
+        (lm.tokens.question_ids(r.question), lm.tokens.answer_ids(r.target_new, r.question))
+        for r in (fact, second_fact)
+    ]
     alone = [target_nll(lm, [row]) for row in rows]
     assert_close(target_nll(lm, rows), torch.stack(alone).mean(), rtol=1e-6, atol=1e-9)
 

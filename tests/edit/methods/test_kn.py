@@ -27,7 +27,7 @@ def updated(lm, requests, method=METHOD):
 
 def chosen(lm, fact, method) -> dict[int, list[int]]:
     """Returns the refined neurons by block, counted one by one."""
-    answer, columns = lm.tokens.answer_ids(fact.target_true), {}
+    answer, columns = lm.tokens.answer_ids(fact.target_true, fact.question), {}
     found = [
         attribute(lm, text, answer, method.steps).scores_F
         for text in (f"The old man said that. {fact.question}", fact.question, f"It is known. {fact.question}",
@@ -70,7 +70,7 @@ def test_refined_neurons_get_the_stated_vector_and_nothing_else_changes(lm, fact
     matrices = [lm.weights.W(lm.mlp_out_name(layer)).clone() for layer in range(lm.n_blocks)]
     expected = chosen(lm, fact, METHOD)
     embed = lm.model.get_input_embeddings().weight
-    new_D, true_D = (embed[lm.tokens.answer_ids(answer)[0]].double() for answer in ("golf", "baseball"))
+    new_D, true_D = (embed[lm.tokens.answer_ids(answer, fact.question)[0]].double() for answer in ("golf", "baseball"))
     assert not torch.equal(new_D, true_D)
     update = updated(lm, [fact])
     assert sum(map(len, expected.values())) == update.diagnostics["n_neurons"] > 3
@@ -128,7 +128,7 @@ def test_a_batch_is_the_sum_of_its_requests_on_the_same_weights(lm, fact):
 
 
 def test_diagnostics_count_coarse_neurons_and_speak_of_the_bare_prompt(lm, fact):
-    answer = lm.tokens.answer_ids(fact.target_true)
+    answer = lm.tokens.answer_ids(fact.target_true, fact.question)
     bare = attribute(lm, fact.question, answer, METHOD.steps)
     update = METHOD.update(lm, [fact], Prepared(("",)), {})
     n_coarse = len(coarse_neurons(bare, METHOD.threshold))

@@ -98,7 +98,7 @@ def test_the_target_is_likelier_with_the_stream_that_is_written(make_lm, family,
     assert target.diagnostics["nll_after"] < target.diagnostics["nll_before"]
     offset_D = target.z_D - subject_streams(lm, [fact], 2)[:, 0]
     ids, at = lm.tokens.locate(fact.question, fact.subject_start, len(fact.subject))
-    answer = lm.tokens.answer_ids(fact.target_new)
+    answer = lm.tokens.answer_ids(fact.target_new, fact.question)
     log_p_TV = plain_pass(lm, [*ids, *answer], 2, at, offset_D).logits_TV[len(ids) - 1 : -1].log_softmax(-1)
     nll = -float(log_p_TV[torch.arange(len(answer)), torch.tensor(answer)].mean())
     assert nll == pytest.approx(target.diagnostics["nll_after"], rel=1e-4)

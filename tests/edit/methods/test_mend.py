@@ -62,7 +62,7 @@ def test_at_the_start_an_edit_is_one_step_of_gradient_descent(lm, requests):
     """The result is W − α∇W, by autograd on the plain model's weights, summed over the requests of a batch."""
     weights = [lm.mlp_out(layer).weight.requires_grad_() for layer in LAYERS]
     for request in requests:
-        ids, target = lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new)
+        ids, target = lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new, request.question)
         logits_TV = lm.model(input_ids=torch.tensor([[*ids, *target]])).logits[0, len(ids) - 1 : -1]
         torch.nn.functional.cross_entropy(logits_TV, torch.tensor(target)).backward()
     gradients = [weight.grad.T if is_transposed(lm.mlp_out(layer)) else weight.grad
@@ -102,7 +102,9 @@ def test_training_sees_each_row_as_its_edit_will_leave_the_model(lm, requests, s
     for row, request in enumerate(requests):
         update = METHOD.update(lm, [request], stirred, {})
         lm.weights.add(update.changes)
-        expected = plain_nll(lm, lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new))
+        expected = plain_nll(
+            lm, lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new, request.question)
+        )
         lm.weights.restore()
         assert_close(nll_B[row], expected, rtol=1e-4, atol=1e-4)
 
@@ -132,7 +134,7 @@ def test_factors_and_diagnostics(lm, requests, stirred, plain_nll):
             assert factor.is_contiguous()
             assert not factor.requires_grad
     nll = [
-        plain_nll(lm, lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new))
+        plain_nll(lm, lm.tokens.encode(request.question), lm.tokens.answer_ids(request.target_new, request.question))
         for request in requests
     ]
     norm = float(torch.stack([change.dense().norm() for change in update.changes.values()]).norm())

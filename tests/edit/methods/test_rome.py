@@ -129,7 +129,7 @@ def test_the_target_is_likelier_under_the_bare_prompt_after_the_edit(make_lm, fa
     C = keys_NF.T @ keys_NF / len(keys_NF) + 1e-3 * torch.eye(keys_NF.shape[1], dtype=torch.float64)
     method = Rome(layer=1, value_steps=20, weight_decay=0.0)
     update = method.update(lm, [fact], Prepared(CONTEXTS, factors=factors({"second_moment": C})), {})
-    ids, target = lm.tokens.encode(fact.question), lm.tokens.answer_ids(fact.target_new)
+    ids, target = lm.tokens.encode(fact.question), lm.tokens.answer_ids(fact.target_new, fact.question)
     before = plain_nll(lm, ids, target)
     lm.weights.add(update.changes)
     assert plain_nll(lm, ids, target) < before - 0.05
@@ -192,7 +192,9 @@ def test_each_variant_is_its_formula(make_lm, family, fact, plain_pass, keys, se
     values_CD = torch.stack([seen.value_D for seen in passes])
     bare = keys is Keys.asymmetric
     second_key_F, start_D = (keys_CF[0], values_CD[0]) if bare else (keys_CF.mean(0), values_CD.mean(0))
-    offset_D = plain_offset(lm, places, lm.tokens.answer_ids(fact.target_new), method, start_D, plain_pass)
+    offset_D = plain_offset(
+        lm, places, lm.tokens.answer_ids(fact.target_new, fact.question), method, start_D, plain_pass
+    )
     if max_offset < 1:
         assert float(offset_D.norm()) == pytest.approx(max_offset * float(start_D.norm()), rel=1e-5)
     direction_F = np.linalg.inv(C_FF.numpy()) @ keys_CF.double().mean(0).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,11 @@ def plain_response(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, 
     return nll, ids, log_p_TV.argmax(-1).tolist(), text
 
 
+def begins_with_whole_word(text: str, answer: str) -> bool:
+    """Holds for the answers here, which are plain words."""
+    return re.match(rf"\s*{answer}(?![\w.'&+#-])", text, re.IGNORECASE) is not None
+
+
 def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tuple[dict, dict]:
     """Returns {(group, index, criterion): score}, and the responses, for `before` of a later call."""
     new, true = request.target_new, request.target_true
@@ -55,21 +61,21 @@ def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tupl
         new_nll, new_ids, new_argmax, text = plain_response(lm, prompt, new, n_tokens)
         if group == "portability":
             scores[group, index, "forced"] = new_argmax == new_ids
-            scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
+            scores[group, index, "generated"] = begins_with_whole_word(text, new)
             continue
         true_nll, true_ids, true_argmax, _ = plain_response(lm, prompt, true, 0)
         responses[group, index] = new_nll < true_nll, true_argmax, text
         if group != "neighbourhood":
             scores[group, index, "prob"] = new_nll < true_nll
             scores[group, index, "forced"] = new_argmax == new_ids
-            scores[group, index, "generated"] = text.strip().lower().startswith(new.lower())
+            scores[group, index, "generated"] = begins_with_whole_word(text, new)
             continue
         then = (before or responses)[group, index]
         for criterion, now, was in zip(CRITERIA, responses[group, index], then, strict=True):
             scores[group, index, criterion] = now == was
         scores["neighbourhood_paper", index, "prob"] = true_nll < new_nll
         scores["neighbourhood_paper", index, "forced"] = true_argmax == true_ids
-        scores["neighbourhood_paper", index, "generated"] = text.strip().lower().startswith(true.lower())
+        scores["neighbourhood_paper", index, "generated"] = begins_with_whole_word(text, true)
     return scores, responses
 
 
@@ -77,7 +83,7 @@ def plain_scores(lm, request, n_tokens: int, before: dict | None = None) -> tupl
 def test_responses_and_scores_are_a_plain_computation(lm, fact, size):
     fact = replace(fact, portability=("The ring was where Joe DiMaggio", fact.question),
                    portability_answers=("fought", "boxing"))  # fmt: skip
-    n_tokens = max(len(lm.tokens.answer_ids(a)) for a in (fact.target_new, fact.target_true)) + 3
+    n_tokens = max(len(lm.tokens.answer_ids(a, fact.question)) for a in (fact.target_new, fact.target_true)) + 3
     before = respond(lm, [fact])
     _, plain_before = plain_scores(lm, fact, n_tokens)
     disturb(lm, size)
@@ -94,7 +100,7 @@ def test_an_edit_that_took_scores_one_by_every_criterion(lm, fact):
                     target_true="zz zz zz", paraphrases=(), neighbourhood=(), neighbourhood_answers=())  # fmt: skip
     _, _, (likeliest, *_), text = plain_response(lm, taken.question, "x", 1)
     taken = replace(taken, target_new=text.strip())
-    assert lm.tokens.answer_ids(taken.target_new) == (likeliest,)
+    assert lm.tokens.answer_ids(taken.target_new, taken.question) == (likeliest,)
     now = respond(lm, [taken])
     scores = {row["name"]: row["score"] for row in success_scores(lm, now, now)}
     assert scores == {"prob/efficacy": 1.0, "forced/efficacy": 1.0, "generated/efficacy": 1.0}
@@ -158,8 +164,8 @@ def test_requests_do_not_influence_each_other(lm, fact):
 def test_a_true_answer_longer_than_the_new_one_is_measured_in_full(lm, fact):
     true = "an answer of many more tokens than the new one has"
     (prompt, response), *_ = respond(lm, [replace(fact, target_true=true)]).items()
-    n_tokens = len(lm.tokens.answer_ids(true)) + 3
-    assert n_tokens > len(lm.tokens.answer_ids(fact.target_new)) + 3
+    n_tokens = len(lm.tokens.answer_ids(true, fact.question)) + 3
+    assert n_tokens > len(lm.tokens.answer_ids(fact.target_new, fact.question)) + 3
     new_nll, _, new_argmax, text = plain_response(lm, prompt.prompt, fact.target_new, n_tokens)
     true_nll, _, true_argmax, _ = plain_response(lm, prompt.prompt, true, 0)
     assert (response.nll_new, response.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-5)
