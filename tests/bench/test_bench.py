@@ -169,7 +169,7 @@ def test_an_edits_arithmetic_is_that_of_the_blocks_above_it_and_of_the_head(make
     lm = make_lm("llama")
     ids, last = lm.tokens.locate(fact.question, fact.subject_start, len(fact.subject))
     kl_ids, kl_last = lm.tokens.locate(f"{fact.subject} is a", 0, len(fact.subject))
-    target = lm.tokens.answer_ids(fact.target_new)
+    target = lm.tokens.answer_ids(fact.target_new, fact.question)
     n_tokens = len(ids) + len(target) - 1 - last + len(kl_ids) - kl_last
     layer = lm.n_blocks - 2
     block, head = block_parameters(lm, layer), lm.model.get_output_embeddings().weight.numel()
