@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afteredit.edit.ingredients.target_value import ValueSettings
 from afteredit.edit.ingredients.value_prompts import value_rows
+from afteredit.edit.ingredients.value_settings import KlAt, ValueSettings
 from afteredit.edit.request import EditRequest
 from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
@@ -25,7 +25,7 @@ def plain_offset(
 ) -> tuple[Tensor, Tensor]:
     """Returns (start_D, offset_D).  The start is the MLP's output at the averaged key (ROME's v*), or with `stream`
     the residual stream after the block at the bare prompt (MEMIT's z)."""
-    rows = _Rows(lm, request, contexts, layer)
+    rows = _Rows(lm, request, contexts, layer, settings.kl_at)
     with hooked({lm.mlp_out(layer): rows.add_offset, lm.anatomy.blocks[layer]: rows.record_stream}):
         adam = torch.optim.Adam([rows.offset_D], lr=settings.value_lr)
         for step in range(settings.value_steps):
@@ -52,8 +52,8 @@ class _Rows:
     values_BD: Tensor  # the MLP's output there, without the offset
     streams_BD: Tensor  # the residual stream there, after the block
 
-    def __init__(self, lm: LM, request: EditRequest, contexts: Sequence[str], layer: int):
-        rows = value_rows(lm, request, contexts)
+    def __init__(self, lm: LM, request: EditRequest, contexts: Sequence[str], layer: int, kl_at: KlAt):
+        rows = value_rows(lm, request, contexts, kl_at)
         self.lm, self.n = lm, len(contexts)
         self.target = torch.tensor(rows.target)
         self.ids_BT, self.mask_BT = pad(rows.ids, "right")

@@ -38,6 +38,8 @@ class BlockSettings(Protocol):
     @property
     def contexts(self) -> int: ...
     @property
+    def contexts_count_opening(self) -> bool: ...
+    @property
     def second_moment_text(self) -> str: ...
     @property
     def tokens_per_key_dim(self) -> int: ...
@@ -76,7 +78,7 @@ def prepare_blocks(lm: LM, settings: BlockSettings, seed: int) -> Prepared:
                     "way up); set method.layers to choose", layers, lm.n_blocks)  # fmt: skip
     moments, digest = second_moments(lm, layers, settings.second_moment_text, settings.tokens_per_key_dim)
     tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
-    contexts = sample_contexts(lm, {10: settings.contexts}, seed)
+    contexts = sample_contexts(lm, {10: settings.contexts}, seed, count_opening=settings.contexts_count_opening)
     return Prepared(contexts, tensors, {"second_moment": digest})
 
 

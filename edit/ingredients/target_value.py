@@ -2,42 +2,27 @@
 eq. 16).
 
 Over an offset δ, added at the subject's last token of one block under every context prefix, it is
-    mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p_δ ‖ p₀ at "{subject} is a")
+    mean over prefixes of −log p(target | prefix, prompt) + kl_weight · KL(p_δ ‖ p₀ in "{subject} is a")
     + weight_decay · |δ| / |start|²
 `start` is what stands there before: ROME's MLP output v, MEMIT's residual stream h after the block.  Adding to either
 is the same where the MLP's output is added to the stream as it is (`lm.capabilities.mlp_joins_stream`).
 value_search.py minimises it; value_prompts.py makes the token rows that it is computed on.
-Departures from the references: the KL term is taken after the whole of "{subject} is a", as ROME's eq. 4 says, not at
-the subject's last token, as its code does; and v is W k* + b at the averaged key k*, not the output at the bare prompt,
-so that key, value and residual all speak of the same k* (`bare_start` takes the reference's).
+Departures from the references: the KL term is taken after the whole of "{subject} is a", as ROME's eq. 4 says, where
+their code takes it at the subject's last token (`kl_at=subject` does so too); and v is W k* + b at the averaged key k*,
+not the output at the bare prompt, so that key, value and residual all speak of the same k* (`bare_start` takes the
+reference's).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-
-class ValueSettings(Protocol):
-    """The keys of a method that optimises values."""
-
-    @property
-    def value_steps(self) -> int: ...
-    @property
-    def value_lr(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def kl_weight(self) -> float: ...
-    @property
-    def max_offset(self) -> float: ...
-    @property
-    def stop_loss(self) -> float: ...
+from afteredit.edit.ingredients.value_settings import ValueSettings
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,7 @@ def value_loss(
     """Returns eq. 4 for E requests, each with an offset of its own.
 
     `target_log_p`: of each request, log p of its target's tokens under all contexts (N,).  `log_p_EV`: log p of the
-    token after "{subject} is a" under the offset, `unedited_log_p_EV` the same without it.
+    token that follows in "{subject} is a" under the offset, `unedited_log_p_EV` the same without it.
     """
     # one request after the other: an accelerator adds up scattered sums in another order each time
     nll_E = torch.stack([-log_p_N.mean() for log_p_N in target_log_p]).to(offsets_ED.device)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from afteredit.edit.ingredients.context_prefixes import locate_subject
+from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 
@@ -21,8 +22,11 @@ class ValueRows:
     target: tuple[int, ...]
 
 
-def value_rows(lm: LM, request: EditRequest, contexts: Sequence[str]) -> ValueRows:
-    """Returns the rows of `request`; what the last token of "{subject} is a", the KL row, predicts must not change."""
+def value_rows(lm: LM, request: EditRequest, contexts: Sequence[str], kl_at: KlAt = KlAt.prompt_end) -> ValueRows:
+    """Returns the rows of `request`; what the last token of the KL row predicts must not change.
+
+    The KL row is "{subject} is a", cut after the subject's last token with `kl_at=subject`.
+    """
     target = lm.tokens.answer_ids(request.target_new, request.question)
     rows, subject_lasts, prompt_ends = [], [], []
     for context in contexts:
@@ -31,4 +35,5 @@ def value_rows(lm: LM, request: EditRequest, contexts: Sequence[str]) -> ValueRo
         subject_lasts.append(last)
         prompt_ends.append(len(ids) - 1)
     ids, last = lm.tokens.locate(f"{request.subject} is a", 0, len(request.subject))
-    return ValueRows([*rows, ids], [*subject_lasts, last], [*prompt_ends, len(ids) - 1], target)
+    kl_row = ids[: last + 1] if kl_at is KlAt.subject else ids
+    return ValueRows([*rows, kl_row], [*subject_lasts, last], [*prompt_ends, len(kl_row) - 1], target)

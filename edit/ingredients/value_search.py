@@ -15,8 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from afteredit.edit.ingredients.target_value import TargetStream, TargetValue, ValueLoss, ValueSettings, value_loss
+from afteredit.edit.ingredients.target_value import TargetStream, TargetValue, ValueLoss, value_loss
 from afteredit.edit.ingredients.value_prompts import value_rows
+from afteredit.edit.ingredients.value_settings import ValueSettings
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.model.rerun import Rerun
@@ -106,7 +107,7 @@ class ValueSearch:
     ):
         self.lm, self.requests, self.settings = lm, requests, settings
         self.n_rows = len(contexts) + 1
-        self.rows = [value_rows(lm, request, contexts) for request in requests]
+        self.rows = [value_rows(lm, request, contexts, settings.kl_at) for request in requests]
         ids = [row for rows in self.rows for row in rows.ids]
         lasts = [last for rows in self.rows for last in rows.subject_lasts]
         self.rerun = Rerun(lm, ids, lasts, layer)

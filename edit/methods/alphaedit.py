@@ -19,6 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
@@ -50,9 +51,11 @@ class AlphaEdit(Method):
     value_lr: float = 0.1
     weight_decay: float = 0.5  # on |offset| / |h|²
     kl_weight: float = 0.0625
+    kl_at: KlAt = KlAt.prompt_end  # subject: as the references' code
     max_offset: float = 0.75  # cap on |z - h|, in multiples of |h|
     stop_loss: float = 0.05
     contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
+    contexts_count_opening: bool = False  # whether the opening word is one of the 10, as in the reference
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 100
 

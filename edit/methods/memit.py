@@ -6,7 +6,8 @@ which minimises λ E|Δ k|² + |Δ K − R|².  z is the residual stream wanted 
 target_value.py), K the facts' keys (ingredients/subject_keys.py).  Solved in float64.
 Departures from the reference code (kmeng01/memit): C comes from few tokens, of text that the model itself wrote unless
 another is named; the KL term of z is taken after the whole of "{subject} is a", as the paper says, not at the
-subject's last token; ingredients/context_prefixes.py says how prefixes are sampled.
+subject's last token (`kl_at=subject`); ingredients/context_prefixes.py says how prefixes are sampled, and
+`contexts_count_opening=true` takes the reference's length.
 In a sequence every batch is written as if it were the first: earlier batches are not protected (memit_seq.py does
 that).
 """
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
@@ -36,9 +38,11 @@ class Memit(Method):
     value_lr: float = 0.5
     weight_decay: float = 0.5  # on |offset| / |h|²
     kl_weight: float = 0.0625
+    kl_at: KlAt = KlAt.prompt_end  # subject: as the references' code
     max_offset: float = 0.75  # cap on |z - h|, in multiples of |h|
     stop_loss: float = 0.05
     contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
+    contexts_count_opening: bool = False  # whether the opening word is one of the 10, as in the reference
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
     tokens_per_key_dim: int = 10
 

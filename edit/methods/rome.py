@@ -8,8 +8,10 @@ context_prefixes.py in ingredients/ have those of v* and of the prefixes):
   the bare prompt's output, which disables models (Gupta et al., 2024, "Rebuilding ROME");
 - C⁻¹k* is solved in float64, and the last of `value_steps` losses is computed but not stepped on, as there;
 - C comes from few tokens (ingredients/second_moment.py), of text that the model itself wrote unless another is named.
-`keys=asymmetric` is the reference's first point as it stands; `second_moment=identity` (C = I) is the configuration of
-Gu et al. (EMNLP 2024) and EasyEdit.  Both together are what that paper calls ROME: conf/method/rome_published.yaml.
+`keys=asymmetric` is the reference's first point as it stands; `kl_at=subject` and `contexts_count_opening=true` are its
+KL term and its prefixes; `second_moment=identity` (C = I) is the configuration of Gu et al. (EMNLP 2024) and EasyEdit.
+All together are what that paper calls ROME: conf/method/rome_published.yaml.  tests/edit/methods/test_as_published.py
+computes the references' updates anew.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
@@ -53,10 +56,12 @@ class Rome(Method):
     value_lr: float = 0.5
     weight_decay: float = 0.5  # on |offset| / |v|²
     kl_weight: float = 0.0625
+    kl_at: KlAt = KlAt.prompt_end  # subject: as the references' code
     max_offset: float = 4.0  # cap on |v* - v|, in multiples of |v|
     stop_loss: float = 0.05
     contexts_short: int = 10  # context prefixes of 5 tokens
     contexts_long: int = 10  # context prefixes of 10 tokens
+    contexts_count_opening: bool = False  # whether the opening word is one of these tokens, as in the reference
     keys: Keys = Keys.consistent
     second_moment: SecondMoment = SecondMoment.corpus
     second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
@@ -88,7 +93,8 @@ class Rome(Method):
         if self.layer is None:
             log.warning("no edit layer is known for this model: block %d of %d is used (a quarter of the way up); set "
                         "method.layer to choose", layer, lm.n_blocks)  # fmt: skip
-        contexts = sample_contexts(lm, {5: self.contexts_short, 10: self.contexts_long}, given.seed)
+        counts = {5: self.contexts_short, 10: self.contexts_long}
+        contexts = sample_contexts(lm, counts, given.seed, count_opening=self.contexts_count_opening)
         if self.second_moment is SecondMoment.identity:
             return Prepared(contexts)
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)

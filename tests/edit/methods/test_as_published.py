@@ -1,0 +1,238 @@
+"""With `kl_at=subject`, each method's update is what its authors' code computes: ROME as Gu et al. run it and as Meng
+et al. do, MEMIT, MEMIT_seq and AlphaEdit.
+
+Their steps are written out here in float64, one row at a time, on plain transformers: a forward pass with one hook,
+Adam, a solve.  Nothing of the program is used but the update that is compared.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from afteredit.edit.ingredients.context_prefixes import OPENINGS, sample_contexts
+from afteredit.edit.ingredients.least_squares import factors
+from afteredit.edit.ingredients.value_settings import KlAt
+from afteredit.edit.method import Prepared
+from afteredit.edit.methods.alphaedit import AlphaEdit
+from afteredit.edit.methods.memit import Memit
+from afteredit.edit.methods.memit_seq import MemitSeq
+from afteredit.edit.methods.rome import Keys, Rome, SecondMoment
+from afteredit.edit.request import EditRequest
+from afteredit.model.lm import LM
+from afteredit.tests.tiny.models import exact_model
+
+CONTEXTS = ("", "The old man said that", "Because we walk")
+TEMPLATES = ("{}", "The old man said that. {}", "Because we walk. {}")
+F = 48
+FACTS = [
+    EditRequest(id="a", subject="Joe DiMaggio", prompt="The sport of {} is known as", target_new="tennis and golf"),
+    EditRequest(id="b", subject="Peru", prompt="The banknotes of {} carry", target_new="the sol"),
+    EditRequest(id="c", subject="China", prompt="{} is", target_new="old"),
+]
+SETTINGS = {"value_steps": 7, "value_lr": 0.3, "weight_decay": 0.5, "kl_weight": 0.7, "stop_loss": 0.05}
+STORED = 1e-6  # factors and keys are kept in float32, whose rounding is 6e-8
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def model(request, tokenizer, float64_throughout) -> SimpleNamespace:
+    """A float64 model: `lm` for the program, `plain`, a copy, for the authors' steps."""
+    lm = LM(
+        exact_model(request.param, len(tokenizer)), tokenizer, start_token="<s>" if request.param == "llama" else None
+    )
+    plain = deepcopy(lm.model)
+    if request.param == "gpt2":
+        blocks, out, transposed = plain.transformer.h, "c_proj", True
+    else:
+        blocks, out, transposed = plain.model.layers, "down_proj", False
+    matrices = [getattr(block.mlp, out) for block in blocks]
+    return SimpleNamespace(lm=lm, plain=plain, tokenizer=tokenizer, blocks=blocks, matrices=matrices,
+                           start=list(lm.tokens.start_ids), transposed=transposed)  # fmt: skip
+
+
+def ids_of(model, text: str) -> list[int]:
+    return model.start + model.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def rows_of(model, fact, templates=TEMPLATES) -> list[tuple[list[int], int]]:
+    """Each template's ids up to the answer, and the index of the subject's last token."""
+    rows = []
+    for template in templates:
+        before, after = template.format(fact.prompt).split("{}")
+        ids = ids_of(model, before + fact.subject + after)
+        rows.append((ids, len(ids_of(model, before + fact.subject)) - 1))
+    return rows
+
+
+def run(model, module, ids, at, offset_D=None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits (T, V), and input and output of `module` at `at`, whose output there the offset is added to."""
+    seen = {}
+
+    def hook(_module, args, output):
+        whole = isinstance(output, tuple)
+        out_1TD = output[0] if whole else output
+        seen["in"], seen["out"] = args[0][0, at].detach(), out_1TD[0, at].detach()
+        if offset_D is not None:
+            out_1TD = torch.cat([out_1TD[:, :at], out_1TD[:, at : at + 1] + offset_D, out_1TD[:, at + 1 :]], dim=1)
+        return (out_1TD, *output[1:]) if whole else out_1TD
+
+    handle = module.register_forward_hook(hook)
+    try:
+        logits_TV = model.plain(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    finally:
+        handle.remove()
+    return logits_TV, seen["in"], seen["out"]
+
+
+def authors_offset(model, module, fact, settings) -> tuple[torch.Tensor, torch.Tensor]:
+    """The bare prompt's output of `module` at the subject, and the offset that the authors' loop finds."""
+    target = model.tokenizer(" " + fact.target_new, add_special_tokens=False).input_ids
+    rows = rows_of(model, fact)
+    ((kl_ids, kl_at),) = rows_of(model, replace(fact, prompt="{} is a"), ("{}",))
+    start_D = run(model, module, *rows[0])[2]
+    kl_before_V = run(model, module, kl_ids, kl_at)[0][kl_at].log_softmax(-1).detach()
+    delta_D = torch.zeros_like(start_D, requires_grad=True)
+    adam = torch.optim.Adam([delta_D], lr=settings.value_lr)
+    for step in range(settings.value_steps):
+        nlls = []
+        for ids, at in rows:
+            log_p_TV = run(model, module, ids + target[:-1], at, delta_D)[0].log_softmax(-1)
+            nlls.append(-sum(log_p_TV[len(ids) - 1 + i, token] for i, token in enumerate(target)) / len(target))
+        kl_after_V = run(model, module, kl_ids, kl_at, delta_D)[0][kl_at].log_softmax(-1)
+        kl = (kl_after_V.exp() * (kl_after_V - kl_before_V)).sum()
+        decay = delta_D.norm() / start_D.norm() ** 2
+        loss = sum(nlls) / len(nlls) + settings.kl_weight * kl + settings.weight_decay * decay
+        if loss < 0.05 or step == settings.value_steps - 1:
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        most = settings.max_offset * start_D.norm()
+        if delta_D.norm() > most:
+            with torch.no_grad():
+                delta_D[...] = delta_D * most / delta_D.norm()
+    return start_D, delta_D.detach()
+
+
+def keys_of(model, layer, fact) -> torch.Tensor:
+    """(C, F)"""
+    return torch.stack([run(model, model.matrices[layer], ids, at)[1] for ids, at in rows_of(model, fact)])
+
+
+def distance(change, expected_DF) -> float:
+    return float((change.dense() - expected_DF).norm() / expected_DF.norm())
+
+
+def spd(seed: int) -> torch.Tensor:
+    sample_NF = torch.randn(4 * F, F, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return sample_NF.T @ sample_NF / len(sample_NF)
+
+
+@pytest.mark.parametrize("max_offset", [4.0, 0.3])
+@pytest.mark.parametrize("identity", [True, False], ids=["gu2024", "meng2022"])
+def test_romes_update(model, identity, max_offset):
+    """compute_u.py and compute_v.py: direction C⁻¹k̄, denominator and value at the bare prompt."""
+    moment = SecondMoment.identity if identity else SecondMoment.corpus
+    method = Rome(layer=1, keys=Keys.asymmetric, second_moment=moment, kl_at=KlAt.subject, max_offset=max_offset,
+                  **SETTINGS)  # fmt: skip
+    C_FF = torch.eye(F, dtype=torch.float64) if identity else spd(0)
+    prepared = Prepared(CONTEXTS, factors=factors({"second_moment": C_FF}))
+    for fact in FACTS:
+        (change,) = method.update(model.lm, [fact], prepared, {}).changes.values()
+        _, delta_D = authors_offset(model, model.matrices[1], fact, method)
+        keys_CF = keys_of(model, 1, fact)
+        left_F = torch.linalg.solve(C_FF, keys_CF.mean(0))
+        expected_DF = torch.outer(delta_D / (keys_CF[0] @ left_F), left_F)
+        assert distance(change, expected_DF) < STORED
+        elsewhere = replace(method, kl_at=KlAt.prompt_end).update(model.lm, [fact], prepared, {})
+        assert distance(*elsewhere.changes.values(), expected_DF) > 1e-3  # so the term's place decides something
+
+
+LAYERS = [1, 2]
+MOMENTS = {layer: spd(layer) for layer in LAYERS}
+
+
+def projection(layer: int) -> torch.Tensor:
+    """U (F, r), orthonormal."""
+    return torch.linalg.qr(spd(10 + layer)).Q[:, :30]
+
+
+def authors_batch(model, batch, method, past, solve) -> dict[int, torch.Tensor]:
+    """The changes that execute_memit writes block after block, left in `plain`; `past` gains the batch's keys."""
+    zs = [sum(authors_offset(model, model.blocks[LAYERS[-1]], fact, method)) for fact in batch]
+    changes = {}
+    for i, layer in enumerate(LAYERS):
+        keys = [keys_of(model, layer, fact) for fact in batch]
+        K_FE = torch.stack([torch.stack([keys_CF[:1].mean(0), keys_CF[1:].mean(0)]).mean(0) for keys_CF in keys], 1)
+        now = [run(model, model.blocks[LAYERS[-1]], *rows_of(model, fact)[0])[2] for fact in batch]
+        resid_DE = torch.stack([z_D - now_D for z_D, now_D in zip(zs, now, strict=True)], 1) / (len(LAYERS) - i)
+        changes[layer] = solve(layer, K_FE, resid_DE, past[layer])
+        weight = model.matrices[layer].weight
+        weight.data += changes[layer].T if model.transposed else changes[layer]
+        past[layer] = past[layer] + K_FE @ K_FE.T  # no later block moves a key of this one
+    return changes
+
+
+def memit_solve(layer, K_FE, resid_DE, past_FF):
+    return resid_DE @ torch.linalg.solve(0.5 * MOMENTS[layer] + past_FF + K_FE @ K_FE.T, K_FE).T
+
+
+def memit_forgetting(layer, K_FE, resid_DE, past_FF):
+    return memit_solve(layer, K_FE, resid_DE, torch.zeros_like(past_FF))
+
+
+def alphaedit_solve(layer, K_FE, resid_DE, past_FF):
+    P_FF = projection(layer) @ projection(layer).T
+    left_FF = P_FF @ (K_FE @ K_FE.T + past_FF) + 0.3 * torch.eye(F, dtype=torch.float64)
+    return torch.linalg.solve(left_FF, P_FF @ K_FE @ resid_DE.T).T
+
+
+MEMIT = {"layers": LAYERS, "second_moment_weight": 0.5, "kl_at": KlAt.subject, **SETTINGS}
+ALPHAEDIT = {"layers": LAYERS, "ridge": 0.3, "kl_at": KlAt.subject, **SETTINGS}
+SECOND_MOMENTS = {f"second_moment/{layer}": C_FF for layer, C_FF in MOMENTS.items()}
+NULL_SPACES = {f"null_space/{layer}": projection(layer) for layer in LAYERS}
+ENERGIES = {f"energy/{layer}": torch.tensor(0.1) for layer in LAYERS}
+
+
+@pytest.mark.parametrize(("method", "prepared", "solve"), [
+    (Memit(**MEMIT), Prepared(CONTEXTS, factors=factors(SECOND_MOMENTS)), memit_forgetting),
+    (MemitSeq(**MEMIT), Prepared(CONTEXTS, SECOND_MOMENTS), memit_solve),
+    (AlphaEdit(**ALPHAEDIT), Prepared(CONTEXTS, NULL_SPACES | ENERGIES), alphaedit_solve),
+], ids=["memit", "memit_seq", "alphaedit"])  # fmt: skip
+def test_two_batches_of_memit_and_its_heirs(model, method, prepared, solve):
+    past = {layer: torch.zeros(F, F, dtype=torch.float64) for layer in LAYERS}
+    state = {}
+    for batch in (FACTS[:2], FACTS[2:]):
+        update = method.update(model.lm, batch, prepared, state)
+        elsewhere = replace(method, kl_at=KlAt.prompt_end).update(model.lm, batch, prepared, state)
+        expected = authors_batch(model, batch, method, past, solve)
+        for layer, expected_DF in expected.items():
+            name = model.lm.mlp_out_name(layer)
+            assert distance(update.changes[name], expected_DF) < 10 * STORED
+            assert distance(elsewhere.changes[name], expected_DF) > 1e-3
+        state = method.extend(state, update, prepared)
+        model.lm.weights.add(update.changes)
+
+
+def test_the_references_prefixes_count_their_opening(model):
+    """Drawn again one row at a time: n tokens in all, the start token and the opening among them."""
+    generator = torch.Generator().manual_seed(3)
+    expected = [""]
+    for n, count in {5: 6, 10: 5}.items():
+        rows = [ids_of(model, OPENINGS[i % 5]) for i in range(count)]
+        while growing := [row for row in rows if len(row) < n]:
+            drawn = torch.rand(len(growing), 1, generator=generator)[:, 0].tolist()
+            for row, share in zip(growing, drawn, strict=True):
+                logits_V = model.plain(input_ids=torch.tensor([row])).logits[0, -1]
+                best = sorted(logits_V.topk(5).indices.tolist())
+                cumulated = logits_V[best].softmax(-1).cumsum(-1)
+                row.append(best[int((cumulated <= share * cumulated[-1]).sum())])
+        assert [len(row) for row in rows] == [max(n, len(ids_of(model, OPENINGS[i % 5]))) for i in range(count)]
+        texts = [model.tokenizer.decode(row[len(model.start) :]) for row in rows]
+        expected += [" ".join(text.replace("{", " ").replace("}", " ").split()).rstrip(" .") for text in texts]
+    assert sample_contexts(model.lm, {5: 6, 10: 5}, 3, count_opening=True) == tuple(expected)
+    assert sample_contexts(model.lm, {5: 6, 10: 5}, 3) != tuple(expected)
