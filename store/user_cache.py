@@ -53,7 +53,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
                 log.info("making %s (once; later runs use it)", path)
                 _make(path, make)
     except (FileExistsError, NotADirectoryError, PermissionError) as problem:
-        raise BadInput(f"no cache can be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
+        raise BadInput(f"the cache cannot be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
                        "AFTEREDIT_CACHE to a folder that can be read and written") from None  # fmt: skip
     return path
 
