@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
 
-.PHONY: setup dev demo test check bench sweep clean
+.PHONY: setup dev demo test check bench architectures sweep clean
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
@@ -50,6 +50,10 @@ bench: setup
 	$(BIN)/python -m afteredit.bench.growth
 	$(BIN)/python -m afteredit.bench.overhead
 	$(BIN)/python -m afteredit.bench.overhead n_edits=50
+
+# Tries the architectures of tests/tiny/supported.py and writes docs/architectures.md.
+architectures: dev
+	$(BIN)/python -m afteredit.tests.tiny.supported > docs/architectures.md
 
 # Registers the grid with W&B and prints the agents' command; SWEEP: another of sweeps/*.yaml.
 SWEEP ?= sweep.yaml

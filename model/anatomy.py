@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from afteredit.model.hooks import hooked
+from afteredit.model.hooks import After, hooked
 from afteredit.model.weights import matrix_shape
 from afteredit.store.errors import BadInput
 
@@ -19,9 +19,9 @@ from afteredit.store.errors import BadInput
 class Anatomy:
     """Holds a decoder's parts, one entry per block from the lowest up."""
 
-    decoder: nn.Module  # runs the blocks and ends with the final norm
+    decoder: nn.Module  # runs the blocks and what stands after them
     blocks: list[nn.Module]
-    final_norm: nn.Module
+    after_blocks: nn.Module  # the final norm; in OPT-350m a projection; nothing (Identity) where a decoder has neither
     mlp_outs: list[nn.Module]  # the matrix W (D, F) that writes the MLP's result into the residual stream
     mlp_out_names: list[str]  # the full name of W among the model's parameters
 
@@ -41,33 +41,58 @@ class Anatomy:
 
 def find_anatomy(model: Any) -> Anatomy:
     """Returns the parts of a decoder.  Raises BadInput, naming the architecture, where it is not a plain dense one."""
-    config = model.config
     name = type(model).__name__
     # BART's decoder, loaded alone, says that it is no encoder-decoder, but its config still counts encoder layers
-    if getattr(config, "is_encoder_decoder", False) or getattr(config, "encoder_layers", 0):
+    if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "encoder_layers", 0):
         raise BadInput(f"{name} is an encoder-decoder; only decoder-only models can be edited here")
-    lists = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
-    n_blocks = getattr(config, "num_hidden_layers", None)
-    stacks = [(path, m) for path, m in lists if len(m) == n_blocks and "." in path]
-    if len(stacks) != 1:
-        raise BadInput(f"{name}: found {len(stacks)} stacks of {n_blocks} blocks; exactly one is expected")
-    path: str = stacks[0][0]
-    stack: Any = stacks[0][1]
+    config = text_config(model.config, name)
+    path, decoder, stack = _stack(model, config.num_hidden_layers, name)
     if any("expert" in child.lower() for child, _ in stack.named_modules()):
         raise BadInput(f"{name} is a mixture of experts; only dense decoders can be edited here")
-    decoder = model.get_submodule(path.rpartition(".")[0])
-    width = model.get_input_embeddings().embedding_dim
-    matrices = [_mlp_out(block, width, f"{name}, block {i}") for i, block in enumerate(stack)]
-    if _flattens(model, matrices[0][1]):
+    matrices = [_mlp_out(block, config.hidden_size, f"{name}, block {i}") for i, block in enumerate(stack)]
+    flattens, after_blocks = _watch_a_pass(model, decoder, stack, matrices[0][1])
+    if flattens:
         for block, (_, module) in zip(stack, matrices, strict=True):
             _show_rows(block, module)
     return Anatomy(
         decoder=decoder,
         blocks=list(stack),
-        final_norm=_final_norm(decoder, stack, name),
+        after_blocks=after_blocks,
         mlp_outs=[module for _, module in matrices],
         mlp_out_names=[f"{path}.{i}.{child}.weight" for i, (child, _) in enumerate(matrices)],
     )
+
+
+def text_config(config: Any, name: str) -> Any:
+    """Returns the part of a config that describes the text model: all of it, but for multimodal models.
+
+    Raises BadInput where that is not clear, or where it tells no number of blocks and no width.
+    """
+    try:
+        text = config.get_text_config(decoder=True)
+    except ValueError:
+        raise BadInput(f"{name} holds several text models; only single decoders can be edited here") from None
+    if not all(isinstance(getattr(text, key, None), int) for key in ("num_hidden_layers", "hidden_size")):
+        raise BadInput(f"{name}: its config states no single num_hidden_layers and hidden_size; this architecture is "
+                       "not supported")  # fmt: skip
+    return text
+
+
+def _stack(model: Any, n_blocks: int, name: str) -> tuple[str, nn.Module, nn.ModuleList]:
+    """Returns the path of the list of blocks, the decoder around it, and the list.
+
+    The text model's blocks stand beside its token embedding; a vision tower's, which may be as many, do not.
+    """
+    embedding, found = model.get_input_embeddings(), []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks and "." in path:
+            decoder = model.get_submodule(path.rpartition(".")[0])
+            if any(part is embedding for part in decoder.modules()):
+                found.append((path, decoder, module))
+    if len(found) != 1:
+        raise BadInput(f"{name}: found {len(found)} lists of {n_blocks} blocks beside the token embedding; exactly one "
+                       "is expected, as in a plain decoder; this architecture is not supported")  # fmt: skip
+    return found[0]
 
 
 def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
@@ -75,41 +100,44 @@ def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
 
     That is the last matrix, in order of registration, that maps some F back to the residual width and has a sibling
     mapping the width to that F, or to 2 F where gate and up are one matrix.  Attention's output may look alike, but
-    stands before the MLP.
+    stands before the MLP; Mamba's looks alike too, beside the convolution that mixes its tokens.
     """
     matrices = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     for name, module in reversed(matrices):
         output, inner = matrix_shape(module)
         parent = name.rpartition(".")[0]
         siblings = [m for n, m in matrices if n.rpartition(".")[0] == parent and m is not module]
-        if output == width and any(matrix_shape(m) in ((inner, width), (2 * inner, width)) for m in siblings):
+        mixes_tokens = any(isinstance(child, nn.Conv1d) for child in block.get_submodule(parent).children())
+        if (
+            output == width
+            and not mixes_tokens
+            and any(matrix_shape(m) in ((inner, width), (2 * inner, width)) for m in siblings)
+        ):
             return name, module
     raise BadInput(f"{place}: no MLP output matrix of width {width} found among {[name for name, _ in matrices]}")
 
 
-class _Reached(Exception):
-    """Ends a forward pass at the first MLP output matrix."""
-
-
 @torch.no_grad()
-def _flattens(model: Any, mlp_out: nn.Module) -> bool:
-    """Returns whether the MLP is run on (B·T, F), as OPT's is, and not on (B, T, F): the model is run up to its first
-    MLP to see."""
+def _watch_a_pass(model: Any, decoder: nn.Module, blocks: nn.ModuleList, mlp_out: nn.Module) -> tuple[bool, nn.Module]:
+    """Runs the model on two tokens.  Returns whether the MLP is run on (B·T, F), as OPT's is, and not on (B, T, F); and
+    what the decoder runs after its blocks.
+
+    A model on the meta device is not run.
+    """
     device = model.get_input_embeddings().weight.device
     if device.type == "meta":
-        return False
+        return False, nn.Identity()
     n_dims: list[int] = []
-
-    def stop(_module: nn.Module, args: tuple, _kwargs: dict) -> None:
-        n_dims.append(args[0].ndim)
-        raise _Reached
-
-    try:
-        with hooked(before={mlp_out: stop}):
-            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
-    except _Reached:
-        return n_dims[0] == 2
-    raise BadInput(f"{type(model).__name__}: its first block does not run its MLP; this architecture is not supported")
+    called: list[nn.Module] = []
+    watched = [blocks[-1], *(child for child in decoder.children() if child is not blocks)]
+    hooks: dict[nn.Module, After] = {module: lambda module, _a, _o: called.append(module) for module in watched}
+    with hooked(hooks, before={mlp_out: lambda _m, args, _k: n_dims.append(args[0].ndim)}):
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+    if not n_dims or blocks[-1] not in called:
+        raise BadInput(f"{type(model).__name__}: its first block does not run its MLP, or its last block is not run on "
+                       "plain text; this architecture is not supported")  # fmt: skip
+    after = called[called.index(blocks[-1]) + 1 :]
+    return n_dims[0] == 2, after[0] if len(after) == 1 else nn.Sequential(*after)
 
 
 def _show_rows(block: nn.Module, mlp_out: nn.Module) -> None:
@@ -132,11 +160,3 @@ def _show_rows(block: nn.Module, mlp_out: nn.Module) -> None:
 
     block.register_forward_pre_hook(remember)  # stays for as long as the model does
     mlp_out.__class__ = InRows
-
-
-def _final_norm(decoder: nn.Module, stack: nn.ModuleList, name: str) -> nn.Module:
-    """Returns the decoder's own child, beside the blocks, that normalises."""
-    norms = [m for m in decoder.children() if m is not stack and "norm" in type(m).__name__.lower()]
-    if len(norms) != 1:
-        raise BadInput(f"{name}: found {len(norms)} final norms beside the blocks; exactly one is expected")
-    return norms[0]

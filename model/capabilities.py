@@ -94,7 +94,7 @@ class Capabilities:
         ids_BT = torch.tensor([[1]])
         with hooked({self._anatomy.blocks[0]: lambda _m, _a, output: outputs.append(output)}):
             self._run(ids_BT, torch.ones_like(ids_BT))
-        return isinstance(outputs[0], tuple)
+        return isinstance(outputs[0], tuple | list)
 
 
 @torch.no_grad()
@@ -104,8 +104,12 @@ def continues(run: RunDecoder) -> bool:
     cache = DynamicCache()
     before_BP, before_mask_BP = pad([row[:cut] for row, cut in zip(rows, cuts, strict=True)], "right")
     after_BT, after_mask_BT = pad([row[cut:] for row, cut in zip(rows, cuts, strict=True)], "right")
-    run(before_BP, before_mask_BP, cache)
-    hidden_BTD = run(after_BT, torch.cat([before_mask_BP, after_mask_BT], dim=1), cache, before_BP.shape[1])
+    try:
+        run(before_BP, before_mask_BP, cache)
+        hidden_BTD = run(after_BT, torch.cat([before_mask_BP, after_mask_BT], dim=1), cache, before_BP.shape[1])
+    except Exception as problem:  # whatever a model raises that keeps something else than keys and values
+        log.debug("no cache of keys and values: %r", problem)
+        return False
     return all(
         nearly_equal(hidden_TD, run(*pad([row], "right"))[0, cut:])
         for row, cut, hidden_TD in zip(rows, cuts, hidden_BTD, strict=True)
@@ -113,18 +117,29 @@ def continues(run: RunDecoder) -> bool:
 
 
 @torch.no_grad()
-def check_head(model: Any, anatomy: Anatomy, logits: Callable[[Tensor], Tensor]) -> None:
-    """Raises BadInput where `logits(final_norm(last block))` is not what the model itself answers: some heads do more.
+def check_parts(model: Any, anatomy: Anatomy, run: RunDecoder, logits: Callable[[Tensor], Tensor]) -> None:
+    """Raises BadInput where the decoder and head, run by us, do not answer as the model does, or where a token sees
+    those after it.
 
     A model on the meta device has no answers and passes.
     """
-    device = model.get_input_embeddings().weight.device
+    device, name = model.get_input_embeddings().weight.device, type(model).__name__
     if device.type == "meta":
         return
-    last: list[Tensor] = []
+    ids_BT, last = torch.tensor([[1, 2, 3]]), []
     with hooked({anatomy.blocks[-1]: lambda _m, _a, output: last.append(first(output))}):
-        expected = wide(model(input_ids=torch.tensor([[1, 2, 3]], device=device), use_cache=False).logits)
-    ours = logits(anatomy.final_norm(last[0]))
-    if not torch.allclose(ours, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())):
-        raise BadInput(f"{type(model).__name__}: its head does more than final norm, matrix and soft cap; "
-                       "this architecture is not supported")  # fmt: skip
+        expected = wide(model(input_ids=ids_BT.to(device), use_cache=False).logits)
+    try:
+        hidden = run(ids_BT, torch.ones_like(ids_BT))
+        ours = [logits(hidden).to(device), logits(anatomy.after_blocks(last[0])).to(device)]
+        other = run(torch.tensor([[1, 2, 0]]), torch.ones_like(ids_BT))
+    except Exception as problem:  # whatever a decoder of another kind raises
+        raise BadInput(f"{name}: its decoder and head cannot be run one after the other ({type(problem).__name__}: "
+                       f"{problem}); this architecture is not supported") from None  # fmt: skip
+    tolerance = {"rtol": 1e-2, "atol": 1e-2 * float(expected.abs().max())}
+    if not all(each.shape == expected.shape and torch.allclose(each, expected, **tolerance) for each in ours):
+        raise BadInput(f"{name}: its answers are not those of its decoder followed by its head; this architecture is "
+                       "not supported")  # fmt: skip
+    if not nearly_equal(other[0, :2], hidden[0, :2]):
+        raise BadInput(f"{name} reads the tokens on both sides (is_decoder is off in its config?); only models that "
+                       "read from left to right can be edited here")  # fmt: skip

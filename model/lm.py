@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from afteredit.model.anatomy import find_anatomy
-from afteredit.model.capabilities import Capabilities, check_head
+from afteredit.model.capabilities import Capabilities, check_parts
 from afteredit.model.hooks import answering_by
 from afteredit.model.loading.fingerprint import fingerprint
 from afteredit.model.row_by_row import forward_row_by_row
@@ -42,7 +43,7 @@ class LM:
         self.tokens = Tokens(tokenizer, start_token, prompt, separator)
         self.anatomy = find_anatomy(model)
         self.weights = Weights(model)
-        check_head(model, self.anatomy, self.logits)
+        check_parts(model, self.anatomy, self.run_decoder, self.logits)
         self.capabilities = Capabilities(model, self.anatomy, self.run_decoder)
         self.fingerprint = fingerprint(model, tokenizer, self.tokens.start_ids, prompt)
 
@@ -111,7 +112,21 @@ class LM:
             return self.forward(ids_BT, mask_BT, cache, n_cached)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Returns the head's logits (…, V), at least float32, from normalised hidden states (…, D)."""
-        logits = wide(self.model.get_output_embeddings()(hidden))
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return cap * torch.tanh(logits / cap) if cap else logits
+        """Returns the logits (…, V), at least float32, from normalised hidden states (…, D).
+
+        The model's own forward pass makes them, with these states in the place of its decoder's: some heads scale or
+        cap, some do more.
+        """
+        hidden_N1D = hidden.reshape(-1, 1, hidden.shape[-1])
+        ids_N1 = torch.zeros(hidden_N1D.shape[:2], dtype=torch.long, device=hidden.device)
+        output = _Hidden(last_hidden_state=hidden_N1D)
+        with answering_by(self.anatomy.decoder, lambda *_args, **_kwargs: output):
+            logits_N1V = wide(self.model(input_ids=ids_N1, use_cache=False).logits)
+        return logits_N1V.view(*hidden.shape[:-1], logits_N1V.shape[-1])
+
+
+class _Hidden(BaseModelOutputWithPast):
+    """Stands for any decoder's output: what else a model may hand on beside the hidden states is None."""
+
+    def __getattr__(self, _name: str) -> None:
+        return None

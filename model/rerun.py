@@ -119,7 +119,7 @@ class Rerun:
         for index in range(layer, self.lm.n_blocks):
             args, kwargs = self._calls[index]
             hidden_BTD = first(self.lm.anatomy.blocks[index](hidden_BTD, *args[1:], **kwargs))
-        return self.lm.anatomy.final_norm(hidden_BTD if places is None else hidden_BTD[places])
+        return self.lm.anatomy.after_blocks(hidden_BTD if places is None else hidden_BTD[places])
 
     def _from_subjects(self, hidden_BTD: Tensor) -> Tensor:
         """Moves each row to begin at its subject's last token; columns past its end mean nothing."""

@@ -15,8 +15,8 @@ def wide(values: Tensor) -> Tensor:
 
 
 def first(output: Any) -> Tensor:
-    """Returns a block's hidden states: newer transformers return the tensor, older ones a tuple that starts with it."""
-    return output[0] if isinstance(output, tuple) else output
+    """Returns a block's hidden states: new ones return the tensor, older ones a tuple or list that starts with it."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def pad(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,12 @@
 """Tests that capabilities are found by running the model, and that a missing one is logged once."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 
-from afteredit.model.capabilities import check_head, continues
+from afteredit.model.capabilities import check_parts, continues
 from afteredit.model.hooks import hooked
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
@@ -20,13 +21,31 @@ def test_a_message_is_logged_once_for_each_model(make_lm, caplog):
                                                    for text in ("one", "two")]  # fmt: skip
 
 
-def test_a_head_that_does_more_than_the_final_norm_the_matrix_and_the_cap_is_refused(make_lm):
+def test_answers_that_are_not_the_models_own_are_refused(make_lm):
     lm = make_lm("llama")
-    check_head(lm.model, lm.anatomy, lm.logits)
-    with hooked({lm.anatomy.final_norm: lambda _m, _a, output: 2 * output}):  # the probe calls it too: still the same
-        check_head(lm.model, lm.anatomy, lm.logits)
-    with pytest.raises(BadInput, match="LlamaForCausalLM: its head does more"):
-        check_head(lm.model, lm.anatomy, lambda hidden: 2 * lm.logits(hidden))
+    check_parts(lm.model, lm.anatomy, lm.run_decoder, lm.logits)
+    others = [(lm.run_decoder, lambda hidden: 2 * lm.logits(hidden)),
+              (lambda *args: lm.run_decoder(*args).flip(-1), lm.logits),
+              (lambda *args: lm.run_decoder(*args)[:, 1:], lm.logits)]  # fmt: skip
+    for run, logits in others:
+        with pytest.raises(BadInput, match="LlamaForCausalLM: its answers are not those of its decoder followed by"):
+            check_parts(lm.model, lm.anatomy, run, logits)
+    wrong = replace(lm.anatomy, after_blocks=torch.nn.Identity())
+    with pytest.raises(BadInput, match="its answers are not those"):
+        check_parts(lm.model, wrong, lm.run_decoder, lm.logits)
+
+
+def test_a_decoder_that_cannot_be_run_alone_is_refused_with_what_it_raised(make_lm):
+    lm = make_lm("gpt2")
+    with pytest.raises(BadInput, match=r"GPT2LMHeadModel: its decoder .*\(KeyError: 'pixels'\)"):
+        check_parts(lm.model, lm.anatomy, lambda *_args: {}["pixels"], lm.logits)
+
+
+def test_a_model_that_reads_the_tokens_on_both_sides_is_refused(make_lm, tokenizer):
+    model = make_lm("llama").model
+    model.model.layers[0].register_forward_hook(lambda _m, _a, output: output + output.mean(1, keepdim=True))
+    with pytest.raises(BadInput, match="LlamaForCausalLM reads the tokens on both sides"):
+        LM(model, tokenizer)
 
 
 def test_a_model_whose_later_tokens_see_what_no_cache_holds_cannot_be_continued(make_lm):

@@ -26,7 +26,7 @@ def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
     def final(_module, _args, output):
         parts["hidden_TD"] = output[0]
 
-    with hooked({lm.mlp_out(layer): tap, lm.anatomy.final_norm: final}):
+    with hooked({lm.mlp_out(layer): tap, lm.anatomy.after_blocks: final}):
         parts["logits_TV"] = lm.model(input_ids=torch.tensor([list(row)]), use_cache=False).logits[0]
     return SimpleNamespace(**parts)
 

@@ -20,7 +20,6 @@ def byte_level() -> PreTrainedTokenizerFast:
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     special = ["<|endoftext|>", "<s>"]
-    raw.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
-    )
+    raw.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=600, special_tokens=special,
+                                                       initial_alphabet=alphabet, show_progress=False))  # fmt: skip
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|endoftext|>", unk_token="<|endoftext|>")
