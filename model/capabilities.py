@@ -136,8 +136,8 @@ def check_parts(model: Any, anatomy: Anatomy, run: RunDecoder, logits: Callable[
     except Exception as problem:  # whatever a decoder of another kind raises
         raise BadInput(f"{name}: its decoder and head cannot be run one after the other ({type(problem).__name__}: "
                        f"{problem}); this architecture is not supported") from None  # fmt: skip
-    tolerance = {"rtol": 1e-2, "atol": 1e-2 * float(expected.abs().max())}
-    if not all(each.shape == expected.shape and torch.allclose(each, expected, **tolerance) for each in ours):
+    atol = 1e-2 * float(expected.abs().max())
+    if not all(each.shape == expected.shape and torch.allclose(each, expected, 1e-2, atol) for each in ours):
         raise BadInput(f"{name}: its answers are not those of its decoder followed by its head; this architecture is "
                        "not supported")  # fmt: skip
     if not nearly_equal(other[0, :2], hidden[0, :2]):

@@ -39,7 +39,7 @@ def test_rome_writes_what_plain_transformers_then_answers(name, tokenizer, fact,
     lm, untouched = LM(build(name, len(tokenizer)), tokenizer), build(name, len(tokenizer))
     fact = replace(fact, subject="Joe DiMaggio Q7")  # a parallel block 0 sees one token: it must be the subject's alone
     ids, at = lm.tokens.locate(fact.question, fact.subject_start, len(fact.subject))
-    target = lm.tokens.answer_ids(fact.target_new)
+    target = lm.tokens.answer_ids(fact.target_new, fact.question)
     keys_TF = plain_pass(lm, [*ids, *target[:-1]], 0, at).keys_TF.double()
     others_NF = torch.cat([keys_TF[:at], keys_TF[at + 1 :]])  # the keys that must stay
     moment_FF = others_NF.T @ others_NF / len(others_NF) + 1e-6 * torch.eye(keys_TF.shape[1], dtype=torch.float64)
