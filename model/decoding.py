@@ -34,6 +34,11 @@ def greedy(logits_BV: Tensor) -> Tensor:
 
 def sampler(generator: torch.Generator, top_k: int | None = None) -> Choose:
     """Returns a choice that draws from the model's own distribution, or from its `top_k` likeliest tokens."""
+    return drawn_by(lambda n_rows: torch.rand(n_rows, generator=generator), top_k)
+
+
+def drawn_by(draw: Callable[[int], Tensor], top_k: int | None = None) -> Choose:
+    """Returns the same choice for numbers (B,) in [0, 1), one for each row, that `draw(B)` gives on the CPU."""
 
     def choose(logits_BV: Tensor) -> Tensor:
         if top_k is not None:
@@ -41,7 +46,7 @@ def sampler(generator: torch.Generator, top_k: int | None = None) -> Choose:
             logits_BV = logits_BV.masked_fill(logits_BV < worst_B1, -torch.inf)
         # drawn on the CPU: one seed gives one text on every device kind whose logits agree
         cumulated_BV = logits_BV.softmax(-1).cumsum(-1).cpu()
-        drawn_B1 = torch.rand(len(logits_BV), 1, generator=generator) * cumulated_BV[:, -1:]
+        drawn_B1 = draw(len(logits_BV))[:, None] * cumulated_BV[:, -1:]
         return torch.searchsorted(cumulated_BV, drawn_B1, right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)
 
     return choose

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -25,7 +24,8 @@ from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, names_by_role
-from afteredit.store.user_cache import cache_folder, content_hash, made_once
+from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.user_cache import content_hash, made_once
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +45,10 @@ def trained(
     decisive = {name: getattr(settings, name) for name in names_by_role(TrainingSettings, WEIGHTS)}
     digest = content_hash({"model": lm.fingerprint, "separator": lm.tokens.separator, "layers": list(layers),
                            "seed": SEED, "rows": content_hash([asdict(row) for row in rows]), **decisive})  # fmt: skip
-    checkpoint = cache_folder() / f"mend/{digest}.checkpoint.safetensors"
-    path = made_once(
-        f"mend/{digest}.safetensors",
-        lambda path: save_file(Training(lm, layers, rows, settings).run(checkpoint), path),
-    )
-    checkpoint.unlink(missing_ok=True)
+    name = f"mend/{digest}.safetensors"
+    kept = KeptProgress(name, 60 * settings.checkpoint_minutes)
+    path = made_once(name, lambda path: save_file(Training(lm, layers, rows, settings).run(kept), path))
+    kept.clear()
     return load_file(path, device=str(lm.device)), digest
 
 
@@ -68,18 +66,21 @@ class Training:
         self.held_back: list[Batch] = Batches(lm, rows[-n_held_back:], rows, layers, settings.batch).for_validation()
         network = Hypernetwork([lm.widths(layer) for layer in layers], settings.rank).start(settings.alpha, SEED)
         self.progress = Progress(network.to(lm.device), settings)
-        self.no_edit = validate(lm, layers, None, self.held_back)
-        log.info("training MEND's hypernetwork on %d rows, %d held back; without an edit: %s", len(learned),
-                 n_held_back, self.no_edit)  # fmt: skip
+        log.info("training MEND's hypernetwork on %d rows, %d held back", len(learned), n_held_back)
 
-    def run(self, checkpoint: Path) -> dict[str, Tensor]:
-        """Returns the best network's state.  Continues from `checkpoint` where there is one, and writes it."""
+    def run(self, kept: KeptProgress) -> dict[str, Tensor]:
+        """Returns the best network's state.  Goes on from what was `kept` where there is something, and keeps more."""
         progress, settings = self.progress, self.settings
-        if checkpoint.exists():
+        checkpoint = kept.found()
+        if checkpoint is not None:
             progress.load(checkpoint)
-            log.info("going on from step %d (%s)", progress.step, checkpoint)
+            log.info("going on from step %d", progress.step)
         else:
-            log.info("untrained: %s", self._validate())
+            no_edit = validate(self.lm, self.layers, None, self.held_back)
+            progress.loss_without_edit = no_edit.loss(settings)
+            log.info("without an edit: %s; untrained: %s", no_edit, self._validate())
+            if kept.is_due():
+                kept.keep(progress.save)
         clock = _Clock(progress.step, settings.steps)
         while progress.step < settings.steps:
             loss = learn(self.lm, self.layers, progress, self.batches.at_step(progress.step), settings)
@@ -90,9 +91,8 @@ class Training:
                 validation = self._validate()
                 better = progress.take_if_best(validation.loss(settings))
                 log.info("step %d: %s%s", progress.step, validation, " (best so far)" if better else "")
-            if clock.minutes_since_checkpoint() >= settings.checkpoint_minutes:
-                progress.save(checkpoint)
-                clock.checkpoint = time.monotonic()
+            if kept.is_due():
+                kept.keep(progress.save)
         self._refuse_if_worse_than_no_edit()
         return progress.best
 
@@ -109,7 +109,7 @@ class Training:
                            f"{settings.alpha_learning_rate:g}, or set dtype=float32")  # fmt: skip
 
     def _refuse_if_worse_than_no_edit(self) -> None:
-        best, no_edit, settings = self.progress.best_loss, self.no_edit.loss(self.settings), self.settings
+        best, no_edit, settings = self.progress.best_loss, self.progress.loss_without_edit, self.settings
         if best >= no_edit:
             raise BadInput(f"the hypernetwork that MEND trained is worse than no edit at all (validation loss "
                            f"{best:.3g}, without an edit {no_edit:.3g}) and is not used; set method.steps (now "
@@ -122,10 +122,7 @@ class _Clock:
 
     def __init__(self, step: int, steps: int):
         self.first_step, self.steps = step, steps
-        self.started = self.logged = self.checkpoint = time.monotonic()
-
-    def minutes_since_checkpoint(self) -> float:
-        return (time.monotonic() - self.checkpoint) / 60
+        self.started = self.logged = time.monotonic()
 
     def tick(self, step: int, loss: float | None) -> None:
         now = time.monotonic()

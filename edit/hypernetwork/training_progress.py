@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ class Progress:
         self.step = 0
         self.skipped = 0  # steps in a row
         self.best_loss = math.inf
+        self.loss_without_edit = math.nan  # what an edit must beat
         self.best: dict[str, Tensor] = {}
 
     def take_if_best(self, loss: float) -> bool:
@@ -36,22 +36,21 @@ class Progress:
         return better
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint, whole or not at all."""
+        """Writes the checkpoint."""
         flat = {f"network|{name}": tensor for name, tensor in self.network.state_dict().items()}
         flat |= {f"best|{name}": tensor for name, tensor in self.best.items()}
         for place, values in self.adam.state_dict()["state"].items():
             flat |= {f"adam|{place}|{name}": tensor for name, tensor in values.items()}
         flat |= {"step": torch.tensor(self.step), "skipped": torch.tensor(self.skipped),
-                 "best_loss": torch.tensor(self.best_loss, dtype=torch.float64)}  # fmt: skip
-        temporary = path.with_name(f"{path.name}.part")
-        save_file(flat, temporary)
-        os.replace(temporary, path)
+                 "best_loss": torch.tensor(self.best_loss, dtype=torch.float64),
+                 "loss_without_edit": torch.tensor(self.loss_without_edit, dtype=torch.float64)}  # fmt: skip
+        save_file(flat, path)
 
     def load(self, path: Path) -> None:
         """Continues from a checkpoint."""
         flat = load_file(path)
         self.step, self.skipped = int(flat["step"]), int(flat["skipped"])
-        self.best_loss = float(flat["best_loss"])
+        self.best_loss, self.loss_without_edit = float(flat["best_loss"]), float(flat["loss_without_edit"])
         self.network.load_state_dict(_named("network|", flat))
         self.best = _named("best|", flat)
         state: dict[int, dict[str, Tensor]] = {}

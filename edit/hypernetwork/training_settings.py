@@ -19,7 +19,7 @@ class TrainingSettings:
     alpha_learning_rate: float = 1e-4  # Adam's, for the step sizes
     max_gradient: float = 100.0  # norm that the gradient is clipped to
     validate_every: int = 500  # steps; the network that does best on rows held back is used
-    checkpoint_minutes: float = field(default=5.0, metadata=decides(NOTHING))  # most that a killed training loses
+    checkpoint_minutes: float = field(default=1.0, metadata=decides(NOTHING))  # most that a killed training loses
     # steps in a row that may be skipped for a loss or gradient that is not finite
     max_skipped: int = field(default=10, metadata=decides(NOTHING))
 

@@ -6,21 +6,25 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from afteredit.model.decoding import continue_rows, sampler
+from afteredit.model.decoding import continue_rows, drawn_by
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.store.json_rows import EMBEDDED, hub_rows
+from afteredit.store.kept_progress import KeptProgress
 from afteredit.store.user_cache import content_hash, made_once
 
 log = logging.getLogger(__name__)
 
 LENGTH = 128  # tokens of one row: keys hardly change with longer contexts, memory does
-ROWS_AT_ONCE = 128  # rows sampled at once
+GROUP = 128  # rows whose random numbers are drawn together
+PIECE = {"cpu": 32}  # rows sampled at once, and kept when they are, by kind of device; elsewhere a whole group
 
 
 def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
@@ -59,22 +63,40 @@ def _sampled(lm: LM, n_rows: int) -> list[list[int]]:
     """Returns texts that the model writes, drawn from its own distribution with a fixed seed.
 
     They are cached apart from the second moments, since other layers need them too; the default model's are shipped.
+    A stopped start goes on after the last whole piece.
     """
-
-    def make(path: Path) -> None:
-        generator = torch.Generator().manual_seed(0)
-        opening = lm.tokens.start_ids or [lm.tokenizer.eos_token_id]
-        rows: list[list[int]] = []
-        while len(rows) < n_rows:
-            n = min(n_rows - len(rows), ROWS_AT_ONCE)
-            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), LENGTH)
-            written = continue_rows(lm, [opening] * n, LENGTH - len(opening), sampler(generator))
-            rows += [[*opening, *row] for row in written]
-        save_file({"ids": torch.tensor(rows)}, path)
-
     name = f"sampled_text/{content_hash({'model': lm.fingerprint, 'rows': n_rows, 'length': LENGTH})}.safetensors"
     shipped = EMBEDDED / name  # what SmolLM2 wrote for the default number of tokens, which would take a minute
-    return load_file(shipped if shipped.exists() else made_once(name, make))["ids"].tolist()
+    if shipped.exists():
+        return load_file(shipped)["ids"].tolist()
+    progress = KeptProgress(name)
+    made = made_once(name, lambda path: save_file({"ids": torch.tensor(_write_rows(lm, n_rows, progress))}, path))
+    progress.clear()
+    return load_file(made)["ids"].tolist()
+
+
+def _write_rows(lm: LM, n_rows: int, progress: KeptProgress) -> list[list[int]]:
+    """Returns `n_rows` rows that the model writes, and keeps them piece by piece."""
+    opening = lm.tokens.start_ids or [lm.tokenizer.eos_token_id]
+    n_new, generator = LENGTH - len(opening), torch.Generator().manual_seed(0)
+    kept = progress.found()
+    rows: list[list[int]] = load_file(kept)["ids"].tolist() if kept else []
+    size = PIECE.get(lm.device.type, GROUP)
+    for start in range(0, n_rows, GROUP):
+        # drawn for a whole group, so that the size of a piece decides no number
+        numbers_TB = torch.rand(n_new, min(GROUP, n_rows - start), generator=generator)
+        while (done := len(rows) - start) < numbers_TB.shape[1]:
+            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), LENGTH)
+            piece_TB = numbers_TB[:, done : done + size]
+            numbers = iter(piece_TB)
+            written = continue_rows(lm, [opening] * piece_TB.shape[1], n_new, drawn_by(partial(_next, numbers)))
+            rows += [[*opening, *new] for new in written]
+            progress.keep(partial(save_file, {"ids": torch.tensor(rows)}))
+    return rows
+
+
+def _next(numbers: Iterator[Tensor], _n_rows: int) -> Tensor:
+    return next(numbers)
 
 
 def _file_texts(path: str) -> Iterator[str]:

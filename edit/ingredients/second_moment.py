@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from afteredit.edit.ingredients.sampled_text import identity, sequences
 from afteredit.model.hooks import EndOfPass, hooked
 from afteredit.model.lm import LM
+from afteredit.store.kept_progress import KeptProgress
 from afteredit.store.user_cache import content_hash, made_once
 
 BATCH = 32  # rows of one forward pass
@@ -33,19 +36,28 @@ def second_moments(lm: LM, layers: Sequence[int], text: str, tokens_per_dim: int
     decides = {"model": lm.fingerprint, "layers": list(layers), "text": identity(text), "tokens": n_tokens}
     digest = content_hash(decides)
 
+    name = f"second_moment/{digest}.safetensors"
+    progress = KeptProgress(name)
+
     def make(path: Path) -> None:
-        moments = estimate(lm, layers, sequences(lm, text, n_tokens))
+        moments = estimate(lm, layers, sequences(lm, text, n_tokens), progress)
         save_file({str(layer): moment.float() for layer, moment in moments.items()}, path)
 
-    stored = load_file(made_once(f"second_moment/{digest}.safetensors", make))
+    stored = load_file(made_once(name, make))
+    progress.clear()
     return {layer: stored[str(layer)] for layer in layers}, digest
 
 
 @torch.no_grad()
-def estimate(lm: LM, layers: Sequence[int], rows: Iterable[list[int]]) -> dict[int, Tensor]:
-    """Returns per layer the mean of k kᵀ over all tokens of `rows` (all of one length), summed in float64."""
-    sums: dict[int, Tensor] = {}
-    last, n_tokens = max(layers), 0
+def estimate(
+    lm: LM, layers: Sequence[int], rows: Iterable[list[int]], progress: KeptProgress | None = None
+) -> dict[int, Tensor]:
+    """Returns per layer the mean of k kᵀ over all tokens of `rows` (all of one length), summed in float64.
+
+    With `progress` it goes on from the sums that a stopped start kept there, and keeps its own.
+    """
+    sums, n_rows, n_tokens = _kept_sums(lm, progress)
+    last = max(layers)
 
     def adding(layer: int) -> Any:
         def hook(_module: Any, args: tuple, _kwargs: dict) -> None:
@@ -57,12 +69,27 @@ def estimate(lm: LM, layers: Sequence[int], rows: Iterable[list[int]]) -> dict[i
 
         return hook
 
-    for batch in _batches(rows, BATCH):  # hooks only around our own pass: drawing the next rows runs the model too
+    # hooks only around our own pass: drawing the next rows runs the model too
+    for batch in _batches(islice(rows, n_rows, None), BATCH):
         ids_BT = torch.tensor(batch)
         with hooked(before={lm.mlp_out(layer): adding(layer) for layer in layers}), suppress(EndOfPass):
             lm.forward(ids_BT, torch.ones_like(ids_BT))
-        n_tokens += ids_BT.numel()
+        n_rows, n_tokens = n_rows + len(batch), n_tokens + ids_BT.numel()
+        if progress is not None and progress.is_due():
+            counts = {"rows": torch.tensor(n_rows), "tokens": torch.tensor(n_tokens)}
+            tensors = counts | {str(layer): total.cpu() for layer, total in sums.items()}
+            progress.keep(partial(save_file, tensors))
     return {layer: total.cpu() / n_tokens for layer, total in sums.items()}
+
+
+def _kept_sums(lm: LM, progress: KeptProgress | None) -> tuple[dict[int, Tensor], int, int]:
+    """Returns the sums by layer that a stopped start kept, and the numbers of rows and tokens in them."""
+    kept = progress.found() if progress is not None else None
+    if kept is None:
+        return {}, 0, 0
+    tensors = load_file(kept, device=str(lm.device))
+    n_rows, n_tokens = int(tensors.pop("rows")), int(tensors.pop("tokens"))
+    return {int(layer): total for layer, total in tensors.items()}, n_rows, n_tokens
 
 
 def _batches(rows: Iterable[list[int]], size: int) -> Iterator[list[list[int]]]:

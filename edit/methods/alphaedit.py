@@ -13,7 +13,7 @@ rank and retained energy are logged; `threshold_kind=relative` counts in multipl
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -27,7 +27,6 @@ from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash, made_once
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from afteredit.edit.ingredients.target_value import TargetStream
@@ -87,30 +86,28 @@ class AlphaEdit(Method):
         from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
 
         prepared = prepare_blocks(lm, self, given.seed)
-        decides = {**prepared.hashes, "threshold": self.threshold, "kind": self.threshold_kind.value}
+        tensors: dict[str, Tensor] = {}
+        threshold = [self.threshold, self.threshold_kind.value]
+        for layer in self.edited_layers(lm):  # a file each: it takes hours on a CPU where F is 16384
+            decides = {**prepared.hashes, "layer": layer, "threshold": threshold}
 
-        def make(path: Path) -> None:  # takes hours on a CPU where F is 16384
-            save_file(self._null_spaces(prepared.tensors, lm.device), path)
+            def make(path: Path, layer: int = layer) -> None:
+                save_file(self._null_space(layer, prepared.tensors[f"second_moment/{layer}"].to(lm.device)), path)
 
-        tensors = load_file(made_once(f"null_space/{content_hash(decides)}.safetensors", make))
-        for layer in self.edited_layers(lm):
+            tensors |= load_file(made_once(f"null_space/{content_hash(decides)}.safetensors", make))
             F, rank = tensors[f"null_space/{layer}"].shape
             log.info("null space of block %s: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
                      tensors[f"energy/{layer}"])  # fmt: skip
         return replace(prepared, tensors=tensors)
 
-    def _null_spaces(self, moments: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    def _null_space(self, layer: int, C_FF: Tensor) -> dict[str, Tensor]:
         import torch
 
-        bases: dict[str, Tensor] = {}
-        for name, C_FF in moments.items():
-            layer = name.removeprefix("second_moment/")
-            basis_Fr, energy = null_space(C_FF.to(device), self.threshold, self.threshold_kind)
-            if not basis_Fr.shape[1]:
-                raise BadInput(f"method.threshold={self.threshold} ({self.threshold_kind.value}) leaves no null space "
-                               f"at block {layer}; raise it, or set method.threshold_kind=relative")  # fmt: skip
-            bases |= {f"null_space/{layer}": basis_Fr.cpu(), f"energy/{layer}": torch.tensor(energy)}
-        return bases
+        basis_Fr, energy = null_space(C_FF, self.threshold, self.threshold_kind)
+        if not basis_Fr.shape[1]:
+            raise BadInput(f"method.threshold={self.threshold} ({self.threshold_kind.value}) leaves no null space at "
+                           f"block {layer}; raise it, or set method.threshold_kind=relative")  # fmt: skip
+        return {f"null_space/{layer}": basis_Fr.cpu(), f"energy/{layer}": torch.tensor(energy)}
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int

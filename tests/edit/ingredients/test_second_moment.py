@@ -12,6 +12,7 @@ from afteredit.edit.ingredients.second_moment import estimate, second_moments
 from afteredit.edit.method import Given
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
+from afteredit.store import kept_progress
 from afteredit.store.errors import BadInput
 
 
@@ -141,3 +142,67 @@ def test_a_second_moment_is_factorised_once(make_lm, monkeypatch, text_file, fac
             update = method.update(lm, [fact], prepared, {})
             lm.weights.add(update.changes)
         assert factorised.count((F, F)) == len(method.edited(lm))
+
+
+class Killed(Exception):
+    pass
+
+
+def dying(function, after: int):
+    """Returns `function`, which works `after` times."""
+    calls = itertools.count()
+
+    def call(*args, **kwargs):
+        if next(calls) == after:
+            raise Killed
+        return function(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 4])
+def test_a_killed_sampling_goes_on_after_the_last_piece_to_the_bit(make_lm, tmp_path, monkeypatch, at):
+    """Nine rows in groups of five, and in pieces of two: 2, 2, 1, then 2, 2."""
+    monkeypatch.setattr(sampled_text, "GROUP", 5)
+    monkeypatch.setattr(sampled_text, "PIECE", {"cpu": 2})
+    lm, write = make_lm("gpt2"), sampled_text.continue_rows
+    whole = list(sequences(lm, "sampled", 9 * 128))
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(sampled_text, "continue_rows", dying(write, at))
+    with pytest.raises(Killed):
+        list(sequences(lm, "sampled", 9 * 128))
+    written = []
+    monkeypatch.setattr(sampled_text, "continue_rows", lambda *args: written.append(len(args[1])) or write(*args))
+    assert list(sequences(lm, "sampled", 9 * 128)) == whole
+    assert written == [2, 2, 1, 2, 2][at:]
+    assert not list((tmp_path / "another").rglob("*.progress"))
+
+
+def test_the_size_of_a_piece_changes_no_draw(make_lm, tmp_path, monkeypatch):
+    texts = []
+    for size in (1, 3, 128):
+        monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / str(size)))
+        monkeypatch.setattr(sampled_text, "PIECE", {"cpu": size})
+        texts.append(list(sequences(make_lm("gpt2", dtype=torch.float64), "sampled", 5 * 128)))
+    assert texts[0] == texts[1] == texts[2]
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 4])
+def test_a_killed_second_moment_goes_on_after_the_last_batch_to_the_bit(make_lm, text_file, tmp_path, monkeypatch, at):
+    """Nine rows in batches of two."""
+    monkeypatch.setattr(second_moment, "BATCH", 2)
+    lm = make_lm("llama")
+    forward, n_tokens = lm.forward, 9 * 128 // 48
+    whole, _ = second_moments(lm, [1, 2], text_file, n_tokens)
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(kept_progress, "SECONDS", 0.0)
+    monkeypatch.setattr(kept_progress, "SHARE", 0.0)
+    monkeypatch.setattr(lm, "forward", dying(forward, at))
+    with pytest.raises(Killed):
+        second_moments(lm, [1, 2], text_file, n_tokens)
+    ran = []
+    monkeypatch.setattr(lm, "forward", lambda *args: ran.append(len(args[0])) or forward(*args))
+    moments, _ = second_moments(lm, [1, 2], text_file, n_tokens)
+    assert all(torch.equal(moments[layer], whole[layer]) for layer in (1, 2))
+    assert ran == [2, 2, 2, 2, 1][at:]
+    assert not list((tmp_path / "another").rglob("*.progress"))

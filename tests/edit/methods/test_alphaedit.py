@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from afteredit.edit.ingredients import sampled_text, second_moment
 from afteredit.edit.ingredients.value_search import optimise_streams
 from afteredit.edit.method import Given, Prepared
+from afteredit.edit.methods import alphaedit
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
 from afteredit.store.errors import BadInput
 
@@ -199,3 +200,30 @@ def test_null_spaces_are_made_once_and_their_rank_and_energy_logged_each_time(ma
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and said[0] == said[1]
     assert said[0].startswith(f"null space of block 1: {basis_Fr.shape[1]} of {len(basis_Fr)} directions")
+
+
+def test_a_killed_start_keeps_the_null_spaces_that_were_found(make_lm, tmp_path, monkeypatch):
+    """A block's takes long where F is large: each has a file of its own."""
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    text = tmp_path / "text.txt"
+    text.write_text("The old town has a market, and people come to buy fish and bread.\n" * 60, encoding="utf-8")
+    method = AlphaEdit(layers=[0, 1, 2], threshold=0.5, threshold_kind=Threshold.relative, contexts=0,
+                       second_moment_text=str(text), tokens_per_key_dim=8)  # fmt: skip
+    lm, found = make_lm("gpt2"), []
+
+    def dying(C_FF, threshold, kind):
+        if len(found) == 2:
+            raise KeyboardInterrupt
+        found.append(C_FF)
+        return null_space(C_FF, threshold, kind)
+
+    monkeypatch.setattr(alphaedit, "null_space", dying)
+    with pytest.raises(KeyboardInterrupt):
+        method.prepare(lm, Given(0, list))
+    monkeypatch.setattr(alphaedit, "null_space", lambda *args: found.append(args[0]) or null_space(*args))
+    resumed = method.prepare(lm, Given(0, list))
+    assert len(found) == 3
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "another"))
+    whole = method.prepare(lm, Given(0, list))
+    assert all(torch.equal(tensor, resumed.tensors[name]) for name, tensor in whole.tensors.items())
+    assert set(whole.tensors) == set(resumed.tensors)
