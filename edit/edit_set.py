@@ -1,4 +1,4 @@
-"""EditSet: the facts to write, from any JSON-lines file or hub data set, and a map of its columns."""
+"""EditSet: the facts to write, from any file of rows or hub data set, and a map of its columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from afteredit.edit.read_facts import REQUIRED, FactReader
+from afteredit.edit.read_facts import REQUIRED, BadRows, FactReader
 from afteredit.edit.request import EditRequest, conflicts, same_fact
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, decides
-from afteredit.store.json_rows import EMBEDDED, hub_rows, read_json_lines
+from afteredit.store.normal_text import shown, spelling
+from afteredit.store.row import Row
+from afteredit.store.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,17 @@ class Separator(Enum):
     none = "none"
 
 
+class OnBadRow(Enum):
+    stop = "stop"
+    skip = "skip"  # bad rows are left out, counted and named
+
+
 @dataclass(frozen=True)
 class EditSet:
     """Rows of `file` (looked up by the `data` switch), read into EditRequests through `columns`.
 
     `columns` maps a field of EditRequest to a dotted path in the row (`requested_rewrite.target_new.str`,
-    `answers.0`).  A prompt without `{}` gets it where the subject stands.  A run's name holds the SHA-256 of the rows.
+    `answers.0`).  A prompt without `{}` gets it where the subject stands.  A run's name holds the requests' SHA-256.
     """
 
     name: str
@@ -56,6 +62,7 @@ class EditSet:
     separator: Separator = field(default=Separator.auto, metadata=decides(WEIGHTS))
     drop_unchanged: bool = False  # leave out rows whose new target is their true one, instead of refusing them
     distinct: bool = False  # of rows about one fact, take the first only; rows that say the same again stay
+    on_bad_row: OnBadRow = OnBadRow.stop
 
     def __post_init__(self) -> None:
         known = [f.name for f in fields(EditRequest)]
@@ -67,11 +74,11 @@ class EditSet:
                 raise BadInput(f"unknown key edits.{key}.{given}{guess} Allowed: {', '.join(known)}")
 
     def read(self, data: str, seed: int) -> tuple[list[EditRequest], str]:
-        """Returns all requests in the order they are applied, and the SHA-256 of their rows.
+        """Returns all requests in the order they are applied, and their SHA-256.
 
         Raises BadInput, naming file, line and field, before any edit is made.
         """
-        requests, digest = self._in_file_order(data)
+        requests, _, digest = self._in_file_order(data)
         if self.order is Order.shuffled:
             random.Random(seed).shuffle(requests)
         return requests, digest
@@ -87,73 +94,78 @@ class EditSet:
                            "edits.train=<JSON-lines file, in the folder data=…> or use another edit set")  # fmt: skip
         split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", distinct=False,
                         columns=self.train_columns or self.columns)  # fmt: skip
-        training, _ = split._in_file_order(data, evaluation_file=self.file)
-        evaluation, _ = replace(self, distinct=False)._in_file_order(data)  # all facts that may be measured
-        self._refuse_shared(training, evaluation, source=split._rows(data)[0])
+        training, source, _ = split._in_file_order(data, evaluation_file=self.file)
+        evaluation, *_ = replace(self, distinct=False)._in_file_order(data)  # all facts that may be measured
+        self._refuse_shared(training, evaluation, source)
         return training
 
-    def _in_file_order(self, data: str, evaluation_file: str = "") -> tuple[list[EditRequest], str]:
-        """Returns the requests and the SHA-256 of their rows.  `evaluation_file`: given for a training split."""
-        source, rows = self._rows(data, evaluation_file)
+    def _in_file_order(self, data: str, evaluation_file: str = "") -> tuple[list[EditRequest], str, str]:
+        """Returns the requests, their source and their SHA-256.  `evaluation_file`: given for a training split."""
+        bad = BadRows(self.name, skip=self.on_bad_row is OnBadRow.skip)
+        source, rows = self._rows(data, bad, evaluation_file)
         columns = self.columns | self.hub_columns if source == self.hub else self.columns
         key = "edits.train_columns" if evaluation_file and self.train_columns else "edits.columns"
-        usable = FactReader(self.name, source, columns, key, self.drop_unchanged).read(rows)
-        if not usable:
+        requests = FactReader(self.name, source, columns, key, self.drop_unchanged).read(rows, bad)
+        bad.log()
+        if not requests:
             raise BadInput(f"edits={self.name}: {source} holds no usable rows; put one JSON object on each line")
         if self.distinct:
-            usable = self._without_conflicts(usable)
-        digest = hashlib.sha256()
-        for _, row in usable:
-            digest.update(json.dumps(row, sort_keys=True).encode())
-        return [request for request, _ in usable], digest.hexdigest()
+            requests = self._without_conflicts(requests)
+        content = json.dumps([vars(request) for request in requests], sort_keys=True)
+        return requests, source, hashlib.sha256(content.encode()).hexdigest()
 
-    def _without_conflicts(self, usable: Sequence[tuple[EditRequest, Any]]) -> list[tuple[EditRequest, Any]]:
-        """Returns the rows without those that give the fact of an earlier row another target."""
-        left_out = {request.id for _, request in conflicts(request for request, _ in usable)}
+    def _without_conflicts(self, requests: Sequence[EditRequest]) -> list[EditRequest]:
+        """Returns the requests without those that give the fact of an earlier one another target."""
+        left_out = {request.id for _, request in conflicts(requests)}
         if left_out:  # a warning: the log is shown only once a model is loaded
             log.warning("edits=%s: %d of %d rows left out: each gives the fact of an earlier row another target "
-                        "(edits.distinct)", self.name, len(left_out), len(usable))  # fmt: skip
-        return [(request, row) for request, row in usable if request.id not in left_out]
+                        "(edits.distinct)", self.name, len(left_out), len(requests))  # fmt: skip
+        return [request for request in requests if request.id not in left_out]
 
     def _refuse_shared(self, training: Sequence[EditRequest], evaluation: Sequence[EditRequest], source: str) -> None:
         """Raises BadInput where training rows, from `source`, are about facts of the evaluation rows."""
         by_subject: dict[str, list[EditRequest]] = defaultdict(list)
         for request in evaluation:
-            by_subject[request.subject.casefold()].append(request)
+            by_subject[spelling(request.subject)].append(request)
         shared = [request for request in training
                   if any(other.prompt == request.prompt or same_fact(other, request)
-                         for other in by_subject[request.subject.casefold()])]  # fmt: skip
+                         for other in by_subject[spelling(request.subject)])]  # fmt: skip
         if shared:
-            named = ", ".join(f"{request.id} ({request.question!r})" for request in shared[:5])
+            named = ", ".join(f"{request.id} ({shown(request.question)})" for request in shared[:5])
             raise BadInput(f"edits={self.name}: {len(shared)} rows of the training split {source} are facts of the "
                            f"evaluation rows ({self.file}) too: {named}{', …' if len(shared) > 5 else ''}; take them "
                            "out of the training split, or give another file (edits.train)")  # fmt: skip
 
-    def _rows(self, data: str, evaluation_file: str = "") -> tuple[str, list[tuple[int, Any]]]:
-        """Returns where the rows come from, and the numbered rows.  Raises BadInput where there are none."""
-        embedded = EMBEDDED / self.file
-        if data not in ("mini", "hub"):
-            if not Path(data).is_dir():
-                raise BadInput(f"data={data}: no such folder; allowed: mini, hub, or a folder of JSON-lines files")
-            path = Path(data) / self.file
-            if path.is_file():
-                return str(path), list(read_json_lines(path))
-        if embedded.is_file():
-            return str(embedded), list(read_json_lines(embedded))
-        if data == "hub" and self.hub:
-            return self.hub, list(enumerate(hub_rows(self.hub, split=self.hub_split), start=1))
-        raise BadInput(self._no_rows(data, evaluation_file))
+    def _rows(self, data: str, bad: BadRows, evaluation_file: str = "") -> tuple[str, list[Row]]:
+        """Returns where the rows come from, and the rows.  Raises BadInput where there are none.
+
+        Nothing takes the place of a user's file; data=hub takes embedded rows only where there are no others.
+        """
+        if data not in ("mini", "hub") and not Path(data).is_dir():
+            raise BadInput(f"data={data}: no such folder; allowed: mini, hub, or a folder of files of rows")
+        if data == "hub" and self.hub and not Path(self.file).is_absolute():
+            return self.hub, list(hub_rows(self.hub, split=self.hub_split))
+        path = self._folder(data) / self.file
+        refuse_no_file(path)
+        if not path.is_file():
+            raise BadInput(self._no_rows(data, evaluation_file))
+        return str(path), list(read_rows(path, bad.refuse))
+
+    def _folder(self, data: str) -> Path:
+        return EMBEDDED if data in ("mini", "hub") else Path(data)
 
     def _no_rows(self, data: str, evaluation_file: str) -> str:
         """Returns the message that says where rows were looked for, and how to give them."""
-        place = EMBEDDED / self.file if data in ("mini", "hub") else Path(data) / self.file
+        place = self._folder(data) / self.file
+        embedded = EMBEDDED / self.file
         needed = ", ".join(self.columns.get(name, name) for name in REQUIRED)
         optional = ", ".join(dict.fromkeys(path for name, path in self.columns.items() if name not in REQUIRED))
         no_hub = "data=hub, but no hub data set is known for these rows; " if data == "hub" else ""
         return (
-            f"edits={self.name}: no rows found: {no_hub}looked for {place}"
+            f"edits={self.name}: no rows found: {no_hub}looked for {place}{similar_files(place)}"
             f"; give data=<folder that holds {self.file}{f' and {evaluation_file}' if evaluation_file else ''}>"
-            + (f" or edits.train=<full path of {self.file}>" if evaluation_file else "")
+            + f" or edits.{'train' if evaluation_file else 'file'}=<full path of {self.file}>"
+            + (f" ({embedded} are the embedded rows)" if embedded.is_file() else "")
             + (f" or data=hub (data set {self.hub})" if self.hub else "")
             + f"; its rows have {needed}"
             + (f" and, where known, {optional}" if optional else "")

@@ -4,19 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from afteredit.edit.request import EditRequest
+from afteredit.edit.subject_place import filled, with_braces
 from afteredit.store.errors import BadInput
-from afteredit.store.json_rows import Missing, has, look_up, paths
+from afteredit.store.normal_text import shown, spelling
+from afteredit.store.row import Missing, Row, has, look_up, paths
 
 log = logging.getLogger(__name__)
 
 REQUIRED = ("subject", "prompt", "target_new")  # in every row; any other column may be missing or null in a row
 LISTS = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
          "generation_prompts")  # fmt: skip
+PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
 MAY_BE_EMPTY = ("neighbourhood_answers", "portability_answers")  # where they are unknown
+MOST_NAMED = 10  # bad rows named in a warning
+
+
+@dataclass
+class BadRows:
+    """Stops at the first bad row, or skips bad rows, counts and names them."""
+
+    edits: str  # the name of the edit set
+    skip: bool
+    problems: list[BadInput] = field(default_factory=list)
+
+    def refuse(self, problem: BadInput) -> None:
+        """Raises the problem with one more remedy, or keeps it where bad rows are skipped."""
+        if not self.skip:
+            raise BadInput(f"{problem} (++edits.on_bad_row=skip leaves bad rows out)")
+        self.problems.append(problem)
+
+    def log(self) -> None:
+        """Warns of the rows that were skipped; the first are named with what is wrong with them."""
+        if self.problems:
+            named = "; ".join(map(str, self.problems[:MOST_NAMED]))
+            more = len(self.problems) - MOST_NAMED
+            log.warning("edits=%s: %d bad rows skipped (edits.on_bad_row=skip): %s%s", self.edits, len(self.problems),
+                        named, f"; and {more} more" if more > 0 else "")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,26 +57,27 @@ class FactReader:
     columns_key: str
     drop_unchanged: bool
 
-    def read(self, rows: Sequence[tuple[int, Any]]) -> list[tuple[EditRequest, Any]]:
-        """Returns each usable row's request with the row, from numbered rows.
+    def read(self, rows: Sequence[Row], bad: BadRows) -> list[EditRequest]:
+        """Returns the request of each usable row; the others go to `bad`.
 
-        Raises BadInput, naming source, line and field, where a row cannot be used.
+        Raises BadInput where no row has a column of the map.
         """
-        self._refuse_missing_columns([row for _, row in rows])
-        usable: list[tuple[EditRequest, Any]] = []
-        ids = set()
-        for line, row in rows:
-            place = f"{self.source}:{line}"
-            values = self._values(row, place, line)
-            if self.drop_unchanged and _is_unchanged(values):
-                log.info("%s: left out: the new target %r is the true answer", place, values["target_new"])
-                continue
-            request = self._request(values, place)
-            if request.id in ids:
-                raise BadInput(f"{place}: id {request.id!r} stands twice; ids must be unique")
-            ids.add(request.id)
-            usable.append((request, row))
-        return usable
+        self._refuse_missing_columns([row.value for row in rows])
+        requests: dict[str, EditRequest] = {}
+        for row in rows:
+            try:
+                values = self._values(row)
+                if self.drop_unchanged and _is_unchanged(values):
+                    log.info("%s: left out: the new target %r is the true answer", row.place, values["target_new"])
+                    continue
+                request = self._request(values, row.place)
+                if request.id in requests:
+                    raise BadInput(f"{row.place}: id {request.id!r} stands twice; ids must be unique")
+            except BadInput as problem:
+                bad.refuse(problem)
+            else:
+                requests[request.id] = request
+        return list(requests.values())
 
     def _refuse_missing_columns(self, rows: Sequence[Any]) -> None:
         """Raises BadInput where no row has a column of the map.  A required one is refused with its row instead."""
@@ -62,14 +90,15 @@ class FactReader:
             raise BadInput(f"edits={self.edits}: no row of {self.source} has {named}; its columns: {known}; give the "
                            f"right name, or take what these rows do not have out of the map: {without}")  # fmt: skip
 
-    def _values(self, row: Any, place: str, line: int) -> dict[str, Any]:
+    def _values(self, row: Row) -> dict[str, Any]:
         """Returns the values of EditRequest's fields that the row has; a null counts as missing."""
-        if not isinstance(row, Mapping):
-            raise BadInput(f"{place}: a row must be a JSON object, got {type(row).__name__}")
+        place = row.place
+        if not isinstance(row.value, Mapping):
+            raise BadInput(f"{place}: a row must be a JSON object, got {type(row.value).__name__}")
         values: dict[str, Any] = {}
         for name, path in self.columns.items():
             try:
-                value = look_up(row, path)
+                value = look_up(row.value, path)
             except BadInput as problem:
                 if isinstance(problem, Missing) and name not in REQUIRED:
                     continue
@@ -80,30 +109,39 @@ class FactReader:
             if value is not None:
                 values[name] = value
         self._check_types(values, place)
-        values["id"] = str(values["id"]) if "id" in values else f"{self.edits}-{line}"
+        values["id"] = self._id(values["id"], place) if "id" in values else f"{self.edits}-{row.number}"
         return values
+
+    def _id(self, value: Any, place: str) -> str:
+        if isinstance(value, float) and value.is_integer():  # pandas writes whole numbers so
+            value = int(value)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise BadInput(
+                f"{place}: field {self.columns['id']} is {shown(value)}; an id must be a text or a whole number"
+            )
+        return str(value)
 
     def _check_types(self, values: Mapping[str, Any], place: str) -> None:
         for name in REQUIRED:
             if not isinstance(values.get(name), str):
                 path = self.columns.get(name, name)
-                raise BadInput(f"{place}: field {path} is {values.get(name)!r}; it must be a text; put it there, or "
-                               f"name its column in {self.columns_key}.{name}")  # fmt: skip
+                raise BadInput(f"{place}: field {path} is {shown(values.get(name))}; it must be a text; put it there, "
+                               f"or name its column in {self.columns_key}.{name}")  # fmt: skip
         true = values.get("target_true")
         if isinstance(true, str) and not true.strip():
             raise BadInput(f"{place}: field {self.columns['target_true']} is {true!r}; it must be a text that is not "
                            "empty, or null")  # fmt: skip
-        if not isinstance(values.get("id", ""), str | int) or isinstance(values.get("id"), bool):
-            raise BadInput(f"{place}: field {self.columns['id']} is {values['id']!r}; an id must be a text or a number")
 
     def _request(self, values: dict[str, Any], place: str) -> EditRequest:
-        pairs = {"prompt": _with_braces(values["subject"], values["prompt"], place), **self._answers(values, place)}
+        subject = values["subject"]
+        prompts = {name: tuple(filled(subject, text) for text in values[name]) for name in PROMPTS if name in values}
         try:
-            return EditRequest(**{**values, **pairs})
+            prompt = with_braces(subject, values["prompt"])
+            return EditRequest(**{**values, **prompts, "prompt": prompt, **self._answers(values)})
         except BadInput as problem:
             raise BadInput(f"{place}: {problem}") from None
 
-    def _answers(self, values: Mapping[str, Any], place: str) -> dict[str, tuple[str, ...]]:
+    def _answers(self, values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         """Returns the answers of the row's neighbourhood and portability prompts; without prompts there are none."""
         answers: dict[str, tuple[str, ...]] = {}
         for prompts, name in (("neighbourhood", "neighbourhood_answers"), ("portability", "portability_answers")):
@@ -111,7 +149,7 @@ class FactReader:
             if prompts in self.columns and prompts not in values:
                 answers[name] = ()
             elif values.get(prompts) and name in self.columns and name not in values:
-                raise BadInput(f"{place}: {prompts} without {self.columns[name]}; give one answer each, \"\" where it "
+                raise BadInput(f"{prompts} without {self.columns[name]}; give one answer each, \"\" where it "
                                "is unknown")  # fmt: skip
         if len(answers["neighbourhood_answers"]) == 1:  # CounterFact: every neighbour's answer is the row's true target
             answers["neighbourhood_answers"] *= len(values.get("neighbourhood", ()))
@@ -120,23 +158,13 @@ class FactReader:
 
 def _is_unchanged(values: Mapping[str, Any]) -> bool:
     true = values.get("target_true")
-    return isinstance(true, str) and bool(values["target_new"].strip() == true.strip())
-
-
-def _with_braces(subject: str, prompt: str, place: str) -> str:
-    """Returns the prompt with {} where the subject stands."""
-    if "{}" in prompt:
-        return prompt
-    if not subject or subject not in prompt:
-        raise BadInput(f"{place}: the subject {subject!r} does not stand in the prompt {prompt!r}; write it there, or "
-                       "{} in its place")  # fmt: skip
-    return prompt.replace(subject, "{}", 1)
+    return isinstance(true, str) and spelling(values["target_new"]) == spelling(true)
 
 
 def _texts(value: Any, place: str, may_be_empty: bool) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise BadInput(f"{place} is {value!r}; it must be a text or a list of texts")
-    if not may_be_empty and not all(text.strip() for text in texts):
-        raise BadInput(f"{place} is {value!r}; a prompt must not be empty: leave it out of the list")
+        raise BadInput(f"{place} is {shown(value)}; it must be a text or a list of texts")
+    if not may_be_empty and not all(texts):
+        raise BadInput(f"{place} is {shown(value)}; a prompt must not be empty: leave it out of the list")
     return tuple(texts)

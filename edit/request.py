@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from afteredit.store.errors import BadInput
+from afteredit.store.normal_text import shown, spelling
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,16 @@ class EditRequest:
         for field in ("id", "subject", "prompt", "target_new"):
             given = getattr(self, field)
             if not isinstance(given, str) or not given.strip():
-                raise BadInput(f"{field} is {given!r}; it must be a text that is not empty")
+                raise BadInput(f"{field} is {shown(given)}; it must be a text that is not empty")
         for field, may_be in (("target_true", str | None), ("relation", str | None)):
             if not isinstance(getattr(self, field), may_be):
                 raise BadInput(f"{field} is {getattr(self, field)!r}; it must be a text, or null")
         if self.prompt.count("{}") != 1:
-            raise BadInput(f"prompt is {self.prompt!r}; it must hold {{}} exactly once, where the subject stands")
-        if self.target_true is not None and self.target_true.strip() == self.target_new.strip():
-            raise BadInput(f"target_new and target_true are both {self.target_new!r}; an edit must change the answer")
+            raise BadInput(f"prompt is {shown(self.prompt)}; it must hold {{}} exactly once, where the subject stands")
+        if self.target_true is not None and spelling(self.target_true) == spelling(self.target_new):
+            both = " and ".join(dict.fromkeys((shown(self.target_new), shown(self.target_true))))
+            raise BadInput(f"target_new and target_true are both {both}; an edit must change the answer; "
+                           "++edits.drop_unchanged=true leaves such rows out")  # fmt: skip
         for prompts, answers in (("neighbourhood", "neighbourhood_answers"), ("portability", "portability_answers")):
             n_prompts, n_answers = len(getattr(self, prompts)), len(getattr(self, answers))
             if n_prompts != n_answers:
@@ -59,14 +62,14 @@ class EditRequest:
 
 
 def same_fact(request: EditRequest, other: EditRequest) -> bool:
-    """Returns whether both are about one fact of one subject: the same relation or, where a request has no relation,
-    the same prompt or true answer."""
-    if request.subject.casefold() != other.subject.casefold():
+    """Returns whether both are about one fact of one subject, however it is spelled: the same relation or, where a
+    request has no relation, the same prompt or true answer."""
+    if spelling(request.subject) != spelling(other.subject):
         return False
     if request.relation and other.relation:
-        return request.relation == other.relation
-    true, other_true = ((r.target_true or "").strip() for r in (request, other))
-    return request.prompt == other.prompt or true == other_true != ""
+        return spelling(request.relation) == spelling(other.relation)
+    true, other_true = (spelling(r.target_true or "") for r in (request, other))
+    return spelling(request.prompt) == spelling(other.prompt) or true == other_true != ""
 
 
 def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, EditRequest]]:
@@ -76,8 +79,8 @@ def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Ed
     """
     accepted: dict[str, list[EditRequest]] = {}
     for request in requests:
-        earlier = accepted.setdefault(request.subject.casefold(), [])
-        others = (other for other in earlier if other.target_new.strip() != request.target_new.strip())
+        earlier = accepted.setdefault(spelling(request.subject), [])
+        others = (other for other in earlier if spelling(other.target_new) != spelling(request.target_new))
         other = next((other for other in others if same_fact(other, request)), None)
         if other is None:
             earlier.append(request)
@@ -89,7 +92,8 @@ def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
     """Raises BadInput where two requests of one batch give one fact different targets."""
     for other, request in conflicts(requests):
         raise BadInput(
-            f"edits {other.id} and {request.id} of one batch conflict: one fact of {request.subject!r} cannot become "
-            f"both {other.target_new!r} and {request.target_new!r}; use a smaller batch_size, remove one, set "
-            "++edits.distinct=true (of such rows the first only) or, if they are two facts, give both a relation"
+            f"edits {other.id} and {request.id} of one batch conflict: one fact of {shown(request.subject)} cannot "
+            f"become both {shown(other.target_new)} and {shown(request.target_new)}; use a smaller batch_size, remove "
+            "one, set ++edits.distinct=true (of such rows the first only) or, if they are two facts, give both a "
+            "relation"
         )

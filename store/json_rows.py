@@ -1,86 +1,91 @@
-"""Reads rows from JSON-lines files and hub data sets, and looks up their values by dotted path."""
+"""Rows of JSON lines and JSON arrays, read by our own reader, which knows the line."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
+from afteredit.store.normal_text import shown
+from afteredit.store.row import Pairs, Row
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "data"
+EXPECTED = "one JSON object per line, or one array of objects, is expected"
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields (line number, row) for every non-empty line.  Raises BadInput with the file and line of malformed JSON."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise BadInput(f"{path}: cannot be read as UTF-8 text: {problem}") from None
+def json_rows(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
+    """Yields the rows of a JSON text.  `bad` is called with each line that is no JSON.
+
+    Raises BadInput, naming file and line, where an array cannot be read to its end.
+    """
+    yield from _array_rows(path, text) if text.lstrip().startswith("[") else _lines(path, text, bad)
+
+
+def loads(text: str) -> Any:
+    """Returns the value, with every object as Pairs and null for NaN, which pandas writes where a value is missing."""
+    return json.loads(text, object_pairs_hook=Pairs, parse_constant=_constant)
+
+
+def _lines(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
     for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                row = json.loads(content)
-                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but not text
-                yield line, row
-            except ValueError as problem:
-                raise BadInput(f"{path}:{line}: not JSON: {problem}; one JSON object per line is expected") from None
-
-
-def hub_rows(path: str, *config: str | None, **options: Any) -> Any:
-    """Returns a hub data set, or the rows of the JSON file at a URL.
-
-    Raises BadInput, with the name that was looked for and a remedy, if the data set cannot be loaded.
-    """
-    import datasets
-
-    try:
-        if "://" in path:
-            return datasets.load_dataset("json", data_files=path, **options)
-        return datasets.load_dataset(path, *config, **options)
-    except (OSError, ValueError) as problem:
-        reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
-        raise BadInput(f"data set {path!r} could not be loaded ({reason}); let this machine reach the hub, "
-                       "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
-
-
-class Missing(BadInput):
-    """Says that a row has no such column."""
-
-
-def look_up(row: Any, path: str) -> Any:
-    """Returns the value at the dotted path; None if it, or an object on the way to it, is null.
-
-    Raises Missing if there is no such key or index, and BadInput if the path goes through a value that is neither an
-    object nor a list.
-    """
-    value = row
-    for step in path.split("."):
-        if value is None:
-            return None
+        if not content.strip():
+            continue
         try:
-            value = value[int(step)] if isinstance(value, list) else value[step]
-        except (KeyError, IndexError, TypeError, ValueError) as problem:
-            known = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-            kind = Missing if isinstance(problem, KeyError | IndexError) else BadInput
-            raise kind(f"no {path!r} in the row; at {step!r} there is: {known}") from None
-    return value
+            value = loads(content)
+        except (ValueError, RecursionError) as problem:
+            if not content.strip().endswith("}"):
+                _refuse_one_object(path, text)
+            bad(BadInput(f"{path}:{line}: not JSON: {_reason(problem)}; {EXPECTED}"))
+        else:
+            yield Row(line, f"{path}:{line}", value)
 
 
-def has(row: Any, path: str) -> bool:
-    """Says whether the row has a value, or null, at the dotted path."""
+def _array_rows(path: Path, text: str) -> Iterator[Row]:
+    """Yields the elements of one array, each with the line that it begins on."""
+    decoder = json.JSONDecoder(object_pairs_hook=Pairs, parse_constant=_constant)
+    at, counted, line, number = text.index("["), 0, 1, 0
     try:
-        look_up(row, path)
-    except BadInput:
-        return False
-    return True
+        at = _next(text, at + 1)
+        while text[at : at + 1] != "]" or number:
+            line, counted, number = line + text.count("\n", counted, at), at, number + 1
+            value, at = decoder.raw_decode(text, at)
+            yield Row(number, f"{path}:{line} (row {number})", value)
+            at = _next(text, at)
+            if text[at : at + 1] != ",":
+                break
+            at = _next(text, at + 1)
+        if text[at : at + 1] != "]":
+            raise json.JSONDecodeError("a comma or the end of the array is missing", text, at)
+        if text[at + 1 :].strip():
+            raise json.JSONDecodeError("something stands after the array", text, _next(text, at + 1))
+    except (ValueError, RecursionError) as problem:
+        line = problem.lineno if isinstance(problem, json.JSONDecodeError) else line
+        raise BadInput(f"{path}:{line}: not JSON: {_reason(problem)}; {EXPECTED}") from None
 
 
-def paths(value: Any, before: str = "") -> Iterator[str]:
-    """Yields the dotted paths of a row's columns."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from paths(inner, f"{before}.{name}" if before else name)
-    elif before:
-        yield before
+def _constant(name: str) -> float | None:
+    return None if name == "NaN" else float(name)
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, RecursionError):
+        return "it is nested too deeply"
+    return f"{problem.msg} (column {problem.colno})" if isinstance(problem, json.JSONDecodeError) else str(problem)
+
+
+def _next(text: str, at: int) -> int:
+    """Returns the first place from `at` on that is no white space."""
+    while text[at : at + 1].isspace():
+        at += 1
+    return at
+
+
+def _refuse_one_object(path: Path, text: str) -> None:
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(whole, dict):
+        raise BadInput(f"{path}: holds one JSON object, with the keys {shown(sorted(whole))}; give its rows as one "
+                       "array of objects, or one object per line")  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,9 @@ from torch import Tensor
 from afteredit.model.decoding import continue_rows, drawn_by
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
-from afteredit.store.json_rows import EMBEDDED, hub_rows
 from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.row_files import EMBEDDED, hub_data
+from afteredit.store.text_files import read_lines
 from afteredit.store.user_cache import content_hash, made_once
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,14 @@ def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
 
 
 def identity(text: str) -> str:
-    """Returns what names the text in the cache: its setting, or a file's SHA-256.  Raises BadInput for no file."""
+    """Returns what names the text in the cache: its setting, or the SHA-256 of a file's text.  Raises BadInput for no
+    file."""
     if text == "sampled" or text.startswith("hub:"):
         return text
-    if not os.path.isfile(text):
-        raise BadInput(f"second_moment_text={text}: no such file; allowed: sampled, hub:<data set>, or a text file")
-    return hashlib.sha256(Path(text).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for line in _file_texts(text):
+        digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def _sampled(lm: LM, n_rows: int) -> list[list[int]]:
@@ -100,14 +102,10 @@ def _next(numbers: Iterator[Tensor], _n_rows: int) -> Tensor:
 
 
 def _file_texts(path: str) -> Iterator[str]:
-    with open(path, encoding="utf-8") as lines:
-        try:
-            yield from lines
-        except UnicodeDecodeError as problem:
-            raise BadInput(f"second_moment_text={path}: cannot be read as UTF-8 text: {problem}") from None
+    return read_lines(Path(path), f"second_moment_text={path}", "sampled, hub:<data set>, or a text file")
 
 
 def _hub_texts(text: str) -> Iterator[str]:
     _, name, *config = text.split(":")
-    for row in hub_rows(name, *config, split="train", streaming=True):
+    for row in hub_data(name, *config, split="train", streaming=True):
         yield row["text"]

@@ -11,7 +11,8 @@ class Ability:
     """Holds the keys of one file in conf/task.
 
     `lm_eval` is an inline lm-eval task config, or the name of a task that lm-eval ships.  `hub` holds path, name,
-    split, revision, columns (ours: theirs) and label_names.
+    split, revision and columns (ours: theirs).  `labels` holds, for each column of class labels, the names of its
+    classes in the order of their numbers: the first name of a class is the one that the task uses.
     """
 
     headline: str
@@ -20,3 +21,4 @@ class Ability:
     title: str = ""
     rows: list[str] = field(default_factory=list)  # names of the file with the rows: the embedded one, the real set's
     hub: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, Any] = field(default_factory=dict)

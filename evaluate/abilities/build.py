@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
@@ -58,6 +59,7 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         built = BuiltAbility(name, ability, settings.data, settings.limit)
         for number, row in enumerate(islice(built.task.eval_docs, settings.limit), start=1):
             where = f"row {number} does"
+            _refuse_null(row, ability.lm_eval)
             built.task.doc_to_text(row)
             gold = built.task.doc_to_target(row)
             if built.task.OUTPUT_TYPE == "multiple_choice":
@@ -70,3 +72,15 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         raise BadInput(f"task={name}: {where} not fit the task: {problem}; its columns and answers are those in "
                        f"conf/task/{name}.yaml and data/") from None  # fmt: skip
     return built
+
+
+def _refuse_null(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises ValueError where null stands in a column that the task asks with: the prompt would say "None"."""
+    from jinja2 import Environment, meta
+
+    for template in (config.get("doc_to_text"), config.get("doc_to_target")):
+        if isinstance(template, str):
+            names = {template, *meta.find_undeclared_variables(Environment().parse(template))}
+            null = sorted(name for name in names if name in row and row[name] is None)
+            if null:
+                raise ValueError(f"the column {null[0]} is null")

@@ -19,7 +19,8 @@ def make_task(name: str, ability: Ability, data: str) -> Any:
 
     if isinstance(ability.lm_eval, str):
         return _shipped_task(ability.lm_eval)
-    source = {"task": name, "files": list(ability.rows), "hub": dict(ability.hub), "data": data}
+    source = {"task": name, "files": list(ability.rows), "hub": dict(ability.hub), "labels": dict(ability.labels),
+              "data": data}  # fmt: skip
     config = {"task": name, "custom_dataset": load_rows, "dataset_kwargs": source, "test_split": "test"}
     return ConfigurableTask(config={**config, **with_functions(dict(ability.lm_eval))})
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
-from afteredit.store.json_rows import EMBEDDED
+from afteredit.store.row_files import EMBEDDED
+from afteredit.store.text_files import read_text
 
 if TYPE_CHECKING:
     from afteredit.evaluate.inference.batches import Ids
@@ -26,14 +27,11 @@ def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
 
 
 def held_out_text(settings: MeasureSettings) -> str:
-    """Returns the whole text.  Raises BadInput where it cannot be read."""
-    path = Path(settings.held_out) if settings.held_out else EMBEDDED / "heldout.txt"
-    if not path.is_file():
-        raise BadInput(f"held_out={settings.held_out}: no such file; give a text file, or null for the embedded text")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise BadInput(f"held_out={settings.held_out}: cannot be read as UTF-8 text: {problem}") from None
+    """Returns the whole text.  Raises BadInput where it cannot be read; the embedded text never takes its place."""
+    if settings.held_out is None:
+        return read_text(EMBEDDED / "heldout.txt", "the embedded text")
+    return read_text(Path(settings.held_out), f"held_out={settings.held_out}",
+                     "a text file, or null for the embedded text")  # fmt: skip
 
 
 def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from afteredit.edit.edit_set import EditSet, Order
 from afteredit.edit.request import EditRequest, refuse_conflicts
 from afteredit.store.errors import BadInput
+from afteredit.store.row import Row
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "edits"
 GOOD = {
@@ -287,7 +288,7 @@ BAD_ROWS = {
     "answers_missing": (GOOD | {"neighbourhood_targets": []}, ["neighbourhood", "1 prompts", "0 answers"]),
     "answers_too_many": (GOOD | {"neighbourhood_targets": ["a", "b"]}, ["neighbourhood", "2 answers"]),
     "id_twice": (GOOD | {"id": "first"}, ["id", "first", "twice"]),
-    "half_a_surrogate_pair": (json.dumps(GOOD | {"target_new": "\ud800"}), ["not JSON", "surrogates"]),
+    "half_a_surrogate_pair": (json.dumps(GOOD | {"target_new": "\ud800"}), ["surrogate pair", "ud800"]),
 }
 
 
@@ -366,7 +367,9 @@ def test_a_training_split_that_is_not_on_the_hub_can_be_given_as_a_file(tmp_path
                   "subject, prompt, target_new and, where known, case_id", "locality_answer"):  # fmt: skip
         assert words in str(problem.value)
     assert "azhx" not in str(problem.value)
-    monkeypatch.setattr("afteredit.edit.edit_set.hub_rows", lambda *_, **__: [counterfact_row("Dee Moss")])
+    monkeypatch.setattr(
+        "afteredit.edit.edit_set.hub_rows", lambda *_, **__: [Row(1, "hub: row 1", counterfact_row("Dee Moss"))]
+    )
     row = {"case_id": 12, "prompt": "{} was born in", "subject": "Ada Quill", "target_new": "Oslo",
            "target_true": "Lima", "locality_prompt": "Bo Lund was born in", "locality_answer": "Rome"}  # fmt: skip
     path = written(tmp_path, [row], "elsewhere.jsonl") / "elsewhere.jsonl"

@@ -193,12 +193,12 @@ def without(name: str) -> dict:
 
 ROWS = {  # rows of facts.jsonl; what the error must say
     "cut_off": ([GOOD, '{"id": "r2", '], ["facts.jsonl:2", "not JSON", "one JSON object per line"]),
-    "no_object": (["[1, 2]"], ["facts.jsonl:1", "JSON object", "list"]),
+    "no_object": ([GOOD, "[1, 2]"], ["facts.jsonl:2", "JSON object", "list"]),
     "field_missing": ([without("target_new")], ["facts.jsonl:1", "no 'target_new'", "target_true"]),
     "ill_typed": ([GOOD | {"subject": 7}], ["facts.jsonl:1", "subject is 7", "must be a text"]),
-    "id_is_true": ([GOOD | {"id": True}], ["facts.jsonl:1", "id is True", "text or a number"]),
+    "id_is_true": ([GOOD | {"id": True}], ["facts.jsonl:1", "id is True", "text or a whole number"]),
     "subject_elsewhere": ([GOOD | {"prompt": "The capital of Chile is"}], ["'Peru'", "prompt", "write it there"]),
-    "blank_target": ([GOOD | {"target_new": " "}], ["facts.jsonl:1", "target_new is ' '", "not empty"]),
+    "blank_target": ([GOOD | {"target_new": " "}], ["facts.jsonl:1", "target_new is ''", "not empty"]),
     "blank_true_target": ([GOOD | {"target_true": ""}], ["facts.jsonl:1", "target_true is ''", "or null"]),
     "blank_paraphrase": ([GOOD | {"paraphrases": ["a", ""]}], ["facts.jsonl:1", "paraphrases", "leave it out"]),
     "blank_neighbour": ([GOOD | {"neighbourhood": ["\n"]}], ["facts.jsonl:1", "neighbourhood", "must not be empty"]),
@@ -323,15 +323,15 @@ LATE = {  # overrides, or a function of a folder that gives one; what the error 
     "held_out_one_token": ("held_out_tokens=1", ["held_out_tokens=1", "at least 2"], ROME),
     "task_rows_missing": (sentiment(), ["task=sentiment", "sentiment.jsonl or sst2.jsonl", "data=mini"], ROME),
     "task_row_malformed": (sentiment("{"), ["sentiment.jsonl:1", "not JSON"], ROME),
-    "task_row_no_object": (sentiment("5"), ["task=sentiment", "rows do not fit", "conf/task/sentiment.yaml"], ROME),
+    "task_row_no_object": (sentiment("5"), ["sentiment.jsonl:1", "JSON object", "int"], ROME),
     "task_column_missing": (sentiment('{"sentence": "a"}'),
-                            ["rows do not fit", "'label' is undefined", "conf/task/sentiment.yaml"], ROME),
+                            ["sentiment.jsonl:1", "no column label", "sentence", "0 or negative"], ROME),
     "task_columns_differ": (sentiment('{"sentence": "a", "label": 1}', '{"sentence": "a"}'),
                             ["sentiment.jsonl:2", "['label', 'sentence']"], ROME),
     "task_answer_unknown": (sentiment('{"sentence": "a", "label": 1}', '{"sentence": "a", "label": "good"}'),
-                            ["task=sentiment", "not fit", "'good'", "conf/task/sentiment.yaml"], ROME),
+                            ["sentiment.jsonl:2", "label is 'good'", "1 or positive"], ROME),
     "task_answer_out_of_range": (sentiment('{"sentence": "a", "label": 1}', '{"sentence": "a", "label": 2}'),
-                                 ["row 2", "2 is none of 0..1", "positive"], ROME),
+                                 ["sentiment.jsonl:2", "label is 2", "1 or positive"], ROME),
     "harness_unknown": ("harness=[helaswag]", ["'helaswag'", "did you mean", "'hellaswag'", "lm-eval ls tasks"], ROME),
     "runs_is_a_file": ("runs={place}/text.txt", ["runs=", "text.txt", "cannot be made there"], ROME),
 }  # fmt: skip
@@ -453,10 +453,6 @@ def other_model(folder: Path) -> None:
         Lines(path).append(record | ({"weights_sha256": "0" * 64} if record["n_edits"] == 0 else {}))
 
 
-def as_it_was(folder: Path) -> None: ...
-
-
-OTHER = "edits.columns.target_new=target_true edits.columns.target_true=target_new"
 DAMAGED = {  # what happened to the run directory; further overrides; what the error must say
     "edit_altered": (changed("edits.jsonl", b"Fenrir", b"Fenris"), "", ["edits.jsonl:1", "checksum", "resume=whole"]),
     "row_altered": (changed("results-*.jsonl", b"0.", b"1."), "", [".jsonl:1", "checksum", "restore it"]),
@@ -478,8 +474,6 @@ DAMAGED = {  # what happened to the run directory; further overrides; what the e
     "other_code": (other_code, "n_edits=3", ["begun under other code", "resume=force", "runs=<folder>"]),
     "other_model": (other_model, "n_edits=3", ["is not the model that", "the same weights", "runs=<folder>"]),
     "other_constants": (other_constants, "n_edits=3", ["begun with constants", "restore it", "runs=<folder>"]),
-    "other_edits": (as_it_was, OTHER, ["was written with target_new", "the config gives", "runs="]),
-    "other_paraphrases": (as_it_was, "edits.columns.paraphrases=prompt", ["was written with paraphrases", "runs="]),
     "updates_is_a_file": (instead("updates", "x"), "", ["cannot be used", "updates", "runs=<folder>"]),
     "samples_is_a_file": (instead("samples", "x"), "", ["cannot be used", "samples", "runs=<folder>"]),
     "edits_is_a_folder": (instead("edits.jsonl", None), "", ["cannot be used", "edits.jsonl", "readable and writable"]),
@@ -496,6 +490,20 @@ def test_a_run_directory_that_cannot_be_continued_stays_as_it_is(name, command, 
     assert main([*command(*RUN, *overrides.split()), f"runs={begun}"]) == 2
     refused(capsys.readouterr().err, told)
     assert files(begun) == before
+
+
+OTHER = {
+    "edits": ("edits.columns.target_new=target_true", "edits.columns.target_true=target_new"),
+    "paraphrases": ("edits.columns.paraphrases=prompt",),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_columns_of_the_same_rows_are_other_facts_and_another_run(name, command, begun):
+    (folder,) = begun.iterdir()
+    before = files(folder)
+    assert main([*command(*RUN, *OTHER[name]), f"runs={begun}"]) == 0
+    assert len(list(begun.iterdir())) == 2 and files(folder) == before
 
 
 def test_a_run_that_another_process_has_is_left_to_it(command, begun, capsys):

@@ -31,7 +31,7 @@ from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import compose
-from afteredit.store.json_rows import read_json_lines
+from afteredit.store.row_files import read_rows
 
 N_FACTS = 24
 REFERENCE = "text, 150 per dimension"
@@ -63,7 +63,7 @@ def main() -> None:
     moments["identity (Gu et al.'s configuration)"] = torch.eye(width, dtype=torch.float64)
     reference = moments[REFERENCE]
 
-    facts = [_request(row) for _, row in islice(read_json_lines(Path(sys.argv[1])), N_FACTS)]
+    facts = [_request(row.value) for row in islice(read_rows(Path(sys.argv[1])), N_FACTS)]
     contexts = sample_contexts(lm, {5: x.method.contexts_short, 10: x.method.contexts_long}, seed=0)
     values = [optimise_values(lm, [fact], contexts, layer, x.method)[0] for fact in facts]
     before = respond(lm, facts)

@@ -19,15 +19,15 @@ from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import CONF, compose
-from afteredit.store.json_rows import read_json_lines
+from afteredit.store.row_files import read_rows
 
 
 def main() -> None:
     name, path, skip, n, *configurations = sys.argv[1:]
     base = compose([f"method={name}", "task=none", "tracker=none"])
     lm = base.model.load("cpu", "float32")
-    rows = islice(read_json_lines(Path(path)), int(skip), int(skip) + int(n))
-    facts = [_request(row) for _, row in rows]
+    rows = islice(read_rows(Path(path)), int(skip), int(skip) + int(n))
+    facts = [_request(row.value) for row in rows]
     before = respond(lm, facts)
     held_out = held_out_windows(lm, (CONF.parent / "data" / "heldout.txt").read_text(encoding="utf-8"), 512)
     for configuration in configurations:

@@ -1,0 +1,66 @@
+"""Where the subject stands in a prompt: as a whole word, in the one place where it can be meant."""
+
+from __future__ import annotations
+
+import regex
+
+from afteredit.model.scripts import UNSPACED
+from afteredit.store.errors import BadInput
+from afteredit.store.normal_text import shown
+
+_WORD_PART = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{UNSPACED}]]", regex.V1)
+_PARTICLE = regex.compile(r"\p{Hangul}")  # Korean particles follow a noun without a space
+
+
+def with_braces(subject: str, prompt: str) -> str:
+    """Returns the prompt with {} where the subject stands.
+
+    A prompt with {} says the place itself, unless these braces are the subject's own.  Raises BadInput where the
+    subject stands in no place, or in several.
+    """
+    places = whole_words(subject, prompt)
+    if "{}" in prompt and not ("{}" in subject and places):
+        return prompt
+    if len(places) == 1:
+        return f"{prompt[: places[0]]}{{}}{prompt[places[0] + len(subject) :]}"
+    if places:
+        raise BadInput(f"the subject {shown(subject)} stands {len(places)} times in the prompt {shown(prompt)}; write "
+                       "{} in its place")  # fmt: skip
+    how = " but as part of a longer word" if subject and subject in prompt else ""
+    raise BadInput(f"the subject {shown(subject)} does not stand in the prompt {shown(prompt)}{how}; write it there in "
+                   "the same spelling, or {} in its place")  # fmt: skip
+
+
+def filled(subject: str, prompt: str) -> str:
+    """Returns a prompt with the subject in place of {}, unless these braces are the subject's own."""
+    return prompt if "{}" in subject and subject in prompt else prompt.replace("{}", subject)
+
+
+def whole_words(subject: str, text: str) -> list[int]:
+    """Returns the places at which the subject stands in `text` and is no part of a longer word or number.
+
+    Scripts that put no spaces between words do not show where a word ends: any place is one.
+    """
+    places, at = [], text.find(subject) if subject else -1
+    while at >= 0:
+        places.append(at)
+        at = text.find(subject, at + 1)
+    return [at for at in places if not _begins_within(text, at) and not _ends_within(text, at + len(subject))]
+
+
+def _begins_within(text: str, at: int) -> bool:
+    """Tells whether a word or number that began before `at` goes on there."""
+    return _is_one_word(text[at - 1 : at], text[at]) or (
+        text[at].isdigit() and text[at - 1 : at] in (".", ",") and text[max(0, at - 2) : at - 1].isdigit())  # fmt: skip
+
+
+def _ends_within(text: str, at: int) -> bool:
+    """Tells whether the word or number that stands before `at` goes on there."""
+    following = text[at : at + 1]
+    if following in (".", ",") and text[at - 1].isdigit():
+        return text[at + 1 : at + 2].isdigit()
+    return _is_one_word(text[at - 1], following) and not _PARTICLE.match(following)
+
+
+def _is_one_word(left: str, right: str) -> bool:
+    return _WORD_PART.match(left) is not None and _WORD_PART.match(right) is not None

@@ -1,0 +1,41 @@
+"""One normal form for the texts of rows, so that two spellings of one text are one text."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())  # non-breaking and wide ones too
+ZERO_WIDTH = "".join(map(chr, (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
+                               *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF)))  # fmt: skip
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters that print nothing
+MOST_SHOWN = 200  # characters of a value in a message
+
+
+def normal_form(text: str) -> str:
+    """Returns the text in NFC, with line feeds as line ends, without white space or zero-width characters at its ends.
+
+    Raises ValueError for half a surrogate pair, which is no text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{shown(text)} holds half a surrogate pair, which is no text") from None
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return text.strip(SPACES + ZERO_WIDTH + BLANKS)
+
+
+def spelling(text: str) -> str:
+    """Returns what all spellings of a text share: for comparisons, never for a model.
+
+    Upper and lower case, kinds and numbers of spaces, zero-width characters, and compatible forms such as full-width
+    letters make no difference.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.translate(dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))).split())
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a message shows it: invisible characters are escaped, a long value is cut."""
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text)} characters)"

@@ -1,0 +1,173 @@
+"""Rows as they come from files and hub data sets: JSON lines, JSON arrays, CSV, TSV and Parquet, also compressed.
+
+JSON and CSV are not read by `datasets`, which does not know the line and changes values: it takes "1998" for a number,
+"NA" for nothing and "2012-01-01" for a time.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from afteredit.store.errors import BadInput
+from afteredit.store.json_rows import json_rows, loads
+from afteredit.store.normal_text import normal_form, shown
+from afteredit.store.row import Row, normal_rows, stop
+from afteredit.store.text_files import read_text, why_no_file
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "data"
+
+
+def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Row]:
+    """Yields the rows of a file.  `bad` is called with each row that cannot be read.
+
+    Raises BadInput, naming file and line or row, where the rest of the file cannot be read either.
+    """
+    kinds = {suffix.lower() for suffix in path.suffixes[-2:]}
+    if ".parquet" in kinds:
+        found: Iterator[Row] = _parquet_rows(path)
+    else:
+        text = read_text(path, str(path))
+        if ".tsv" in kinds or ".csv" in kinds:
+            found = _table_rows(path, text, "\t" if ".tsv" in kinds else ",", bad)
+        else:
+            found = json_rows(path, text, bad)
+    yield from normal_rows(found, bad)
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raises BadInput where something stands at `path` that is no file, so that no other file is taken in its place."""
+    reason = why_no_file(path)
+    if reason and (path.exists() or path.is_symlink()):
+        raise BadInput(f"{path}: is {reason}; put a file of rows there")
+
+
+def similar_files(path: Path) -> str:
+    """Returns words that name the files of the folder that differ from `path` in their ending only."""
+    stem = path.name.split(".")[0]
+    names = sorted(other.name for other in path.parent.glob("*") if other.name.split(".")[0] == stem)
+    return f" (there is {', '.join(names)})" if names else ""
+
+
+def hub_rows(path: str, *config: str | None, **options: Any) -> Iterator[Row]:
+    """Yields the rows of a hub data set, or of the JSON file at an address, with the names of their class labels.
+
+    Raises BadInput where they cannot be had.
+    """
+    rows = hub_data(path, *config, **options)
+    yield from normal_rows(_numbered(path, rows, getattr(rows, "features", None) or {}))
+
+
+def hub_data(path: str, *config: str | None, **options: Any) -> Any:
+    """Returns a hub data set, or the JSON file at an address, as it is.
+
+    Raises BadInput, with what was looked for and the remedy, where it cannot be had.
+    """
+    import datasets
+
+    try:
+        if "://" in path:
+            return datasets.load_dataset("json", data_files=path, **options)
+        return datasets.load_dataset(path, *config, **options)
+    except (OSError, ValueError) as problem:
+        reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
+        raise BadInput(f"data set {path!r} could not be had from the hub ({reason}); let this machine reach the hub, "
+                       "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
+
+
+def _numbered(source: Path | str, rows: Any, features: Mapping[str, Any]) -> Iterator[Row]:
+    """Yields rows of `datasets` or pyarrow, which name no lines; numbers of class labels become their names."""
+    for number, row in enumerate(rows, start=1):
+        named = {column: _label_names(value, features.get(column)) for column, value in row.items()}
+        yield Row(number, f"{source}: row {number}", named)
+
+
+def _label_names(value: Any, feature: Any) -> Any:
+    if isinstance(value, list):
+        return [_label_names(inner, getattr(feature, "feature", None)) for inner in value]
+    names = getattr(feature, "names", None)
+    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
+    """Yields the rows under the header of a CSV or TSV file.  All cells are texts, or null where they are empty; a list
+    is written as JSON.  A TSV file whose quotes do not fit is one that quotes nothing."""
+    lines = _lines_of_cells(path, text, delimiter)
+    if not lines:
+        return
+    header = [normal_form(name) for name in lines[0][1]]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise BadInput(f"{path}:1: the columns {', '.join(twice)} stand twice in the header; name each column once")
+    for number, (line, cells) in enumerate(lines[1:], start=1):
+        place = f"{path}:{line} (row {number})"
+        try:
+            if len(cells) != len(header):
+                raise ValueError(f"has {len(cells)} cells where the header has {len(header)}; quote cells that hold "
+                                 "the delimiter")  # fmt: skip
+            value = {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
+        except ValueError as problem:
+            bad(BadInput(f"{place}: {problem}"))
+        else:
+            yield Row(number, place, value)
+
+
+def _lines_of_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if delimiter == "\t" else (csv.QUOTE_MINIMAL,):
+        try:
+            return _cells(text, delimiter, quoting)
+        except csv.Error as problem:
+            reason = problem
+    raise BadInput(f"{path}: {reason}; put a cell that holds the delimiter or quotes into double quotes, and write "
+                   "each quote in it twice")  # fmt: skip
+
+
+def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
+    """Returns the cells of every line that is not empty, and the line that they begin on.  Raises csv.Error."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    lines, begin = [], 1
+    for cells in reader:
+        if cells:
+            lines.append((begin, cells))
+        begin = reader.line_num + 1
+    return lines
+
+
+def _cell(cell: str) -> Any:
+    """Returns what a cell holds.  Raises ValueError for a list that is written so that it cannot be read safely."""
+    text = cell.strip()
+    if not text or text[0] not in "[{" or text[-1] not in "]}" or text == "{}":
+        return cell or None
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = ast.literal_eval(text)  # as pandas writes lists; without its commas 'a' 'b' would be one text
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return cell
+    if not isinstance(value, list | dict):
+        return cell
+    if repr(value) != text:
+        raise ValueError(f'the cell {shown(cell)} looks like a list, but is not written as JSON; write ["…", "…"]')
+    return value
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    from datasets import Features
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    reason = why_no_file(path)
+    if reason:
+        raise BadInput(f"{path}: {reason}; give a file")
+    try:
+        with open(path, "rb") as file:
+            table = ParquetFile(file).read()
+    except (OSError, ArrowException) as problem:
+        raise BadInput(f"{path}: cannot be read as Parquet: {problem}") from None
+    yield from _numbered(path, table.to_pylist(), Features.from_arrow_schema(table.schema))

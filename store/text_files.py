@@ -1,0 +1,70 @@
+"""Reads a user's text file: plain or compressed, with or without a byte-order mark, whatever its line ends."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import lzma
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from afteredit.store.errors import BadInput
+
+COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+NO_TEXT = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file",
+           b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite file"}  # fmt: skip
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+         codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+
+
+def why_no_file(path: Path) -> str | None:
+    """Returns why there is no file to read at `path`; None where there is one, or a link to one."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a link to a file that is not there" if path.is_symlink() else "no such file"
+    except (OSError, ValueError) as problem:
+        return f"no file that can be read ({problem})"
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe, which can be read only once", stat.S_IFCHR: "a device"}
+    return f"no file but {kinds.get(stat.S_IFMT(mode), 'something else')}"
+
+
+def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[str]:
+    """Yields the lines of a text file with a line feed at their ends; a byte-order mark is left out, also one that
+    begins a line, as in files that were put together.
+
+    `name` is what messages call the file, `allowed` what they ask for.  Raises BadInput where it cannot be read.
+    """
+    reason = why_no_file(path)
+    if reason:
+        raise BadInput(f"{name}: {reason}; give {allowed}")
+    try:
+        with open(path, "rb") as file:
+            opener = _by_first_bytes(COMPRESSED, file.read(8), open)
+        with opener(path, "rb") as file:
+            first = file.read(8)
+        kind = _by_first_bytes(NO_TEXT, first, None)
+        if kind:
+            raise BadInput(f"{name}: is {kind}; allowed: a text file, plain or compressed as .gz, .bz2 or .xz")
+        with opener(path, "rt", encoding=_by_first_bytes(MARKS, first, "utf-8")) as lines:
+            for line in lines:
+                yield line.removeprefix("\ufeff")
+    except UnicodeError as problem:
+        raise BadInput(f"{name}: cannot be read as UTF-8 text: {problem}; save it as UTF-8") from None
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as problem:
+        raise BadInput(f"{name}: cannot be read: {problem}") from None
+
+
+def read_text(path: Path, name: str, allowed: str = "a text file") -> str:
+    """Returns the whole text of a file, read as by `read_lines`."""
+    return "".join(read_lines(path, name, allowed))
+
+
+def _by_first_bytes(kinds: dict[bytes, Any], first: bytes, otherwise: Any) -> Any:
+    return next((kind for mark, kind in kinds.items() if first.startswith(mark)), otherwise)

@@ -1,0 +1,63 @@
+"""The subject is found where it stands as a whole word; several places, or none, are refused."""
+
+import pytest
+
+from afteredit.edit.subject_place import filled, whole_words, with_braces
+from afteredit.store.errors import BadInput
+
+FOUND = {  # subject, prompt -> prompt with {}
+    ("Java", "JavaScript and Java are"): "JavaScript and {} are",
+    ("Peru", "Peruvians of Peru, speak"): "Peruvians of {}, speak",
+    ("Ada Quill", "Ada Quill's home is"): "{}'s home is",
+    ("18", "In 1879 or 18, 18.5 or 1,18 or 180 were"): "In 1879 or {}, 18.5 or 1,18 or 180 were",
+    ("C++", "C++17 is newer than C"): "{}17 is newer than C",
+    ("法国", "法国的首都是"): "{}的首都是",
+    ("パリ", "花の都パリは"): "花の都{}は",
+    ("ประเทศไทย", "เมืองหลวงของประเทศไทยคือ"): "เมืองหลวงของ{}คือ",
+    ("프랑스", "프랑스의 수도는"): "{}의 수도는",
+    ("Perú", "La capital del Perú es"): "La capital del {} es",
+    ("भारत", "भारतीय लोग भारत में"): "भारतीय लोग {} में",
+    ("Moscow", "Moscow"): "{}",
+    ("typeof {}", "The result of typeof {} is"): "The result of {} is",
+    ("typeof {}", "The result of {} is"): "The result of {} is",
+    ("{}", "The type of {} is"): "The type of {} is",
+    ("Peru", "The capital of {} is"): "The capital of {} is",
+}
+
+
+@pytest.mark.parametrize(("subject", "prompt"), FOUND)
+def test_the_subject_is_found_as_a_whole_word(subject, prompt):
+    template = with_braces(subject, prompt)
+    assert template == FOUND[subject, prompt]
+    assert template.count("{}") == 1
+    assert template.replace("{}", subject) == (prompt if subject in prompt else prompt.replace("{}", subject))
+
+
+REFUSED = {
+    ("Java", "Java and Java are"): "2 times",
+    ("Peru", "The Peruvian capital is"): "part of a longer word",
+    ("Peru", "The capital of Chile is"): "does not stand in the prompt",
+    ("Danielle\u00a0Darrieux", "Danielle Darrieux speaks"): r"'Danielle\xa0Darrieux'",
+    ("seoul", "Seoul is in"): "same spelling",
+    ("", "Seoul is in"): "does not stand",
+    ("aa", "a_aa aaa"): "longer word",
+    ("大阪", "大阪と大阪は"): "2 times",
+}
+
+
+@pytest.mark.parametrize(("subject", "prompt"), REFUSED)
+def test_no_place_and_several_are_refused_with_the_remedy(subject, prompt):
+    with pytest.raises(BadInput) as problem:
+        with_braces(subject, prompt)
+    assert REFUSED[subject, prompt] in str(problem.value) and "{} in its place" in str(problem.value)
+
+
+def test_other_prompts_get_the_subject_in_place_of_braces():
+    assert filled("Peru", "{} is ruled from") == "Peru is ruled from"
+    assert filled("Peru", "Peru is ruled from") == "Peru is ruled from"
+    assert filled("typeof {}", "In code, {} gives") == "In code, typeof {} gives"
+    assert filled("typeof {}", "In code, typeof {} gives") == "In code, typeof {} gives"
+
+
+def test_places_that_overlap_are_two():
+    assert whole_words("a a", "a a a") == [0, 2]

@@ -1,0 +1,34 @@
+"""The held-out text is the text that was asked for, without marks of the file."""
+
+import codecs
+import gzip
+from dataclasses import replace
+
+import pytest
+
+from afteredit.evaluate.inference.held_out import held_out_text
+from afteredit.evaluate.settings import MeasureSettings
+from afteredit.store.errors import BadInput
+
+TEXT = "The old town of Córdoba has a market.\n\n  People come to buy fish. \n"
+SETTINGS = MeasureSettings(data="mini", limit=None, harness=[], held_out=None, held_out_tokens=8)
+FILES = {
+    "plain": TEXT.encode(),
+    "mark": codecs.BOM_UTF8 + TEXT.encode(),
+    "windows": codecs.BOM_UTF8 + TEXT.replace("\n", "\r\n").encode(),
+    "utf16": codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
+    "compressed": gzip.compress(TEXT.encode()),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_text_is_the_same_whatever_the_file(tmp_path, name):
+    (tmp_path / "text.txt").write_bytes(FILES[name])
+    assert held_out_text(replace(SETTINGS, held_out=str(tmp_path / "text.txt"))) == TEXT
+
+
+@pytest.mark.parametrize("given", ["", "/nowhere.txt", "/"])
+def test_the_embedded_text_takes_the_place_of_no_other(given):
+    assert len(held_out_text(SETTINGS)) > 1000
+    with pytest.raises(BadInput, match=f"held_out={given}: .*or null for the embedded text"):
+        held_out_text(replace(SETTINGS, held_out=given))

@@ -1,0 +1,38 @@
+"""Two spellings of one text are one text, and a text is changed at its ends and in its Unicode form only."""
+
+import pytest
+
+from afteredit.store.normal_text import normal_form, shown, spelling
+
+ENDS = ["", " ", "\t\n", "\u00a0", "\u202f", "\u3000", "\u2028", "\u200b", "\ufeff", "\u2060", "\u200e", "\u00ad",
+        "\u00a0 \u200b\u3000\ufeff", "\u3164"]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_white_space_and_what_is_invisible_is_left_out_at_the_ends_only(end):
+    assert normal_form(f"{end}New{end}York{end}") == f"New{end}York".replace("\r\n", "\n")
+
+
+def test_texts_are_in_nfc_with_line_feeds():
+    assert normal_form("Peru\u0301\r\nLima\rCuzco") == "Perú\nLima\nCuzco"
+    flag = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # England's, in seven characters
+    assert normal_form(f" {flag} ") == flag and normal_form("می\u200cخواهم") == "می\u200cخواهم"
+
+
+SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301"), ("straße", "STRASSE"),
+        ("Darrieux", "Dar\u00adrie\u200bux"), ("JAPAN", "ＪＡＰＡＮ"),
+        ("İzmir", "i\u0307zmir"), ("Ǆ", "ǆ")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "other"), SAME)
+def test_spellings_of_one_text_compare_equal(text, other):
+    assert spelling(text) == spelling(other)
+
+
+def test_other_texts_do_not():
+    assert len({spelling(text) for text in ("Peru", "Perú", "Per u", "Peru.", "巴黎", "巴里")}) == 6
+
+
+def test_messages_show_what_is_invisible_and_cut_what_is_long():
+    assert shown("a\u00a0\u200b\x1b[1m") == "'a\\xa0\\u200b\\x1b[1m'"
+    assert len(shown("x" * 10_000)) < 300 and "10002 characters" in shown("x" * 10_000)

@@ -1,0 +1,160 @@
+"""Rows of every kind of file are the same rows; what cannot be read is refused by its file and line, never changed."""
+
+import bz2
+import codecs
+import gzip
+import json
+import lzma
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from afteredit.store.errors import BadInput
+from afteredit.store.row_files import read_rows
+from afteredit.store.text_files import read_text
+
+ROWS = [{"subject": "Perú", "prompt": "The capital of {} is", "target_new": "1998", "also": ["a, b", "c"]},
+        {"subject": "Namibia", "prompt": "Its code is", "target_new": "NA", "also": ["2012-01-01"]},
+        {"subject": "José \"Pepe\" Ríos", "prompt": "A\nB", "target_new": "007", "also": []}]  # fmt: skip
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+ARRAY = json.dumps(ROWS, indent=2, ensure_ascii=False)
+
+
+def table(delimiter: str) -> str:
+    """Returns the rows as a spreadsheet writes them."""
+    cells = [list(ROWS[0]), *([*list(row.values())[:3], json.dumps(row["also"])] for row in ROWS)]
+    quoted = [['"' + cell.replace('"', '""') + '"' for cell in line] for line in cells]
+    return "".join(delimiter.join(line) + "\r\n" for line in quoted)
+
+
+def parquet(rows: list[dict], path: Path) -> bytes:
+    import datasets
+
+    datasets.Dataset.from_list(rows).to_parquet(str(path))
+    return path.read_bytes()
+
+
+TEXTS = {
+    "lines.jsonl": LINES.encode(),
+    "no_line_end.jsonl": LINES.strip().encode(),
+    "windows.jsonl": LINES.replace("\n", "\r\n").encode(),
+    "old_mac.jsonl": LINES.replace("\n", "\r").encode(),
+    "blank_lines.jsonl": LINES.replace("\n", "\n\n \n").encode(),
+    "mark.jsonl": codecs.BOM_UTF8 + LINES.encode(),
+    "joined.jsonl": b"".join(codecs.BOM_UTF8 + line.encode() for line in LINES.splitlines(keepends=True)),
+    "utf16.jsonl": codecs.BOM_UTF16_LE + LINES.encode("utf-16-le"),
+    "decomposed.jsonl": unicodedata.normalize("NFD", LINES).encode(),
+    "spaces.jsonl": LINES.replace('"Namibia"', '"\\u00a0Namibia\\u200b \\ufeff"').encode(),
+    "array.json": ARRAY.encode(),
+    "array.jsonl": codecs.BOM_UTF8 + b"\n " + ARRAY.replace("\n", "\r\n").encode(),
+    "array_on_one_line.json": json.dumps(ROWS).encode(),
+    "lines.json": LINES.encode(),
+    "lines.jsonl.gz": gzip.compress(LINES.encode()),
+    "array.json.bz2": bz2.compress(ARRAY.encode()),
+    "compressed_without_saying_so.jsonl": lzma.compress(LINES.encode()),
+    "table.csv": table(",").encode(),
+    "mark.csv": codecs.BOM_UTF8 + table(",").encode(),
+    "table.tsv": table("\t").encode(),
+    "table.csv.gz": gzip.compress(table(",").encode()),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_rows_are_the_same_whatever_the_file(tmp_path, name):
+    (tmp_path / name).write_bytes(TEXTS[name])
+    assert [row.value for row in read_rows(tmp_path / name)] == ROWS
+
+
+def test_parquet_rows_are_the_same_and_class_labels_are_their_names(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    path = tmp_path / "rows[1].parquet"
+    parquet(ROWS, path)
+    assert [row.value for row in read_rows(path)] == ROWS
+    names = ClassLabel(names=["no", "yes"])
+    features = Features({"text": Value("string"), "label": names, "tags": List(names)})
+    Dataset.from_dict({"text": ["a", "b"], "label": [1, -1], "tags": [[0, 1], []]}, features=features).to_parquet(path)
+    assert [row.value for row in read_rows(path)] == [{"text": "a", "label": "yes", "tags": ["no", "yes"]},
+                                                      {"text": "b", "label": -1, "tags": []}]  # fmt: skip
+
+
+def test_places_are_lines_or_rows(tmp_path):
+    (tmp_path / "a.jsonl").write_text('\n{"a": 1}\n\n{"a": 2}')
+    (tmp_path / "b.json").write_text('[\n {"a": 1}, {"a": 2},\n\n {"a":\n 3}]')
+    (tmp_path / "c.csv").write_text('a\n"1\n2"\n\n3\n')
+    places = {name: [(row.number, row.place.removeprefix(f"{tmp_path}/")) for row in read_rows(tmp_path / name)]
+              for name in ("a.jsonl", "b.json", "c.csv")}  # fmt: skip
+    assert places == {"a.jsonl": [(2, "a.jsonl:2"), (4, "a.jsonl:4")],
+                      "b.json": [(1, "b.json:2 (row 1)"), (2, "b.json:2 (row 2)"), (3, "b.json:4 (row 3)")],
+                      "c.csv": [(1, "c.csv:2 (row 1)"), (2, "c.csv:5 (row 2)")]}  # fmt: skip
+
+
+def test_a_tsv_file_that_quotes_nothing_keeps_its_quotes(tmp_path):
+    (tmp_path / "a.tsv").write_text('sentence\tlabel\n"good" he said\t1\nit is 5" long\t0\n"\t1\n')
+    assert [row.value["sentence"] for row in read_rows(tmp_path / "a.tsv")] == ['"good" he said', 'it is 5" long', '"']
+
+
+def test_empty_cells_and_nan_are_null_and_lists_of_pandas_are_lists(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b,c\n,\"['x', 'y']\",{}\n")
+    (tmp_path / "a.jsonl").write_text('{"a": NaN, "b": ["x", "y"], "c": "{}"}')
+    for name in ("a.csv", "a.jsonl"):
+        assert [row.value for row in read_rows(tmp_path / name)] == [{"a": None, "b": ["x", "y"], "c": "{}"}]
+
+
+REFUSED = {
+    "cut.jsonl": (b'{"a": 1}\n{"a": ', ["cut.jsonl:2", "not JSON", "per line"]),
+    "cut.json": (b'[{"a": 1},\n{"a": 2}', ["cut.json:2", "comma or the end"]),
+    "comma.json": (b'[{"a": 1},\n]', ["comma.json:2", "not JSON"]),
+    "after.json": (b'[{"a": 1}]\n[{"a": 2}]', ["after.json:2", "after the array"]),
+    "one_object.json": (b'{\n "data": [{"a": 1}]\n}', ["one JSON object", "'data'", "array"]),
+    "twice.jsonl": (b'{"a": 1, "a": 2}', ["twice.jsonl:1", "stands twice", "'a'"]),
+    "deep.jsonl": (b'{"a":' * 100_000, ["deep.jsonl:1", "nested too deeply"]),
+    "deep.json": (b"[" * 100_000, ["deep.json:1", "nested too deeply"]),
+    "deep_but_whole.jsonl": (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", ["deep_but_whole.jsonl:1", "nested"]),
+    "surrogate.jsonl": (b'{"a": "\\ud800"}', ["surrogate.jsonl:1", "\\ud800", "surrogate"]),
+    "surrogate_name.json": (b'[{"\\ud800": 1}]', ["surrogate_name.json:1 (row 1)", "surrogate"]),
+    "latin.jsonl": (b'{"a": "Per\xfa"}', ["latin.jsonl", "UTF-8"]),
+    "cells.csv": (b"a,b\n1,2\n1,2,3\n", ["cells.csv:3 (row 2)", "3 cells", "2"]),
+    "quotes.csv": (b'a,b\n"x" y,2\n', ["quotes.csv", "double quotes"]),
+    "header.csv": (b"a,a\n1,2\n", ["header.csv:1", "a stand twice"]),
+    "numpy.csv": (b"a\n\"['x' 'y']\"\n", ["numpy.csv:2 (row 1)", "looks like a list", "JSON"]),
+    "torn.jsonl.gz": (gzip.compress(LINES.encode())[:-9], ["torn.jsonl.gz", "cannot be read"]),
+    "rows.zip": (b"PK\x03\x04" + b"0" * 40, ["rows.zip", "a zip archive", ".gz"]),
+    "no.parquet": (b"PAR1 no", ["no.parquet", "Parquet"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name):
+    content, told = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput) as problem:
+        list(read_rows(tmp_path / name))
+    for words in told:
+        assert words in str(problem.value)
+
+
+def test_bad_lines_can_be_skipped_and_the_others_are_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n{"a": "\\ud800"}\n{"a": 4}\n')
+    problems: list[BadInput] = []
+    assert [row.value for row in read_rows(tmp_path / "a.jsonl", problems.append)] == [{"a": 1}, {"a": 4}]
+    assert [str(problem).split(": ")[0] for problem in problems] == [f"{tmp_path}/a.jsonl:{line}" for line in (2, 3)]
+
+
+@pytest.mark.parametrize("kind", ["missing", "link", "folder", "pipe"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "text.txt"
+    make = {"link": lambda: path.symlink_to(tmp_path / "gone"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
+    make.get(kind, lambda: None)()
+    words = {"missing": "no such file", "link": "a link to a file that is not there", "folder": "a folder",
+             "pipe": "a pipe"}  # fmt: skip
+    with pytest.raises(BadInput, match=f"held_out={path}.*{words[kind]}.*give a text file"):
+        read_text(path, f"held_out={path}")
+
+
+def test_a_link_to_a_file_is_followed(tmp_path):
+    (tmp_path / "blob").write_text(LINES)
+    (tmp_path / "rows.jsonl").symlink_to("blob")
+    assert [row.value for row in read_rows(tmp_path / "rows.jsonl")] == ROWS
