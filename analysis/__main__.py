@@ -17,17 +17,19 @@ from afteredit.store.errors import BadInput
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0; 1 where the page was written and names damaged files; 2 where it could not be written."""
     given = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         from afteredit.analysis.report import write_report
 
-        page = write_report(_runs(given), given.out, given.at)
+        runs = _runs(given)
+        page = write_report(runs, given.out, given.at)
     except BadInput as problem:
         Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
         return 2
     Console().print(f"report   {page}", highlight=False, soft_wrap=True)
-    return 0
+    return 1 if any(run.faults for run in runs) else 0
 
 
 def _runs(given: argparse.Namespace) -> list[Run]:

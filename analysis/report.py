@@ -32,6 +32,8 @@ LARGE = "samples"  # this table has one row per example and checkpoint: its CSV 
 def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()) -> Path:
     """Writes report.html, and a folder of pictures and tables for each comparison; returns the page.
 
+    What the runs' readers found damaged is named at its top.
+
     `checkpoints`: the numbers of edits to show in the heat map.  Raises BadInput.
     """
     found = comparisons(runs)
@@ -48,7 +50,8 @@ def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()
         folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"
         sections.append(_section(comparison, folder, checkpoints))
     page = out / "report.html"
-    page.write_text(_template().render(sections=sections), encoding="utf-8")
+    faults = list(dict.fromkeys(fault for run in runs for fault in run.faults))
+    page.write_text(_template().render(sections=sections, faults=faults), encoding="utf-8")
     return page
 
 

@@ -120,7 +120,8 @@ class RebuiltRun:
     def _stored_sha256(self, n_edits: int) -> list[str]:
         """Returns the checksums of every row after so many edits, in any results file of the run."""
         files = sorted(self.run.folder.glob("results-*.jsonl"))
-        return [row["weights_sha256"] for path in files for row in Lines(path).records if row["n_edits"] == n_edits]
+        rows = [row for path in files for row in Lines(path, read_only=True).records]
+        return [row["weights_sha256"] for row in rows if row["n_edits"] == n_edits]
 
     def _print_whether_identical(self, n_edits: int, sha256: str) -> None:
         stored = self._stored_sha256(n_edits)

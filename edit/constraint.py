@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from afteredit.edit.update import Update
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Weights = Callable[[str], torch.Tensor]  # parameter name -> W (D, F)
 
 
+@runtime_checkable
 class Constraint(Protocol):
     def constrain(self, update: Update, W_now: Weights, W_base: Weights) -> Update:
         """Returns the update that is applied; a replay computes it again from the stored one."""

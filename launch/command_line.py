@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.launch.compose import CONF, MOVED, experiment, unknown_key
 from afteredit.launch.experiment import Experiment
+from afteredit.launch.overrides import unreadable
 from afteredit.launch.stored_config import as_it_ran
 from afteredit.store.errors import BadInput
 
@@ -41,11 +42,15 @@ def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     return experiment(config, names, hydra.overrides.task)
 
 
-def _explained(problem: Exception, overrides: Sequence[str]) -> str:
-    """Returns the given and the allowed for an unknown entry of a group or an unknown key; else Hydra's message."""
+def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool = False) -> str:
+    """Returns the given and the allowed for what Hydra cannot read, an unknown entry of a group or an unknown key;
+    else Hydra's message."""
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
 
+    sentence = unreadable(overrides, multirun=multirun)
+    if sentence is not None:
+        return sentence
     message = " ".join(str(problem).split())
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
         if (CONF / key).is_dir():
@@ -59,8 +64,6 @@ def _explained(problem: Exception, overrides: Sequence[str]) -> str:
             node = OmegaConf.select(node, parent) if parent else node
             known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
             return unknown_key(key, known) if known or key in MOVED else message
-    if "Error parsing override" in message:
-        return f"{message.partition(' See https')[0]}; a list is written [a,b], with -m values to try one by one a,b"
     return message
 
 
@@ -71,4 +74,5 @@ def explained_after_hydra(problem: Exception, argv: Sequence[str]) -> str:
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return _explained(problem, [argument for argument in argv if not argument.startswith("-")])
+        overrides = [argument for argument in argv if not argument.startswith("-")]
+        return _explained(problem, overrides, multirun=bool({"-m", "--multirun"} & set(argv)))

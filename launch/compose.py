@@ -12,7 +12,10 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
+from afteredit.edit.method import Method
+from afteredit.evaluate.abilities.ability import Ability
 from afteredit.launch.checks import check_replay, check_settings
 from afteredit.launch.experiment import Experiment, ReplaySettings, Settings, SpeedSettings
 from afteredit.model.loading.model_source import ModelSource
@@ -20,6 +23,13 @@ from afteredit.record.settings import TrackerSettings
 from afteredit.store.errors import BadInput
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+PLACES = (
+    "afteredit.edit.methods.",
+    "afteredit.edit.constraint.",
+    "afteredit.edit.constraints.",
+    "afteredit.evaluate.abilities.",
+)  # what `_target_` may name; runs/ is under afteredit too
+KINDS = {"method": Method, "constraint": Constraint, "task": Ability}  # by the group of the key
 TYPED = {"model": ModelSource, "edits": EditSet, "tracker": TrackerSettings, "replay": ReplaySettings,
          "speed": SpeedSettings}  # fmt: skip
 BUILT = ("method", "constraint")  # `_target_` names their class
@@ -51,16 +61,19 @@ def build(node: DictConfig, key: str) -> Any:
 
 
 def class_at(target: Any, key: str) -> Any:
-    """Returns the dataclass of this project that `target` names.  Raises BadInput where it names none."""
-    if not isinstance(target, str) or not target.startswith("afteredit."):
-        raise BadInput(f"{key}._target_ is {target!r}; it must name a class of this project (afteredit.…)")
+    """Returns the class that `target` names.  Raises BadInput, before anything is imported, where it is in none of
+    PLACES, and where it is not of the kind that `key` needs."""
+    kind = KINDS[key.partition(".")[0]]
+    if not isinstance(target, str) or not target.startswith(PLACES):
+        raise BadInput(f"{key}._target_ is {target!r}; it must name a {kind.__name__} in one of "
+                       f"{', '.join(place + '…' for place in PLACES)}")  # fmt: skip
     module, _, name = target.rpartition(".")
     try:
         cls: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as problem:
         raise BadInput(f"{key}._target_={target} cannot be imported: {problem}") from None
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise BadInput(f"{key}._target_={target} is no dataclass; it must name a method, constraint or ability")
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, kind)):
+        raise BadInput(f"{key}._target_={target} is no dataclass that is a {kind.__name__}; name one")
     return cls
 
 

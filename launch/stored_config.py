@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from afteredit.launch.compose import BUILT, CONF, class_at
 from afteredit.launch.experiment import Experiment, Settings
+from afteredit.launch.overrides import quoted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.older_versions import older_commit
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, Role, names_by_role
+from afteredit.store.foreign_files import config_matches, read_config, refuse_links, with_check
 
 log = logging.getLogger(__name__)
 FREE = (MEASUREMENT, SPEED, NOTHING)  # the roles of keys that a replay's command may set
@@ -35,6 +36,7 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises BadInput where there is no run, or where one of the command's `overrides` sets such a key.
     """
     folder = Path(str(config.replay.run))
+    refuse_links(folder)
     for name in ("config.yaml", "edits.jsonl"):
         if not (folder / name).is_file():
             raise BadInput(f"replay.run={folder} is no run directory: {folder / name} is not there; give the folder of "
@@ -51,7 +53,10 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         log.warning("%s was made by an older version of this program (commit %s); its updates are applied as they are "
                     "stored", folder, commit)  # fmt: skip
         _translate(stored, f"{folder} was made by an older version of this program (commit {commit})")
-    of_the_run = {str(key): stored[key] for key in stored if str(key) not in free}
+    of_the_run = {key: stored[key] for key in stored if key not in free}
+    _refuse_interpolations(of_the_run, folder / "config.yaml")
+    if "model.source" not in given:
+        _refuse_unknown_source(of_the_run["model"], folder, overrides)
     for name in names_by_role(ModelSource, *FREE):
         if f"model.{name}" in given or name == "trust_remote_code":  # trust is this command's to give, not a folder's
             of_the_run["model"][name] = config.model[name]
@@ -61,18 +66,43 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def _stored_config(path: Path) -> DictConfig:
-    try:
-        stored = OmegaConf.load(path)
-        lost = [key for key in NEEDED if key not in stored]
-    except (OSError, ValueError, TypeError, YAMLError, OmegaConfBaseException) as problem:
-        raise BadInput(f"{path} cannot be read ({' '.join(str(problem).split())}); restore it") from None
+def _refuse_interpolations(value: Any, path: Path, key: str = "") -> None:
+    """Raises BadInput for a text that OmegaConf would resolve, from the environment too: what is stored is data."""
+    if isinstance(value, Mapping | list):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _refuse_interpolations(name, path, key)
+            _refuse_interpolations(inner, path, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, str) and "${" in value:
+        raise BadInput(f"{path}: {key} holds {value!r}, but nothing that a run directory says is looked up; write the "
+                       "value itself")  # fmt: skip
+
+
+def _refuse_unknown_source(model: Any, folder: Path, overrides: Sequence[str]) -> None:
+    """Raises BadInput where the model is none of conf/model: a folder from elsewhere may name any model."""
+    presets = [OmegaConf.load(path) for path in sorted((CONF / "model").glob("*.yaml"))]
+    known = {(preset.get("name"), preset.get("source")) for preset in presets if preset.get("source")}
+    if isinstance(model, Mapping) and (model.get("name"), model.get("source")) not in known:
+        source = str(model.get("source"))
+        command = shlex.join(["python", "run.py", *overrides, quoted("model.source", source)])
+        raise BadInput(f"{folder} says that its model is {source!r}, which is none of conf/model, and a run directory "
+                       f"may come from elsewhere: name the model if you trust it: {command}")  # fmt: skip
+
+
+def _stored_config(path: Path) -> dict[str, Any]:
+    """Returns the config as it is stored, without resolving anything.  Raises BadInput where it is damaged."""
+    stored = read_config(path)
+    if not config_matches(path):
+        log.warning("%s does not match its checksum: it was altered after the run wrote it", path)
+    lost = [key for key in NEEDED if key not in stored]
     if lost:
         raise BadInput(f"{path} is damaged: {', '.join(lost)} not in it; restore it")
-    return cast(DictConfig, stored)
+    for key in ("model", *BUILT):
+        if not isinstance(stored[key], dict):
+            raise BadInput(f"{path} is damaged: {key} is {stored[key]!r} and not a group of keys; restore it")
+    return stored
 
 
-def _translate(stored: DictConfig, origin: str) -> None:
+def _translate(stored: dict[str, Any], origin: str) -> None:
     """Names the classes of an older version's config as they are named now, and leaves out the keys that are no more.
 
     Those keys only made the updates, which are in the journal.  Raises BadInput where a class is no more.
@@ -80,7 +110,7 @@ def _translate(stored: DictConfig, origin: str) -> None:
     stored.pop("evaluate", None)
     for group in BUILT:
         node = stored[group]
-        name = str(node.pop("_target_")).rpartition(".")[2]
+        name = str(node.pop("_target_", "")).rpartition(".")[2]
         configs = [OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml"))]
         targets = [str(OmegaConf.select(config, "_target_")) for config in configs]
         target = next((target for target in targets if target.rpartition(".")[2] == name), None)
@@ -92,7 +122,7 @@ def _translate(stored: DictConfig, origin: str) -> None:
 
 def as_yaml(x: Experiment) -> bytes:
     """Returns the resolved config as it is stored in a run directory."""
-    return OmegaConf.to_yaml(OmegaConf.create(x.resolved)).encode()
+    return with_check(OmegaConf.to_yaml(OmegaConf.create(x.resolved)).encode())
 
 
 def for_tracking(x: Experiment) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from afteredit.launch.overrides import in_quotes, quoted
 from afteredit.store.errors import BadInput
 
 PLAIN = re.compile(r"[\w./:+-]+")  # a word that needs no quotes within a list
@@ -56,7 +57,7 @@ def _overrides_of(key: str, value: Any) -> Iterator[str]:
         for name, nested in value.items():
             yield from _overrides_of(f"{key}.{name}", nested)
     else:
-        yield f"{key}={value if isinstance(value, str) else _element(value)}"
+        yield quoted(key, value) if isinstance(value, str) else f"{key}={_element(value)}"
 
 
 def _element(value: Any) -> str:
@@ -70,6 +71,5 @@ def _element(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{','.join(f'{name}:{_element(nested)}' for name, nested in value.items())}}}"
     if isinstance(value, str) and not PLAIN.fullmatch(value):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
+        return in_quotes(value)
     return str(value)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class ImmediateSuccess:
     """`immediate-<digest>.jsonl` of one evaluation: batch, n_edits, immediate (samples), generated (texts)."""
 
-    def __init__(self, folder: Path, digest: str, *, fall_back: bool = False):
+    def __init__(self, folder: Path, digest: str, *, fall_back: bool = False, read_only: bool = False):
         """Raises BadInput where a row does not match its checksum; with `fall_back` it is set aside together
         with those after it."""
-        self._lines = Lines(folder / f"immediate-{digest}.jsonl", fall_back=fall_back)
+        self._lines = Lines(folder / f"immediate-{digest}.jsonl", fall_back=fall_back, read_only=read_only)
         self._by_batch: dict[int, Record] = {row["batch"]: row for row in self._lines.records}
 
     def has(self, batch: int) -> bool:

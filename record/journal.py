@@ -1,8 +1,8 @@
 """The journal of a run: append-only, and enough to rebuild the weights after any number of its edits.
 
 Every record is whole on the disk (fsync, atomic rename, a checksum in each line) before the next edit begins; a torn
-last line is dropped, since the edit that it would have recorded is made again.  A record that was altered is named and
-refused, or with resume=whole set aside with all that follow; those edits are made again.
+last line is set aside, since the edit that it would have recorded is made again.  A record that was altered is named
+and refused, or with resume=whole set aside with all that follow; those edits are made again.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Journal:
     `stopwatch` is started by whoever begins an edit; `append` stores what it says as the edit's seconds.
     """
 
-    def __init__(self, folder: Path, *, fall_back: bool = False):
+    def __init__(self, folder: Path, *, fall_back: bool = False, read_only: bool = False):
         """Raises BadInput where another process holds the run, or where a record is damaged.
 
-        With `fall_back` a damaged record is set aside together with those after it.
+        With `fall_back` a damaged record is set aside together with those after it; with `read_only` nothing is.
         """
         from filelock import FileLock, Timeout
 
@@ -57,7 +57,7 @@ class Journal:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise BadInput(f"{folder} is in use by another process; wait for it, or change seed or config") from None
-        self._lines = Lines(folder / "edits.jsonl", fall_back=fall_back)
+        self._lines = Lines(folder / "edits.jsonl", fall_back=fall_back, read_only=read_only)
         if fall_back:
             whole = [self._holds_update(index) for index in range(self.n_batches)]
             if not all(whole):

@@ -16,13 +16,13 @@ from afteredit.store.errors import BadInput
 class Results:
     """Holds `results-<digest>.jsonl` and `samples/<digest>-<n_edits>.parquet` of one evaluation."""
 
-    def __init__(self, folder: Path, digest: str, *, fall_back: bool = False):
+    def __init__(self, folder: Path, digest: str, *, fall_back: bool = False, read_only: bool = False):
         """Raises BadInput where a row or its samples do not match their checksums.
 
         With `fall_back` a row that does not is set aside together with those after it.
         """
         self.digest, self.path = digest, folder / f"results-{digest}.jsonl"
-        self._lines = Lines(self.path, fall_back=fall_back)
+        self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
         self._samples = folder / "samples"
         make_folder(self._samples)
         for row in self._lines.records:

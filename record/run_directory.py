@@ -26,6 +26,7 @@ from afteredit.store.atomic_files import make_folder
 from afteredit.store.checked_lines import read_checked, write_checked
 from afteredit.store.code_version import Version, differences, version_name
 from afteredit.store.errors import BadInput
+from afteredit.store.foreign_files import refuse_links
 from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ class RunDirectory:
         self.environment = Environment(folder)
         digest = content_hash(measurement)[:8]
         with self.in_use():
-            fall_back = settings.resume is Resume.whole and not read_only
-            self.journal = Journal(folder, fall_back=fall_back)
+            refuse_links(folder)
+            reading = {"fall_back": settings.resume is Resume.whole and not read_only, "read_only": read_only}
+            self.journal = Journal(folder, **reading)
             try:
-                self.results = Results(folder, digest, fall_back=fall_back)
-                self.immediate = ImmediateSuccess(folder, digest, fall_back=fall_back)
+                self.results = Results(folder, digest, **reading)
+                self.immediate = ImmediateSuccess(folder, digest, **reading)
             except BaseException:
                 self.journal.close()
                 raise
@@ -203,7 +205,7 @@ class RunDirectory:
         """
         evaluations, view = self.environment["evaluations"], self.measurement["view"]
         others = [digest for digest, decided in evaluations.items() if decided["view"] == view]
-        files = [self.immediate, *(ImmediateSuccess(self.folder, digest) for digest in others)]
+        files = [self.immediate, *(ImmediateSuccess(self.folder, digest, read_only=True) for digest in others)]
         samples: list[dict[str, Any]] = []
         for index, record in enumerate(self.journal.records):
             if above < record["n_edits"] <= up_to:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,42 +22,44 @@ Record = dict[str, Any]
 class Lines:
     """A JSON-lines file.  Every line carries its own checksum under `check`."""
 
-    def __init__(self, path: Path, *, fall_back: bool = False):
+    def __init__(self, path: Path, *, fall_back: bool = False, read_only: bool = False):
         """Reads the file, if there is one.
 
-        A damaged last line is cut off.  A damaged line before others raises BadInput; with `fall_back`, it and all
-        lines after it are set aside instead.
+        A torn last line, one without a line feed, does not count: it is set aside, with `read_only` only before a line
+        is appended.  A line that was altered raises BadInput; with `fall_back`, it and all lines after it are set aside
+        instead.
         """
         self.path = path
         self.records: list[Record] = []
-        if not path.exists():
-            return
-        content = path.read_bytes()
-        whole = 0
-        lines = content.splitlines(keepends=True)
-        for number, line in enumerate(lines, start=1):
-            record = _checked(line)
-            if record is None:
-                if number == len(lines):
-                    log.warning("%s:%d: incomplete or altered last line dropped; it is made again", path, number)
-                    self._truncate(whole)
-                elif fall_back:
-                    self.set_aside(number - 1, "does not match its checksum")
-                else:
-                    raise BadInput(f"{path}:{number}: the line does not match its checksum: the file was altered; "
-                                   f"{self.remedy(number - 1)}")  # fmt: skip
+        self._torn = False
+        for number, line in enumerate(_lines(path), start=1):
+            if not line.endswith(b"\n"):
+                self._torn = True
+                break
+            record = _without_check(line, required=True)
+            if record is None and fall_back:
+                self.set_aside(number - 1, "does not match its checksum")
                 return
+            if record is None:
+                raise BadInput(f"{path}:{number}: the line does not match its checksum: the file was altered; "
+                               f"{self.remedy(number - 1)}")  # fmt: skip
             self.records.append(record)
-            whole += len(line)
+        if not read_only:
+            self._set_torn_line_aside()
+
+    def _set_torn_line_aside(self) -> None:
+        if self._torn:
+            self.set_aside(len(self.records), "is incomplete")
+            self._torn = False
 
     def remedy(self, n_whole: int) -> str:
         """Says what the user can do when only the first `n_whole` records are undamaged."""
-        return (f"restore it, or add resume=whole to go on from the {n_whole} records before it (the rest is kept in "
-                f"{self.path.name}.damaged)")  # fmt: skip
+        return (f"restore it, or add resume=whole to the run's own command to go on from the {n_whole} records before "
+                f"it (the rest is kept in {self.path.name}.damaged)")  # fmt: skip
 
     def set_aside(self, n_whole: int, why: str) -> None:
         """Keeps the first `n_whole` records and moves the lines after them to `<name>.damaged`."""
-        lines = self.path.read_bytes().splitlines(keepends=True)
+        lines = _lines(self.path)
         damaged = self.path.with_name(f"{self.path.name}.damaged")
         before = damaged.read_bytes() if damaged.exists() else b""
         write_atomically(damaged, before + b"".join(lines[n_whole:]))
@@ -73,6 +76,7 @@ class Lines:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one line, which is on the disk when this returns."""
+        self._set_torn_line_aside()
         text = json.dumps(record, ensure_ascii=False, sort_keys=True)
         line = json.dumps({**json.loads(text), "check": _digest(text)}, ensure_ascii=False, sort_keys=True)
         new = not self.path.exists()
@@ -92,7 +96,7 @@ def write_checked(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_checked(path: Path) -> Record:
     """Returns what `write_checked` wrote.  Raises BadInput if the file is missing or was changed since."""
-    record = _checked(path.read_bytes()) if path.is_file() else None
+    record = _without_check(path.read_bytes(), required=True) if path.is_file() else None
     if record is None:
         raise BadInput(f"{path} is missing or does not match its checksum: it is damaged; restore it, or change "
                        "runs=<folder> to start over")  # fmt: skip
@@ -103,24 +107,29 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_lines(path: Path) -> list[Record]:
-    """Returns the records of a JSON-lines file, which a run may still be writing; an empty list if there is no file.
+def read_lines(path: Path) -> tuple[list[Record], list[str]]:
+    """Returns the records of a JSON-lines file, and a sentence about each line that is left out; changes nothing.
 
-    Changes nothing.  An incomplete last line is left out, and a line without a checksum is taken as it is.  Raises
-    BadInput if another line is no JSON object or does not match its checksum.
+    A line is left out where it is no JSON object, does not match its checksum, or has none though other lines have one.
+    In files that an older version wrote, no line has a checksum.
     """
-    lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []  # texts may hold U+2028
-    records = [_without_check(line) for line in lines]
-    if records and records[-1] is None:
-        del records[-1]
-    if None in records:
-        raise BadInput(f"{path}:{records.index(None) + 1} is damaged: no JSON object that matches its checksum; "
-                       "restore it")  # fmt: skip
-    return [record for record in records if record is not None]
+    lines = _lines(path)
+    required = any(b'"check"' in line for line in lines)
+    records, faults = [], []
+    for number, line in enumerate(lines, start=1):
+        record = _without_check(line, required=required)
+        if record is not None and (line.endswith(b"\n") or not required):
+            records.append(record)
+            continue
+        torn = "is incomplete" if not line.endswith(b"\n") else "is damaged: no JSON object that matches its checksum"
+        faults.append(f"{path}:{number} {torn}")
+    return records, faults
 
 
-def _checked(line: bytes) -> Record | None:
-    return _without_check(line, required=True) if line.endswith(b"\n") else None
+def _lines(path: Path) -> list[bytes]:
+    """Returns the lines with their line feeds; texts may hold other line ends.  None where there is no file."""
+    content = path.read_bytes() if path.exists() else b""
+    return re.findall(rb"[^\n]*\n|[^\n]+", content)
 
 
 def _without_check(line: bytes, *, required: bool = False) -> Record | None:
@@ -128,7 +137,7 @@ def _without_check(line: bytes, *, required: bool = False) -> Record | None:
     try:
         record = json.loads(line)
         check = record.pop("check") if required else record.pop("check", None)
-    except (ValueError, KeyError, AttributeError, TypeError):
+        matches = check is None or check == _digest(json.dumps(record, ensure_ascii=False, sort_keys=True))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
-    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
-    return record if check == _digest(text) or (check is None and not required) else None
+    return record if matches and not (required and check is None) else None

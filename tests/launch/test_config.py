@@ -76,6 +76,12 @@ BAD = [
     (["resume=yes"], ["resume", "same", "force"]),
     (["tracker.mode=on"], ["tracker.mode", "offline"]),
     (["method._target_=os.system"], ["method._target_", "afteredit"]),
+    (["method._target_=afteredit.runs.evil.file.X"], ["method._target_", "afteredit.edit.methods."]),
+    (["method._target_=afteredit.edit.constraints.rect.Rect"], ["method._target_", "Rect", "Method"]),
+    (["data=/a/my rows (v1)"], ["'data=/a/my rows (v1)'", "\"data='/a/my rows (v1)'\""]),
+    (["data=/a/lr=0.1,seed=1"], ["\"data='/a/lr=0.1,seed=1'\""]),
+    (["n_edits=4", "model.start_token=<s>"], ["\"model.start_token='<s>'\""]),
+    (["data=a,b"], ["[a,b]", "-m", "\"data='a,b'\""]),
     (["method._target_=afteredit.edit.methods.rome.Rom"], ["method._target_", "Rom"]),
     (["n_edits"], ["n_edits", "EQUAL"]),
 ]

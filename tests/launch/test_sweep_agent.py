@@ -49,6 +49,12 @@ def test_numbers_are_the_same_numbers(handed, given, meant):
     assert compose(handed({"method.value_lr": given})).method.value_lr == meant
 
 
+@pytest.mark.parametrize("text", ["/a/my rows (v1)", "/a/lr=0.1,seed=1", "<s>", "it's", "a\\", "a\\'b", "x,y", " x ",
+                                  "1e3", "1_000", "[v1", "a#b", "Łódź {}", '"', "new\nline", ""])  # fmt: skip
+def test_every_text_arrives_as_it_is(handed, text):
+    assert compose(handed({"data": text})).settings.data == text
+
+
 def test_a_text_that_is_a_list_in_hydras_words_is_one(handed):
     assert list(compose(handed({"task": "[sentiment,nli]"})).tasks) == ["sentiment", "nli"]
 

@@ -66,15 +66,18 @@ def test_a_torn_last_line_is_dropped_and_made_again(folder, fact, cut):
     path = folder / "edits.jsonl"
     whole = path.read_bytes()
     *kept, last = whole.splitlines(keepends=True)
-    path.write_bytes(whole[: -(len(last) - 1 if cut == "all_but_one" else cut)])
+    torn = whole[: -(len(last) - 1 if cut == "all_but_one" else cut)]
+    path.write_bytes(torn)
+    assert len(Lines(path, read_only=True).records) == 2 and path.read_bytes() == torn  # reading never writes
     journal = Journal(folder)
     assert journal.n_batches == 2
     assert path.read_bytes() == b"".join(kept)
+    assert b"".join(kept) + (folder / "edits.jsonl.damaged").read_bytes() == torn
     journal.append(batch(fact, 2), an_update(2))
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize(("old", "new"), [(b"boxing", b"rowing"), (b"}", b"]"), (b'"check"', b'"chuck"')])
 def test_an_altered_line_is_refused_with_file_and_line(folder, number, old, new):
     path = folder / "edits.jsonl"

@@ -56,6 +56,7 @@ def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path):
     again = Results(tmp_path, "abcd")
     assert [row["n_edits"] for row in again.rows] == [0] and not again.has(1)
     assert results.path.read_bytes() == whole
+    assert (tmp_path / "results-abcd.jsonl.damaged").exists()
     again.append({"n_edits": 1, "x": 0.25}, SAMPLES)
     assert Results(tmp_path, "abcd").rows == results.rows
 

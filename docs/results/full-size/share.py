@@ -10,8 +10,8 @@ from afteredit.store.checked_lines import Lines
 
 def main() -> None:
     folder, wall_s = Path(sys.argv[1]), float(sys.argv[3]) - float(sys.argv[2])
-    edits = Lines(folder / "edits.jsonl").records
-    rows = [row for path in folder.glob("results-*.jsonl") for row in Lines(path).records]
+    edits = Lines(folder / "edits.jsonl", read_only=True).records
+    rows = [row for path in folder.glob("results-*.jsonl") for row in Lines(path, read_only=True).records]
     editing_s = sum(record["edit_s"] for record in edits)
     measuring_s = sum(row["time/eval_s"] for row in rows) + sum(record["immediate_s"] for record in edits)
     print(json.dumps({

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
+from pathlib import Path
 
 import pytest
 
 from afteredit.analysis.read.run_folders import read
+from afteredit.store.checked_lines import write_checked
 from afteredit.store.errors import BadInput
+from afteredit.store.foreign_files import with_check
 
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
 WORSE = {"nli": [1, 1, 1, 0, 0], "reasoning": [0, 0, 0, 0, 0]}
@@ -65,7 +69,7 @@ def test_line_separators_inside_texts_end_no_line(tmp_path, made_run):
 
 
 @pytest.mark.parametrize(("name", "place"), [("edits.jsonl", 1), ("results-aaaaaaaa.jsonl", 2)])
-def test_a_line_that_was_altered_is_refused(tmp_path, made_run, name, place):
+def test_a_line_that_was_altered_is_left_out_and_named(tmp_path, made_run, name, place):
     folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE, 10: WORSE})
     path = folder / name
     records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else [edit(1, "a"), edit(2)]
@@ -74,8 +78,9 @@ def test_a_line_that_was_altered_is_refused(tmp_path, made_run, name, place):
     assert read([folder])
     lines[place - 1] = lines[place - 1].replace('"n_edits": ', '"n_edits": 1')
     path.write_text("".join(lines), encoding="utf-8")
-    with pytest.raises(BadInput, match=f"{name}:{place} is damaged: .* matches its checksum"):
-        read([folder])
+    (run,) = read([folder])
+    assert run.faults == (f"{path}:{place} is damaged: no JSON object that matches its checksum; it is left out",)
+    assert [row["n_edits"] for row in run.rows] == ([0, 5, 10] if name == "edits.jsonl" else [0, 10])
 
 
 def damaged(folder, name, text):
@@ -87,7 +92,14 @@ def damaged(folder, name, text):
     [
         (lambda f: damaged(f, "config.yaml", "a: [1"), "config.yaml cannot be read"),
         (lambda f: damaged(f, "config.yaml", "- 1"), "config.yaml is no config"),
-        (lambda f: damaged(f, "results-aaaaaaaa.jsonl", 'no\n{"n_edits": 0}\n'), "jsonl:1 is damaged"),
+        (lambda f: damaged(f, "results-aaaaaaaa.jsonl", 'no\n{"n_edits": 5}\n'), "jsonl:1 is damaged"),
+        (lambda f: damaged(f, "config.yaml", "a: &a [1]\nb: [*a, *a]"), "config.yaml cannot be read.*alias"),
+        (lambda f: damaged(f, "config.yaml", "a: " + "[" * 5000 + "]" * 5000), "config.yaml cannot be read.*nested"),
+        (lambda f: damaged(f, "results-aaaaaaaa.jsonl", "[" * 99999 + "\n"), "jsonl:1 is damaged"),
+        (
+            lambda f: damaged(f, "results-aaaaaaaa.jsonl", '{"n_edits": 0, "a": "\\ud800", "check": "0"}\n'),
+            "jsonl:1 is damaged",
+        ),
         (lambda f: damaged(f, "results-aaaaaaaa.jsonl", '{"n_edits": 5}\n'), "no measured checkpoint"),
         (lambda f: damaged(f, "results-aaaaaaaa.jsonl", '{"n_edits": 0, "abi'), "no measured checkpoint"),
         (lambda f: (f / "results-aaaaaaaa.jsonl").unlink(), "no measured checkpoint"),
@@ -105,7 +117,60 @@ def test_a_row_still_being_written_is_left_out(tmp_path, made_run):
     folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE})
     path = folder / "results-aaaaaaaa.jsonl"
     path.write_text(path.read_text()[:-20])
-    assert read([folder])[0].n_edits == 0
+    (run,) = read([folder])
+    assert run.n_edits == 0 and run.faults == (f"{path}:2 is incomplete; it is left out",)
+
+
+def sealed(folder: Path) -> None:
+    """Gives the made-up run the checksums of a real one."""
+    path = folder / "results-aaaaaaaa.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        samples = folder / "samples" / f"aaaaaaaa-{row['n_edits']:06d}.parquet"
+        row["samples_sha256"] = hashlib.sha256(samples.read_bytes()).hexdigest()
+    path.write_text("".join(map(checked, rows)), encoding="utf-8")
+    (folder / "edits.jsonl").write_text(checked(edit(1, "a")) + checked(edit(2, "b")), encoding="utf-8")
+    (folder / "config.yaml").write_bytes(with_check((folder / "config.yaml").read_bytes()))
+    write_checked(folder / "environment.json", {"evaluations": {}})
+
+
+def test_no_flipped_bit_changes_a_number_in_silence(tmp_path, made_run):
+    """Whatever bit of whatever file flips: it is refused or named, or the run reads as before."""
+    folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE})
+    sealed(folder)
+    (before,) = read([folder])
+    assert not before.faults
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        for place in random.Random(0).sample(range(len(content)), 40):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+            try:
+                (run,) = read([folder])
+            except BadInput as problem:
+                assert path.name in str(problem)
+                continue
+            same = run.config == before.config and run.rows == before.rows and run.edits == before.edits
+            assert any(path.name in fault for fault in run.faults) or (same and run.samples.equals(before.samples)), (
+                path, place)  # fmt: skip
+        path.write_bytes(content)
+
+
+def test_examples_that_are_missing_are_named(tmp_path, made_run):
+    folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE})
+    sealed(folder)
+    (folder / "samples" / "aaaaaaaa-000005.parquet").unlink()
+    (run,) = read([folder])
+    assert len(run.faults) == 1 and "aaaaaaaa-000005.parquet is missing" in run.faults[0]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "edits.jsonl", "samples", "samples/aaaaaaaa-000005.parquet"])
+def test_links_out_of_a_run_directory_are_refused(tmp_path, made_run, name):
+    folder = made_run(tmp_path / "runs", "rome", 1, {0: START, 5: WORSE})
+    sealed(folder)
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match=f"{name} is a symbolic link"):
+        read([folder])
 
 
 def test_no_folder_is_refused(tmp_path):

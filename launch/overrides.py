@@ -1,0 +1,61 @@
+"""Hydra's grammar of overrides: which texts it cannot read, and how they are quoted for it and for the shell."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+LISTS = "a list is written [a,b], with -m values to try one by one a,b"
+
+
+def quoted(key: str, value: str) -> str:
+    """Returns the override that gives `key` this text; lists, mappings, booleans and null are left for Hydra to
+    read."""
+    override = _parsed(f"{key}={value}")
+    if override is not None and not override.is_sweep_override():
+        read = override.value()
+        if read == value or read is None or isinstance(read, bool | list | dict):
+            return f"{key}={value}"
+    return f"{key}={in_quotes(value)}"
+
+
+def in_quotes(value: str) -> str:
+    """Returns the text in single quotes.  Hydra unescapes a backslash only before a quote and at the end."""
+    escaped = re.sub(r"(\\+)$", r"\1\1", re.sub(r"(\\*)'", r"\1\1\\'", value))
+    return f"'{escaped}'"
+
+
+def for_shell(override: str) -> str:
+    """Returns the override as a shell takes it: in double quotes where that is enough, since Hydra's are single."""
+    if shlex.quote(override) == override:
+        return override
+    return shlex.quote(override) if re.search(r'["$`\\!]', override) else f'"{override}"'
+
+
+def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
+    """Returns a sentence about the first override that Hydra cannot read, with a remedy; None where it reads all."""
+    for given in overrides:
+        key, equals, value = given.partition("=")
+        override = _parsed(given)
+        if override is None and (not equals or given.startswith("~")):
+            return f"{given!r} is no override (missing EQUAL): write key=value"
+        if override is None:
+            return (f"{given!r} cannot be read; a text that holds signs of Hydra's own grammar is quoted, also for the "
+                    f"shell: {for_shell(quoted(key, value))}; {LISTS}")  # fmt: skip
+        if not multirun and override.is_sweep_override():
+            return (f"{given!r} gives {key} several values; {LISTS}; a text that holds a comma is quoted, also for "
+                    f"the shell: {for_shell(quoted(key, value))}")  # fmt: skip
+    return None
+
+
+def _parsed(override: str) -> Any:
+    """Returns Hydra's reading of an override, None where it has none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
