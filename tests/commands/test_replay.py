@@ -91,7 +91,8 @@ def go(folder: Path, *overrides: str, rc: int = 0) -> None:
 
 
 def made_with(folder: Path) -> str:
-    found = re.search(r"^  source: (.+)$", (folder / "config.yaml").read_text(), re.M) if folder.is_dir() else None
+    path = folder / "config.yaml"
+    found = re.search(r"^  source: (.+)$", path.read_text(), re.M) if path.is_file() else None
     return found[1] if found else "/nowhere"
 
 

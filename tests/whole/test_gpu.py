@@ -169,7 +169,7 @@ def test_a_whole_run_measures_what_it_measures_on_the_cpu(go, overrides):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_run_that_goes_on_ends_in_the_same_bits_and_so_does_its_replay(go, dtype):
+def test_a_run_that_goes_on_ends_in_the_same_bits_and_so_does_its_replay(go, tiny_folder, dtype):
     settings = ("method=rome", "method.layer=1", "eval_every=2", "task=sentiment", f"dtype={dtype}")
     straight = go(DEVICE, *settings, "n_edits=4", runs="straight")
     go(DEVICE, *settings, "n_edits=2", runs="grown")
@@ -177,15 +177,40 @@ def test_a_run_that_goes_on_ends_in_the_same_bits_and_so_does_its_replay(go, dty
     assert hashes(grown) == hashes(straight)
     assert rows(grown)[:2] == rows(straight)[:2]
     last = hashes(straight)[-1]
-    assert main([f"replay.run={straight}", "replay.at=4", "task=sentiment", "limit=2", "tracker=none"]) == 0
+    assert (
+        main(
+            [
+                f"replay.run={straight}",
+                f"model.source={tiny_folder}",
+                "replay.at=4",
+                "task=sentiment",
+                "limit=2",
+                "tracker=none",
+            ]
+        )
+        == 0
+    )
     assert hashes(straight).count(last) == 2  # the run's row and the replay's
 
 
-def test_edits_made_here_are_the_same_bits_on_the_cpu(go):
+def test_edits_made_here_are_the_same_bits_on_the_cpu(go, tiny_folder):
     """A journal from one machine, gone over on another without an accelerator."""
     here = go(DEVICE, "method=rome", "method.layer=1", "n_edits=3", "eval_every=3", "task=none")
     last = hashes(here)[-1]
-    assert main([f"replay.run={here}", "replay.at=3", "device=cpu", "task=sentiment", "limit=2", "tracker=none"]) == 0
+    assert (
+        main(
+            [
+                f"replay.run={here}",
+                f"model.source={tiny_folder}",
+                "replay.at=3",
+                "device=cpu",
+                "task=sentiment",
+                "limit=2",
+                "tracker=none",
+            ]
+        )
+        == 0
+    )
     assert hashes(here).count(last) == 2
 
 
