@@ -77,13 +77,11 @@ def run_experiment(x: Experiment) -> Path:
 
 
 def _experiment(x: Experiment, console: Console) -> Path:
-    from afteredit.launch.opening import keep_first_facts, load_model, open_run, read_edits
+    from afteredit.launch.opening import keep_first_facts, load_model, open_run, read_edits, refuse_uneditable_facts
 
     requests, batches, edits_sha256 = read_edits(x)
     lm = load_model(x, console)
-    from afteredit.edit.preflight import refuse_uneditable
-
-    refuse_uneditable(lm, x.method, requests[: x.settings.n_edits])
+    refuse_uneditable_facts(x, lm, requests)
     with open_run(x, lm, edits_sha256) as run:
         keep_first_facts(run, requests, batches, console)
         return _run(x, lm, batches, run, console)

@@ -2,54 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from afteredit.edit.ingredients.context_prefixes import locate_subject, prefix_text
 from afteredit.edit.method import Method
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import EXTRA_TOKENS, EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
 MOST_NAMED = 5  # edits named for one reason, and reasons named
 
 
-def refuse_uneditable(lm: LM, method: Method, requests: Sequence[EditRequest]) -> None:
+def refuse_uneditable(
+    lm: LM, method: Method, planned: Sequence[EditRequest], also_asked: Sequence[EditRequest] = ()
+) -> None:
     """Raises BadInput, naming the edits and the remedy, where some of them cannot be made.
 
-    The tokenizer may not find a subject or not tell an answer from the text before it, a row may lack what the method
-    needs, and an edit of the last block may reach no later token.
+    The tokenizer may not find a subject or not tell an answer from the text before it, a prompt may be longer than the
+    model reads, a row may lack what the method needs, and an edit of the last block may reach no later token.
+    `also_asked`: facts that are not edited, but that the unedited model is measured on.
     """
+    _refuse(planned, lambda request: _reason(lm, method, request), "planned edits cannot be made")
+    _refuse(also_asked, lambda request: _reason_by_tokens(lm, request),
+            "facts after the planned edits, on which the unedited model is measured, cannot be asked")  # fmt: skip
+
+
+def refuse_long_prefixes(lm: LM, planned: Sequence[EditRequest], contexts: Sequence[str]) -> None:
+    """Raises BadInput where a prompt under one of the context prefixes, with its answer, is longer than the model
+    reads."""
+    longest = max(contexts, key=lambda context: len(lm.tokens.encode(prefix_text(context))))
+
+    def reason(request: EditRequest) -> str | None:
+        n_tokens = len(locate_subject(lm, request, longest)[0]) + _longest_answer(lm, request) - 1
+        return _too_long(lm, n_tokens, f"its prompt and answer after the context prefix {longest!r}")
+
+    _refuse(planned, reason, "planned edits cannot be made")
+
+
+def refuse_unlearnable(lm: LM, training: Sequence[EditRequest]) -> list[EditRequest]:
+    """Returns the rows of a training split.  Raises BadInput where the model cannot read some of them."""
+    _refuse(training, lambda request: _reason_by_tokens(lm, request), "training rows cannot be learned from")
+    return list(training)
+
+
+def _refuse(requests: Sequence[EditRequest], reason_of: Callable[[EditRequest], str | None], what: str) -> None:
     reasons: dict[str, list[EditRequest]] = {}
     for request in requests:
-        reason = _reason(lm, method, request)
+        reason = reason_of(request)
         if reason:
             reasons.setdefault(reason, []).append(request)
     if reasons:
         causes = "; ".join(f"{_named(failing)}: {reason}" for reason, failing in list(reasons.items())[:MOST_NAMED])
+        more = f"; … and {len(reasons) - MOST_NAMED} reasons more" if len(reasons) > MOST_NAMED else ""
         n = sum(map(len, reasons.values()))
-        raise BadInput(f"{n} of {len(requests)} planned edits cannot be made: {causes}; reword or leave out their rows")
+        raise BadInput(f"{n} of {len(requests)} {what}: {causes}{more}; reword or leave out their rows")
 
 
 def _reason(lm: LM, method: Method, request: EditRequest) -> str | None:
     """Returns why a request cannot be edited or measured; None where it can."""
     if method.needs_true_answer and request.target_true is None:
         return "no target_true, but this method needs the true answer (give one, or use another method)"
+    return _reason_by_tokens(lm, request) or _reason_by_place(lm, method, request)
+
+
+def _reason_by_tokens(lm: LM, request: EditRequest) -> str | None:
+    """Returns why the tokenizer or the model's length does not take the request; None where they do."""
     try:
-        ids, last = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
-        for prompt in (*request.paraphrases, *request.neighbourhood, *request.portability, *request.generation_prompts):
-            lm.tokens.question_ids(prompt)
+        lm.tokens.locate(request.question, request.subject_start, len(request.subject))
         new_ids = lm.tokens.answer_ids(request.target_new, request.question)
-        for prompt, answer in (*zip(request.neighbourhood, request.neighbourhood_answers, strict=True),
-                               *zip(request.portability, request.portability_answers, strict=True)):  # fmt: skip
-            if answer.strip():
-                lm.tokens.answer_ids(answer, prompt)
         if request.target_true is not None and lm.tokens.answer_ids(request.target_true, request.question) == new_ids:
             return f"target_new {request.target_new!r} and target_true are the same tokens"
+        reasons = (_too_long(lm, n_tokens, what) for what, n_tokens in _readings(lm, request))
+        return next((reason for reason in reasons if reason), None)
     except BadInput as problem:
         return str(problem)
+
+
+def _reason_by_place(lm: LM, method: Method, request: EditRequest) -> str | None:
+    ids, last = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
     if _edits_the_last_block(lm, method) and last < len(ids) - 1:
         return ("written at the last block, whose change at the subject reaches no later token (choose lower blocks in "
                 "method.layer or method.layers)")  # fmt: skip
     return None
+
+
+def _readings(lm: LM, request: EditRequest) -> Iterator[tuple[str, int]]:
+    """Yields every text of the request that the model must read, and its number of tokens.
+
+    A question is read with all but the last token of the longest of its answers, or of what is generated after it.
+    """
+    new, true = request.target_new, request.target_true or ""
+    asked = [("its prompt", request.question, (new, true))]
+    asked += [(f"paraphrase {i}", prompt, (new, true)) for i, prompt in enumerate(request.paraphrases, 1)]
+    for name, prompts, answers, rival in (
+        ("portability prompt", request.portability, request.portability_answers, ""),
+        ("neighbourhood prompt", request.neighbourhood, request.neighbourhood_answers, new),
+    ):
+        pairs = enumerate(zip(prompts, answers, strict=True), 1)
+        asked += [(f"{name} {i}", prompt, (answer, rival)) for i, (prompt, answer) in pairs]
+    for what, prompt, texts in asked:
+        longest = max((len(lm.tokens.answer_ids(text, prompt)) for text in texts if text.strip()), default=0)
+        yield f"{what}, with its answer,", len(lm.tokens.question_ids(prompt)) + longest + EXTRA_TOKENS - 1
+    for i, prompt in enumerate(request.generation_prompts, 1):
+        yield f"generation prompt {i}", len(lm.tokens.question_ids(prompt))
+
+
+def _longest_answer(lm: LM, request: EditRequest) -> int:
+    answers = (answer for answer in (request.target_new, request.target_true) if answer is not None)
+    return max(len(lm.tokens.answer_ids(answer, request.question)) for answer in answers)
+
+
+def _too_long(lm: LM, n_tokens: int, what: str) -> str | None:
+    if lm.max_tokens is None or n_tokens <= lm.max_tokens:
+        return None
+    return f"{what} has {n_tokens} tokens, but the model reads {lm.max_tokens}"
 
 
 def _edits_the_last_block(lm: LM, method: Method) -> bool:

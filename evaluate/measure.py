@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import resource
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.built_ability import AbilityScores, BuiltAbility
 from afteredit.evaluate.abilities.unedited_scores import unedited_scores
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
@@ -24,6 +25,8 @@ from afteredit.evaluate.metrics.editing_success import Responses, means, respond
 from afteredit.evaluate.metrics.fluency import fluency
 from afteredit.model.lm import LM
 from afteredit.model.weights import View
+
+log = logging.getLogger(__name__)
 
 PANEL_SIZE = 100  # edits in each of the three panels on which retention is measured
 
@@ -140,8 +143,16 @@ class Measure:
             self.progress(built.name)
             measure = unedited_scores if from_cache else BuiltAbility.measure
             scores = measure(built, self.lm, self.kept_blocks)
+            if unedited:
+                self._say_cut_rows(built.name, scores)
             samples = [{"kind": "ability", "name": built.name, **asdict(example)} for example in scores.examples]
             yield Checkpoint(scores.row, samples)
+
+    def _say_cut_rows(self, name: str, scores: AbilityScores) -> None:
+        n_cut = sum(example.cut for example in scores.examples)
+        if n_cut:
+            log.warning("task=%s: %d of %d rows cut on the left: with their answers they are longer than the %s tokens "
+                        "that the model reads", name, n_cut, len(scores.examples), self.lm.max_tokens)  # fmt: skip
 
     def _unedited_responses(self, requests: Sequence[EditRequest]) -> Responses:
         """Returns what the unedited model does on the requests' prompts; W0 is put back for it, once per request."""

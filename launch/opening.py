@@ -53,6 +53,16 @@ def load_model(x: Experiment, console: Console) -> LM:
     return x.model.load(_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
 
 
+def refuse_uneditable_facts(x: Experiment, lm: LM, requests: Sequence[EditRequest]) -> None:
+    """Raises BadInput where a planned edit cannot be made, or a fact that the unedited model is measured on cannot be
+    asked."""
+    from afteredit.edit.preflight import refuse_uneditable
+    from afteredit.record.run_directory import N_FIRST_FACTS
+
+    n_edits = x.settings.n_edits
+    refuse_uneditable(lm, x.method, requests[:n_edits], requests[n_edits:N_FIRST_FACTS])
+
+
 def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
     """Returns all that decides the weights after an edit, as plain data; it names the run directory."""
     changes_updates = type(x.constraint).constrain is not Unconstrained.constrain
@@ -127,12 +137,14 @@ def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[S
     Raises BadInput where the model or the constants are not those that the run was begun with.
     """
     from afteredit.edit.editor import Editor
+    from afteredit.edit.preflight import refuse_long_prefixes, refuse_unlearnable
 
     lm.weights.keep_base(x.method.edited(lm))
     run.refuse_other_model(lm.weights.sha256(), x.model.source)
-    given = Given(x.settings.seed, lambda: x.edits.training(x.settings.data))
+    given = Given(x.settings.seed, lambda: refuse_unlearnable(lm, x.edits.training(x.settings.data)))
     prepared = run.with_contexts(x.method.prepare(lm, given))
     planned = [request for batch in batches for request in batch]
+    refuse_long_prefixes(lm, planned, prepared.contexts)
     return Editor(lm, x.method, x.constraint, prepared, planned=planned, single=x.settings.single,
                   speed=speed)  # fmt: skip
 

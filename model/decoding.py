@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -82,17 +83,21 @@ def continue_rows(
 def decode(
     lm: LM, row_ends: Sequence[RowEnds], n_tokens: int, choose: Choose, done: Done | None = None
 ) -> list[list[int]]:
-    """Returns up to `n_tokens` more ids of the rows of all `row_ends`, continued together; their caches are used up."""
+    """Returns up to `n_tokens` more ids of the rows of all `row_ends`, continued together; their caches are used up.
+
+    A row ends early where it fills what the model can read.
+    """
     joined = row_ends[0] if len(row_ends) == 1 else _together(row_ends)
     logits_BV, mask_BT, cache = joined.logits_BV, joined.mask_BT, joined.cache
     out: list[list[int]] = [[] for _ in range(len(logits_BV))]
     alive = list(range(len(out)))
+    room = [(lm.max_tokens or math.inf) - n_read for n_read in mask_BT.sum(-1).tolist()]
     for step in range(n_tokens):
         new_B = choose(logits_BV)
         going_on = []
         for position, (row, token) in enumerate(zip(alive, new_B.tolist(), strict=True)):
             out[row].append(token)
-            if done is None or not done(row, out[row]):
+            if len(out[row]) <= room[row] and (done is None or not done(row, out[row])):
                 going_on.append(position)
         if not going_on or step == n_tokens - 1:
             break

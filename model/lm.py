@@ -23,6 +23,8 @@ from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
 
+LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
+
 
 class LM:
     """Composes a model's tokens, anatomy, weights and capabilities, and runs it.
@@ -58,6 +60,13 @@ class LM:
         """The device of the logits: another one than `device` where the model is sharded."""
         device: torch.device = self.model.get_output_embeddings().weight.device
         return device
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens that the model reads in one row, as its config says; None where the config does not say."""
+        config = self.model.config.get_text_config()
+        lengths = (getattr(config, name, None) for name in LENGTH_KEYS)
+        return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
     @property
     def n_blocks(self) -> int:

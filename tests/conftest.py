@@ -48,10 +48,12 @@ def family(request) -> str:
 
 @pytest.fixture
 def make_lm(tokenizer):
-    """make_lm(family, start_token=None, dtype=torch.float32) -> LM."""
+    """make_lm(family, start_token=None, dtype=torch.float32, positions=256) -> LM."""
 
-    def make(family: str, start_token: str | None = None, dtype: torch.dtype = torch.float32) -> LM:
-        return LM(tiny_model(family, len(tokenizer), dtype), tokenizer, start_token=start_token)
+    def make(
+        family: str, start_token: str | None = None, dtype: torch.dtype = torch.float32, positions: int = 256
+    ) -> LM:
+        return LM(tiny_model(family, len(tokenizer), dtype, positions), tokenizer, start_token=start_token)
 
     return make
 

@@ -17,6 +17,8 @@ from afteredit.analysis.read.run import Run
 
 LOST = ("edits_until_10_percent_lost", "edits_until_50_percent_lost")
 
+ANSWER_SHARES = ("unparseable", "ran_out")  # of the answers to a generating task
+
 
 def drops(comparison: Comparison) -> pd.DataFrame:
     """Returns one row per method and ability, at the last checkpoint that all the method's runs have.
@@ -54,8 +56,8 @@ def _drop(comparison: Comparison, label: str, name: str, n_edits: int) -> dict[s
         **point.iloc[0][["value", "low", "high"]].to_dict(),
         "p": statistics.p_value(*pairs) if pairs else math.nan,
         **(_scores(runs, key) if comparison.single else _losses(comparison, label, name)),
-        "unparseable_before": mean_over(runs, 0, number(f"{key}/unparseable")),
-        "unparseable_after": mean_over(runs, n_edits, number(f"{key}/unparseable")),
+        **{f"{share}_{when}": mean_over(runs, n, number(f"{key}/{share}"))
+           for share in ANSWER_SHARES for when, n in (("before", 0), ("after", n_edits))},
     }  # fmt: skip
 
 

@@ -22,23 +22,24 @@ from afteredit.store.user_cache import content_hash, made_once
 
 log = logging.getLogger(__name__)
 
-LENGTH = 128  # tokens of one row: keys hardly change with longer contexts, memory does
+LENGTH = 128  # tokens of one row, where the model reads so many: keys hardly change with longer contexts, memory does
 GROUP = 128  # rows whose random numbers are drawn together
 PIECE = {"cpu": 32}  # rows sampled at once, and kept when they are, by kind of device; elsewhere a whole group
 
 
 def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
-    """Yields rows of LENGTH token ids, each with the start token in front, `n_tokens` or a little more in all.
+    """Yields rows of `row_length` token ids, each with the start token in front, `n_tokens` or a little more in all.
 
     `text` is "sampled", "hub:<data set>[:<config>]" (column `text`) or a text file's path.  Raises BadInput where it
     cannot be had or holds fewer tokens.
     """
-    n_rows = -(-n_tokens // LENGTH)
+    length = row_length(lm)
+    n_rows = -(-n_tokens // length)
     if text == "sampled":
-        yield from _sampled(lm, n_rows)
+        yield from _sampled(lm, n_rows, length)
         return
     ids: list[int] = []
-    body = LENGTH - len(lm.tokens.start_ids)
+    body = length - len(lm.tokens.start_ids)
     for paragraph in _hub_texts(text) if text.startswith("hub:") else _file_texts(text):
         ids += lm.tokenizer(paragraph, add_special_tokens=False).input_ids
         while len(ids) >= body:
@@ -46,8 +47,13 @@ def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
             ids, n_rows = ids[body:], n_rows - 1
             if n_rows == 0:
                 return
-    raise BadInput(f"second_moment_text={text} holds {n_rows} x {LENGTH} tokens fewer than the {n_tokens} needed; give "
+    raise BadInput(f"second_moment_text={text} holds {n_rows} x {length} tokens fewer than the {n_tokens} needed; give "
                    "a longer text or a smaller method.tokens_per_key_dim")  # fmt: skip
+
+
+def row_length(lm: LM) -> int:
+    """Returns the number of tokens of one row."""
+    return min(LENGTH, lm.max_tokens or LENGTH)
 
 
 def identity(text: str) -> str:
@@ -61,26 +67,28 @@ def identity(text: str) -> str:
     return digest.hexdigest()
 
 
-def _sampled(lm: LM, n_rows: int) -> list[list[int]]:
+def _sampled(lm: LM, n_rows: int, length: int) -> list[list[int]]:
     """Returns texts that the model writes, drawn from its own distribution with a fixed seed.
 
     They are cached apart from the second moments, since other layers need them too; the default model's are shipped.
     A stopped start goes on after the last whole piece.
     """
-    name = f"sampled_text/{content_hash({'model': lm.fingerprint, 'rows': n_rows, 'length': LENGTH})}.safetensors"
+    name = f"sampled_text/{content_hash({'model': lm.fingerprint, 'rows': n_rows, 'length': length})}.safetensors"
     shipped = EMBEDDED / name  # what SmolLM2 wrote for the default number of tokens, which would take a minute
     if shipped.exists():
         return load_file(shipped)["ids"].tolist()
     progress = KeptProgress(name)
-    made = made_once(name, lambda path: save_file({"ids": torch.tensor(_write_rows(lm, n_rows, progress))}, path))
+    made = made_once(
+        name, lambda path: save_file({"ids": torch.tensor(_write_rows(lm, n_rows, length, progress))}, path)
+    )
     progress.clear()
     return load_file(made)["ids"].tolist()
 
 
-def _write_rows(lm: LM, n_rows: int, progress: KeptProgress) -> list[list[int]]:
+def _write_rows(lm: LM, n_rows: int, length: int, progress: KeptProgress) -> list[list[int]]:
     """Returns `n_rows` rows that the model writes, and keeps them piece by piece."""
     opening = lm.tokens.start_ids or [lm.tokenizer.eos_token_id]
-    n_new, generator = LENGTH - len(opening), torch.Generator().manual_seed(0)
+    n_new, generator = length - len(opening), torch.Generator().manual_seed(0)
     kept = progress.found()
     rows: list[list[int]] = load_file(kept)["ids"].tolist() if kept else []
     size = PIECE.get(lm.device.type, GROUP)
@@ -88,7 +96,7 @@ def _write_rows(lm: LM, n_rows: int, progress: KeptProgress) -> list[list[int]]:
         # drawn for a whole group, so that the size of a piece decides no number
         numbers_TB = torch.rand(n_new, min(GROUP, n_rows - start), generator=generator)
         while (done := len(rows) - start) < numbers_TB.shape[1]:
-            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), LENGTH)
+            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), length)
             piece_TB = numbers_TB[:, done : done + size]
             numbers = iter(piece_TB)
             written = continue_rows(lm, [opening] * piece_TB.shape[1], n_new, drawn_by(partial(_next, numbers)))

@@ -34,6 +34,8 @@ class ExampleScore:
     denominator: float
     gold_nll: float | None  # nats, mean per token of the gold answer
     unparseable: float | None
+    ran_out: float | None = None  # 1: the generated answer did not end within the tokens that it may have
+    cut: float = 0.0  # 1: the prompt was cut on the left, being longer than the model reads
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,8 @@ class BuiltAbility:
         self.task.build_all_requests = lambda **_: None  # the next checkpoint reuses these requests
         metric, answer_filter = self._headline_metric(results["results"][self.name])
         gold_nll = self._gold_nll(model)
-        examples = [
-            _example(sample, self.ability.headline, gold_nll.get(sample["doc_id"]), self.task.OUTPUT_TYPE)
-            for sample in results["samples"][self.name]
-            if sample["filter"] == answer_filter
-        ]
+        samples = [sample for sample in results["samples"][self.name] if sample["filter"] == answer_filter]
+        examples = [self._example(sample, gold_nll.get(sample["doc_id"]), model) for sample in samples]
         return AbilityScores(self._row(float(results["results"][self.name][metric]), examples), examples)
 
     def _headline_metric(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
@@ -94,9 +93,9 @@ class BuiltAbility:
 
     def _row(self, headline: float, examples: list[ExampleScore]) -> dict[str, float]:
         row = {f"ability/{self.name}": headline}
-        for key in ("gold_nll", "unparseable"):
+        for key in ("gold_nll", "unparseable", "ran_out", "cut"):
             values = [value for example in examples if (value := getattr(example, key)) is not None]
-            if values:
+            if values and (key != "cut" or any(values)):
                 row[f"ability/{self.name}/{key}"] = sum(values) / len(values)
         return row
 
@@ -125,13 +124,17 @@ class BuiltAbility:
         nll_by_pair = model.mean_nll(list(gold.values()))
         return {doc_id: nll_by_pair[pair] for doc_id, pair in gold.items()}
 
-
-def _example(sample: Mapping[str, Any], headline: str, gold_nll: float | None, output_type: str) -> ExampleScore:
-    score = sample[headline]
-    numerator, denominator = score if isinstance(score, tuple) else (float(score), 1.0)
-    unparseable = sample.get("unparseable")
-    if unparseable is None and output_type == "generate_until":
-        answer = sample["filtered_resps"][0]
-        answer = answer[0] if isinstance(answer, list) else answer
-        unparseable = float(str(answer).strip() in NO_ANSWER)
-    return ExampleScore(sample["doc_id"], float(numerator), float(denominator), gold_nll, unparseable)
+    def _example(self, sample: Mapping[str, Any], gold_nll: float | None, model: LmEvalModel) -> ExampleScore:
+        score = sample[self.ability.headline]
+        numerator, denominator = score if isinstance(score, tuple) else (float(score), 1.0)
+        contexts = {arguments[0] for arguments in sample["arguments"]}
+        unparseable = sample.get("unparseable")
+        ran_out = None
+        if self.task.OUTPUT_TYPE == "generate_until":
+            ran_out = float(not contexts.isdisjoint(model.ran_out))
+            if unparseable is None:
+                answer = sample["filtered_resps"][0]
+                answer = answer[0] if isinstance(answer, list) else answer
+                unparseable = float(str(answer).strip() in NO_ANSWER)
+        cut = float(not contexts.isdisjoint(model.cut))
+        return ExampleScore(sample["doc_id"], float(numerator), float(denominator), gold_nll, unparseable, ran_out, cut)

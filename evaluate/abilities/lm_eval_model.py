@@ -17,13 +17,15 @@ from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default where a task names none
+UNKNOWN_LENGTH = 2048  # tokens that a model is taken to read where its config does not say; lm-eval's own default
 
 
 class LmEvalModel(TemplateLM):
     """Answers the requests of one ability at one checkpoint.
 
     The answer that `gold_answer` gives to a request to generate is scored in the pass that generates.  `mean_nll`
-    returns what was scored.
+    returns what was scored.  `cut` holds the contexts that were too long for the model and were cut, on the left as
+    lm-eval does; `ran_out` those whose answers did not end within the tokens that they may have.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class LmEvalModel(TemplateLM):
         super().__init__()
         self.lm, self.kept_blocks, self.gold_answer = lm, kept_blocks, gold_answer
         self.tokenizer = lm.tokenizer
+        self.cut: set[str] = set()
+        self.ran_out: set[str] = set()
         self._mean_nll: dict[tuple[str, str], float] = {}  # by context and continuation
 
     @property
@@ -47,7 +51,7 @@ class LmEvalModel(TemplateLM):
 
     @property
     def max_length(self) -> int:
-        return getattr(self.lm.model.config, "max_position_embeddings", 2048)
+        return self.lm.max_tokens or UNKNOWN_LENGTH
 
     @property
     def tokenizer_name(self) -> str:
@@ -76,9 +80,12 @@ class LmEvalModel(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs: list[tuple[Ids, Ids]] = []
-        for _texts, context, continuation in requests:
-            ids = (*context, *continuation)[-(self.max_length + 1) :]  # cut on the left, as lm-eval does
-            pairs.append((ids[: -len(continuation)], tuple(continuation)))
+        for texts, context, continuation in requests:
+            answer = tuple(continuation[: self.max_length])
+            ids = (*context, *answer)[-(self.max_length + 1) :]  # the last of them is predicted, not read
+            pairs.append((ids[: -len(answer)], answer))
+            if len(context) + len(continuation) > len(ids):
+                self.cut.add(texts[0])
         results = score(self.lm, pairs, self.kept_blocks)
         for (texts, *_ids), scores in zip(requests, results, strict=True):
             self._remember(texts, scores)
@@ -116,19 +123,16 @@ class LmEvalModel(TemplateLM):
         if rule.get("do_sample"):
             raise BadInput(f"task={request.task_name} asks for sampled answers (do_sample); only greedy generation "
                            "is supported; set do_sample: false in its generation_kwargs")  # fmt: skip
-        if rule["max_gen_toks"] >= self.max_length:
-            raise BadInput(f"task={request.task_name}: max_gen_toks={rule['max_gen_toks']} leaves no room for the "
-                           f"question: the model reads {self.max_length} tokens in all; set it below that in the "
-                           "task's generation_kwargs")  # fmt: skip
         stop_texts = handle_stop_sequences(list(rule["until"]), eos=self.tokenizer.decode([self.eot_token_id]))
-        return tuple(stop_texts), rule["max_gen_toks"]
+        # at most half of what the model reads, so that the question has the other half
+        return tuple(stop_texts), min(rule["max_gen_toks"], self.max_length // 2)
 
     def _generate(self, requests: Sequence[Instance], stop_texts: tuple[str, ...], n_tokens: int) -> list[str]:
         """Returns the answers to requests with one stopping rule.
 
         A gold answer is scored in the same pass where it reads the same context; elsewhere the context was cut.
         """
-        contexts = [tuple(self.tok_encode(request.args[0]))[-(self.max_length - n_tokens) :] for request in requests]
+        contexts = [self._fitting(request.args[0], self.max_length - n_tokens) for request in requests]
         continuations: dict[Ids, dict[Ids, None]] = {}
         gold: dict[tuple[str, str], tuple[Ids, Ids]] = {}  # texts of context and answer: their ids
         for request, context in zip(requests, contexts, strict=True):
@@ -148,9 +152,18 @@ class LmEvalModel(TemplateLM):
         for texts, pair in gold.items():
             self._remember(texts, scores[pair])
         answers = []
-        for context in contexts:
+        for request, context in zip(requests, contexts, strict=True):
+            if not is_complete(ids[context]):
+                self.ran_out.add(request.args[0])
             text = self.tokenizer.decode(ids[context], skip_special_tokens=True)
             for stop in stop_texts:
                 text = text.split(stop)[0]
             answers.append(text)
         return answers
+
+    def _fitting(self, context: str, n_tokens: int) -> Ids:
+        """Returns the last `n_tokens` ids of a context."""
+        ids = self.tok_encode(context)
+        if len(ids) > n_tokens:
+            self.cut.add(context)
+        return tuple(ids[-n_tokens:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from afteredit.evaluate.inference.batches import Ids
     from afteredit.model.lm import LM
 
-WINDOW_TOKENS = 256  # tokens of one window
+log = logging.getLogger(__name__)
+
+WINDOW_TOKENS = 256  # tokens of one window, where the model can read so many
 
 
 def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
@@ -38,9 +41,13 @@ def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
     """Returns windows over the first `n_tokens` of the text, in which each token is predicted once."""
     ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:n_tokens]
     start = tuple(lm.tokens.start_ids)
+    size = WINDOW_TOKENS
+    if lm.max_tokens and lm.max_tokens + 1 < len(start) + size:  # a window's last token is predicted, not read
+        size = lm.max_tokens + 1 - len(start)
+        log.warning("held_out: read in windows of %d tokens, not %d: the model reads no more", size, WINDOW_TOKENS)
     windows = []
-    for first in range(0, len(ids), WINDOW_TOKENS):
-        window = (*start, *ids[first : first + WINDOW_TOKENS])
+    for first in range(0, len(ids), size):
+        window = (*start, *ids[first : first + size])
         if len(window) > 1:
             windows.append((window[:1], window[1:]))
     return windows

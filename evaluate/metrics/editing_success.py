@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import EXTRA_TOKENS, EditRequest
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
 from afteredit.evaluate.metrics.answer_match import gives_answer
 from afteredit.model.lm import LM
-
-EXTRA_TOKENS = 3  # generated beyond the target's own, since text may be cut into other tokens
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def write_run(
                 f"ability/{name}": value,
                 f"ability/{name}/gold_nll": 1 - value,
                 f"ability/{name}/unparseable": 0.25,
+                f"ability/{name}/ran_out": 0.125,
             }
         if n_edits == 0:
             base, row["measurable"] = score, list(measurable)

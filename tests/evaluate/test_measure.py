@@ -196,3 +196,24 @@ def test_perplexity_is_that_of_plain_forward_passes(make_lm):
             log_p = lm.model(window).logits[0, :-1].log_softmax(-1)
         total -= float(log_p[range(window.shape[1] - 1), window[0, 1:]].sum())
     assert row["drift/perplexity"] == pytest.approx(np.exp(total / 600), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("start_token", [None, "<s>"])
+def test_perplexity_of_a_model_that_reads_less_than_a_window_is_that_of_shorter_windows(
+    make_lm, family, start_token, caplog
+):
+    lm = make_lm(family, start_token, positions=20)
+    text = "A text that nobody has edited, of which every token is predicted once. " * 10
+    windows = held_out_windows(lm, text, 100)
+    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:100]
+    start = lm.tokens.start_ids
+    parts = [[*start, *ids[i : i + 21 - len(start)]] for i in range(0, 100, 21 - len(start))]
+    log_p = []
+    with torch.no_grad():
+        for part in parts:
+            log_p_TV = lm.model(torch.tensor([part[:-1]])).logits[0].log_softmax(-1)
+            log_p += log_p_TV[range(len(part) - 1), part[1:]].tolist()
+    measured = Measure(lm, [], windows, [], seed=0).checkpoint([], last=False).row["drift/perplexity"]
+    assert measured == pytest.approx(math.exp(-sum(log_p) / len(log_p)), rel=1e-4)
+    assert f"held_out: read in windows of {21 - len(start)} tokens, not 256" in caplog.text

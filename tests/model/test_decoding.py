@@ -77,3 +77,16 @@ def test_tokens_are_drawn_as_often_as_the_model_says(top_k):
     shares_V = torch.bincount(drawn, minlength=6) / 20000
     assert_close(shares_V, expected_V, rtol=0, atol=0.015)
     assert not shares_V[expected_V == 0].any()
+
+
+@torch.no_grad()
+def test_a_row_ends_where_it_fills_what_the_model_can_read(make_lm, family):
+    """The last token of such a row is written, but no position is left to read it at."""
+    lm = make_lm(family, positions=16)
+    rows = [row[:16] for row in rows_of(lm)]
+    assert len(set(map(len, rows))) > 2
+    for row, ours in zip(rows, continue_rows(lm, rows, 20, greedy), strict=True):
+        ids = list(row)
+        while len(ids) <= 16:
+            ids.append(int(lm.model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        assert ours == ids[len(row) :]

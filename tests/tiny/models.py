@@ -38,9 +38,10 @@ def random_model(family: str, vocab: int, **settings: Any) -> torch.nn.Module:
     return model
 
 
-def tiny_model(family: str, vocab: int, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+def tiny_model(family: str, vocab: int, dtype: torch.dtype = torch.float32, positions: int = 256) -> torch.nn.Module:
     """Returns a model of one of FAMILIES whose weights are large enough that every part counts."""
-    shape = EXACT[family][1] | ({"max_position_embeddings": 256} if family == "llama" else {"n_positions": 256})
+    key = "max_position_embeddings" if family == "llama" else "n_positions"
+    shape = EXACT[family][1] | {key: positions}
     model = random_model(family, vocab, **shape, **TOKENS)
     for name, parameter in model.named_parameters():  # random biases too: a forgotten one must show
         if parameter.ndim == 1 and "bias" in name:

@@ -24,8 +24,8 @@ def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part:
     note = (f"{where} Interval: paired bootstrap over examples. p: two-sided paired permutation test (before and after "
             f"exchanged, example by example), corrected by Holm for the {n_tests} tests of this table; * below 0.05. "
             "An ability whose unedited score is within the 95 % interval of chance is not measurable: nothing can be "
-            "lost there, and it is not tested. Unparseable: share of answers in which none was found, unedited → "
-            "edited.")  # fmt: skip
+            "lost there, and it is not tested. Unparseable: share of answers in which none was found; ran out: "
+            "share that did not end within the tokens that they may have; both unedited → edited.")  # fmt: skip
     table = abilities_table(comparison, numbers) if len(numbers) else None
     return Part("Which drops are real", note, table=table, numbers={"drops": numbers})
 
@@ -34,16 +34,20 @@ def abilities_table(comparison: Comparison, numbers: pd.DataFrame) -> pd.DataFra
     """Returns the table of `drops` as text."""
     rows = []
     for row in numbers.to_dict("records"):
-        unparseable = [row["unparseable_before"], row["unparseable_after"]]
         rows.append({
             "method": row["method"],
             "ability": comparison.ability_title(row["ability"]) + ("" if row["measurable"] else " (not measurable)"),
             "edits": str(row["n_edits"]), "unedited (%)": percent(row["before"]), "edited (%)": percent(row["after"]),
             "change (points), 95 % interval": _change_text(row), "p, Holm": _p_text(row.get("p_holm", math.nan)),
             **(_scores_text(row) if comparison.single else _losses_text(row)),
-            "unparseable (%)": "" if any(map(math.isnan, unparseable)) else " → ".join(map(percent, unparseable)),
+            "unparseable (%)": _share_text(row, "unparseable"), "ran out (%)": _share_text(row, "ran_out"),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _share_text(row: dict[str, Any], share: str) -> str:
+    before_after = [row[f"{share}_before"], row[f"{share}_after"]]
+    return "" if any(map(math.isnan, before_after)) else " → ".join(map(percent, before_after))
 
 
 def _losses_text(row: dict[str, Any]) -> dict[str, str]:

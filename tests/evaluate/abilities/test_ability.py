@@ -7,7 +7,9 @@ import math
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import jinja2
 import pytest
 import torch
@@ -17,6 +19,7 @@ from afteredit.evaluate.abilities.answer_scores import entity_f1
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.evaluate.abilities.lm_eval_tasks import shipped_ability, with_functions
+from afteredit.evaluate.measure import Measure
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
@@ -166,3 +169,85 @@ def test_rows_that_are_not_there_are_refused_before_anything_is_built(tmp_path):
         BuiltAbility("nli", compose(["task=[nli]"]).tasks["nli"], str(tmp_path), None)
     with pytest.raises(BadInput, match="names no hub data set"):
         BuiltAbility("x", Ability("acc", 0.5, compose(["task=[nli]"]).tasks["nli"].lm_eval), "hub", None)
+
+
+EXACT_MATCH = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
+
+
+def plain_ability(lm, output_type: str, **config) -> BuiltAbility:
+    """Returns an ability over three questions of 4, 16 and 40 words."""
+    rows = [{"q": "word " * n, "answers": ["yes"], "label": n % 2} for n in (4, 16, 40)]
+    ability = Ability("acc" if output_type == "multiple_choice" else "exact_match", 0.0, {
+        "output_type": output_type, "doc_to_text": "{{q.strip()}}",
+        "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)}, **config,
+    })  # fmt: skip
+    return BuiltAbility("plain", ability, "mini", None)
+
+
+def n_ids(lm, text: str) -> int:
+    return len(lm.tokens.encode(text))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_rows_that_are_longer_than_the_model_reads_are_counted(make_lm, family, caplog):
+    lm = make_lm(family)
+    lengths = [n_ids(lm, " ".join(["word"] * n) + " no") for n in (4, 16, 40)]
+    choices = {"doc_to_choice": ["no", "yes"], "doc_to_target": "label",
+               "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]}  # fmt: skip
+    for positions, n_cut in ((lengths[2] - 1, 0), (lengths[2] - 2, 1), (lengths[1] - 2, 2)):
+        caplog.clear()
+        short = make_lm(family, positions=positions)
+        built = plain_ability(short, "multiple_choice", **choices)
+        row = Measure(short, [built], [((1,), (2, 3))], [], seed=0).checkpoint([], last=False).row
+        assert row.get("ability/plain/cut", 0.0) == pytest.approx(n_cut / 3)
+        assert (f"task=plain: {n_cut} of 3 rows cut on the left" in caplog.text) == bool(n_cut)
+        assert math.isfinite(row["ability/plain/gold_nll"])
+
+
+def greedy_text(lm, prompt: str, n_tokens: int) -> str:
+    ids = list(lm.tokens.encode(prompt))
+    n_prompt = len(ids)
+    with torch.no_grad():
+        for _ in range(n_tokens):
+            ids.append(int(lm.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return lm.tokenizer.decode(ids[n_prompt:])
+
+
+def test_answers_that_did_not_end_within_their_tokens_are_counted(make_lm):
+    """They end at a text that the first row's answer holds; the model's own greedy text says which others hold it."""
+    lm = make_lm("llama")
+    texts = [greedy_text(lm, " ".join(["word"] * n), 5) for n in (4, 16, 40)]
+    stop = texts[0].strip()[-3:]
+    expected = [float(stop not in text) for text in texts]
+    assert expected[0] == 0.0 and 1.0 in expected
+    built = plain_ability(lm, "generate_until", doc_to_target="answers",
+                          generation_kwargs={"until": [stop], "do_sample": False, "max_gen_toks": 5},
+                          metric_list=EXACT_MATCH)  # fmt: skip
+    scores = built.measure(lm)
+    assert [example.ran_out for example in scores.examples] == expected
+    assert scores.row["ability/plain/ran_out"] == pytest.approx(sum(expected) / 3)
+    assert "ability/plain/cut" not in scores.row
+
+
+def test_an_answer_may_take_half_of_what_the_model_reads(make_lm):
+    lm = make_lm("gpt2", positions=24)
+    built = plain_ability(lm, "generate_until", doc_to_target="answers",
+                          generation_kwargs={"until": ["never"], "do_sample": False, "max_gen_toks": 256},
+                          metric_list=EXACT_MATCH)  # fmt: skip
+    scores = built.measure(lm)
+    assert [example.ran_out for example in scores.examples] == [1.0] * 3
+    assert [example.cut for example in scores.examples] == [float(n_ids(lm, " ".join(["word"] * n)) > 12)
+                                                            for n in (4, 16, 40)]  # fmt: skip
+    answer = built.task.instances[0].resps[0]
+    prompt = lm.tokens.encode(" ".join(["word"] * 4))[-12:]
+    assert answer == greedy_text(lm, lm.tokenizer.decode(prompt), 12)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_generating_task_leaves_room_for_its_gold_answers(name, lm):
+    """The embedded rows' are short; conf/task says beside each number how long the real ones are."""
+    ability = built(name, limit=None)
+    if ability.task.OUTPUT_TYPE == "generate_until":
+        room = ability.task.config.generation_kwargs["max_gen_toks"]
+        golds = [ability._gold_answer(" ", SimpleNamespace(doc=doc)) for doc in ability.task.eval_docs]
+        assert max(len(lm.tokenizer(gold).input_ids) for gold in golds if gold) <= room

@@ -100,3 +100,28 @@ def test_a_text_has_as_many_tokens_as_are_asked_for(lm, fact):
     lm.forward = lambda *args: passes.append(args) or forward(*args)
     fluency(lm, [replace(fact, generation_prompts=("China",))])
     assert len(passes) == 12  # one over the prompt, one for every token but the last
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_texts_are_shorter_where_the_model_reads_no_more_and_the_log_says_so(make_lm, monkeypatch, caplog, family):
+    monkeypatch.setattr(module, "N_TOKENS", 12)
+    lm = make_lm(family, positions=20)
+    caplog.set_level("INFO")
+    lengths = [len(lm.tokens.encode(prompt)) for prompt in PROMPTS]
+    texts = write_texts(lm, PROMPTS)
+    n_short = sum(21 - length < 12 for length in lengths)
+    assert 0 < n_short < len(PROMPTS)
+    assert f"fluency: {n_short} of 4 texts end before their 12 tokens: the model reads 20 tokens in all" in caplog.text
+    assert texts == [write_texts(lm, [prompt])[0] for prompt in PROMPTS]
+    if family == "llama":  # whose weights do not depend on its length
+        whole = write_texts(make_lm(family), PROMPTS)
+        assert all(long.startswith(short.rstrip("\ufffd")) for short, long in zip(texts, whole, strict=True))
+        assert sum(short != long for short, long in zip(texts, whole, strict=True)) == n_short
+
+
+def test_rows_of_different_lengths_are_written_where_no_padding_may_stand_between_them(make_lm, monkeypatch):
+    monkeypatch.setattr(module, "N_TOKENS", 12)
+    lm = make_lm("llama")
+    texts = write_texts(lm, PROMPTS)
+    monkeypatch.setattr(lm.capabilities, "may_pad", lambda _columns: False)
+    assert write_texts(lm, PROMPTS) == texts
