@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from afteredit.model.chat_template import check_template, render
 from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 
@@ -22,6 +23,8 @@ class Tokens:
                            "only fast tokenizers give; install or convert to a fast one")  # fmt: skip
         if prompt == "chat" and not tokenizer.chat_template:
             raise BadInput("model.prompt=chat, but the tokenizer has no chat template; use model.prompt=plain")
+        if prompt == "chat":
+            check_template(tokenizer)
         self.tokenizer = tokenizer
         self.prompt, self.separator = prompt, separator
         self.start_ids = [] if start_token is None else [self._token_id(start_token)]
@@ -51,9 +54,7 @@ class Tokens:
         in it.  Raises BadInput where the chat template changes the question."""
         if self.prompt == "plain":
             return question, 0
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-        )
+        text = render(self.tokenizer, [{"role": "user", "content": question}])
         if question not in text:
             raise BadInput(f"the chat template changes the prompt {question!r}; use model.prompt=plain for it")
         return text, text.rindex(question)

@@ -13,6 +13,7 @@ from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import TokenScores, score
+from afteredit.model.chat_template import render
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
@@ -58,9 +59,7 @@ class LmEvalModel(TemplateLM):
         return self.tokenizer.name_or_path
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return self.tokenizer.apply_chat_template(
-            chat_history, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        return render(self.tokenizer, chat_history, add_generation_prompt)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Returns the ids of a text; our start token is the only special token ever added."""

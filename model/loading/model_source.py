@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.model.loading.gguf import converted
+from afteredit.model.loading.model_folder import check_folder, check_shapes
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import NOTHING, SPEED, decides
 
@@ -44,50 +47,64 @@ class ModelSource:
 
         Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had or do not fit.
         """
-        from safetensors import SafetensorError
-
         from afteredit.model.lm import LM
+        from afteredit.model.loading.loaded_model import check_answers, check_loaded
 
-        folder = self._folder()
+        place = self._folder()
         try:
-            tokenizer, (model, info) = self._from_pretrained(folder, dtype)
-        except BadInput:
-            raise
-        except (OSError, ValueError, SafetensorError) as problem:
-            raise BadInput(
-                f"model={self.name}: weights not found: looked for {folder!r}"
-                + (f", revision {self.revision}" if self.revision else "")
-                + f" ({_first_line(problem)}). Give model.source=<folder with config.json and safetensors>, or let "
-                "this machine reach the hub (set HF_TOKEN for gated models)"
-            ) from None
-        if info["missing_keys"]:  # transformers would leave them random
-            missing = sorted(info["missing_keys"])
-            raise BadInput(f"model={self.name}: the weights in {folder!r} lack {len(missing)} parameters "
-                           f"({missing[0]}, …); give model.source=<folder with all safetensors>")  # fmt: skip
-        self._check_in_memory(model, dtype)
-        if not self.device_map:
-            model = model.to(device)
+            tokenizer, (model, info) = self._from_pretrained(place, dtype)
+            self._check_in_memory(model, dtype)
+            check_loaded(model, tokenizer, info, repr(place))
+            if not self.device_map:
+                model = model.to(device)
+            with self._reading(place, "run on three tokens"):
+                check_answers(model, repr(place))
+        except BadInput as problem:
+            raise BadInput(f"model={self.name}: {problem}") from None
         return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value,
                   separator=separator)  # fmt: skip
 
-    def _from_pretrained(self, folder: str, dtype: str) -> tuple[Any, Any]:
+    def _from_pretrained(self, place: str, dtype: str) -> tuple[Any, Any]:
         """Returns the tokenizer, and the model with what transformers says of its loading."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
-        if self.revision and folder == self.source:
+        headers = check_folder(Path(place), trust_remote_code=self.trust_remote_code) if Path(place).is_dir() else {}
+        if self.revision and place == self.source:
             options["revision"] = self.revision
-        config = AutoConfig.from_pretrained(folder, **options)
+        with self._reading(place, "read: config.json"):
+            config = AutoConfig.from_pretrained(place, **options)
         if config.is_encoder_decoder:
-            raise BadInput(f"model={self.name}: {type(config).__name__} is an encoder-decoder; only decoder-only "
-                           "models can be edited here")  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+            raise BadInput(f"{type(config).__name__} is an encoder-decoder; only decoder-only models can be edited "
+                           "here")  # fmt: skip
+        with self._reading(place, "read: tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        with self._reading(place, "built as config.json says"), torch.device("meta"):
+            check_shapes(AutoModelForCausalLM.from_config(config, **options), headers, Path(place))
         placed = {"device_map": self.device_map} if self.device_map else {}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, **placed, **options
-        )
+        with self._reading(place, "filled with its weights"):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                place, dtype=getattr(torch, dtype), output_loading_info=True, use_safetensors=True, **placed, **options
+            )
         return tokenizer, loaded
+
+    @contextmanager
+    def _reading(self, place: str, what: str) -> Iterator[None]:
+        """Raises BadInput for whatever transformers raises inside: it runs on files that anyone may have made."""
+        try:
+            yield
+        except BadInput:
+            raise
+        except Exception as problem:
+            if isinstance(problem, OSError) and not Path(place).is_dir():
+                revision = f", revision {self.revision}" if self.revision else ""
+                raise BadInput(f"weights not found: looked for {place!r}{revision} ({_first_line(problem)}). Give "
+                               "model.source=<folder with config.json and safetensors>, or let this machine reach the "
+                               "hub (set HF_TOKEN for gated models)") from None  # fmt: skip
+            raise BadInput(f"the model in {place!r} cannot be {what} ({type(problem).__name__}: "
+                           f"{_short(problem)}); its files are damaged or of different models; give another "
+                           "copy") from None  # fmt: skip
 
     def _check_in_memory(self, model: nn.Module, dtype: str) -> None:
         """Raises BadInput where weights were offloaded: accelerate leaves them on `meta` and fetches them for each pass
@@ -96,7 +113,7 @@ class ModelSource:
         if away:
             total = sum(p.nbytes for p in model.parameters())
             lower = "" if dtype == "bfloat16" else f"dtype=bfloat16 (now {dtype}), "
-            raise BadInput(f"model={self.name}: with model.device_map={self.device_map}, {_gib(sum(away.values()))} of "
+            raise BadInput(f"with model.device_map={self.device_map}, {_gib(sum(away.values()))} of "
                            f"its {_gib(total)} of weights ({next(iter(away))}, …) do not fit on the devices and were "
                            f"offloaded, but edits read all weights; give more or larger devices, {lower}or a smaller "
                            "model")  # fmt: skip
@@ -120,6 +137,9 @@ def _gib(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:.3g} GiB"
 
 
+def _short(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:300] or type(problem).__name__
+
+
 def _first_line(problem: Exception) -> str:
-    lines = str(problem).strip().splitlines()
-    return lines[0] if lines else type(problem).__name__
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]

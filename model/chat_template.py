@@ -1,0 +1,65 @@
+"""Renders a tokenizer's chat template: a small program that comes with a model, which may raise, or never end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import lru_cache
+from typing import Any
+
+from afteredit.store.errors import BadInput
+
+CPU_SECONDS, SECONDS, MEMORY_GIB = 15, 60, 8  # of the trial; importing transformers takes most of it
+REMEDY = "use model.prompt=plain, or mend the template"
+TRIAL = """
+import json, resource, sys
+from transformers.utils.chat_template_utils import render_jinja_template
+given = json.load(sys.stdin)
+resource.setrlimit(resource.RLIMIT_AS, (given["gib"] << 30,) * 2)
+resource.setrlimit(resource.RLIMIT_CPU, (given["seconds"],) * 2)
+try:
+    render_jinja_template(conversations=[[{"role": "user", "content": "What is it?"}]], add_generation_prompt=True,
+                          chat_template=given["template"], **given["tokens"])
+except Exception as problem:
+    sys.exit(f"it raises {type(problem).__name__}: {problem}"[:300])
+"""
+
+
+def check_template(tokenizer: Any) -> None:
+    """Raises BadInput where the template raises, or does not end, for one plain question.
+
+    It is tried in a process of its own: no time limit reaches into one long operation.
+    """
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as problem:
+        raise BadInput(f"model.prompt=chat: no chat template can be chosen ({problem}); {REMEDY}") from None
+    reason = _trial(json.dumps({"template": template, "tokens": tokenizer.special_tokens_map, "gib": MEMORY_GIB,
+                                "seconds": CPU_SECONDS}))  # fmt: skip
+    if reason:
+        raise BadInput(f"model.prompt=chat: the chat template of this model cannot be used: {reason}; {REMEDY}")
+
+
+@lru_cache
+def _trial(given: str) -> str | None:
+    """Returns what is wrong with a template; None where it renders."""
+    try:
+        ended = subprocess.run([sys.executable, "-c", TRIAL], input=given, text=True, capture_output=True,
+                               check=False, timeout=SECONDS)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"it has not ended after {SECONDS} s"
+    if ended.returncode == 0:
+        return None
+    said = ended.stderr.strip().splitlines()
+    return said[-1] if said else "it does not end, or needs more memory than there is"
+
+
+def render(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """Returns the text of a chat.  Raises BadInput where the template raises."""
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except Exception as problem:  # a template is a program: whatever it raises
+        raise BadInput(f"the chat template of this model raises {type(problem).__name__} ({problem}) for "
+                       f"{messages[-1]['content']!r}; {REMEDY}") from None  # fmt: skip
+    return text

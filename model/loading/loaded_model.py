@@ -1,0 +1,66 @@
+"""Checks a loaded model: that weights, config and tokenizer are of one model, and that it answers in numbers."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import torch
+
+from afteredit.store.errors import BadInput
+
+log = logging.getLogger(__name__)
+
+BUFFERS = re.compile(
+    r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$"
+)  # old files hold them, models make them
+REMEDY = "give model.source=<folder with all safetensors>"
+
+
+def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -> None:
+    """Raises BadInput where the weights at `place` lack parameters or hold others, are no numbers, or where the
+    tokenizer has more tokens than the model.  `info` is what transformers says of the loading."""
+    if info["missing_keys"]:  # transformers would leave them random
+        missing = sorted(info["missing_keys"])
+        raise BadInput(f"the weights in {place} lack {len(missing)} parameters ({missing[0]}, …); {REMEDY}")
+    _check_surplus(model, sorted(info["unexpected_keys"]), place)
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and not all(map(torch.isfinite, parameter.aminmax())):
+            raise BadInput(f"the weights in {place} hold NaN or infinity ({name}, as {parameter.dtype}); give another "
+                           "copy, or a dtype that holds them (dtype=float32)")  # fmt: skip
+    n_known = model.get_input_embeddings().weight.shape[0]
+    special = tokenizer.all_special_tokens
+    beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= n_known}
+    plain = {token: index for token, index in beyond.items() if token not in special}
+    if plain:
+        token = next(iter(plain))
+        raise BadInput(f"the tokenizer in {place} has {len(plain)} tokens beyond the embedding of {n_known} rows "
+                       f"({token!r} is {plain[token]}); the two are of different models")  # fmt: skip
+    if beyond:
+        log.warning("special tokens beyond the embedding, which no text may hold: %s", ", ".join(map(repr, beyond)))
+
+
+def _check_surplus(model: Any, names: list[str], place: str) -> None:
+    """Raises BadInput where the weights hold blocks or parts of the model that its config does not have.  Only modules
+    that stand beside the model (a value head) are left out, with a word."""
+    names = [name for name in names if not BUFFERS.search(name)]
+    own = {
+        child for part in (model, getattr(model, model.base_model_prefix, model)) for child, _ in part.named_children()
+    }
+    surplus = [name for name in names if name.partition(".")[0] in own]
+    if surplus:
+        raise BadInput(f"the weights in {place} hold {len(surplus)} tensors that config.json has no place for "
+                       f"({surplus[0]}, …); it counts fewer blocks, or is of another model")  # fmt: skip
+    if names:
+        log.warning("%d tensors of the weights stand beside the model and are not read (%s, …)", len(names), names[0])
+
+
+@torch.no_grad()
+def check_answers(model: Any, place: str) -> None:
+    """Raises BadInput where the model cannot be run, or answers NaN."""
+    ids_BT = torch.tensor([[1, 2, 3]], device=model.get_input_embeddings().weight.device)
+    logits = model(input_ids=ids_BT, use_cache=False).logits
+    if not logits.isfinite().all():
+        raise BadInput(f"the model in {place} answers NaN or infinity, although its weights are numbers; look for a "
+                       "value of its config.json that cannot be (rope_theta, a norm's epsilon, a scale)")  # fmt: skip

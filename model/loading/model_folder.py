@@ -1,0 +1,177 @@
+"""Checks a model's folder, which a stranger may have made, before anything is loaded from it.
+
+Its files must be plain and whole, name each other and nothing outside, and hold plain numbers in the shapes that
+config.json asks for.  Symbolic links, of which the hub's snapshots are made, are followed to plain files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from afteredit.store.errors import BadInput
+
+READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = {"F64", "F32", "F16", "BF16"}
+N_BLOCKS = re.compile(r"n_layers?|num_(hidden_)?layers")
+ACTIVATIONS = {"hidden_act", "hidden_activation", "activation_function"}
+ROPES = {"rope_scaling", "rope_parameters"}
+CODE_IN_FOLDER = re.compile(r"\w+\.\w+")
+PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax|quant_map)$")
+
+Headers = dict[str, tuple[str, tuple[int, ...]]]  # by tensor, its type and shape
+
+
+def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
+    """Returns the type and shape of every tensor of the weights.  Raises BadInput, naming the file, where the folder
+    is none that can be loaded."""
+    for file in sorted(folder.iterdir()):
+        if file.suffix in READ and not file.is_file():
+            raise BadInput(
+                f"{file} is no plain file (a link that leads nowhere, a folder, a pipe?); give a whole model"
+            )
+    if (folder / "adapter_config.json").exists():
+        raise BadInput(f"{folder} holds an adapter (adapter_config.json), whose base model lies elsewhere; merge the "
+                       "two (peft: merge_and_unload) and give the folder of the merged model")  # fmt: skip
+    config = _read_json(folder / "config.json")
+    _check_config(config, folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _refuse_code_from_elsewhere(_read_json(folder / name), folder / name, trust_remote_code)
+    if (folder / "tokenizer_config.json").is_file():
+        _refuse_tokenizer_from_elsewhere(_read_json(folder / "tokenizer_config.json"), folder)
+    headers = _headers(folder, config)
+    for key, n in _values(config):
+        if N_BLOCKS.fullmatch(key) and n is not None and not (type(n) is int and 1 <= n <= len(headers)):
+            raise BadInput(f"{folder / 'config.json'}: {key}={n!r}, but the weights hold {len(headers)} tensors; a "
+                           "model has at least one block, and every block at least one tensor")  # fmt: skip
+    return headers
+
+
+def check_shapes(model: Any, headers: Headers, folder: Path) -> None:
+    """Raises BadInput where a tensor of the weights has another shape than the parameter of its name in `model`."""
+    prefix = f"{model.base_model_prefix}."
+    for name, parameter in model.named_parameters():
+        _, shape = headers.get(name) or headers.get(name.removeprefix(prefix)) or ("", tuple(parameter.shape))
+        if shape != tuple(parameter.shape):
+            raise BadInput(f"{folder}: config.json makes {name} {tuple(parameter.shape)}, but in the weights it is "
+                           f"{shape}; they are of different models")  # fmt: skip
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise BadInput(f"{file} is no JSON that can be read ({problem}); fetch it again") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{file} holds a {type(content).__name__} where a JSON object is expected; fetch it again")
+    return content
+
+
+def _values(content: Any) -> Iterator[tuple[str, Any]]:
+    """Yields every key and value, however deep."""
+    rest = [content]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            yield from part.items()
+        rest += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+
+
+def _check_config(config: dict[str, Any], file: Path) -> None:
+    """Raises BadInput where the weights are packed, the config names code of the hub, or what transformers has not."""
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    known = {"activation": ACT2FN, "rope": {"default", "mrope", *ROPE_INIT_FUNCTIONS}}
+    ropes = [value for key, value in _values(config) if key in ROPES and isinstance(value, dict)]
+    for key, value in [*_values(config), *(("rope_type", rope["type"]) for rope in ropes if "type" in rope)]:
+        if key in ("quantization_config", "compression_config") and value:
+            kind = value.get("quant_method", "") if isinstance(value, dict) else value
+            raise BadInput(f"{file}: the weights are quantised ({key}: {kind}); edits need plain numbers; give the "
+                           "model that was not quantised")  # fmt: skip
+        if key.endswith("attn_implementation") and "/" in str(value):
+            raise BadInput(f"{file}: {key}={value!r} is code of the hub, which no folder may ask for; delete the key")
+        kind = "activation" if key in ACTIVATIONS else "rope" if key == "rope_type" else ""
+        if kind and value is not None and not (isinstance(value, str) and value in known[kind]):
+            raise BadInput(f"{file}: {key}={value!r} is no {kind} that transformers knows; known are "
+                           f"{', '.join(sorted(known[kind]))}")  # fmt: skip
+
+
+def _refuse_code_from_elsewhere(content: dict[str, Any], file: Path, trust_remote_code: bool) -> None:
+    for place, value in _values({"auto_map": content.get("auto_map")}):
+        for name in value if isinstance(value, list) else [value]:
+            if name is None or isinstance(name, dict) or CODE_IN_FOLDER.fullmatch(str(name)):
+                continue
+            if "--" in str(name) and not trust_remote_code:  # as every fine-tuned copy names its original: not read
+                continue
+            raise BadInput(f"{file}: auto_map names {place}: {name!r}; code is taken from the model's own folder alone "
+                           "(file.Class)")  # fmt: skip
+
+
+def _refuse_tokenizer_from_elsewhere(content: dict[str, Any], folder: Path) -> None:
+    """Raises BadInput where a key names a file outside; special_tokens_map_file, a relic, is not read."""
+    for key, value in content.items():
+        names = value if isinstance(value, list) else [value]
+        if key.endswith(("_file", "_files")) and key != "special_tokens_map_file":
+            for name in names:
+                _inside(folder, name, f"{folder / 'tokenizer_config.json'}: {key}")
+
+
+def _inside(folder: Path, name: Any, place: str) -> None:
+    if name is not None and not (isinstance(name, str) and name not in ("", ".", "..") and Path(name).name == name):
+        raise BadInput(f"{place} names {name!r}; only files of the model's own folder are read, by their plain names")
+
+
+def _headers(folder: Path, config: dict[str, Any]) -> Headers:
+    """Returns what all safetensors files that will be loaded hold."""
+    named = config.get("transformers_weights")
+    _inside(folder, named, f"{folder / 'config.json'}: transformers_weights")
+    files = [folder / name for name in (named, WEIGHTS, INDEX) if name and (folder / name).is_file()]
+    if not files:
+        raise BadInput(f"weights not found: looked for {str(folder)!r} ({WEIGHTS} or {INDEX}, which are not there; "
+                       "other formats can run code and are not read). Give model.source=<folder with config.json and "
+                       "safetensors>")  # fmt: skip
+    if files[0].suffix == ".safetensors":
+        return _header(files[0])
+    weight_map = _read_json(files[0]).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadInput(f"{files[0]} holds no weight_map; fetch it again")
+    headers: Headers = {}
+    for name in dict.fromkeys(map(str, weight_map.values())):
+        _inside(folder, name, f"{files[0]}: weight_map")
+        if not (folder / name).is_file():
+            raise BadInput(f"weights not found: {files[0]} names {name!r}, which is not there; fetch it")
+        headers |= _header(folder / name)
+    lost = [name for name in weight_map if name not in headers]
+    if lost:
+        raise BadInput(
+            f"{files[0]} says that {lost[0]!r} is in {weight_map[lost[0]]!r}, where it is not; fetch both again"
+        )
+    return headers
+
+
+def _header(file: Path) -> Headers:
+    """Returns type and shape of each tensor of one file.  Raises BadInput where it is broken or quantised."""
+    from safetensors import SafetensorError, safe_open
+
+    headers: Headers = {}
+    try:
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (it is no dict)
+                part = tensors.get_slice(name)
+                headers[name] = part.get_dtype(), tuple(part.get_shape())
+    except (SafetensorError, OSError, ValueError) as problem:
+        raise BadInput(f"{file} is broken ({problem}); fetch it again") from None
+    if not headers:
+        raise BadInput(f"{file} holds no tensor; fetch it again")
+    packed = [n for n, (kind, _) in headers.items()
+              if PACKED.search(n) or (n.endswith(".weight") and kind not in FLOATS)]  # fmt: skip
+    if packed:
+        raise BadInput(f"{file}: the weights are quantised ({packed[0]}, {headers[packed[0]][0]}); edits need plain "
+                       "numbers; give the model that was not quantised")  # fmt: skip
+    return headers

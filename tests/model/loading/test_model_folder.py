@@ -1,0 +1,253 @@
+"""Model folders that do not fit are refused with what does not fit, before any work; links to files are followed."""
+
+import copy
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from afteredit.model.loading.model_source import ModelSource
+from afteredit.store.errors import BadInput
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def in_config(**values):
+    """Returns a damage: config.json with other values; None deletes a key."""
+
+    def damage(folder):
+        file = folder / "config.json"
+        config = {**json.loads(file.read_text()), **values}
+        file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+    return damage
+
+
+def in_tokenizer_config(**values):
+    def damage(folder):
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+    return damage
+
+
+def in_weights(change):
+    """Returns a damage: `change` is given the tensors and changes them in place."""
+
+    def damage(folder):
+        tensors = load_file(folder / WEIGHTS)
+        change(tensors)
+        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+
+    return damage
+
+
+def sharded(**weight_map):
+    """Returns a damage: the weights in one shard, with an index; `weight_map` says other things of some tensors."""
+
+    def damage(folder):
+        (folder / WEIGHTS).rename(folder / "one.safetensors")
+        names = dict.fromkeys(load_file(folder / "one.safetensors"), "one.safetensors")
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {**names, **weight_map}}))
+
+    return damage
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def replaced(name, make):
+    def damage(folder):
+        (folder / name).unlink()
+        make(folder / name)
+
+    return damage
+
+
+DOWN = "model.layers.1.mlp.down_proj.weight"
+
+
+def not_a_number(tensors):
+    tensors[DOWN][3, 5] = torch.nan
+
+
+def a_block_more(tensors):
+    tensors |= {
+        name.replace("layers.3", "layers.4"): value.clone() for name, value in tensors.items() if "layers.3" in name
+    }
+
+
+def infinity(tensors):
+    tensors[DOWN][0, 0] = -torch.inf
+
+
+def packed(tensors):
+    tensors[DOWN.replace("weight", "qweight")] = torch.ones(6, 32, dtype=torch.int32)
+
+
+BAD = {
+    "heads that do not divide": (in_config(num_attention_heads=3, num_key_value_heads=3), ["config.json"]),
+    "key heads that do not divide": (in_config(num_key_value_heads=3), ["config.json makes", "k_proj"]),
+    "another width": (in_config(hidden_size=64), ["config.json makes model.embed_tokens.weight", "(600, 32)"]),
+    "another inner width": (in_config(intermediate_size=40), ["mlp.gate_proj.weight (40, 32)", "(48, 32)"]),
+    "another vocabulary": (in_config(vocab_size=100), ["(100, 32)", "(600, 32)"]),
+    "a width that is text": (in_config(hidden_size="large"), ["config.json"]),
+    "a negative width": (in_config(hidden_size=-32), ["config.json"]),
+    "no blocks": (in_config(num_hidden_layers=0), ["num_hidden_layers=0", "at least one block"]),
+    "a billion blocks": (in_config(num_hidden_layers=10**9), ["num_hidden_layers=1000000000", "tensors"]),
+    "a width of a trillion": (in_config(hidden_size=10**12), ["config.json"]),
+    "more blocks than weights": (in_config(num_hidden_layers=5), ["lack 9 parameters", "model.layers.4"]),
+    "fewer blocks than weights": (
+        in_config(num_hidden_layers=3),
+        ["9 tensors that config.json has no place", "layers.3"],
+    ),
+    "a block more in the weights": (in_weights(a_block_more), ["no place for (model.layers.4", "fewer blocks"]),
+    "a bias more in the weights": (
+        in_weights(lambda tensors: tensors.update({"lm_head.bias": torch.ones(600)})),
+        ["no place for (lm_head.bias"],
+    ),
+    "an unknown activation": (in_config(hidden_act="swoosh"), ["hidden_act='swoosh'", "known are", "gelu"]),
+    "an activation that is a list": (in_config(hidden_act=["silu"]), ["hidden_act=['silu']"]),
+    "an unknown rope": (
+        in_config(rope_parameters={"rope_type": "helix", "rope_theta": 1e4}),
+        ["'helix'", "known are", "yarn"],
+    ),
+    "an unknown rope, as it was written": (
+        in_config(rope_parameters=None, rope_scaling={"type": "helix", "factor": 2.0}),
+        ["'helix'", "known are"],
+    ),
+    "a rope without its factor": (in_config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), ["config.json"]),
+    "a model of no kind": (in_config(model_type="nonsense"), ["config.json", "nonsense"]),
+    "a model type that is a list": (in_config(model_type=["llama"]), ["config.json"]),
+    "no model type": (in_config(model_type=None), ["config.json"]),
+    "an epsilon that is text": (in_config(rms_norm_eps="small"), [""]),
+    "an epsilon below nothing": (in_config(rms_norm_eps=-1e9), ["NaN or infinity, although"]),
+    "answers in tuples": (in_config(return_dict=False), [""]),
+    "GPTQ": (
+        in_config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        ["quantised", "gptq", "not quantised"],
+    ),
+    "GPTQ that the config does not tell": (in_weights(packed), ["quantised", "qweight"]),
+    "eight bits": (
+        in_weights(lambda tensors: tensors.update({DOWN: tensors[DOWN].to(torch.int8)})),
+        ["quantised", "I8"],
+    ),
+    "eight-bit floats": (
+        in_weights(lambda tensors: tensors.update({DOWN: tensors[DOWN].to(torch.float8_e4m3fn)})),
+        ["quantised", "F8"],
+    ),
+    "NaN": (in_weights(not_a_number), ["NaN or infinity", DOWN]),
+    "infinity": (in_weights(infinity), ["NaN or infinity", DOWN]),
+    "weights that end early": (
+        lambda folder: os.truncate(folder / WEIGHTS, 5000),
+        [WEIGHTS, "is broken", "fetch it again"],
+    ),
+    "weights that are text": (text(WEIGHTS, b"<html>not found</html>"), [WEIGHTS, "is broken"]),
+    "weights of nothing": (text(WEIGHTS, b""), [WEIGHTS, "is broken"]),
+    "weights in a pointer of git": (text(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\n"), ["is broken"]),
+    "no tensors": (in_weights(lambda tensors: tensors.clear()), ["holds no tensor"]),
+    "a shard outside": (
+        sharded(**{DOWN: "../other.safetensors"}),
+        ["weight_map names '../other.safetensors'", "own folder"],
+    ),
+    "a shard at the root": (sharded(**{DOWN: "/etc/passwd"}), ["weight_map names '/etc/passwd'"]),
+    "a shard that is not there": (sharded(**{DOWN: "two.safetensors"}), ["'two.safetensors', which is not there"]),
+    "a tensor that is in no shard": (
+        sharded(extra="one.safetensors"),
+        ["'extra' is in 'one.safetensors', where it is not"],
+    ),
+    "an index of nothing": (lambda folder: (sharded()(folder), text(INDEX, b"{}")(folder)), ["no weight_map"]),
+    "weights named outside": (in_config(transformers_weights="../x.safetensors"), ["transformers_weights names"]),
+    "code outside": (
+        in_config(auto_map={"AutoConfig": "../../evil.Config"}),
+        ["auto_map", "../../evil.Config", "own folder"],
+    ),
+    "code at the root": (
+        in_config(auto_map={"AutoModelForCausalLM": "/tmp/evil.Model"}),
+        ["auto_map", "/tmp/evil.Model"],
+    ),
+    "a tokenizer's code outside": (
+        in_tokenizer_config(auto_map={"AutoTokenizer": ["../evil.Slow", None]}),
+        ["tokenizer_config.json: auto_map"],
+    ),
+    "a tokenizer outside": (in_tokenizer_config(tokenizer_file="/etc/passwd"), ["tokenizer_file names '/etc/passwd'"]),
+    "a kernel of the hub": (in_config(attn_implementation="someone/kernel"), ["someone/kernel", "code of the hub"]),
+    "an adapter": (text("adapter_config.json", b"{}"), ["adapter", "merge"]),
+    "no JSON": (text("config.json", b"{"), ["config.json is no JSON"]),
+    "not UTF-8": (text("config.json", b"\xff\xfe{}"), ["config.json is no JSON"]),
+    "a list": (text("config.json", b"[]"), ["holds a list"]),
+    "deep": (text("config.json", b'{"a":' * 100_000 + b"1" + b"}" * 100_000), ["config.json is no JSON"]),
+    "a tokenizer that is no JSON": (text("tokenizer.json", b"{"), ["tokenizer"]),
+    "a tokenizer of nothing": (text("tokenizer.json", b"{}"), ["tokenizer"]),
+    "a tokenizer config that is no JSON": (text("tokenizer_config.json", b"{"), ["tokenizer_config.json is no JSON"]),
+    "a link that leads nowhere": (
+        replaced("tokenizer.json", lambda file: file.symlink_to("gone")),
+        ["is no plain file"],
+    ),
+    "a pipe": (replaced("tokenizer.json", os.mkfifo), ["is no plain file"]),
+    "a folder for weights": (replaced(WEIGHTS, os.mkdir), ["is no plain file"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_folder_that_does_not_fit_is_refused_with_what_does_not(name, tiny_folder):
+    damage, fragments = BAD[name]
+    damage(tiny_folder)
+    with pytest.raises(BadInput) as problem:
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+    message = str(problem.value)
+    assert message.startswith("model=hf: ") and len(message) < 1500
+    assert not [fragment for fragment in (*fragments, str(tiny_folder)) if fragment not in message], message
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_tokens_beyond_the_embedding_are_refused_unless_they_are_special(special, tiny_folder, tokenizer):
+    """Gemma 3 of one billion parameters has a token for images that its embedding lacks."""
+    larger = copy.deepcopy(tokenizer)
+    larger.add_special_tokens({"pad_token": "[image]"}) if special else larger.add_tokens(["DiMaggio"])
+    larger.save_pretrained(tiny_folder)
+    if special:
+        assert ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+        return
+    with pytest.raises(BadInput, match=r"1 tokens beyond the embedding of 600 rows \('DiMaggio' is 600\)"):
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+
+
+GOOD = {
+    "as it is": lambda folder: None,
+    "in shards": sharded(),
+    "a value head beside the model": in_weights(
+        lambda tensors: tensors.update({"v_head.summary.weight": torch.ones(1, 32)})
+    ),
+    "old buffers": in_weights(
+        lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
+    ),
+    "code of its original that is not run": in_config(auto_map={"AutoConfig": "someone/model--configuration.Config"}),
+    "a relic of the tokenizer": in_tokenizer_config(special_tokens_map_file="/root/.cache/special_tokens_map.json"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_does_no_harm_loads_as_the_same_model(name, tiny_folder, make_lm):
+    GOOD[name](tiny_folder)
+    lm, ids_BT = ModelSource("hf", str(tiny_folder)).load("cpu", "float32"), torch.tensor([[5, 6, 7]])
+    assert torch.equal(lm.model(input_ids=ids_BT).logits, make_lm("llama").model(input_ids=ids_BT).logits)
+
+
+def test_links_are_followed_to_plain_files_as_in_a_snapshot_of_the_hub(tiny_folder, tmp_path):
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    shutil.move(tiny_folder, blobs)
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(os.path.relpath(file, snapshot))
+    assert ModelSource("hf", str(snapshot)).load("cpu", "float32").n_blocks == 4
+
+
+def test_code_of_another_repository_is_refused_where_code_is_trusted(tiny_folder):
+    in_config(auto_map={"AutoConfig": "someone/model--configuration.Config"})(tiny_folder)
+    with pytest.raises(BadInput, match="auto_map names AutoConfig: 'someone/model--configuration.Config'"):
+        ModelSource("hf", str(tiny_folder), trust_remote_code=True).load("cpu", "float32")
