@@ -72,7 +72,7 @@ def run_experiment(x: Experiment) -> Path:
                 return replay(x, console)
             return _experiment(x, console)
         except Interrupted:
-            console.log("[bold]stopped[/bold]; the same command goes on after the last edit, checkpoint or piece kept")
+            console.log("stopped; the same command goes on after the last edit, checkpoint or piece kept")
             raise
 
 

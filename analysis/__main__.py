@@ -8,27 +8,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.read.run_folders import read
+from afteredit.record.terminal import PlainConsole, log_handler, print_error, print_in_any_encoding
 from afteredit.store.errors import BadInput
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 where the page was written and names damaged files; 2 where it could not be written."""
     given = _parser().parse_args(argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    print_in_any_encoding()
+    logging.basicConfig(handlers=[log_handler(PlainConsole(stderr=True, soft_wrap=True))], level=logging.WARNING)
     try:
         from afteredit.analysis.report import write_report
 
         runs = _runs(given)
         page = write_report(runs, given.out, given.at)
     except BadInput as problem:
-        Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)
+        print_error(problem)
         return 2
-    Console().print(f"report   {page}", highlight=False, soft_wrap=True)
+    PlainConsole().print(f"report   {page}", highlight=False, soft_wrap=True)
     return 1 if any(run.faults for run in runs) else 0
 
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
+from afteredit.analysis.pictures.axes import without_formulas
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.report_part import Part
 from afteredit.store.errors import BadInput
@@ -92,7 +93,7 @@ def _save(figure: Figure, stem: Path) -> str:
     """Writes the picture as PNG and SVG; returns the SVG as a data URI, so that no two pictures share ids."""
     svg = io.BytesIO()
     with rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
-        figure.savefig(svg, format="svg", metadata={"Date": None})
+        without_formulas(figure).savefig(svg, format="svg", metadata={"Date": None})
     figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=120)
     plt.close(figure)
     stem.with_name(f"{stem.name}.svg").write_bytes(svg.getvalue())

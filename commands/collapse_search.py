@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.evaluate.retention import share_left
+from afteredit.record.terminal import bold
 from afteredit.store.errors import BadInput
 
 
@@ -24,10 +25,10 @@ def find_crossing(rebuilt: RebuiltRun, task: str, level: float) -> None:
     left = ", ".join(f"{share_after(rebuilt, task, n):.2f} of {task} is left after {n} edits"
                      for n in neighbours or borders[-1:])  # fmt: skip
     if neighbours:
-        verdict = f"[bold]a crossing of {level:g}[/bold]: {left} (a curve may fall and rise: there can be others)"
+        verdict = bold(f"a crossing of {level:g}", f": {left} (a curve may fall and rise: there can be others)")
     else:
-        verdict = f"[bold]no crossing found[/bold]: {left}, the last of this run: more than {level:g}"
-    console.log(verdict, highlight=False)
+        verdict = bold("no crossing found", f": {left}, the last of this run: more than {level:g}")
+    console.log(verdict)
 
 
 def share_after(rebuilt: RebuiltRun, task: str, n_edits: int) -> float:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from afteredit.commands.rebuild import RebuiltRun
+from afteredit.record.terminal import bold
 from afteredit.store.atomic_files import write_json
 from afteredit.store.errors import BadInput
 
@@ -34,6 +35,6 @@ def export(rebuilt: RebuiltRun, n_edits: int, target: Path) -> None:
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    rebuilt.console.log(f"[bold]written[/bold] to {target}: the model after {n_edits} edits, as metrics see it")
+    rebuilt.console.log(bold("written", f" to {target}: the model after {n_edits} edits, as metrics see it"))
     if model.start_token is not None:
         rebuilt.console.log(f"in this run {model.start_token} stood in front of every text: put it there too")

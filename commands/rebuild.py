@@ -16,6 +16,7 @@ from afteredit.launch.endings import Interruption
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import build_measure, load_model
 from afteredit.record.run_directory import RunDirectory
+from afteredit.record.terminal import bold
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
 
@@ -104,7 +105,7 @@ class RebuiltRun:
         editor, settings = self.rebuild(n_edits), self.x.settings
         others = self.run.other_evaluators()
         if others:
-            self.console.log(f"[bold]{others}[/bold]; every row names its evaluator", highlight=False)
+            self.console.log(bold(others, "; every row names its evaluator"))
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
         last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
         last_checkpoint = (n_edits - 1) // settings.eval_every * settings.eval_every
@@ -114,8 +115,7 @@ class RebuiltRun:
         row = measured.row
         scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.chance]
         scores.append(f"perplexity {row['drift/perplexity']:.1f}")
-        self.console.log(f"[bold]after {n_edits} edits[/bold]: {', '.join(scores)}  {row['time/eval_s']:.0f} s",
-                         highlight=False)  # fmt: skip
+        self.console.log(bold(f"after {n_edits} edits", f": {', '.join(scores)}  {row['time/eval_s']:.0f} s"))
 
     def _stored_sha256(self, n_edits: int) -> list[str]:
         """Returns the checksums of every row after so many edits, in any results file of the run."""
@@ -131,6 +131,6 @@ class RebuiltRun:
         elif set(stored) == {sha256}:
             self.console.log(f"{place}, identical to the run's", highlight=False)
         else:
-            self.console.log(f"[bold]{place}, not identical to the run's[/bold]: {stored.count(sha256)} of "
-                             f"{len(stored)} stored rows have the same; hardware or versions differ from those in "
-                             "environment.json", highlight=False)  # fmt: skip
+            self.console.log(bold(f"{place}, not identical to the run's", f": {stored.count(sha256)} of {len(stored)} "
+                                  "stored rows have the same; hardware or versions differ from those in "
+                                  "environment.json"))  # fmt: skip

@@ -16,6 +16,7 @@ from afteredit.evaluate.abilities.build import check_files
 from afteredit.launch.endings import Interrupted, Interruption
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import open_folder
+from afteredit.record.terminal import bold
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def replay(x: Experiment, console: Console) -> Path:
                     rebuilt.rebuild(wish.at)
                 rebuilt.row(wish.at)
         except Interrupted:
-            console.log("[bold]stopped[/bold]; every row measured is kept; the same command goes on from there")
+            console.log(bold("stopped", "; every row measured is kept; the same command goes on from there"))
             raise
         if wish.export is None:
             console.print(_table(rebuilt, wish.collapse))

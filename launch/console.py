@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 def new_console() -> Console:
     """Returns a console to which the log of this project's packages is printed as well."""
-    from rich.console import Console
-    from rich.logging import RichHandler
+    from afteredit.record.terminal import PlainConsole, log_handler
 
-    console = Console()
+    console = PlainConsole()
     log = logging.getLogger("afteredit")
-    log.handlers = [RichHandler(console=console, show_path=False, show_level=False)]
+    log.handlers = [log_handler(console)]
     log.setLevel(logging.INFO)
     log.propagate = False
     return console

@@ -56,6 +56,8 @@ def exit_code(problem: BaseException) -> int:
 
     Raises `problem` again where it is an OSError without a remedy.
     """
+    from afteredit.record.terminal import print_error
+
     if isinstance(problem, Interrupted):
         return problem.exit_code
     if isinstance(problem, OSError):
@@ -69,11 +71,3 @@ def exit_code(problem: BaseException) -> int:
         return 2
     print_error(problem)
     return 2
-
-
-def print_error(problem: BaseException | str) -> None:
-    """Prints one line to standard error."""
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(problem)), soft_wrap=True)

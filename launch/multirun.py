@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from afteredit.launch.command_line import CONF, experiment_from, explained_after_hydra
-from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, print_error
+from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
 from afteredit.launch.experiment import Experiment
 from afteredit.store.errors import BadInput
 
@@ -38,6 +38,8 @@ def _one(config: DictConfig, run: Callable[[Experiment], Any]) -> None:
 
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    from afteredit.record.terminal import print_error
 
     try:
         run(experiment_from(config.copy(), HydraConfig.get()))

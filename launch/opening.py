@@ -109,11 +109,13 @@ def keep_first_facts(
     run: RunDirectory, requests: Sequence[EditRequest], batches: Sequence[Sequence[EditRequest]], console: Console
 ) -> None:
     """Stores the facts that the unedited model is measured on; logs where `batches` leave the run nothing to do."""
+    from afteredit.record.terminal import bold
+
     finished = run.is_finished(batches)
     run.keep_first_facts(requests)
     if finished:
         n_edits = run.collapsed_at if run.collapsed_at is not None else run.settings.n_edits
-        console.log(f"[bold]finished already[/bold]: {n_edits} edits; raise n_edits to go on")
+        console.log(bold("finished already", f": {n_edits} edits; raise n_edits to go on"))
 
 
 def open_folder(x: Experiment, folder: Path, *, read_only: bool = False) -> RunDirectory:

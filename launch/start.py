@@ -10,11 +10,13 @@ from afteredit.launch.command_line import compose
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.sweep_agent import overrides_from_agent
+from afteredit.record.terminal import print_in_any_encoding
 from afteredit.store.errors import BadInput
 
 
 def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
     """Calls `run` with the experiment that `argv` describes (with -m: with several) and returns the exit code."""
+    print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own progress bars would break ours
     try:
         if any(argument.startswith("-") for argument in argv):

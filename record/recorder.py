@@ -13,7 +13,7 @@ from afteredit.evaluate.metrics.editing_success import means
 from afteredit.record.environment import commit
 from afteredit.record.run_directory import RunDirectory
 from afteredit.record.settings import Mode, TrackerSettings
-from afteredit.record.terminal import Display
+from afteredit.record.terminal import Display, bold
 from afteredit.record.tracker import Tracker, checkpoint_step, edit_step
 from afteredit.store.atomic_files import write_atomically
 from afteredit.store.errors import Interrupted
@@ -55,7 +55,7 @@ class Recorder:
         try:
             yield
         except Interrupted:
-            console.log(f"[bold]stopped[/bold] after {run.journal.n_edits} edits, all of them kept in {run.folder}")
+            console.log(bold("stopped", f" after {run.journal.n_edits} edits, all of them kept in {run.folder}"))
             self._tracker.preempt()
             raise
         except BaseException:
@@ -113,10 +113,9 @@ class Recorder:
         self._pass_on(math.inf, show=False)
         run, records = self._run, self._run.journal.records
         if run.collapsed_at is not None:
-            self.display.console.print(
-                f"[bold red]collapsed[/bold red] at {run.collapsed_at} edits: NaN in an update, or perplexity above "
-                f"{run.settings.collapse_perplexity:g} times the unedited model's"
-            )
+            limit = f"{run.settings.collapse_perplexity:g} times the unedited model's"
+            said = f" at {run.collapsed_at} edits: NaN in an update, or perplexity above {limit}"
+            self.display.console.print(bold("collapsed", said, style="bold red"))
         self._tracker.finish(summary, [{**record, **run.immediate.row(i)} for i, record in enumerate(records)])
         self.display.console.print(*tables)
         for line in (f"curves   {picture}", f"results  {run.results.path}", *self._where_to_look()):

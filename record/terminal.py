@@ -1,18 +1,28 @@
-"""The terminal while a run goes on: a line for every edit and checkpoint, and a bar with the time left."""
+"""The terminal: a line for every edit and checkpoint, and a bar with the time left.
+
+Text from outside (names, paths, facts) is never markup, and sends the terminal no commands.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
 import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from afteredit.edit.request import EditRequest
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab and line feed
 
 
 class Display:
@@ -44,7 +54,7 @@ class Display:
 
     def doing(self, text: str) -> None:
         """Shows what is being done, beside the bar."""
-        self._bar.update(self._task, description=text)
+        self._bar.update(self._task, description=visible(text))
 
     def next_edit(self, n_edits: int, *, stored: bool) -> None:
         """Shows which edit follows after so many edits, and whether its update is `stored` already."""
@@ -57,7 +67,7 @@ class Display:
         self._count("edit", n_new, record["edit_s"] / max(n_new, 1))
         efficacy = {way: f"edit/immediate/{way}/efficacy" for way in ("prob", "forced", "generated")}
         shown = ", ".join(f"{way} {success[key]:.0f}" for way, key in efficacy.items() if key in success)
-        names = escape(", ".join(f"{r['subject']} → {r['target_new']}" for r in record["requests"][:3]))
+        names = ", ".join(f"{r['subject']} → {r['target_new']}" for r in record["requests"][:3])
         self._bar.update(self._task, completed=record["n_edits"])
         self.console.log(f"edit {record['n_edits']}: {names}  {shown}  {record['edit_s']:.1f} s", highlight=False)
 
@@ -66,11 +76,8 @@ class Display:
         self._count("checkpoint", 1, row["time/eval_s"])
         scores = [f"{k.removeprefix('ability/')} {v:.2f}" for k, v in row.items() if _is_headline(k)]
         perplexity = row.get("drift/perplexity", float("nan"))
-        self.console.log(
-            f"[bold]after {row['n_edits']} edits[/bold]: {', '.join(scores)}; perplexity {perplexity:.1f}  "
-            f"{row['time/eval_s']:.0f} s",
-            highlight=False,
-        )
+        rest = f": {', '.join(scores)}; perplexity {perplexity:.1f}  {row['time/eval_s']:.0f} s"
+        self.console.log(bold(f"after {row['n_edits']} edits", rest))
 
     def _count(self, kind: str, n: int, seconds: float) -> None:
         self._left[kind] = max(0, self._left[kind] - n)
@@ -83,3 +90,48 @@ class Display:
 
 def _is_headline(key: str) -> bool:
     return key.startswith("ability/") and key.count("/") == 1
+
+
+def visible(text: str) -> str:
+    """Returns the text with escape codes, other control characters and changes of direction spelled out."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def bold(start: str, rest: str = "", style: str = "bold") -> Text:
+    """Returns `start` in bold and then `rest`, both as plain text."""
+    return Text.assemble((visible(start), style), visible(rest))
+
+
+class PlainConsole(Console):
+    """A console that takes every text as it is."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+class _VisibleFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def log_handler(console: Console) -> logging.Handler:
+    """Returns a handler that prints the log to the console."""
+    handler = RichHandler(console=console, show_path=False, show_level=False)
+    handler.setFormatter(_VisibleFormatter("%(message)s"))
+    return handler
+
+
+def print_error(problem: BaseException | str) -> None:
+    """Prints one line to standard error."""
+    line = bold("error: ", style="bold red") + Text(visible(str(problem)))
+    PlainConsole(stderr=True).print(line, soft_wrap=True)
+
+
+def print_in_any_encoding() -> None:
+    """Lets a terminal whose encoding lacks a character show its number instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

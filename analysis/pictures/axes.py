@@ -10,6 +10,8 @@ import numpy as np
 
 matplotlib.use("Agg")  # pictures are written to files: no display is needed
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter  # noqa: E402
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; in black and white, markers and dashes do.
@@ -75,3 +77,13 @@ def _log_ticks(low: float, high: float) -> list[float]:
             return shown[:: -(-len(shown) // MOST_TICKS)]
     even = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)  # less than a power of ten: as on a linear scale
     return [tick for tick in (round(float(tick), 12) for tick in even) if low <= tick <= high]
+
+
+def without_formulas(figure: Figure) -> Figure:
+    """Returns the figure with a $ in names drawn as it is; only the numbers of logarithmic axes are formulas."""
+    formulas = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() != "linear"
+                for label in axis.get_ticklabels(which="both")}  # fmt: skip
+    for text in figure.findobj(Text):
+        if id(text) not in formulas:
+            text.set_parse_math(False)
+    return figure

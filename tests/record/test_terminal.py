@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import logging
 
 import pytest
-from rich.console import Console
+from rich.table import Table
 
-from afteredit.record.terminal import Display
+from afteredit.record.terminal import Display, PlainConsole, bold, log_handler
 
 
 @pytest.fixture
-def console() -> Console:
-    return Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+def console() -> PlainConsole:
+    return PlainConsole(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
 
 
 def edit(n_edits: int, seconds: float, n_new: int = 1) -> dict:
@@ -31,7 +32,7 @@ def row(n_edits: int, seconds: float) -> dict:
 
 def shown(display: Display) -> str:
     """The bar as it would be drawn now."""
-    console = Console(file=io.StringIO(), width=120)
+    console = PlainConsole(file=io.StringIO(), width=120)
     console.print(display._bar.get_renderable())
     return console.file.getvalue()
 
@@ -76,3 +77,22 @@ def test_while_a_run_goes_on_the_bar_is_on_the_terminal(console, fact):
         display.edited(edit(1, 4.0), {})
         display._bar.refresh()
         assert "1/2 edits" in console.file.getvalue() and "0:00:34 left" in console.file.getvalue()
+
+
+def test_nothing_from_outside_is_markup_or_a_command_to_the_terminal():
+    console = PlainConsole(file=io.StringIO(), width=200)
+    hostile = "a[/b]c[bold]d :smile: \x1b[31mred\x1b]0;title\x07 \x9b2J \u202eback"
+    console.print(hostile)
+    console.log(bold(hostile, hostile))
+    table = Table(hostile, title=hostile)
+    table.add_row(hostile)
+    console.print(table)
+    log = logging.getLogger("a test of hostile texts")
+    log.propagate, log.handlers = False, [log_handler(console)]
+    log.warning("%s", hostile)
+    with Display(console, [], 1) as display:
+        display.doing(hostile)
+        console.print(display._bar)
+    written = console.file.getvalue()
+    plain = r"a[/b]c[bold]d :smile: \x1b[31mred\x1b]0;title\x07 \x9b2J \u202eback"
+    assert written.count(plain) == 8 and not set(written) & set("\x1b\x07\x9b\u202e")
