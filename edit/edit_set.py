@@ -17,9 +17,9 @@ from afteredit.edit.read_facts import REQUIRED, BadRows, FactReader
 from afteredit.edit.request import EditRequest, conflicts, same_fact
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, decides
-from afteredit.store.normal_text import shown, spelling
-from afteredit.store.row import Row
-from afteredit.store.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
+from afteredit.store.rows.normal_text import shown, spelling
+from afteredit.store.rows.row import Row
+from afteredit.store.rows.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
 
 log = logging.getLogger(__name__)
 

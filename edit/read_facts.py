@@ -10,8 +10,8 @@ from typing import Any
 from afteredit.edit.request import EditRequest
 from afteredit.edit.subject_place import filled, with_braces
 from afteredit.store.errors import BadInput
-from afteredit.store.normal_text import shown, spelling
-from afteredit.store.row import Missing, Row, has, look_up, paths
+from afteredit.store.rows.normal_text import shown, spelling
+from afteredit.store.rows.row import Missing, Row, has, look_up, paths
 
 log = logging.getLogger(__name__)
 

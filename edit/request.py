@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from afteredit.store.errors import BadInput
-from afteredit.store.normal_text import shown, spelling
+from afteredit.store.rows.normal_text import shown, spelling
 
 EXTRA_TOKENS = 3  # generated beyond an answer's own: a text may be cut into other tokens, and must show the word's end
 

@@ -6,7 +6,7 @@ import regex
 
 from afteredit.model.scripts import UNSPACED
 from afteredit.store.errors import BadInput
-from afteredit.store.normal_text import shown
+from afteredit.store.rows.normal_text import shown
 
 _WORD_PART = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{UNSPACED}]]", regex.V1)
 _PARTICLE = regex.compile(r"\p{Hangul}")  # Korean particles follow a noun without a space

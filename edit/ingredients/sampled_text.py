@@ -16,8 +16,8 @@ from afteredit.model.decoding import continue_rows, drawn_by
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.store.kept_progress import KeptProgress
-from afteredit.store.row_files import EMBEDDED, hub_data
-from afteredit.store.text_files import read_lines
+from afteredit.store.rows.row_files import EMBEDDED, hub_data
+from afteredit.store.rows.text_files import read_lines
 from afteredit.store.user_cache import content_hash, made_once
 
 log = logging.getLogger(__name__)

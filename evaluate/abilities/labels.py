@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from afteredit.store.errors import BadInput
-from afteredit.store.normal_text import shown, spelling
-from afteredit.store.row import Row
+from afteredit.store.rows.normal_text import shown, spelling
+from afteredit.store.rows.row import Row
 
 Classes = Sequence[Sequence[Any]]  # of each class its names, of which the first is the one that the task uses
 

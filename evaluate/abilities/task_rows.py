@@ -8,8 +8,8 @@ from typing import Any
 
 from afteredit.evaluate.abilities.labels import with_classes
 from afteredit.store.errors import BadInput
-from afteredit.store.row import Row
-from afteredit.store.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
+from afteredit.store.rows.row import Row
+from afteredit.store.rows.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
 
 
 def find_rows(task: str, files: list[str], data: str) -> Path:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
-from afteredit.store.row_files import EMBEDDED
-from afteredit.store.text_files import read_text
+from afteredit.store.rows.row_files import EMBEDDED
+from afteredit.store.rows.text_files import read_text
 
 if TYPE_CHECKING:
     from afteredit.evaluate.inference.batches import Ids

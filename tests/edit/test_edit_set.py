@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from afteredit.edit.edit_set import EditSet, Order
 from afteredit.edit.request import EditRequest, refuse_conflicts
 from afteredit.store.errors import BadInput
-from afteredit.store.row import Row
+from afteredit.store.rows.row import Row
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "edits"
 GOOD = {

@@ -31,7 +31,7 @@ from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import means, respond, success_scores
 from afteredit.launch.command_line import compose
-from afteredit.store.row_files import read_rows
+from afteredit.store.rows.row_files import read_rows
 
 N_FACTS = 24
 REFERENCE = "text, 150 per dimension"

@@ -13,7 +13,7 @@ from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.task_rows import load_rows
 from afteredit.launch.command_line import compose
 from afteredit.store.errors import BadInput
-from afteredit.store.row_files import EMBEDDED
+from afteredit.store.rows.row_files import EMBEDDED
 
 HUB = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]  # numbered so in conll2003
 COLUMN = {"closed_qa": "answer", "sentiment": "label", "nli": "label", "dialogue": "answer", "ner": "ner_tags"}

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
-from afteredit.store.json_rows import json_rows, loads
-from afteredit.store.normal_text import normal_form, shown
-from afteredit.store.row import Row, normal_rows, stop
-from afteredit.store.text_files import read_text, why_no_file
+from afteredit.store.rows.json_rows import json_rows, loads
+from afteredit.store.rows.normal_text import normal_form, shown
+from afteredit.store.rows.row import Row, normal_rows, stop
+from afteredit.store.rows.text_files import read_text, why_no_file
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "data"
 

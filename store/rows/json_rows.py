@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
-from afteredit.store.normal_text import shown
-from afteredit.store.row import Pairs, Row
+from afteredit.store.rows.normal_text import shown
+from afteredit.store.rows.row import Pairs, Row
 
 EXPECTED = "one JSON object per line, or one array of objects, is expected"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from afteredit.store.errors import BadInput
-from afteredit.store.row_files import read_rows
-from afteredit.store.text_files import read_text
+from afteredit.store.rows.row_files import read_rows
+from afteredit.store.rows.text_files import read_text
 
 ROWS = [{"subject": "Perú", "prompt": "The capital of {} is", "target_new": "1998", "also": ["a, b", "c"]},
         {"subject": "Namibia", "prompt": "Its code is", "target_new": "NA", "also": ["2012-01-01"]},

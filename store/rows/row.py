@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afteredit.store.errors import BadInput
-from afteredit.store.normal_text import normal_form, shown
+from afteredit.store.rows.normal_text import normal_form, shown
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afteredit.store.normal_text import normal_form, shown, spelling
+from afteredit.store.rows.normal_text import normal_form, shown, spelling
 
 ENDS = ["", " ", "\t\n", "\u00a0", "\u202f", "\u3000", "\u2028", "\u200b", "\ufeff", "\u2060", "\u200e", "\u00ad",
         "\u00a0 \u200b\u3000\ufeff", "\u3164"]  # fmt: skip
