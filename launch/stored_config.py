@@ -15,9 +15,9 @@ from afteredit.launch.experiment import Experiment, Settings
 from afteredit.launch.overrides import quoted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.older_versions import older_commit
+from afteredit.store.checked_lines import config_matches, read_config, refuse_links, with_check
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, Role, names_by_role
-from afteredit.store.foreign_files import config_matches, read_config, refuse_links, with_check
 
 log = logging.getLogger(__name__)
 FREE = (MEASUREMENT, SPEED, NOTHING)  # the roles of keys that a replay's command may set

@@ -23,10 +23,9 @@ from afteredit.record.older_versions import name_older_runs
 from afteredit.record.results import Results
 from afteredit.record.settings import OnCollapse, RecordSettings, Resume
 from afteredit.store.atomic_files import make_folder
-from afteredit.store.checked_lines import read_checked, write_checked
+from afteredit.store.checked_lines import read_checked, refuse_links, write_checked
 from afteredit.store.code_version import Version, differences, version_name
 from afteredit.store.errors import BadInput
-from afteredit.store.foreign_files import refuse_links
 from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:

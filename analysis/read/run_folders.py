@@ -14,9 +14,8 @@ import pandas as pd
 from pyarrow import ArrowException
 
 from afteredit.analysis.read.run import Run, at
-from afteredit.store.checked_lines import read_checked, read_lines
+from afteredit.store.checked_lines import config_matches, read_checked, read_config, read_lines, refuse_links
 from afteredit.store.errors import BadInput
-from afteredit.store.foreign_files import config_matches, read_config, refuse_links
 
 log = logging.getLogger(__name__)
 

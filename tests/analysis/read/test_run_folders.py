@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from afteredit.analysis.read.run_folders import read
-from afteredit.store.checked_lines import write_checked
+from afteredit.store.checked_lines import with_check, write_checked
 from afteredit.store.errors import BadInput
-from afteredit.store.foreign_files import with_check
 
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
 WORSE = {"nli": [1, 1, 1, 0, 0], "reasoning": [0, 0, 0, 0, 0]}
