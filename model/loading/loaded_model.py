@@ -60,7 +60,13 @@ def _check_surplus(model: Any, names: list[str], place: str) -> None:
 def check_answers(model: Any, place: str) -> None:
     """Raises BadInput where the model cannot be run, or answers NaN."""
     ids_BT = torch.tensor([[1, 2, 3]], device=model.get_input_embeddings().weight.device)
-    logits = model(input_ids=ids_BT, use_cache=False).logits
-    if not logits.isfinite().all():
-        raise BadInput(f"the model in {place} answers NaN or infinity, although its weights are numbers; look for a "
-                       "value of its config.json that cannot be (rope_theta, a norm's epsilon, a scale)")  # fmt: skip
+    numbers = {"answers": model(input_ids=ids_BT, use_cache=False).logits}
+    numbers |= {name: buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
+    for (
+        name,
+        values,
+    ) in numbers.items():  # attention may make numbers of NaN in its scores: look at a rope itself
+        if not values.isfinite().all():
+            raise BadInput(f"the model in {place} holds NaN or infinity in its {name}, although its weights are "
+                           "numbers; look for a value of its config.json that cannot be (rope_theta, a norm's epsilon, "
+                           "a scale)")  # fmt: skip

@@ -124,8 +124,8 @@ class ModelSource:
         kind, _, package = self.source.partition(":")
         if kind == "package":
             return str(converted(package))
-        if self.source.startswith((".", "/", "~")):
-            path = Path(self.source).expanduser()
+        path = Path(self.source).expanduser()
+        if self.source.startswith((".", "/", "~")) or path.is_dir():
             if not (path / "config.json").is_file():
                 raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there; give "
                                "model.source=<folder with config.json and safetensors>, or a hub id")  # fmt: skip

@@ -1,93 +1,26 @@
 """Model folders that do not fit are refused with what does not fit, before any work; links to files are followed."""
 
 import copy
-import json
 import os
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.store.errors import BadInput
-
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def in_config(**values):
-    """Returns a damage: config.json with other values; None deletes a key."""
-
-    def damage(folder):
-        file = folder / "config.json"
-        config = {**json.loads(file.read_text()), **values}
-        file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-
-    return damage
-
-
-def in_tokenizer_config(**values):
-    def damage(folder):
-        file = folder / "tokenizer_config.json"
-        file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-
-    return damage
-
-
-def in_weights(change):
-    """Returns a damage: `change` is given the tensors and changes them in place."""
-
-    def damage(folder):
-        tensors = load_file(folder / WEIGHTS)
-        change(tensors)
-        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-
-    return damage
-
-
-def sharded(**weight_map):
-    """Returns a damage: the weights in one shard, with an index; `weight_map` says other things of some tensors."""
-
-    def damage(folder):
-        (folder / WEIGHTS).rename(folder / "one.safetensors")
-        names = dict.fromkeys(load_file(folder / "one.safetensors"), "one.safetensors")
-        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {**names, **weight_map}}))
-
-    return damage
-
-
-def text(name, content):
-    return lambda folder: (folder / name).write_bytes(content)
-
-
-def replaced(name, make):
-    def damage(folder):
-        (folder / name).unlink()
-        make(folder / name)
-
-    return damage
-
-
-DOWN = "model.layers.1.mlp.down_proj.weight"
-
-
-def not_a_number(tensors):
-    tensors[DOWN][3, 5] = torch.nan
-
-
-def a_block_more(tensors):
-    tensors |= {
-        name.replace("layers.3", "layers.4"): value.clone() for name, value in tensors.items() if "layers.3" in name
-    }
-
-
-def infinity(tensors):
-    tensors[DOWN][0, 0] = -torch.inf
-
-
-def packed(tensors):
-    tensors[DOWN.replace("weight", "qweight")] = torch.ones(6, 32, dtype=torch.int32)
-
+from afteredit.tests.tiny import damages
+from afteredit.tests.tiny.damages import (
+    DOWN,
+    INDEX,
+    WEIGHTS,
+    in_config,
+    in_tokenizer_config,
+    in_weights,
+    replaced,
+    sharded,
+    text,
+)
 
 BAD = {
     "heads that do not divide": (in_config(num_attention_heads=3, num_key_value_heads=3), ["config.json"]),
@@ -105,7 +38,7 @@ BAD = {
         in_config(num_hidden_layers=3),
         ["9 tensors that config.json has no place", "layers.3"],
     ),
-    "a block more in the weights": (in_weights(a_block_more), ["no place for (model.layers.4", "fewer blocks"]),
+    "a block more in the weights": (in_weights(damages.a_block_more), ["no place for (model.layers.4", "fewer blocks"]),
     "a bias more in the weights": (
         in_weights(lambda tensors: tensors.update({"lm_head.bias": torch.ones(600)})),
         ["no place for (lm_head.bias"],
@@ -125,13 +58,17 @@ BAD = {
     "a model type that is a list": (in_config(model_type=["llama"]), ["config.json"]),
     "no model type": (in_config(model_type=None), ["config.json"]),
     "an epsilon that is text": (in_config(rms_norm_eps="small"), [""]),
-    "an epsilon below nothing": (in_config(rms_norm_eps=-1e9), ["NaN or infinity, although"]),
+    "an epsilon below nothing": (in_config(rms_norm_eps=-1e9), ["NaN or infinity in its answers"]),
+    "a rope of nothing": (
+        in_config(rope_parameters={"rope_type": "default", "rope_theta": 0}),
+        ["NaN or infinity in its", "inv_freq", "rope_theta"],
+    ),
     "answers in tuples": (in_config(return_dict=False), [""]),
     "GPTQ": (
         in_config(quantization_config={"quant_method": "gptq", "bits": 4}),
         ["quantised", "gptq", "not quantised"],
     ),
-    "GPTQ that the config does not tell": (in_weights(packed), ["quantised", "qweight"]),
+    "GPTQ that the config does not tell": (in_weights(damages.packed), ["quantised", "qweight"]),
     "eight bits": (
         in_weights(lambda tensors: tensors.update({DOWN: tensors[DOWN].to(torch.int8)})),
         ["quantised", "I8"],
@@ -140,8 +77,8 @@ BAD = {
         in_weights(lambda tensors: tensors.update({DOWN: tensors[DOWN].to(torch.float8_e4m3fn)})),
         ["quantised", "F8"],
     ),
-    "NaN": (in_weights(not_a_number), ["NaN or infinity", DOWN]),
-    "infinity": (in_weights(infinity), ["NaN or infinity", DOWN]),
+    "NaN": (in_weights(damages.not_a_number), ["NaN or infinity", DOWN]),
+    "infinity": (in_weights(damages.infinity), ["NaN or infinity", DOWN]),
     "weights that end early": (
         lambda folder: os.truncate(folder / WEIGHTS, 5000),
         [WEIGHTS, "is broken", "fetch it again"],
@@ -202,6 +139,13 @@ def test_a_folder_that_does_not_fit_is_refused_with_what_does_not(name, tiny_fol
     message = str(problem.value)
     assert message.startswith("model=hf: ") and len(message) < 1500
     assert not [fragment for fragment in (*fragments, str(tiny_folder)) if fragment not in message], message
+
+
+def test_a_folder_of_this_place_without_a_config_is_not_taken_for_a_name_of_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "models").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInput, match=r"looked for models/config.json, which is not there"):
+        ModelSource("hf", "models").load("cpu", "float32")
 
 
 @pytest.mark.parametrize("special", [False, True])
