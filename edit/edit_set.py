@@ -19,7 +19,15 @@ from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, decides
 from afteredit.store.rows.normal_text import shown, spelling
 from afteredit.store.rows.row import Row
-from afteredit.store.rows.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
+from afteredit.store.rows.row_files import (
+    EMBEDDED,
+    hub_rows,
+    read_rows,
+    refuse_no_file,
+    refuse_no_folder,
+    similar_files,
+)
+from afteredit.store.rows.text_files import why_no_file
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +99,7 @@ class EditSet:
         """
         if not self.train:
             raise BadInput(f"edits={self.name} has no training split, which this method must learn from; give "
-                           "edits.train=<JSON-lines file, in the folder data=…> or use another edit set")  # fmt: skip
+                           "edits.train=<file of rows, in the folder data=…> or use another edit set")  # fmt: skip
         split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", distinct=False,
                         columns=self.train_columns or self.columns)  # fmt: skip
         training, source, _ = split._in_file_order(data, evaluation_file=self.file)
@@ -141,13 +149,12 @@ class EditSet:
 
         Nothing takes the place of a user's file; data=hub takes embedded rows only where there are no others.
         """
-        if data not in ("mini", "hub") and not Path(data).is_dir():
-            raise BadInput(f"data={data}: no such folder; allowed: mini, hub, or a folder of files of rows")
+        refuse_no_folder(data)
         if data == "hub" and self.hub and not Path(self.file).is_absolute():
             return self.hub, list(hub_rows(self.hub, split=self.hub_split))
         path = self._folder(data) / self.file
         refuse_no_file(path)
-        if not path.is_file():
+        if why_no_file(path):
             raise BadInput(self._no_rows(data, evaluation_file))
         return str(path), list(read_rows(path, bad.refuse))
 

@@ -11,7 +11,7 @@ from afteredit.store.field_roles import MEASUREMENT, decides
 class MeasureSettings:
     """Holds what is measured at every checkpoint, besides the abilities of `task`."""
 
-    data: str = field(metadata=decides(MEASUREMENT, by_content=True))  # mini, hub, or a folder of JSON-lines files
+    data: str = field(metadata=decides(MEASUREMENT, by_content=True))  # mini, hub, or a folder of files of rows
     limit: int | None = field(metadata=decides(MEASUREMENT))  # rows per ability; null: all
     harness: list[str] = field(metadata=decides(MEASUREMENT, by_content=True))  # tasks that lm-eval ships, measured too
     held_out: str | None = field(metadata=decides(MEASUREMENT, by_content=True))  # text file; null: the embedded text

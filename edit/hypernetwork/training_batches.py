@@ -18,6 +18,7 @@ from afteredit.edit.hypernetwork.token_gradients import Answers, GradientTerms, 
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import spelling
 
 KEPT_BYTES = 2 * 1024**3
 VARIANTS = 4  # epochs after which a row meets the same rewording and neighbour again
@@ -101,7 +102,7 @@ class Batches:
         at = self._place_in_pool[request.id]
         others = (self.pool[(at + variant + i) % len(self.pool)] for i in range(len(self.pool)))
         for other in others:
-            if other.subject.casefold() != request.subject.casefold():
+            if spelling(other.subject) != spelling(request.subject):
                 return other.question
         raise BadInput(f"all training rows are about {request.subject!r}, and row {request.id} has no neighbourhood "
                        "prompt; MEND learns what an edit must not move from other subjects: give rows about them "

@@ -59,7 +59,7 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         built = BuiltAbility(name, ability, settings.data, settings.limit)
         for number, row in enumerate(islice(built.task.eval_docs, settings.limit), start=1):
             where = f"row {number} does"
-            _refuse_null(row, ability.lm_eval)
+            _refuse_empty(row, ability.lm_eval)
             built.task.doc_to_text(row)
             gold = built.task.doc_to_target(row)
             if built.task.OUTPUT_TYPE == "multiple_choice":
@@ -74,13 +74,15 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
     return built
 
 
-def _refuse_null(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises ValueError where null stands in a column that the task asks with: the prompt would say "None"."""
+def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raises ValueError where null stands in a column that the task uses, which a prompt would show as "None", or where
+    an answer is empty."""
     from jinja2 import Environment, meta
 
-    for template in (config.get("doc_to_text"), config.get("doc_to_target")):
+    for key, empty in (("doc_to_text", (None,)), ("doc_to_target", (None, "", []))):
+        template = config.get(key)
         if isinstance(template, str):
             names = {template, *meta.find_undeclared_variables(Environment().parse(template))}
-            null = sorted(name for name in names if name in row and row[name] is None)
-            if null:
-                raise ValueError(f"the column {null[0]} is null")
+            for name in sorted(names & set(row)):
+                if any(row[name] == value and type(row[name]) is type(value) for value in empty):
+                    raise ValueError(f"its column {name} is {row[name]!r}")

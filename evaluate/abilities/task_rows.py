@@ -9,7 +9,15 @@ from typing import Any
 from afteredit.evaluate.abilities.labels import with_classes
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.row import Row
-from afteredit.store.rows.row_files import EMBEDDED, hub_rows, read_rows, refuse_no_file, similar_files
+from afteredit.store.rows.row_files import (
+    EMBEDDED,
+    hub_rows,
+    read_rows,
+    refuse_no_file,
+    refuse_no_folder,
+    similar_files,
+)
+from afteredit.store.rows.text_files import why_no_file
 
 
 def find_rows(task: str, files: list[str], data: str) -> Path:
@@ -17,12 +25,11 @@ def find_rows(task: str, files: list[str], data: str) -> Path:
 
     Raises BadInput where it holds none of them, or where something else has the name of one.
     """
+    refuse_no_folder(data)
     folder = EMBEDDED if data == "mini" else Path(data)
-    if not folder.is_dir():
-        raise BadInput(f"data={data}: no such folder; allowed: mini, hub, or a folder of files of rows")
     for name in files:
         refuse_no_file(folder / name)
-        if (folder / name).is_file():
+        if not why_no_file(folder / name):
             return folder / name
     there = "".join(similar_files(folder / name) for name in files)
     raise BadInput(f"task={task}: no rows in {folder}{there}: looked for {' or '.join(files)}; put one "

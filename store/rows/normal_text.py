@@ -9,6 +9,7 @@ SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())  # 
 ZERO_WIDTH = "".join(map(chr, (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
                                *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF)))  # fmt: skip
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters that print nothing
+_IN_SPELLING = str.maketrans("‘’ʼ“”‐‑‒–—−", "'''\"\"------") | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
 MOST_SHOWN = 200  # characters of a value in a message
 
 
@@ -28,11 +29,16 @@ def normal_form(text: str) -> str:
 def spelling(text: str) -> str:
     """Returns what all spellings of a text share: for comparisons, never for a model.
 
-    Upper and lower case, kinds and numbers of spaces, zero-width characters, and compatible forms such as full-width
-    letters make no difference.
+    Upper and lower case, kinds and numbers of spaces, zero-width characters, kinds of quotes and dashes, and compatible
+    forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.translate(dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))).split())
+    plain = text if text.isascii() else "".join(map(_plain, text.translate(_IN_SPELLING)))
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).split())
+
+
+def _plain(char: str) -> str:
+    means_else = unicodedata.decomposition(char).startswith(("<super>", "<sub>", "<fraction>", "<circle>"))
+    return char if means_else else unicodedata.normalize("NFKC", char)
 
 
 def shown(value: Any) -> str:

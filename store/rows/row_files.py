@@ -17,9 +17,9 @@ from afteredit.store.errors import BadInput
 from afteredit.store.rows.json_rows import json_rows, loads
 from afteredit.store.rows.normal_text import normal_form, shown
 from afteredit.store.rows.row import Row, normal_rows, stop
-from afteredit.store.rows.text_files import read_text, why_no_file
+from afteredit.store.rows.text_files import NO_FILE, read_text, why_no_file
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "data"
+EMBEDDED = Path(__file__).resolve().parents[2] / "data"
 
 
 def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Row]:
@@ -42,8 +42,15 @@ def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Ro
 def refuse_no_file(path: Path) -> None:
     """Raises BadInput where something stands at `path` that is no file, so that no other file is taken in its place."""
     reason = why_no_file(path)
-    if reason and (path.exists() or path.is_symlink()):
+    if reason not in (None, NO_FILE):
         raise BadInput(f"{path}: is {reason}; put a file of rows there")
+
+
+def refuse_no_folder(data: str) -> None:
+    """Raises BadInput where `data` names no place of rows."""
+    if data not in ("mini", "hub") and not Path(data).is_dir():
+        file = f" but a file; give its folder, and edits.file={Path(data).name}" if Path(data).is_file() else ""
+        raise BadInput(f"data={data}: no such folder{file}; allowed: mini, hub, or a folder of files of rows")
 
 
 def similar_files(path: Path) -> str:

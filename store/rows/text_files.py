@@ -17,6 +17,7 @@ from afteredit.store.errors import BadInput
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 NO_TEXT = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file",
            b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite file"}  # fmt: skip
+NO_FILE = "no such file"
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 
@@ -26,7 +27,7 @@ def why_no_file(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return "a link to a file that is not there" if path.is_symlink() else "no such file"
+        return "a link to a file that is not there" if path.is_symlink() else NO_FILE
     except (OSError, ValueError) as problem:
         return f"no file that can be read ({problem})"
     if stat.S_ISREG(mode):

@@ -1,13 +1,16 @@
 """Tests C = E[k kᵀ] against plain forward passes, and that it is made once, from the same text each time."""
 
+import codecs
+import gzip
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from afteredit.edit.ingredients import sampled_text, second_moment
-from afteredit.edit.ingredients.sampled_text import sequences
+from afteredit.edit.ingredients.sampled_text import identity, sequences
 from afteredit.edit.ingredients.second_moment import estimate, second_moments
 from afteredit.edit.method import Given
 from afteredit.edit.methods.memit import Memit
@@ -101,6 +104,15 @@ def test_a_text_file_is_cut_into_rows_that_start_with_the_start_token(make_lm, t
     body = list(itertools.chain.from_iterable(row[1:] for row in rows))
     with open(text_file, encoding="utf-8") as file:
         assert file.read().startswith(lm.tokenizer.decode(body))
+
+
+def test_marks_and_line_ends_of_a_text_file_change_neither_its_tokens_nor_its_name(make_lm, text_file, tmp_path):
+    lm, content = make_lm("gpt2"), Path(text_file).read_bytes()
+    other = tmp_path / "other.txt"
+    for changed in (codecs.BOM_UTF8 + content, content.replace(b"\n", b"\r\n"), gzip.compress(content)):
+        other.write_bytes(changed)
+        assert list(sequences(lm, str(other), 300)) == list(sequences(lm, text_file, 300))
+        assert identity(str(other)) == identity(text_file)
 
 
 def test_sampled_text_is_the_same_each_time_whatever_torchs_seed(make_lm, family, tmp_path, monkeypatch):

@@ -1,0 +1,90 @@
+"""A task's rows come from the file that was asked for, and what would be scored wrong in silence is refused."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from afteredit.evaluate.abilities.ability import Ability
+from afteredit.evaluate.abilities.build import build_tasks
+from afteredit.evaluate.abilities.task_rows import find_rows, load_rows
+from afteredit.evaluate.settings import MeasureSettings
+from afteredit.launch.command_line import compose
+from afteredit.store.errors import BadInput
+from afteredit.store.rows.row_files import EMBEDDED
+
+FILES = ["sentiment.jsonl", "sst2.jsonl"]
+QUESTION = {"question": "who wrote it", "answers": ["Ada Quill"]}
+
+
+@cache
+def ability(task: str) -> Ability:
+    return compose([f"task=[{task}]"]).tasks[task]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_no_other_file_takes_the_place_of_one_that_cannot_be_read(tmp_path, kind):
+    (tmp_path / "sst2.jsonl").write_text('{"sentence": "good", "label": 1}')
+    assert find_rows("sentiment", FILES, str(tmp_path)) == tmp_path / "sst2.jsonl"
+    first = tmp_path / "sentiment.jsonl"
+    first.symlink_to(tmp_path / "gone") if kind == "link" else first.mkdir()
+    with pytest.raises(BadInput, match=f"{first}: is .*{kind}"):
+        find_rows("sentiment", FILES, str(tmp_path))
+
+
+def test_files_of_another_kind_are_named_with_the_key_that_takes_them(tmp_path):
+    (tmp_path / "sentiment.csv").write_text("sentence,label\ngood,1\nbad,negative\n")
+    with pytest.raises(BadInput, match=r"there is sentiment.csv.*task.sentiment.rows=\["):
+        find_rows("sentiment", FILES, str(tmp_path))
+    rows = load_rows("sentiment", ["sentiment.csv"], {}, ability("sentiment").labels, str(tmp_path))["test"]
+    assert list(rows) == [{"sentence": "good", "label": 1}, {"sentence": "bad", "label": 0}]
+
+
+def test_texts_of_rows_are_in_their_normal_form(tmp_path):
+    row = {"question": "who wrote Cafe\u0301 ", "answers": [" Ada Quill\u00a0", "A.\r\nQuill"]}
+    (tmp_path / "open_qa.jsonl").write_text(json.dumps(row))
+    assert list(load_rows("open_qa", ["open_qa.jsonl"], {}, {}, str(tmp_path))["test"]) == [
+        {"question": "who wrote Café", "answers": ["Ada Quill", "A.\nQuill"]}]  # fmt: skip
+
+
+def test_class_labels_of_the_hub_are_read_by_their_names(monkeypatch):
+    from datasets import ClassLabel, Dataset, Features, List, Value
+
+    hub = {
+        "sentence1": Value("string"),
+        "sentence2": Value("string"),
+        "label": ClassLabel(names=["not_entailment", "entailment"]),
+    }
+    rows = Dataset.from_dict(
+        {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}, features=Features(hub)
+    )
+    monkeypatch.setattr("afteredit.store.rows.row_files.hub_data", lambda *_, **__: rows)
+    nli = ability("nli")
+    read = load_rows("nli", nli.rows, nli.hub, nli.labels, "hub")["test"]
+    assert list(read) == [{"premise": "a", "hypothesis": "c", "label": "not_entailment"},
+                          {"premise": "b", "hypothesis": "d", "label": "entailment"}]  # fmt: skip
+    names = ClassLabel(names=["B-PER", "O", "I-PER"])
+    tags = Features({"tokens": List(Value("string")), "ner_tags": List(names)})
+    rows = Dataset.from_dict({"tokens": [["Ada", "Quill", "ran"]], "ner_tags": [[0, 2, 1]]}, features=tags)
+    ner = ability("ner")
+    assert load_rows("ner", ner.rows, ner.hub, ner.labels, "hub")["test"]["ner_tags"][0] == ["B-PER", "I-PER", "O"]
+
+
+EMPTY = [QUESTION | {"question": None}, QUESTION | {"answers": []}, QUESTION | {"answers": None}]
+
+
+@pytest.mark.parametrize("row", EMPTY)
+def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, row):
+    (tmp_path / "open_qa.jsonl").write_text(f"{json.dumps(QUESTION)}\n{json.dumps(row)}")
+    settings = MeasureSettings(data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8)
+    column = next(name for name in row if not row[name])
+    with pytest.raises(BadInput, match=f"task=open_qa: row 2 does not fit the task: its column {column} is"):
+        build_tasks({"open_qa": ability("open_qa")}, settings)
+
+
+@pytest.mark.parametrize("task", sorted(path.stem for path in Path(EMBEDDED).glob("*.jsonl")
+                                        if not path.stem.startswith("facts")))  # fmt: skip
+def test_embedded_rows_are_read_as_they_stand(task):
+    read = load_rows(task, ability(task).rows, {}, ability(task).labels, "mini")["test"]
+    assert list(read) == [json.loads(line) for line in (EMBEDDED / f"{task}.jsonl").read_text("utf-8").splitlines()]
