@@ -144,15 +144,18 @@ class Measure:
             measure = unedited_scores if from_cache else BuiltAbility.measure
             scores = measure(built, self.lm, self.kept_blocks)
             if unedited:
-                self._say_cut_rows(built.name, scores)
+                self._say_what_did_not_fit(built.name, scores)
             samples = [{"kind": "ability", "name": built.name, **asdict(example)} for example in scores.examples]
             yield Checkpoint(scores.row, samples)
 
-    def _say_cut_rows(self, name: str, scores: AbilityScores) -> None:
-        n_cut = sum(example.cut for example in scores.examples)
+    def _say_what_did_not_fit(self, name: str, scores: AbilityScores) -> None:
+        n_cut, n_ran_out = (sum(getattr(row, share) or 0 for row in scores.examples) for share in ("cut", "ran_out"))
         if n_cut:
             log.warning("task=%s: %d of %d rows cut on the left: with their answers they are longer than the %s tokens "
                         "that the model reads", name, n_cut, len(scores.examples), self.lm.max_tokens)  # fmt: skip
+        if n_ran_out:
+            log.info("task=%s: %d of %d answers did not end within the tokens that they may have (max_gen_toks)", name,
+                     n_ran_out, len(scores.examples))  # fmt: skip
 
     def _unedited_responses(self, requests: Sequence[EditRequest]) -> Responses:
         """Returns what the unedited model does on the requests' prompts; W0 is put back for it, once per request."""

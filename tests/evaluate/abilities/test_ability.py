@@ -213,7 +213,7 @@ def greedy_text(lm, prompt: str, n_tokens: int) -> str:
     return lm.tokenizer.decode(ids[n_prompt:])
 
 
-def test_answers_that_did_not_end_within_their_tokens_are_counted(make_lm):
+def test_answers_that_did_not_end_within_their_tokens_are_counted(make_lm, caplog):
     """They end at a text that the first row's answer holds; the model's own greedy text says which others hold it."""
     lm = make_lm("llama")
     texts = [greedy_text(lm, " ".join(["word"] * n), 5) for n in (4, 16, 40)]
@@ -223,10 +223,12 @@ def test_answers_that_did_not_end_within_their_tokens_are_counted(make_lm):
     built = plain_ability(lm, "generate_until", doc_to_target="answers",
                           generation_kwargs={"until": [stop], "do_sample": False, "max_gen_toks": 5},
                           metric_list=EXACT_MATCH)  # fmt: skip
-    scores = built.measure(lm)
-    assert [example.ran_out for example in scores.examples] == expected
-    assert scores.row["ability/plain/ran_out"] == pytest.approx(sum(expected) / 3)
-    assert "ability/plain/cut" not in scores.row
+    caplog.set_level("INFO")
+    assert [example.ran_out for example in built.measure(lm).examples] == expected
+    row = Measure(lm, [built], [((1,), (2, 3))], [], seed=0).checkpoint([], last=False).row
+    assert row["ability/plain/ran_out"] == pytest.approx(sum(expected) / 3)
+    assert "ability/plain/cut" not in row
+    assert f"task=plain: {sum(expected):.0f} of 3 answers did not end within the tokens" in caplog.text
 
 
 def test_an_answer_may_take_half_of_what_the_model_reads(make_lm):
