@@ -9,6 +9,9 @@ from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown
 
 _WORD_PART = regex.compile(rf"[[\p{{L}}\p{{M}}\p{{N}}_]--[{UNSPACED}]]", regex.V1)
+_HYPHENS = ("-", "\u2010", "\u2011")  # "Jean" is not in "Jean-Paul"
+_JOINERS = ("\u200c", "\u200d")
+_JOINED = regex.compile(r"[\p{M}\p{Emoji_Modifier}\u200c\u200d]")  # what no word, letter or emoji begins with
 _PARTICLE = regex.compile(r"\p{Hangul}")  # Korean particles follow a noun without a space
 
 
@@ -50,17 +53,23 @@ def whole_words(subject: str, text: str) -> list[int]:
 
 def _begins_within(text: str, at: int) -> bool:
     """Tells whether a word or number that began before `at` goes on there."""
-    return _is_one_word(text[at - 1 : at], text[at]) or (
-        text[at].isdigit() and text[at - 1 : at] in (".", ",") and text[max(0, at - 2) : at - 1].isdigit())  # fmt: skip
+    before = text[:at]
+    if text[at].isdigit() and before.endswith((".", ",")):
+        return before[-2:-1].isdigit()
+    return _is_one_word(before[-2:-1] if before.endswith(_HYPHENS) else before[-1:], text[at])
 
 
 def _ends_within(text: str, at: int) -> bool:
     """Tells whether the word or number that stands before `at` goes on there."""
-    following = text[at : at + 1]
-    if following in (".", ",") and text[at - 1].isdigit():
-        return text[at + 1 : at + 2].isdigit()
-    return _is_one_word(text[at - 1], following) and not _PARTICLE.match(following)
+    after = text[at:]
+    if text[at - 1].isdigit() and after.startswith((".", ",")):
+        return after[1:2].isdigit()
+    if after.startswith(_HYPHENS):
+        return _is_one_word(text[at - 1], after[1:2])
+    return _is_one_word(text[at - 1], after[:1]) and not _PARTICLE.match(after)
 
 
 def _is_one_word(left: str, right: str) -> bool:
+    if left in _JOINERS or _JOINED.match(right):
+        return left != ""
     return _WORD_PART.match(left) is not None and _WORD_PART.match(right) is not None

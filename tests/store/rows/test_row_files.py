@@ -96,6 +96,11 @@ def test_a_tsv_file_that_quotes_nothing_keeps_its_quotes(tmp_path):
     assert [row.value["sentence"] for row in read_rows(tmp_path / "a.tsv")] == ['"good" he said', 'it is 5" long', '"']
 
 
+def test_a_cell_may_be_long(tmp_path):
+    (tmp_path / "a.csv").write_text(f"a\n{'x' * 200_000}\n")
+    assert [row.value for row in read_rows(tmp_path / "a.csv")] == [{"a": "x" * 200_000}]
+
+
 def test_empty_cells_and_nan_are_null_and_lists_of_pandas_are_lists(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,c\n,\"['x', 'y']\",{}\n")
     (tmp_path / "a.jsonl").write_text('{"a": NaN, "b": ["x", "y"], "c": "{}"}')
