@@ -79,7 +79,7 @@ def _refuse_interpolations(value: Any, path: Path, key: str = "") -> None:
 
 def _refuse_unknown_source(model: Any, folder: Path, overrides: Sequence[str]) -> None:
     """Raises BadInput where the model is none of conf/model: a folder from elsewhere may name any model."""
-    presets = [OmegaConf.load(path) for path in sorted((CONF / "model").glob("*.yaml"))]
+    presets: list[Any] = [OmegaConf.load(path) for path in sorted((CONF / "model").glob("*.yaml"))]
     known = {(preset.get("name"), preset.get("source")) for preset in presets if preset.get("source")}
     if isinstance(model, Mapping) and (model.get("name"), model.get("source")) not in known:
         source = str(model.get("source"))
