@@ -8,8 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from afteredit.edit.ingredients.value_prompts import value_rows
+from afteredit.edit.method import Prepared
+from afteredit.edit.methods.ft import Ft
+from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank
 from afteredit.evaluate.metrics.editing_success import SuccessPrompt, means, respond, success_prompts, success_scores
+from afteredit.model.lm import LM
 
 CRITERIA = ("prob", "forced", "generated")
 
@@ -181,3 +186,23 @@ def test_means_count_each_request_once():
         "editing/retained/forced/efficacy": 1.0,
     }
     assert means([], "x") == {}
+
+
+@pytest.mark.parametrize(("separator", "between"), [("auto", ""), ("none", ""), ("space", " ")])
+def test_edits_and_metrics_put_the_same_before_an_answer(make_lm, separator, between):
+    """The text is written out and encoded at once; the tokenizer merges nothing over the joins here."""
+    base = make_lm("llama")
+    lm = LM(base.model, base.tokenizer, separator=separator)
+    prompt, new, true = "法国的首都是", "伦敦", "巴黎"
+    request = EditRequest("zh", "法国", "{}的首都是", new, true)
+    ((_, response),) = respond(lm, [request]).items()
+    n_prompt = len(lm.tokenizer(prompt).input_ids)
+    for answer, nll in ((true, response.nll_true), (new, response.nll_new)):
+        ids = lm.tokenizer(f"{prompt}{between}{answer}").input_ids
+        with torch.no_grad():
+            log_p_TV = lm.model(torch.tensor([ids])).logits[0, n_prompt - 1 : -1].log_softmax(-1)
+        plain = -float(log_p_TV[range(len(ids) - n_prompt), ids[n_prompt:]].mean())
+        assert nll == pytest.approx(plain, abs=1e-5)
+    assert value_rows(lm, request, ("",)).target == tuple(ids[n_prompt:])
+    loss = Ft(layers=[1], steps=1).update(lm, [request], Prepared(), {}).diagnostics["loss"]
+    assert loss == pytest.approx(plain, abs=1e-5)
