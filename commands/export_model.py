@@ -29,12 +29,13 @@ def export(rebuilt: RebuiltRun, n_edits: int, target: Path) -> None:
         with lm.weights.seen_through(rebuilt.x.constraint.view):
             lm.model.save_pretrained(temporary)
         lm.tokenizer.save_pretrained(temporary)
+        start = " ".join(lm.tokenizer.convert_ids_to_tokens(lm.tokens.start_ids)) or None
         origin = {"run": rebuilt.run.folder.name, "n_edits": n_edits, "weights_sha256": sha256,
-                  "source": model.source, "revision": model.revision, "start_token": model.start_token}  # fmt: skip
+                  "source": model.source, "revision": model.revision, "start_token": start}  # fmt: skip
         write_json(temporary / "afteredit.json", origin)
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     rebuilt.console.log(bold("written", f" to {target}: the model after {n_edits} edits, as metrics see it"))
-    if model.start_token is not None:
-        rebuilt.console.log(f"in this run {model.start_token} stood in front of every text: put it there too")
+    if start is not None:
+        rebuilt.console.log(f"in this run {start} stood in front of every text: put it there too")

@@ -44,6 +44,10 @@ class RebuiltRun:
     def lm(self) -> LM:
         """The model, loaded when first needed.  Raises BadInput where it is not the one that the run edited."""
         lm = load_model(self.x, self.console)
+        differs = self.run.environment.other_model(lm.fingerprint_parts)
+        if differs:
+            raise BadInput(f"model.source={self.x.model.source} is not the model that {self.run.folder} edited; it "
+                           f"differs in: {differs}; give model.source=<the same model>")  # fmt: skip
         lm.weights.keep_base(self.x.method.edited(lm))
         stored, sha256 = self._stored_sha256(0), lm.weights.sha256()
         if stored and sha256 not in stored:

@@ -42,6 +42,7 @@ class Unconstrained:
 
 
 def view_file(constraint: Constraint) -> str:
-    """Returns the file that defines what the constraint shows, relative to the root; its code decides the numbers."""
-    root = Path(__file__).resolve().parent.parent
-    return Path(inspect.getfile(type(constraint).view)).resolve().relative_to(root).as_posix()
+    """Returns the file of this program, relative to its root, that defines what the constraint shows; its code decides
+    the numbers.  A plug-in's code has a name of its own (`plugin_code`)."""
+    root, path = Path(__file__).resolve().parent.parent, Path(inspect.getfile(type(constraint).view)).resolve()
+    return (path if path.is_relative_to(root / "edit") else Path(__file__).resolve()).relative_to(root).as_posix()

@@ -16,7 +16,7 @@ from pathlib import Path
 from afteredit.edit.read_facts import REQUIRED, BadRows, FactReader
 from afteredit.edit.request import EditRequest, conflicts, same_fact
 from afteredit.store.errors import BadInput
-from afteredit.store.field_roles import WEIGHTS, decides
+from afteredit.store.field_roles import NOTHING, WEIGHTS, decides
 from afteredit.store.rows.normal_text import shown, spelling
 from afteredit.store.rows.row import Row
 from afteredit.store.rows.row_files import (
@@ -30,6 +30,7 @@ from afteredit.store.rows.row_files import (
 from afteredit.store.rows.text_files import why_no_file
 
 log = logging.getLogger(__name__)
+READ = decides(WEIGHTS, by_content=True)  # decides which facts are read: a run's name holds these
 
 
 class Order(Enum):
@@ -58,19 +59,24 @@ class EditSet:
     `answers.0`).  A prompt without `{}` gets it where the subject stands.  A run's name holds the requests' SHA-256.
     """
 
-    name: str
-    file: str
-    columns: dict[str, str]
-    train: str = ""  # file of the training split, for methods that learn to edit; looked up as `file` is
-    train_columns: dict[str, str] = field(default_factory=dict)  # where they differ from `columns`
-    hub: str = ""  # hub data set, or address of a JSON file, that holds the same rows, for data=hub
-    hub_split: str = "train"
-    hub_columns: dict[str, str] = field(default_factory=dict)  # those of `columns` that have another name there
+    name: str = field(metadata=decides(NOTHING))
+    file: str = field(metadata=READ)
+    columns: dict[str, str] = field(metadata=READ)
+    # file of the training split, for methods that learn to edit; looked up as `file` is
+    train: str = field(default="", metadata=READ)
+    train_columns: dict[str, str] = field(default_factory=dict, metadata=READ)  # where they differ from `columns`
+    # hub data set, or address of a JSON file, that holds the same rows, for data=hub
+    hub: str = field(default="", metadata=READ)
+    hub_split: str = field(default="train", metadata=READ)
+    # those of `columns` that have another name there
+    hub_columns: dict[str, str] = field(default_factory=dict, metadata=READ)
     order: Order = field(default=Order.file, metadata=decides(WEIGHTS))
     separator: Separator = field(default=Separator.auto, metadata=decides(WEIGHTS))
-    drop_unchanged: bool = False  # leave out rows whose new target is their true one, instead of refusing them
-    distinct: bool = False  # of rows about one fact, take the first only; rows that say the same again stay
-    on_bad_row: OnBadRow = OnBadRow.stop
+    # leave out rows whose new target is their true one, instead of refusing them
+    drop_unchanged: bool = field(default=False, metadata=READ)
+    # of rows about one fact, take the first only; rows that say the same again stay
+    distinct: bool = field(default=False, metadata=READ)
+    on_bad_row: OnBadRow = field(default=OnBadRow.stop, metadata=READ)
 
     def __post_init__(self) -> None:
         known = [f.name for f in fields(EditRequest)]

@@ -65,6 +65,11 @@ class Method(ABC):
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Returns the constants, computed from the unedited model or read from the cache."""
 
+    def content(self, given: Given) -> dict[str, str]:
+        """Returns a hash of each text and set of rows that `prepare` reads; a run's name holds them in the place of the
+        fields that only say where they are."""
+        return {}
+
     @abstractmethod
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes `requests` into the model as it is now.  Mutates nothing.

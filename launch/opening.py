@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from afteredit.edit.constraint import Unconstrained, view_file
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest, refuse_conflicts
-from afteredit.evaluate.abilities.build import build_tasks, check_files, rows_sha256, shipped_abilities
+from afteredit.evaluate.abilities.build import build_tasks, check_files, code_of, rows_sha256, shipped_abilities
 from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.stored_config import named_speed_keys
 from afteredit.store.code_version import measuring_version
 from afteredit.store.errors import BadInput
-from afteredit.store.field_roles import MEASUREMENT, NOTHING, WEIGHTS, values_by_role
+from afteredit.store.field_roles import MEASUREMENT, WEIGHTS, values_by_role
+from afteredit.store.plugin_code import plugin_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,8 +69,10 @@ def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
     changes_updates = type(x.constraint).constrain is not Unconstrained.constrain
     return {
         "model": lm.fingerprint, "device": lm.device.type, "method": values_by_role(x.method, WEIGHTS),
+        "content": x.method.content(Given(x.settings.seed, lambda: x.edits.training(x.settings.data))),
         "constraint": values_by_role(x.constraint, WEIGHTS) if changes_updates else None,
-        "edits": edits_sha256, **values_by_role(x.edits, WEIGHTS, default=NOTHING),
+        "plugins": plugin_code(type(x.method), type(x.constraint) if changes_updates else None),
+        "requests": edits_sha256, "edits": values_by_role(x.edits, WEIGHTS),
         "settings": values_by_role(x.settings, WEIGHTS),
     }  # fmt: skip
 
@@ -80,7 +83,8 @@ def decides_measurement(x: Experiment) -> dict[str, Any]:
     tasks = {**x.tasks, **shipped_abilities(x.settings.harness)}
     return {
         "tasks": {name: values_by_role(task, MEASUREMENT, default=MEASUREMENT) for name, task in tasks.items()},
-        "rows": rows_sha256(x.tasks, x.settings.data),
+        "rows": rows_sha256(tasks, x.settings.data),
+        "plugins": plugin_code(*map(code_of, tasks.values()), type(x.constraint) if shows_other_weights else None),
         "held_out": hashlib.sha256(held_out_text(x.settings).encode()).hexdigest(),
         "settings": values_by_role(x.settings, MEASUREMENT),
         "view": values_by_role(x.constraint, WEIGHTS) if shows_other_weights else None,
@@ -99,6 +103,7 @@ def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
     try:
         with run.in_use():
             run.environment.keep(lm.device, run.journal.n_edits, x.settings.resume)
+            run.environment.note("model", lm.fingerprint_parts)
     except BadInput:
         run.journal.close()
         raise

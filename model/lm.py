@@ -17,11 +17,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from afteredit.model.anatomy import find_anatomy
 from afteredit.model.capabilities import Capabilities, check_parts
 from afteredit.model.hooks import answering_by
-from afteredit.model.loading.fingerprint import fingerprint
+from afteredit.model.loading.chat_template import CHAT_DATE
+from afteredit.model.loading.fingerprint import fingerprint_parts
 from afteredit.model.row_by_row import forward_row_by_row
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
+from afteredit.store.user_cache import content_hash
 
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
 
@@ -33,21 +35,23 @@ class LM:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain",
-                 separator: str = "auto"):  # fmt: skip
+                 separator: str = "auto", chat_date: str = CHAT_DATE):  # fmt: skip
         """Takes a Hugging Face decoder and its fast tokenizer.
 
-        `start_token` is put in front of every text; it is None for models trained without one.  `prompt` is "plain" or
-        "chat"; `separator` says what stands between prompt and answer: "auto", "space" or "none".  Raises BadInput,
-        naming the architecture, where the model does not fit.
+        `start_token` is put in front of every text; it is None for models trained without one, and "auto" takes what
+        the tokenizer itself puts there.  `prompt` is "plain" or "chat"; `separator` says what stands between prompt and
+        answer: "auto", "space" or "none"; `chat_date` is the day that a chat template is told.  Raises BadInput, naming
+        the architecture, where the model does not fit.
         """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, start_token, prompt, separator)
+        self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date)
         self.anatomy = find_anatomy(model)
         self.weights = Weights(model)
         check_parts(model, self.anatomy, self.run_decoder, self.logits)
         self.capabilities = Capabilities(model, self.anatomy, self.run_decoder)
-        self.fingerprint = fingerprint(model, tokenizer, self.tokens.start_ids, prompt)
+        self.fingerprint_parts = fingerprint_parts(model, self.tokens)
+        self.fingerprint = content_hash(self.fingerprint_parts)
 
     @property
     def device(self) -> torch.device:

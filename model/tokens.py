@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from afteredit.model.loading.chat_template import check_template, render
+from afteredit.model.loading.chat_template import CHAT_DATE, check_template, render
+from afteredit.model.loading.start_token import start_ids
 from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 
@@ -12,11 +13,13 @@ from afteredit.store.errors import BadInput
 class Tokens:
     """Turns text into token ids for one tokenizer, start token and prompt mode.
 
-    `start_ids` holds the start token's id, or nothing for models trained without one.  `separator` says what stands
-    between a prompt and its answer: "auto", "space" or "none" (`edits.separator`).
+    `start_ids` holds the ids that stand in front of every text; nothing for models trained without a start token.
+    `separator` says what stands between a prompt and its answer: "auto", "space" or "none" (`edits.separator`).
+    `chat_date` is the day, as year-month-day, that a chat template is told where it asks for the date.
     """
 
-    def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain", separator: str = "auto"):
+    def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain", separator: str = "auto",
+                 chat_date: str = CHAT_DATE):  # fmt: skip
         """Raises BadInput where the tokenizer is slow, lacks the start token, or has no template for `prompt=chat`."""
         if not tokenizer.is_fast:
             raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
@@ -26,15 +29,8 @@ class Tokens:
         if prompt == "chat":
             check_template(tokenizer)
         self.tokenizer = tokenizer
-        self.prompt, self.separator = prompt, separator
-        self.start_ids = [] if start_token is None else [self._token_id(start_token)]
-
-    def _token_id(self, token: str) -> int:
-        token_id = self.tokenizer.get_vocab().get(token)
-        if token_id is None:
-            known = sorted(token.content for token in self.tokenizer.added_tokens_decoder.values())[:20]
-            raise BadInput(f"model.start_token={token!r} is no token of this tokenizer; special tokens it has: {known}")
-        return token_id
+        self.prompt, self.separator, self.chat_date = prompt, separator, chat_date
+        self.start_ids = start_ids(tokenizer, start_token)
 
     def _ids(self, text: str) -> list[int]:
         """Returns the ids of the text alone: those that the tokenizer itself would add are left out."""
@@ -54,7 +50,7 @@ class Tokens:
         in it.  Raises BadInput where the chat template changes the question."""
         if self.prompt == "plain":
             return question, 0
-        text = render(self.tokenizer, [{"role": "user", "content": question}])
+        text = render(self.tokenizer, [{"role": "user", "content": question}], self.chat_date)
         if question not in text:
             raise BadInput(f"the chat template changes the prompt {question!r}; use model.prompt=plain for it")
         return text, text.rindex(question)

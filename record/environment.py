@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
-EMPTY: dict[str, Any] = {"forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": []}
+EMPTY: dict[str, Any] = {
+    "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {}
+}  # fmt: skip
 
 
 class Environment:
@@ -28,7 +30,7 @@ class Environment:
     `decides`, `commit` and `hardware` are those of the first edit.  `forced` and `moved` hold the other code and the
     other hardware that later edits were made under, `speed` the speed keys, each with the number of edits before it.
     `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
-    the results file, and `wandb` the ids of the W&B runs.
+    the results file, `wandb` the ids of the W&B runs, and `model` all that the model's fingerprint is made of.
     """
 
     def __init__(self, folder: Path):
@@ -68,6 +70,14 @@ class Environment:
                         "here on may differ from an unmoved run's in the last bits")  # fmt: skip
             self.note("moved", [*moved, {"after_edits": n_edits, "hardware": now["hardware"]}])
 
+    def other_model(self, parts: Mapping[str, Any]) -> str:
+        """Returns in words what a model, given the parts of its fingerprint, differs in from the run's own; nothing for
+        the same model, and for a run of an older version.  Only one side's fields of a config are passed over: other
+        versions of transformers have others."""
+        then, now = _flat(self["model"]), _flat(parts)
+        changed = [key for key in then if key in now and then[key] != now[key]]
+        return ", ".join(f"{key} ({now[key]!r} here, {then[key]!r} there)" for key in changed)
+
     def keep_speed(self, values: Mapping[str, Any], named: Collection[str], n_edits: int) -> dict[str, Any]:
         """Returns the speed keys that the run goes on with after `n_edits`, and stores them.
 
@@ -85,6 +95,15 @@ class Environment:
         if now != before:
             self.note("speed", [*stored, {"after_edits": n_edits, **now}])
         return now
+
+
+def _flat(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries of a mapping and of those inside it, by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in parts.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {}
+        flat |= {f"{key}.{name}": entry for name, entry in inner.items()} if inner else {key: value}
+    return flat
 
 
 def commit() -> str:

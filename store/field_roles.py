@@ -10,6 +10,8 @@ import dataclasses
 from enum import Enum
 from typing import Any
 
+from afteredit.store.plugin_code import class_name
+
 
 class Role(Enum):
     """What the value of a field decides."""
@@ -40,7 +42,7 @@ def role_of(field: dataclasses.Field[Any], default: Role = WEIGHTS) -> Role:
 
 
 def values_by_role(instance: Any, role: Role, default: Role = WEIGHTS) -> dict[str, Any]:
-    """Returns the values of the fields that have `role`, as plain data, with the name of the class under "class".
+    """Returns the values of the fields that have `role`, as plain data, with the full name of the class under "class".
 
     A field without metadata has the role `default`.  Fields that decide by their content are left out.
     """
@@ -49,7 +51,7 @@ def values_by_role(instance: Any, role: Role, default: Role = WEIGHTS) -> dict[s
     ]
     values = dataclasses.asdict(instance)
     plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
-    return {"class": type(instance).__name__, **{field.name: plain[field.name] for field in fields}}
+    return {"class": class_name(type(instance)), **{field.name: plain[field.name] for field in fields}}
 
 
 def names_by_role(cls: type, *roles: Role, default: Role = WEIGHTS) -> list[str]:

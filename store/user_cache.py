@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ def content_hash(decides: Any) -> str:
     """Returns the first sixteen hex digits of the SHA-256 of a description that JSON can hold."""
     text = json.dumps(decides, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cache_key(format_number: int, decides: Mapping[str, Any]) -> str:
+    """Returns the hash that names a cached file by all that `decides` its content.
+
+    `format_number` belongs to the code that computes the content, and is raised when that code computes something else:
+    files from before are then found no more.
+    """
+    return content_hash({"format": format_number, **decides})
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

@@ -80,8 +80,9 @@ def _under_its_view(config: dict[str, Any], evaluations: dict[str, dict[str, Any
     """
     view = evaluations.get(digest, {}).get("view")
     if view:
-        return config | {"constraint": {"_target_": f"afteredit.{view['class']}", **view}}
-    views = {decided["view"]["class"] for decided in evaluations.values() if decided.get("view")}
+        return config | {"constraint": {"_target_": view["class"], **view}}
+    classes = [str(decided["view"]["class"]) for decided in evaluations.values() if decided.get("view")]
+    views = {name.rpartition(".")[2] for name in classes}
     last = str(at(config, "constraint._target_", "")).rpartition(".")[2]
     return config | {"constraint": {}} if digest in evaluations and last in views else config
 

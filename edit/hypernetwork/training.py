@@ -25,10 +25,11 @@ from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, names_by_role
 from afteredit.store.kept_progress import KeptProgress
-from afteredit.store.user_cache import content_hash, made_once
+from afteredit.store.user_cache import cache_key, content_hash, made_once
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # raised when the same rows and settings train another network
 SEED = 0
 FEWEST_ROWS = 10
 MOST_HELD_BACK = 50
@@ -43,8 +44,9 @@ def trained(
     Raises BadInput where there are too few rows, training goes wrong, or its result is worse than no edit.
     """
     decisive = {name: getattr(settings, name) for name in names_by_role(TrainingSettings, WEIGHTS)}
-    digest = content_hash({"model": lm.fingerprint, "separator": lm.tokens.separator, "layers": list(layers),
-                           "seed": SEED, "rows": content_hash([asdict(row) for row in rows]), **decisive})  # fmt: skip
+    digest = cache_key(FORMAT, {"model": lm.fingerprint, "separator": lm.tokens.separator, "layers": list(layers),
+                                "seed": SEED, "rows": content_hash([asdict(row) for row in rows]),
+                                **decisive})  # fmt: skip
     name = f"mend/{digest}.safetensors"
     kept = KeptProgress(name, 60 * settings.checkpoint_minutes)
     path = made_once(name, lambda path: save_file(Training(lm, layers, rows, settings).run(kept), path))

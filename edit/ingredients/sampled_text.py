@@ -18,10 +18,11 @@ from afteredit.store.errors import BadInput
 from afteredit.store.kept_progress import KeptProgress
 from afteredit.store.rows.row_files import EMBEDDED, hub_data
 from afteredit.store.rows.text_files import read_lines
-from afteredit.store.user_cache import content_hash, made_once
+from afteredit.store.user_cache import cache_key, made_once
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1  # raised when other text is sampled from the same model
 LENGTH = 128  # tokens of one row, where the model reads so many: keys hardly change with longer contexts, memory does
 GROUP = 128  # rows whose random numbers are drawn together
 PIECE = {"cpu": 32}  # rows sampled at once, and kept when they are, by kind of device; elsewhere a whole group
@@ -73,7 +74,7 @@ def _sampled(lm: LM, n_rows: int, length: int) -> list[list[int]]:
     They are cached apart from the second moments, since other layers need them too; the default model's are shipped.
     A stopped start goes on after the last whole piece.
     """
-    name = f"sampled_text/{content_hash({'model': lm.fingerprint, 'rows': n_rows, 'length': length})}.safetensors"
+    name = f"sampled_text/{cache_key(FORMAT, {'model': lm.fingerprint, 'rows': n_rows, 'length': length})}.safetensors"
     shipped = EMBEDDED / name  # what SmolLM2 wrote for the default number of tokens, which would take a minute
     if shipped.exists():
         return load_file(shipped)["ids"].tolist()

@@ -22,8 +22,9 @@ from afteredit.edit.ingredients.sampled_text import identity, sequences
 from afteredit.model.hooks import EndOfPass, hooked
 from afteredit.model.lm import LM
 from afteredit.store.kept_progress import KeptProgress
-from afteredit.store.user_cache import content_hash, made_once
+from afteredit.store.user_cache import cache_key, made_once
 
+FORMAT = 1  # raised when something else is computed from the same text
 BATCH = 32  # rows of one forward pass
 
 
@@ -34,7 +35,7 @@ def second_moments(lm: LM, layers: Sequence[int], text: str, tokens_per_dim: int
     """
     n_tokens = tokens_per_dim * max(lm.widths(layer)[1] for layer in layers)
     decides = {"model": lm.fingerprint, "layers": list(layers), "text": identity(text), "tokens": n_tokens}
-    digest = content_hash(decides)
+    digest = cache_key(FORMAT, decides)
 
     name = f"second_moment/{digest}.safetensors"
     progress = KeptProgress(name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -24,7 +24,8 @@ from afteredit.edit.method import Given, Method, Prepared, check_layers, check_n
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
 from afteredit.store.errors import BadInput
-from afteredit.store.user_cache import content_hash, made_once
+from afteredit.store.field_roles import WEIGHTS, decides
+from afteredit.store.user_cache import cache_key, made_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
+FORMAT = 1  # raised when another null space is made of the same second moment
 
 
 class Threshold(Enum):
@@ -55,7 +57,8 @@ class AlphaEdit(Method):
     stop_loss: float = 0.05
     contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
     contexts_count_opening: bool = False  # whether the opening word is one of the 10, as in the reference
-    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
+    # sampled (from the model itself), hub:<data set>, or a text file
+    second_moment_text: str = field(default="sampled", metadata=decides(WEIGHTS, by_content=True))
     tokens_per_key_dim: int = 100
 
     optimises_values: ClassVar[bool] = True
@@ -74,6 +77,11 @@ class AlphaEdit(Method):
         from afteredit.edit.ingredients.layer_by_layer import edited_blocks
 
         return edited_blocks(lm, self.layers)
+
+    def content(self, given: Given) -> dict[str, str]:
+        from afteredit.edit.ingredients.sampled_text import identity
+
+        return {"second_moment_text": identity(self.second_moment_text)}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Returns context prefixes and each block's null space, in place of its second moment.
@@ -94,7 +102,7 @@ class AlphaEdit(Method):
             def make(path: Path, layer: int = layer) -> None:
                 save_file(self._null_space(layer, prepared.tensors[f"second_moment/{layer}"].to(lm.device)), path)
 
-            tensors |= load_file(made_once(f"null_space/{content_hash(decides)}.safetensors", make))
+            tensors |= load_file(made_once(f"null_space/{cache_key(FORMAT, decides)}.safetensors", make))
             F, rank = tensors[f"null_space/{layer}"].shape
             log.info("null space of block %s: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
                      tensors[f"energy/{layer}"])  # fmt: skip

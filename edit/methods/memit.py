@@ -15,13 +15,14 @@ that).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
+from afteredit.store.field_roles import WEIGHTS, decides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,8 @@ class Memit(Method):
     stop_loss: float = 0.05
     contexts: int = 5  # sampled prefixes of 10 tokens, beside the bare prompt
     contexts_count_opening: bool = False  # whether the opening word is one of the 10, as in the reference
-    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
+    # sampled (from the model itself), hub:<data set>, or a text file
+    second_moment_text: str = field(default="sampled", metadata=decides(WEIGHTS, by_content=True))
     tokens_per_key_dim: int = 10
 
     optimises_values: ClassVar[bool] = True
@@ -62,6 +64,11 @@ class Memit(Method):
         from afteredit.edit.ingredients.layer_by_layer import edited_blocks
 
         return edited_blocks(lm, self.layers)
+
+    def content(self, given: Given) -> dict[str, str]:
+        from afteredit.edit.ingredients.sampled_text import identity
+
+        return {"second_moment_text": identity(self.second_moment_text)}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Returns context prefixes and the factors of the second moments.

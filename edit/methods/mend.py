@@ -19,7 +19,7 @@ paper does not do this; from the second edit on the model is no longer the one t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from afteredit.edit.hypernetwork.training_settings import TrainingSettings
@@ -27,6 +27,7 @@ from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.store.errors import BadInput
+from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +56,9 @@ class Mend(TrainingSettings, Method):
             raise BadInput(f"method.n_layers={self.n_layers}, but the model has {lm.n_blocks} blocks; set "
                            f"method.n_layers={lm.n_blocks} or less")  # fmt: skip
         return list(range(lm.n_blocks - self.n_layers, lm.n_blocks))
+
+    def content(self, given: Given) -> dict[str, str]:
+        return {"training": content_hash([asdict(row) for row in given.training()])}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Returns the trained network: from the cache, or trained now on the edit set's training split.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,6 +26,7 @@ from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
+from afteredit.store.field_roles import WEIGHTS, decides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,8 @@ class Rome(Method):
     contexts_count_opening: bool = False  # whether the opening word is one of these tokens, as in the reference
     keys: Keys = Keys.consistent
     second_moment: SecondMoment = SecondMoment.corpus
-    second_moment_text: str = "sampled"  # sampled (from the model itself), hub:<data set>, or a text file
+    # sampled (from the model itself), hub:<data set>, or a text file
+    second_moment_text: str = field(default="sampled", metadata=decides(WEIGHTS, by_content=True))
     tokens_per_key_dim: int = 10  # tokens that the second moment is estimated on, per dimension F of a key
 
     max_batch: ClassVar[int | None] = 1
@@ -83,6 +85,11 @@ class Rome(Method):
         from afteredit.edit.ingredients.layer_by_layer import default_layer
 
         return default_layer(lm) if self.layer is None else self.layer
+
+    def content(self, given: Given) -> dict[str, str]:
+        from afteredit.edit.ingredients.sampled_text import identity
+
+        return {"second_moment_text": identity(self.second_moment_text)}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         from afteredit.edit.ingredients.context_prefixes import sample_contexts

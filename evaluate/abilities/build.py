@@ -9,11 +9,12 @@ from typing import Any
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_tasks import shipped_ability
+from afteredit.evaluate.abilities.lm_eval_tasks import make_task, shipped_ability, with_functions
 from afteredit.evaluate.abilities.task_rows import find_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
+from afteredit.store.user_cache import content_hash
 
 
 def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None:
@@ -26,12 +27,19 @@ def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None
 
 
 def rows_sha256(tasks: Mapping[str, Ability], data: str) -> dict[str, str]:
-    """Returns the hash of each task's file; the revision in a task's config tells the hub's rows apart."""
-    if data == "hub":
-        return {}
-    files = {name: find_rows(name, ability.rows, data) for name, ability in tasks.items()
-             if not isinstance(ability.lm_eval, str)}  # fmt: skip
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in files.items()}
+    """Returns the hash of each task's rows: of their file's bytes, or of what the hub gives."""
+    hashes: dict[str, str] = {}
+    for name, ability in tasks.items():
+        if data == "hub" or isinstance(ability.lm_eval, str):
+            hashes[name] = content_hash(list(make_task(name, ability, data).eval_docs))
+        else:
+            hashes[name] = hashlib.sha256(find_rows(name, ability.rows, data).read_bytes()).hexdigest()[:16]
+    return hashes
+
+
+def code_of(ability: Ability) -> list[Any]:
+    """Returns the class of an ability and the functions that its task names."""
+    return [type(ability), with_functions(ability.lm_eval)]
 
 
 def shipped_abilities(names: Sequence[str]) -> dict[str, Ability]:

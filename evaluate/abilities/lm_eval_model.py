@@ -59,7 +59,7 @@ class LmEvalModel(TemplateLM):
         return self.tokenizer.name_or_path
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return render(self.tokenizer, chat_history, add_generation_prompt)
+        return render(self.tokenizer, chat_history, self.lm.tokens.chat_date, add_generation_prompt)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Returns the ids of a text; our start token is the only special token ever added."""

@@ -15,10 +15,14 @@ from typing import Any
 import torch
 
 from afteredit.evaluate.abilities.built_ability import AbilityScores, BuiltAbility, ExampleScore
+from afteredit.evaluate.abilities.lm_eval_tasks import with_functions
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.model.lm import LM
 from afteredit.store.code_version import measuring_version
-from afteredit.store.user_cache import content_hash, made_once
+from afteredit.store.plugin_code import plugin_code
+from afteredit.store.user_cache import cache_key, made_once
+
+FORMAT = 1  # raised when a score means something else that the version of the code does not tell
 
 
 def unedited_scores(built: BuiltAbility, lm: LM, kept_blocks: KeptBlocks | None = None) -> AbilityScores:
@@ -32,7 +36,7 @@ def unedited_scores(built: BuiltAbility, lm: LM, kept_blocks: KeptBlocks | None 
     def measure_into(path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(built.measure(lm, kept_blocks))), encoding="utf-8")
 
-    path = made_once(f"unedited_scores/{content_hash(decides(built, lm))}.json", measure_into)
+    path = made_once(f"unedited_scores/{cache_key(FORMAT, decides(built, lm))}.json", measure_into)
     stored = json.loads(path.read_text(encoding="utf-8"))
     return AbilityScores(stored["row"], [ExampleScore(**example) for example in stored["examples"]])
 
@@ -40,14 +44,14 @@ def unedited_scores(built: BuiltAbility, lm: LM, kept_blocks: KeptBlocks | None 
 def decides(built: BuiltAbility, lm: LM) -> dict[str, Any]:
     """Returns all that the scores depend on.
 
-    The fingerprint holds the weights, their dtype, the tokenizer with its chat template, the start token and the prompt
-    mode.
+    The functions of a task that stand outside this program's wings are named by their source.
     """
     on_gpu = lm.device.type == "cuda"
     hardware = torch.cuda.get_device_name(lm.device) if on_gpu else torch.backends.cpu.get_cpu_capability()
     return {
         "model": lm.fingerprint, "device": lm.device.type, "hardware": hardware, "threads": torch.get_num_threads(),
         "code": measuring_version(), "task": built.name, "ability": dataclasses.asdict(built.ability),
+        "plugins": plugin_code(type(built.ability), with_functions(built.ability.lm_eval)),
         "rows": list(islice(built.task.eval_docs, built.limit)),
     }  # fmt: skip
 

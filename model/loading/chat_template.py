@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from afteredit.store.errors import BadInput
 
 CPU_SECONDS, SECONDS, MEMORY_GIB = 15, 60, 8  # of the trial; importing transformers takes most of it
+CHAT_DATE = "2024-07-26"  # what Llama 3's template says where nobody tells it the date
 REMEDY = "use model.prompt=plain, or mend the template"
 TRIAL = """
 import json, resource, sys
@@ -55,11 +59,34 @@ def _trial(given: str) -> str | None:
     return said[-1] if said else "it does not end, or needs more memory than there is"
 
 
-def render(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-    """Returns the text of a chat.  Raises BadInput where the template raises."""
+def render(
+    tokenizer: Any, messages: list[dict[str, str]], chat_date: str, add_generation_prompt: bool = True
+) -> str:
+    """Returns the text of a chat as the template writes it on `chat_date`, whatever day it is: a number must not change
+    at midnight.  Raises BadInput where the template raises."""
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        with _today_is(chat_date):
+            text: str = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
     except Exception as problem:  # a template is a program: whatever it raises
         raise BadInput(f"the chat template of this model raises {type(problem).__name__} ({problem}) for "
                        f"{messages[-1]['content']!r}; {REMEDY}") from None  # fmt: skip
     return text
+
+
+@contextmanager
+def _today_is(day: str) -> Iterator[None]:
+    """Makes the clock that transformers gives to chat templates (`strftime_now`) stand at the beginning of a day."""
+    from transformers.utils import chat_template_utils
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.fromisoformat(day)
+
+    chat_template_utils.datetime, before = Clock, chat_template_utils.datetime
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = before

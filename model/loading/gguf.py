@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
-from afteredit.store.user_cache import made_once
+from afteredit.store.user_cache import cache_key, made_once
+
+FORMAT = 1  # raised when the same file is converted to something else
 
 
 def converted(package: str) -> Path:
@@ -26,7 +29,10 @@ def converted(package: str) -> Path:
     if len(files) != 1:
         raise BadInput(f"model.source=package:{package}: found {len(files)} GGUF files in it; exactly one is expected")
     (gguf,) = files
-    return made_once(f"models/{package}-{gguf.stem}-{gguf.stat().st_size}", lambda folder: _convert(gguf, folder))
+    with open(gguf, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    name = f"models/{package}-{cache_key(FORMAT, {'gguf': sha256})}"
+    return made_once(name, lambda folder: _convert(gguf, folder))
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afteredit.model.loading.chat_template import CHAT_DATE
 from afteredit.model.loading.gguf import converted
 from afteredit.model.loading.model_folder import check_folder, check_shapes
+from afteredit.model.loading.start_token import in_words
 from afteredit.store.errors import BadInput
-from afteredit.store.field_roles import NOTHING, SPEED, decides
+from afteredit.store.field_roles import NOTHING, SPEED, WEIGHTS, decides
 
 if TYPE_CHECKING:
     from torch import nn
 
     from afteredit.model.lm import LM
+
+log = logging.getLogger(__name__)
 
 
 class Prompt(Enum):
@@ -31,16 +37,26 @@ class Prompt(Enum):
 class ModelSource:
     """Holds what a model's own structure does not tell; its fields are the keys of `conf/model/*.yaml`."""
 
-    name: str
+    name: str = field(metadata=decides(NOTHING))
     source: str = field(metadata=decides(NOTHING))  # hub id, folder, or package:<one with a GGUF file>
-    revision: str | None = None  # of a hub id
-    start_token: str | None = None  # put in front of every text; null for models trained without one
+    revision: str | None = field(default=None, metadata=decides(WEIGHTS, by_content=True))  # of a hub id
+    # put in front of every text: a token, null for none, or auto: what the tokenizer itself puts there
+    start_token: str | None = None
     prompt: Prompt = Prompt.plain
+    chat_date: str = CHAT_DATE  # the day that a chat template is told, if it asks
     trust_remote_code: bool = field(default=False, metadata=decides(NOTHING))
     device_map: str | None = field(default=None, metadata=decides(SPEED))  # auto: shard over all devices; it must fit
     # as published, null where it is not stated; base.yaml has the keys
     shape: dict[str, Any] | None = field(default=None, metadata=decides(NOTHING))
-    edit: dict[str, Any] = field(default_factory=dict)  # what was tuned for this model, read by conf/method/*.yaml
+    # what was tuned for this model, read by conf/method/*.yaml
+    edit: dict[str, Any] = field(default_factory=dict, metadata=decides(WEIGHTS, by_content=True))
+
+    def __post_init__(self) -> None:
+        """Raises BadInput where the date is none."""
+        try:
+            date.fromisoformat(self.chat_date)
+        except ValueError:
+            raise BadInput(f"model.chat_date={self.chat_date!r}; it must be a day as {CHAT_DATE}") from None
 
     def load(self, device: str, dtype: str, separator: str = "auto") -> LM:
         """Returns the model, frozen, on its device; `separator` stands between prompts and answers (`Tokens`).
@@ -61,8 +77,10 @@ class ModelSource:
                 check_answers(model, repr(place))
         except BadInput as problem:
             raise BadInput(f"model={self.name}: {problem}") from None
-        return LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value,
-                  separator=separator)  # fmt: skip
+        lm = LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value, separator=separator,
+                chat_date=self.chat_date)  # fmt: skip
+        log.info(in_words(lm.tokens.start_ids, tokenizer, self.start_token))
+        return lm
 
     def _from_pretrained(self, place: str, dtype: str) -> tuple[Any, Any]:
         """Returns the tokenizer, and the model with what transformers says of its loading."""

@@ -13,6 +13,9 @@ class Kind(Enum):
     small = "little"
 
 
+NAME = f"{__name__}.Keys"  # two classes of one name in two files are two
+
+
 @dataclass(frozen=True)
 class Keys:
     layer: int
@@ -23,12 +26,12 @@ class Keys:
 
 
 def test_a_field_without_a_role_decides_the_weights_unless_another_default_is_given():
-    assert values_by_role(Keys(5), WEIGHTS) == {"class": "Keys", "layer": 5, "kind": "little"}
-    assert values_by_role(Keys(5), WEIGHTS, default=NOTHING) == {"class": "Keys"}
+    assert values_by_role(Keys(5), WEIGHTS) == {"class": NAME, "layer": 5, "kind": "little"}
+    assert values_by_role(Keys(5), WEIGHTS, default=NOTHING) == {"class": NAME}
 
 
 def test_a_field_that_decides_by_its_content_is_named_but_its_value_is_left_out():
-    assert values_by_role(Keys(5), MEASUREMENT) == {"class": "Keys", "limit": 3}
+    assert values_by_role(Keys(5), MEASUREMENT) == {"class": NAME, "limit": 3}
     assert names_by_role(Keys, MEASUREMENT, SPEED) == ["together", "rows", "limit"]
 
 

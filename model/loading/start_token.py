@@ -1,0 +1,55 @@
+"""Finds the tokens that stand in front of every text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from afteredit.store.errors import BadInput
+
+AUTO = "auto"
+
+
+def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
+    """Returns the ids that stand in front of every text: nothing for None, one token's, or for "auto" those that the
+    tokenizer itself puts there.
+
+    Raises BadInput where the token is unknown, or what the tokenizer puts there cannot be told.
+    """
+    if start_token is None:
+        return []
+    if start_token == AUTO:
+        return _own_start_ids(tokenizer)
+    token_id = tokenizer.get_vocab().get(start_token)
+    if token_id is None:
+        known = sorted(token.content for token in tokenizer.added_tokens_decoder.values())[:20]
+        raise BadInput(f"model.start_token={start_token!r} is no token of this tokenizer; special tokens it has: "
+                       f"{known}; auto takes what it puts in front of a text itself, null takes none")  # fmt: skip
+    return [token_id]
+
+
+def in_words(ids: list[int], tokenizer: Any, start_token: str | None) -> str:
+    """Returns which tokens stand in front of every text and who chose them, for the log."""
+    chosen = f"start token: {_names(tokenizer, ids)} (model.start_token={start_token or 'null'})"
+    if start_token is not None:
+        return chosen
+    try:
+        own = _own_start_ids(tokenizer)
+    except BadInput:
+        return chosen
+    return f"{chosen}, though the tokenizer itself puts {_names(tokenizer, own)} in front of a text" if own else chosen
+
+
+def _own_start_ids(tokenizer: Any) -> list[int]:
+    """Returns the ids by which a text with special tokens begins and the same text without them does not: Llama's
+    `<s>`, GLM's two, nothing for GPT-2, whatever the tokenizer declares as its BOS."""
+    bare = tokenizer("x", add_special_tokens=False).input_ids
+    ids: list[int] = tokenizer("x").input_ids
+    for n in range(len(ids) - len(bare) + 1):
+        if ids[n : n + len(bare)] == bare:
+            return ids[:n]
+    raise BadInput(f"model.start_token=auto: the tokenizer's ids of 'x' are {ids} with its special tokens and {bare} "
+                   "without: what it puts in front cannot be told; set model.start_token=<token> or null")  # fmt: skip
+
+
+def _names(tokenizer: Any, ids: list[int]) -> str:
+    return " ".join(tokenizer.convert_ids_to_tokens(ids)) or "none"
