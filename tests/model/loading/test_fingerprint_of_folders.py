@@ -25,11 +25,11 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "norm epsilon": ("llama", {"rms_norm_eps": 0.5}),
     "activation": ("llama", {"hidden_act": "relu"}),
     "multipliers": ("granite", {"residual_multiplier": 0.5}),
-    "logit scale": ("cohere", {"logit_scale": 0.5}),
     "window": ("mistral", {"sliding_window": 3}),
     "soft cap": ("gemma2", {"final_logit_softcapping": 0.5}),
     "attention cap": ("gemma2", {"attn_logit_softcapping": 0.5}),
-    "partial rotary": ("phi", {"partial_rotary_factor": 1.0}),
+    "partial rotary": ("phi", {"rope_parameters": {"rope_theta": 1e4, "rope_type": "default",
+                                                   "partial_rotary_factor": 1.0}}),
     "layer norm of gpt2": ("gpt2", {"layer_norm_epsilon": 0.5}),
     "attention scale of gpt2": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
     "another class": ("llama", {"model_type": "mistral", "sliding_window": 3}),
@@ -39,7 +39,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "architectures": ("llama", {"architectures": ["Another"]}),
     "dtype of the file": ("llama", {"dtype": "bfloat16"}),
     "unset default": ("llama", {"mlp_bias": None}),
-}
+}  # fmt: skip
 PROVENANCE = ("name", "version", "architectures", "dtype of the file")
 
 
