@@ -15,6 +15,7 @@ from afteredit.store.code_version import MEASURING_PACKAGES, ROOT
 
 HASHED_WINGS = ("store", "model", "edit", "evaluate")  # by code_version.py
 FROM_MODEL_FOLDERS = "transformers_modules"  # where transformers puts the code of model folders, under its own names
+PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
 Module = tuple[str, Path]  # dotted name and file
 
 
@@ -75,7 +76,7 @@ def _named_elsewhere(name: str, path: Path, packages: Collection[str]) -> bool:
     if path.is_relative_to(ROOT):
         return path.relative_to(ROOT).parts[0] in HASHED_WINGS
     installed = "site-packages" in path.parts or "dist-packages" in path.parts
-    in_python = path.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
+    in_python = path.is_relative_to(PYTHON)
     return name.partition(".")[0] not in packages if installed else in_python
 
 
