@@ -14,10 +14,9 @@ from afteredit.evaluate.abilities.build import build_tasks, check_files, code_of
 from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.stored_config import named_speed_keys
-from afteredit.store.code_version import measuring_version
+from afteredit.store.code_version import measuring_version, plugin_code
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import MEASUREMENT, WEIGHTS, values_by_role
-from afteredit.store.plugin_code import plugin_code
 
 if TYPE_CHECKING:
     from pathlib import Path

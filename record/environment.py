@@ -97,11 +97,11 @@ class Environment:
         return now
 
 
-def _flat(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries of a mapping and of those inside it, by dotted key."""
+def _flat(parts: Any) -> dict[str, Any]:
+    """Returns the entries of a mapping and of those inside it, by dotted key; nothing for what is no mapping."""
     flat: dict[str, Any] = {}
-    for key, value in parts.items():
-        inner = _flat(value) if isinstance(value, Mapping) else {}
+    for key, value in parts.items() if isinstance(parts, Mapping) else []:
+        inner = _flat(value)
         flat |= {f"{key}.{name}": entry for name, entry in inner.items()} if inner else {key: value}
     return flat
 

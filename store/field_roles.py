@@ -10,8 +10,6 @@ import dataclasses
 from enum import Enum
 from typing import Any
 
-from afteredit.store.plugin_code import class_name
-
 
 class Role(Enum):
     """What the value of a field decides."""
@@ -23,6 +21,7 @@ class Role(Enum):
     NOTHING = "nothing"  # no number
 
 
+FROM_MODEL_FOLDERS = "transformers_modules"  # where transformers puts the code of model folders, under its own names
 WEIGHTS, MEASUREMENT, SPEED = Role.WEIGHTS, Role.MEASUREMENT, Role.SPEED
 COURSE, NOTHING = Role.COURSE, Role.NOTHING
 
@@ -52,6 +51,12 @@ def values_by_role(instance: Any, role: Role, default: Role = WEIGHTS) -> dict[s
     values = dataclasses.asdict(instance)
     plain = {key: value.value if isinstance(value, Enum) else value for key, value in values.items()}
     return {"class": class_name(type(instance)), **{field.name: plain[field.name] for field in fields}}
+
+
+def class_name(cls: type) -> str:
+    """Returns the full name of a class, which does not depend on the folder that it was loaded from."""
+    in_a_folder = cls.__module__.startswith(FROM_MODEL_FOLDERS)
+    return cls.__qualname__ if in_a_folder else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def names_by_role(cls: type, *roles: Role, default: Role = WEIGHTS) -> list[str]:

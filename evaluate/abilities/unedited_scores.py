@@ -18,8 +18,7 @@ from afteredit.evaluate.abilities.built_ability import AbilityScores, BuiltAbili
 from afteredit.evaluate.abilities.lm_eval_tasks import with_functions
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.model.lm import LM
-from afteredit.store.code_version import measuring_version
-from afteredit.store.plugin_code import plugin_code
+from afteredit.store.code_version import measuring_version, plugin_code
 from afteredit.store.user_cache import cache_key, made_once
 
 FORMAT = 1  # raised when a score means something else that the version of the code does not tell

@@ -80,13 +80,14 @@ def _today_is(day: str) -> Iterator[None]:
     """Makes the clock that transformers gives to chat templates (`strftime_now`) stand at the beginning of a day."""
     from transformers.utils import chat_template_utils
 
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+    class Clock:
+        @staticmethod
+        def now() -> datetime:
             return datetime.fromisoformat(day)
 
-    chat_template_utils.datetime, before = Clock, chat_template_utils.datetime
+    before = vars(chat_template_utils)["datetime"]
+    vars(chat_template_utils)["datetime"] = Clock
     try:
         yield
     finally:
-        chat_template_utils.datetime = before
+        vars(chat_template_utils)["datetime"] = before

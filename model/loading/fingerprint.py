@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from afteredit.model.tokens import Tokens
-from afteredit.store.plugin_code import class_name, plugin_code
+from afteredit.store.code_version import plugin_code
+from afteredit.store.field_roles import class_name
 from afteredit.store.user_cache import content_hash
 
 # fields of a config that only say where a model came from or who wrote it; its parameters have the dtype

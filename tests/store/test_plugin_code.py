@@ -10,7 +10,8 @@ import pytest
 
 from afteredit.edit.methods.rome import Rome
 from afteredit.evaluate.abilities.answer_scores import entity_f1
-from afteredit.store.plugin_code import class_name, plugin_code
+from afteredit.store.code_version import plugin_code
+from afteredit.store.field_roles import class_name
 
 FILES = {
     "__init__.py": "",

@@ -13,6 +13,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM
 
+from afteredit.model.loading.chat_template import render
 from afteredit.model.loading.model_source import ModelSource, Prompt
 from afteredit.tests.tiny.models import GATED, TOKENS, random_model, randomised, tiny_model
 
@@ -115,7 +116,7 @@ def test_a_template_that_asks_for_the_date_is_told_the_day_that_the_run_keeps(sa
     folder = changed(saved("gpt2"), "tokenizer_config.json", {"chat_template": DATED})
     lm = ModelSource(name="hf", source=str(folder), prompt=Prompt.chat, chat_date="1999-12-31").load("cpu", "float32")
     assert lm.tokens.in_prompt_mode("Hello") == ("31 Dec 1999: Hello", 13)
-    assert lm.tokens.chat_text([{"role": "user", "content": "Hi"}]) == "31 Dec 1999: Hi"
+    assert render(lm.tokenizer, [{"role": "user", "content": "Hi"}], lm.tokens.chat_date) == "31 Dec 1999: Hi"
     assert lm.fingerprint != fingerprint(folder, prompt=Prompt.chat)
 
 
