@@ -59,7 +59,9 @@ def _trial(given: str) -> str | None:
     return said[-1] if said else "it does not end, or needs more memory than there is"
 
 
-def render(tokenizer: Any, messages: list[dict[str, str]], chat_date: str, add_generation_prompt: bool = True) -> str:
+def render(
+    tokenizer: Any, messages: list[dict[str, str]], chat_date: str = CHAT_DATE, add_generation_prompt: bool = True
+) -> str:
     """Returns the text of a chat as the template writes it on `chat_date`, whatever day it is: a number must not change
     at midnight.  Raises BadInput where the template raises."""
     try:
