@@ -99,7 +99,8 @@ class ModelSource:
         with self._reading(place, "read: tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with self._reading(place, "built as config.json says"), torch.device("meta"):
-            check_shapes(AutoModelForCausalLM.from_config(config, **options), headers, Path(place))
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
+            check_shapes(empty, headers, Path(place))
         placed = {"device_map": self.device_map} if self.device_map else {}
         with self._reading(place, "filled with its weights"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
