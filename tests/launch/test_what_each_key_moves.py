@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from afteredit.edit.constraint import Unconstrained
+from afteredit.edit.edit_set import OnBadRow
 from afteredit.evaluate.abilities import lm_eval_tasks
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Dtype, Experiment
@@ -132,6 +133,7 @@ def by_content(place: Path) -> dict[str, list[tuple[Any, set[str]]]]:
         "edits.hub_columns": [({"subject": "name"}, set())],
         "edits.drop_unchanged": [(True, set())],  # no embedded row is dropped
         "edits.distinct": [(True, set())],
+        "edits.on_bad_row": [(OnBadRow.skip, set())],  # and none is bad
         "method.second_moment_text": [(f"{place}/same.txt", set()), (f"{place}/other.txt", {"weights"})],
     }
 
@@ -232,6 +234,7 @@ def test_the_source_of_a_plug_in_moves_what_the_plug_in_decides(place, tmp_path,
 PLUGIN = """
 from dataclasses import dataclass
 from afteredit.edit.constraint import Unconstrained
+from afteredit.edit.edit_set import OnBadRow
 from afteredit.edit.methods.rome import Rome
 
 @dataclass(frozen=True)
