@@ -6,15 +6,19 @@ The order of an experiment is: compose, load, prepare, edit and measure, record,
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.console import new_console
-from afteredit.launch.endings import Interrupted, Interruption
-from afteredit.launch.experiment import Experiment
-from afteredit.launch.start import start
+if __name__ == "__main__":  # while modules are imported, Ctrl-C ends the command without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from afteredit.launch.console import new_console  # noqa: E402
+from afteredit.launch.endings import Interrupted, Interruption  # noqa: E402
+from afteredit.launch.experiment import Experiment  # noqa: E402
+from afteredit.launch.start import start  # noqa: E402
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,6 +117,7 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main()
     gc.freeze()  # otherwise the interpreter spends a second of its exit looking through all that imports have made
     sys.exit(code)

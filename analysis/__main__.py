@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         runs = _runs(given)
         page = write_report(runs, given.out, given.at)
-    except BadInput as problem:
-        print_error(problem)
+    except (BadInput, OSError) as problem:
+        print_error(problem if isinstance(problem, BadInput) else f"the report cannot be written to {given.out} "
+                    f"({problem.strerror or problem}); make room, or give another --out")  # fmt: skip
         return 2
     PlainConsole().print(f"report   {page}", highlight=False, soft_wrap=True)
     return 1 if any(run.faults for run in runs) else 0

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from afteredit.store.errors import BadInput
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,6 +24,10 @@ class Change(Protocol):
 
     def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
         """Returns (D, F) float64, the same bits on every device."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns (D, F); another tuple where the tensors fit no matrix."""
 
     def norm(self) -> float:
         """Returns the Frobenius norm."""
@@ -42,6 +48,12 @@ class LowRank:
             return self.left_Dr.to(device).double() * self.right_Fr.to(device).double().T
         return (self.left_Dr.cpu().double() @ self.right_Fr.cpu().double().T).to(device)  # sums: in the CPU's order
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        left, right = self.left_Dr.shape, self.right_Fr.shape
+        fit = len(left) == len(right) == 2 and left[1] == right[1]
+        return (left[0], right[0]) if fit else (*left, *right, 0)
+
     def norm(self) -> float:
         """Returns the norm by |A Bᵀ|² = Σ (AᵀA ⊙ BᵀB), which needs no D × F matrix where there are few terms."""
         if self.left_Dr.shape[1] > min(len(self.left_Dr), len(self.right_Fr)):
@@ -61,6 +73,10 @@ class Dense:
 
     def dense(self, device: torch.device | str = "cpu") -> torch.Tensor:
         return self.delta_DF.to(device).double()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.delta_DF.shape)
 
     def norm(self) -> float:
         return float(self.delta_DF.double().norm())
@@ -101,16 +117,22 @@ class Update:
 
 
 def load_update(path: Path) -> Update:
-    """Returns the Update whose `flat` tensors are in this safetensors file; its diagnostics are not stored."""
+    """Returns the Update whose `flat` tensors are in this safetensors file; its diagnostics are not stored.
+
+    Raises BadInput where there is none in it."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     changes: dict[str, dict] = {}
     adds = {}
-    for name, tensor in load_file(path).items():
-        kind, *rest = name.split("|")
-        if kind == "adds":
-            adds[rest[0]] = tensor
-        else:
-            parameter, change, part = rest
-            changes.setdefault(parameter, {"kind": change})[part] = tensor
-    return Update({name: KINDS[parts.pop("kind")](**parts) for name, parts in changes.items()}, adds)
+    try:
+        for name, tensor in load_file(path).items():
+            kind, *rest = name.split("|")
+            if kind == "adds":
+                adds[rest[0]] = tensor
+            else:
+                parameter, change, part = rest
+                changes.setdefault(parameter, {"kind": change})[part] = tensor
+        return Update({name: KINDS[parts.pop("kind")](**parts) for name, parts in changes.items()}, adds)
+    except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as problem:
+        raise BadInput(f"{path} holds no update ({problem}); restore it") from None

@@ -12,6 +12,8 @@ def check_settings(settings: Settings, method: Method) -> None:
     for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
         if getattr(settings, name) < 1:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
+    if not 0 <= settings.seed < 2**63:
+        raise BadInput(f"seed={settings.seed}; it must be at least 0 and below 2**63")
     if not settings.collapse_perplexity > 1:
         raise BadInput(f"collapse_perplexity={settings.collapse_perplexity}; it is a multiple of the unedited model's "
                        "perplexity and must be above 1")  # fmt: skip

@@ -33,13 +33,17 @@ def compose(overrides: Sequence[str]) -> Experiment:
 def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     """Returns the typed experiment of a composed config.  Raises BadInput."""
     from omegaconf import open_dict
+    from omegaconf.errors import OmegaConfBaseException
 
     names = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     with open_dict(config):
         config.pop("hydra", None)
-    if config.replay.run is not None:
-        config = as_it_ran(config, hydra.overrides.task)
-    return experiment(config, names, hydra.overrides.task)
+    try:
+        if config.replay.run is not None:
+            config = as_it_ran(config, hydra.overrides.task)
+        return experiment(config, names, hydra.overrides.task)
+    except OmegaConfBaseException as problem:  # of ${…} in a key that no dataclass checks alone
+        raise BadInput(f"{problem.full_key or 'the config'}: {str(problem).strip().splitlines()[0]}") from None
 
 
 def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool = False) -> str:
@@ -60,11 +64,18 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
         elif f"'{key}'" in message and "Could not override" in message:
             parent = key.rpartition(".")[0]
-            node: Any = hydra_compose("run")
+            node: Any = hydra_compose("run", _chosen_files(overrides))
             node = OmegaConf.select(node, parent) if parent else node
             known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
             return unknown_key(key, known) if known or key in MOVED else message
     return message
+
+
+def _chosen_files(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides that choose a file of conf/; of several, to be tried one by one, the first."""
+    pairs = [(override, *override.lstrip("+").partition("=")[::2]) for override in overrides]
+    return [override if value.startswith("[") else override.partition(",")[0]
+            for override, key, value in pairs if (CONF / key).is_dir()]  # fmt: skip
 
 
 def explained_after_hydra(problem: Exception, argv: Sequence[str]) -> str:

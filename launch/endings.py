@@ -11,6 +11,8 @@ from afteredit.store.errors import Interrupted
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+REMEDIES = {**dict.fromkeys(NO_ROOM, "make room"), **dict.fromkeys(NO_RIGHT, "make it readable and writable"),
+            errno.EPIPE: "keep what reads it open"}  # fmt: skip
 
 
 class OneOfManyFailed(Exception):
@@ -60,14 +62,15 @@ def exit_code(problem: BaseException) -> int:
 
     if isinstance(problem, Interrupted):
         return problem.exit_code
+    if isinstance(problem, KeyboardInterrupt):
+        print_error("stopped")
+        return 128 + signal.SIGINT
     if isinstance(problem, OSError):
-        if problem.errno not in (*NO_ROOM, *NO_RIGHT):
+        if problem.errno not in REMEDIES:
             raise problem
-        no_room = problem.errno in NO_ROOM
-        fault = f"{problem.filename or 'the run directory'} cannot be {'written' if no_room else 'used'}"
-        remedy = "make room" if no_room else "make it readable and writable"
-        print_error(f"{problem.strerror}: {fault}; every edit and checkpoint before this is kept: {remedy}, and the "
-                    "same command goes on from there")  # fmt: skip
+        fault = f"{problem.filename or 'a file'} cannot be {'used' if problem.errno in NO_RIGHT else 'written'}"
+        print_error(f"{problem.strerror}: {fault}; every edit and checkpoint before this is kept: "
+                    f"{REMEDIES[problem.errno]}, and the same command goes on from there")  # fmt: skip
         return 2
     print_error(problem)
     return 2

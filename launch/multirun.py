@@ -24,12 +24,13 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     """
     import hydra
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
     sys.argv[1:] = argv
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
-    except HydraException as problem:
+    except (HydraException, OmegaConfBaseException) as problem:
         raise BadInput(explained_after_hydra(problem, argv)) from None
 
 

@@ -19,14 +19,24 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
     print_in_any_encoding()
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own progress bars would break ours
     try:
+        _refuse_other_encodings(argv)
         if any(argument.startswith("-") for argument in argv):
             from afteredit.launch.multirun import hydra_command_line
 
             hydra_command_line(argv, run)
         else:
             run(compose(overrides_from_agent(argv)))
-    except (BadInput, OSError, Interrupted) as problem:
+    except (BadInput, OSError, Interrupted, KeyboardInterrupt) as problem:
         return exit_code(problem)
     except OneOfManyFailed:
         return 2
     return 0
+
+
+def _refuse_other_encodings(argv: Sequence[str]) -> None:
+    """Raises BadInput for an argument that is no text in UTF-8: it would be in names, files and what W&B shows."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise BadInput(f"{ascii(argument)} is no text in UTF-8; write it, or name the file, in UTF-8") from None

@@ -58,6 +58,11 @@ class Journal:
         except Timeout:
             raise BadInput(f"{folder} is in use by another process; wait for it, or change seed or config") from None
         self._lines = Lines(folder / "edits.jsonl", fall_back=fall_back, read_only=read_only)
+        n_edits = 0
+        for number, record in enumerate(self.records, start=1):
+            if not _is_record(record, n_edits):
+                raise BadInput(f"{folder / 'edits.jsonl'}:{number} is no record of an edit; restore it")
+            n_edits = record["n_edits"]
         if fall_back:
             whole = [self._holds_update(index) for index in range(self.n_batches)]
             if not all(whole):
@@ -133,6 +138,17 @@ class Journal:
                 for name in (name for name in stored if stored[name] != new.get(name)):
                     raise BadInput(f"{self.folder}: edit {request.id} was written with {name} {stored[name]!r}, the "
                                    f"config gives {new.get(name)!r}; {remedy}")  # fmt: skip
+
+
+def _is_record(record: Record, n_edits_before: int) -> bool:
+    """Tells whether a line with a right checksum, which anybody can write, holds what a record must."""
+    kinds = {"n_edits": int, "requests": list, "sha256": str, "diagnostics": dict, "edit_s": int | float}
+    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+        return False
+    try:
+        return record["n_edits"] == n_edits_before + len([request_of(stored) for stored in record["requests"]])
+    except (TypeError, AttributeError, BadInput):
+        return False
 
 
 def request_of(stored: Record) -> EditRequest:

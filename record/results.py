@@ -25,7 +25,9 @@ class Results:
         self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
         self._samples = folder / "samples"
         make_folder(self._samples)
-        for row in self._lines.records:
+        for number, row in enumerate(self._lines.records, start=1):
+            if not isinstance(row.get("n_edits"), int):
+                raise BadInput(f"{self.path}:{number} is no row of results; restore it")
             self._check_samples(row)
 
     @property

@@ -10,7 +10,8 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any
@@ -102,11 +103,29 @@ def bold(start: str, rest: str = "", style: str = "bold") -> Text:
     return Text.assemble((visible(start), style), visible(rest))
 
 
+@contextmanager
+def _named(file: Any) -> Iterator[None]:
+    """Adds to an error of writing where it was written to, since it says no name."""
+    try:
+        yield
+    except OSError as problem:
+        problem.filename = problem.filename or f"the output ({getattr(file, 'name', file)})"
+        raise
+
+
 class PlainConsole(Console):
     """A console that takes every text as it is."""
 
     def __init__(self, **options: Any):
         super().__init__(markup=False, emoji=False, **options)
+
+    def print(self, *texts: Any, **options: Any) -> None:
+        with _named(self.file):
+            super().print(*texts, **options)
+
+    def log(self, *texts: Any, **options: Any) -> None:
+        with _named(self.file):
+            super().log(*texts, **{"_stack_offset": 2, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)

@@ -17,8 +17,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
+    except OSError as problem:
         temporary.unlink(missing_ok=True)  # leaves no half-written file on a full disk
+        problem.filename = problem.filename or str(path)  # a full disk is told without a name
         raise
     sync(path.parent)
 

@@ -200,5 +200,9 @@ class ValueSearch:
     def _project(self, offsets: Sequence[Tensor], start_norms_E: Tensor) -> None:
         for offset_D, start_norm in zip(offsets, start_norms_E, strict=True):
             limit = self.settings.max_offset * start_norm
-            if offset_D.norm() > limit:
-                offset_D.mul_(limit / offset_D.norm())
+            norm = offset_D.norm()
+            if norm.isinf():
+                raise NoEdit(f"a step of value_lr={self.settings.value_lr:g} makes a value larger than float32 can "
+                             "hold; choose a lower value_lr")  # fmt: skip
+            if norm > limit:
+                offset_D.mul_(limit / norm)
