@@ -1,5 +1,4 @@
 """Edits a language model, fact after fact, and measures what it has left: python run.py method=rome model=smollm2
-
 The order of an experiment is: compose, load, prepare, edit and measure, record, end.
 """
 
@@ -12,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":  # while modules are imported, Ctrl-C ends the command without a traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
 from afteredit.launch.console import new_console  # noqa: E402
 from afteredit.launch.endings import Interrupted, Interruption  # noqa: E402
 from afteredit.launch.experiment import Experiment  # noqa: E402
@@ -117,7 +115,6 @@ def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = r
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = main()
     gc.freeze()  # otherwise the interpreter spends a second of its exit looking through all that imports have made
     sys.exit(code)

@@ -88,9 +88,10 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as problem:
-        bad = f"{dot}{problem.full_key}" if problem.full_key else key
+        inner = str(problem.full_key or "").removeprefix(dot)
+        bad = f"{dot}{inner}" if inner else key
         types = {f.name: f.type for f in dataclasses.fields(cls)}
-        wanted = types.get(str(problem.full_key).split(".")[0].split("[")[0], "")
+        wanted = types.get(inner.split(".")[0].split("[")[0], "")
         message = str(problem).strip().splitlines()[0]
         raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from afteredit.store.errors import BadInput
 def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
     """Calls `run` with the experiment that `argv` describes (with -m: with several) and returns the exit code."""
     print_in_any_encoding()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # run.py sets it while modules are imported
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own progress bars would break ours
     try:
         _refuse_other_encodings(argv)
