@@ -87,7 +87,8 @@ def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     an answer is empty."""
     from jinja2 import Environment, meta
 
-    for key, empty in (("doc_to_text", (None,)), ("doc_to_target", (None, "", []))):
+    empty_values: dict[str, tuple[Any, ...]] = {"doc_to_text": (None,), "doc_to_target": (None, "", [])}
+    for key, empty in empty_values.items():
         template = config.get(key)
         if isinstance(template, str):
             names = {template, *meta.find_undeclared_variables(Environment().parse(template))}
