@@ -17,6 +17,7 @@ from afteredit.evaluate.abilities.lm_eval_tasks import make_task
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
+    from afteredit.evaluate.abilities.kept_answers import KeptAnswers
     from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
     from afteredit.evaluate.inference.kept_blocks import KeptBlocks
     from afteredit.model.lm import LM
@@ -56,8 +57,10 @@ class BuiltAbility:
         self.task = make_task(name, ability, data)
         self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
 
-    def measure(self, lm: LM, kept_blocks: KeptBlocks | None = None) -> AbilityScores:
-        """Returns the scores of the model as it is now.
+    def measure(
+        self, lm: LM, kept_blocks: KeptBlocks | None = None, kept_answers: KeptAnswers | None = None
+    ) -> AbilityScores:
+        """Returns the scores of the model as it is now.  Goes on from `kept_answers`, and adds to them.
 
         Raises BadInput where the task has no metric of the headline's name.
         """
@@ -68,7 +71,7 @@ class BuiltAbility:
         chat = lm.tokens.prompt == "chat"
         # lm-eval puts no delimiter after a chat turn
         gold_answer = partial(self._gold_answer, "" if chat else self.task.config.target_delimiter)
-        model = LmEvalModel(lm, kept_blocks, gold_answer)
+        model = LmEvalModel(lm, kept_blocks, gold_answer, kept_answers)
         for request in getattr(self.task, "_instances", None) or []:
             request.resps, request.filtered_resps = [], {}  # those of an earlier checkpoint
         results = evaluate(

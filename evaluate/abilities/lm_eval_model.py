@@ -9,10 +9,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 
+from afteredit.evaluate.abilities.kept_answers import KeptAnswers
+from afteredit.evaluate.inference.answered import Answered, TokenScores
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.generation import score_and_generate
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
-from afteredit.evaluate.inference.likelihood import TokenScores, score
+from afteredit.evaluate.inference.likelihood import score
 from afteredit.model.lm import LM
 from afteredit.model.loading.chat_template import render
 from afteredit.store.errors import BadInput
@@ -34,9 +36,11 @@ class LmEvalModel(TemplateLM):
         lm: LM,
         kept_blocks: KeptBlocks | None = None,
         gold_answer: Callable[[Instance], str | None] = lambda _request: None,
+        kept_answers: KeptAnswers | None = None,
     ):
         super().__init__()
         self.lm, self.kept_blocks, self.gold_answer = lm, kept_blocks, gold_answer
+        self.next_call = Answered if kept_answers is None else kept_answers.next_call
         self.tokenizer = lm.tokenizer
         self.cut: set[str] = set()
         self.ran_out: set[str] = set()
@@ -85,7 +89,7 @@ class LmEvalModel(TemplateLM):
             pairs.append((ids[: -len(answer)], answer))
             if len(context) + len(continuation) > len(ids):
                 self.cut.add(texts[0])
-        results = score(self.lm, pairs, self.kept_blocks)
+        results = score(self.lm, pairs, self.kept_blocks, self.next_call())
         for (texts, *_ids), scores in zip(requests, results, strict=True):
             self._remember(texts, scores)
         return [(sum(scores.log_p), scores.argmax_ids == pair[1]) for scores, pair in zip(results, pairs, strict=True)]
@@ -103,7 +107,8 @@ class LmEvalModel(TemplateLM):
                 ids, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
             )
             pairs = [(tuple(c), tuple(t)) for c, t in map(make_disjoint_window, windows)]
-            totals.append(sum(sum(scores.log_p) for scores in score(self.lm, pairs, self.kept_blocks)))
+            results = score(self.lm, pairs, self.kept_blocks, self.next_call())
+            totals.append(sum(sum(scores.log_p) for scores in results))
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
@@ -147,7 +152,9 @@ class LmEvalModel(TemplateLM):
             text = self.tokenizer.decode(ids)
             return any(stop in text for stop in stop_texts)
 
-        scores, ids = score_and_generate(self.lm, continuations, n_tokens, is_complete, self.kept_blocks)
+        scores, ids = score_and_generate(
+            self.lm, continuations, n_tokens, is_complete, self.kept_blocks, self.next_call()
+        )
         for texts, pair in gold.items():
             self._remember(texts, scores[pair])
         answers = []

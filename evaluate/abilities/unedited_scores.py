@@ -1,5 +1,6 @@
 """Keeps the unedited model's scores in the user's cache: every run of a sweep over one model begins with them.
 
+A measurement that is stopped goes on after the answers that it kept, to the bit.
 All that decides the scores names the file: the model, the task with its prompts and rows, the code and packages that
 measure, and the hardware.  So the scores read there are those that would be measured here, to the bit.
 """
@@ -15,10 +16,12 @@ from typing import Any
 import torch
 
 from afteredit.evaluate.abilities.built_ability import AbilityScores, BuiltAbility, ExampleScore
+from afteredit.evaluate.abilities.kept_answers import KeptAnswers
 from afteredit.evaluate.abilities.lm_eval_tasks import with_functions
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.model.lm import LM
 from afteredit.store.code_version import measuring_version, plugin_code
+from afteredit.store.kept_progress import KeptProgress
 from afteredit.store.user_cache import cache_key, made_once
 
 FORMAT = 1  # raised when a score means something else that the version of the code does not tell
@@ -32,10 +35,15 @@ def unedited_scores(built: BuiltAbility, lm: LM, kept_blocks: KeptBlocks | None 
     if not prompts_known(built) or not lm.weights.is_unedited():
         return built.measure(lm, kept_blocks)
 
-    def measure_into(path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(built.measure(lm, kept_blocks))), encoding="utf-8")
+    name = f"unedited_scores/{cache_key(FORMAT, decides(built, lm))}.json"
+    progress = KeptProgress(name)
 
-    path = made_once(f"unedited_scores/{cache_key(FORMAT, decides(built, lm))}.json", measure_into)
+    def measure_into(path: Path) -> None:
+        scores = built.measure(lm, kept_blocks, KeptAnswers(progress))
+        path.write_text(json.dumps(dataclasses.asdict(scores)), encoding="utf-8")
+
+    path = made_once(name, measure_into)
+    progress.clear()
     stored = json.loads(path.read_text(encoding="utf-8"))
     return AbilityScores(stored["row"], [ExampleScore(**example) for example in stored["examples"]])
 

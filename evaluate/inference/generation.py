@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from afteredit.evaluate.inference import batches
+from afteredit.evaluate.inference.answered import Answered, TokenScores
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import (
     Continuations,
     ReadRows,
-    TokenScores,
     may_pad,
     read_contexts,
     score_continuations,
@@ -36,21 +36,27 @@ def score_and_generate(
     n_tokens: int,
     is_complete: IsComplete | None = None,
     kept_blocks: KeptBlocks | None = None,
+    answered: Answered | None = None,
 ) -> tuple[dict[tuple[Ids, Ids], TokenScores], dict[Ids, list[int]]]:
-    """Returns what `score` gives for every (context, continuation) and `generate` for every context, from one pass."""
+    """Returns what `score` gives for every (context, continuation) and `generate` for every context, from one pass.
+
+    Goes on from what is `answered`, and adds to it.
+    """
+    answered = Answered() if answered is None else answered
     stop = None if is_complete is None else (lambda _row, ids: is_complete(ids))
     scores: dict[tuple[Ids, Ids], TokenScores] = {}
-    answers: dict[Ids, list[int]] = {}
 
     def scored_contexts() -> Iterator[ReadRows]:
-        for contexts in read_contexts(lm, continuations, n_tokens, kept_blocks):
+        for contexts in read_contexts(lm, continuations, n_tokens, kept_blocks, answered.contexts):
             scores.update(score_continuations(lm, contexts, continuations))
             yield contexts
 
     for group in _groups_within_budget(scored_contexts(), n_tokens, padding=may_pad(lm, continuations, n_tokens)):
         new_ids = decode(lm, [contexts.ends for contexts in group], n_tokens, greedy, stop)
-        answers.update(zip((row for contexts in group for row in contexts.rows), new_ids, strict=True))
-    return scores, answers
+        rows = [row for contexts in group for row in contexts.rows]
+        pairs = [(row, continuation) for row in rows for continuation in continuations[row]]
+        answered.add(rows, {pair: scores[pair] for pair in pairs}, dict(zip(rows, new_ids, strict=True)))
+    return answered.scores, answered.ids
 
 
 def _groups_within_budget(reads: Iterable[ReadRows], n_tokens: int, *, padding: bool) -> Iterator[list[ReadRows]]:

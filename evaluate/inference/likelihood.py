@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from afteredit.evaluate.inference.answered import Answered, TokenScores
 from afteredit.evaluate.inference.batches import Ids, RowSize, batches_of_like_length, shared_prefixes
 from afteredit.evaluate.inference.kept_blocks import Forward, KeptBlocks
 from afteredit.model.decoding import RowEnds
@@ -23,19 +24,6 @@ from afteredit.model.tensors import pad
 
 Continuations = Mapping[Ids, Collection[Ids]]  # by context, the continuations to score, each once
 LOGIT_ROWS = 512  # rows of logits held at once
-
-
-@dataclass(frozen=True)
-class TokenScores:
-    """Holds the log p (nats) of each token of a continuation, and at each place the id that is likeliest there."""
-
-    log_p: tuple[float, ...]
-    argmax_ids: Ids
-
-    @property
-    def nll(self) -> float:
-        """Nats, mean per token."""
-        return -sum(self.log_p) / len(self.log_p)
 
 
 @dataclass(frozen=True)
@@ -52,22 +40,37 @@ class ReadRows:
 
 
 @torch.no_grad()
-def score(lm: LM, pairs: Sequence[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None = None) -> list[TokenScores]:
-    """Returns the scores of every (context, continuation), neither empty, in their order."""
+def score(
+    lm: LM,
+    pairs: Sequence[tuple[Ids, Ids]],
+    kept_blocks: KeptBlocks | None = None,
+    answered: Answered | None = None,
+) -> list[TokenScores]:
+    """Returns the scores of every (context, continuation), neither empty, in their order.
+
+    Goes on from what is `answered`, and adds to it.
+    """
+    answered = Answered() if answered is None else answered
     continuations: dict[Ids, dict[Ids, None]] = {}
     for context, continuation in pairs:
         continuations.setdefault(context, {})[continuation] = None
-    scores: dict[tuple[Ids, Ids], TokenScores] = {}
-    for contexts in read_contexts(lm, continuations, kept_blocks=kept_blocks):
-        scores |= score_continuations(lm, contexts, continuations)
-    return [scores[pair] for pair in pairs]
+    for contexts in read_contexts(lm, continuations, 0, kept_blocks, answered.contexts):
+        answered.add(contexts.rows, score_continuations(lm, contexts, continuations), {})
+    return [answered.scores[pair] for pair in pairs]
 
 
 @torch.no_grad()
 def read_contexts(
-    lm: LM, continuations: Continuations, n_tokens: int = 0, kept_blocks: KeptBlocks | None = None
+    lm: LM,
+    continuations: Continuations,
+    n_tokens: int = 0,
+    kept_blocks: KeptBlocks | None = None,
+    done: Collection[Ids] = (),
 ) -> Iterator[ReadRows]:
-    """Yields every context, read once, in batches with room for its continuations and for `n_tokens` new tokens."""
+    """Yields every context, read once, in batches with room for its continuations and for `n_tokens` new tokens.
+
+    Leaves out batches of contexts that are `done`; the others are as if none was.
+    """
     kept_blocks = KeptBlocks(lm, 0.0) if kept_blocks is None else kept_blocks
     padding = may_pad(lm, continuations, n_tokens)
     lengths = {c: len(c) + max(n_tokens, 1, *map(len, after)) for c, after in continuations.items()}
@@ -80,6 +83,8 @@ def read_contexts(
             for context, prefix in prefix_of.items()
         }
         for batch in batches_of_like_length(sizes, padding=padding, n_passes=n_passes):
+            if all(context in done for context in batch):
+                continue
             passes = tuple(prefixes.rows), tuple((c, tuple(continuations[c])) for c in batch), n_tokens > 0
             with kept_blocks.forward_of(passes, continued=n_tokens > 0) as forward:
                 yield _read_on(lm, forward, prefixes, {context: prefix_of[context] for context in batch})
