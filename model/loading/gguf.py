@@ -32,7 +32,13 @@ def converted(package: str) -> Path:
     with open(gguf, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     name = f"models/{package}-{cache_key(FORMAT, {'gguf': sha256})}"
-    return made_once(name, lambda folder: _convert(gguf, folder))
+    try:
+        return made_once(name, lambda folder: _convert(gguf, folder))
+    except (BadInput, OSError):
+        raise
+    except Exception as problem:  # whatever transformers raises over a damaged file
+        raise BadInput(f"model.source=package:{package}: {gguf} cannot be converted ({type(problem).__name__}: "
+                       f"{problem}); install the package again") from None  # fmt: skip
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -76,7 +76,8 @@ class ModelSource:
             with self._reading(place, "run on three tokens"):
                 check_answers(model, repr(place))
         except BadInput as problem:
-            raise BadInput(f"model={self.name}: {problem}") from None
+            again = f"; delete {place!r}, and it is made again" if self.source.startswith("package:") else ""
+            raise BadInput(f"model={self.name}: {problem}{again}") from None
         lm = LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value, separator=separator,
                 chat_date=self.chat_date)  # fmt: skip
         log.info(in_words(lm.tokens.start_ids, tokenizer, self.start_token))

@@ -37,6 +37,19 @@ def test_a_package_without_a_gguf_file_is_refused():
         ModelSource("m", "package:json").load("cpu", "float32")
 
 
+def test_a_package_whose_gguf_file_is_damaged_is_refused(tmp_path, monkeypatch):
+    package = tmp_path / "damaged_weights"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "model.gguf").write_bytes(b"GGUF but no more")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        BadInput, match=r"damaged_weights: .*model.gguf cannot be converted.*install the package"
+    ):
+        ModelSource("m", "package:damaged_weights").load("cpu", "float32")
+
+
 def test_a_folder_that_is_not_there_is_refused_with_the_file_looked_for(tmp_path):
     with pytest.raises(BadInput) as problem:
         ModelSource("mine", str(tmp_path / "gone")).load("cpu", "float32")
