@@ -132,7 +132,8 @@ def _watch_a_pass(model: Any, decoder: nn.Module, blocks: nn.ModuleList, mlp_out
     watched = [blocks[-1], *(child for child in decoder.children() if child is not blocks)]
     hooks: dict[nn.Module, After] = {module: lambda module, _a, _o: called.append(module) for module in watched}
     with hooked(hooks, before={mlp_out: lambda _m, args, _k: n_dims.append(args[0].ndim)}):
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=device), use_cache=False)
+        ids_BT = torch.zeros(1, 2, dtype=torch.long, device=device)
+        model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False)
     if not n_dims or blocks[-1] not in called:
         raise BadInput(f"{type(model).__name__}: its first block does not run its MLP, or its last block is not run on "
                        "plain text; this architecture is not supported")  # fmt: skip

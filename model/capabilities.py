@@ -127,12 +127,14 @@ def check_parts(model: Any, anatomy: Anatomy, run: RunDecoder, logits: Callable[
     if device.type == "meta":
         return
     ids_BT, last = torch.tensor([[1, 2, 3]]), []
+    mask_BT = torch.ones_like(ids_BT)
     with hooked({anatomy.blocks[-1]: lambda _m, _a, output: last.append(first(output))}):
-        expected = wide(model(input_ids=ids_BT.to(device), use_cache=False).logits)
+        output = model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device), use_cache=False)
+        expected = wide(output.logits)
     try:
-        hidden = run(ids_BT, torch.ones_like(ids_BT))
+        hidden = run(ids_BT, mask_BT)
         ours = [logits(hidden).to(device), logits(anatomy.after_blocks(last[0])).to(device)]
-        other = run(torch.tensor([[1, 2, 0]]), torch.ones_like(ids_BT))
+        other = run(torch.tensor([[1, 2, 0]]), mask_BT)
     except Exception as problem:  # whatever a decoder of another kind raises
         raise BadInput(f"{name}: its decoder and head cannot be run one after the other ({type(problem).__name__}: "
                        f"{problem}); this architecture is not supported") from None  # fmt: skip

@@ -60,7 +60,7 @@ def _check_surplus(model: Any, names: list[str], place: str) -> None:
 def check_answers(model: Any, place: str) -> None:
     """Raises BadInput where the model cannot be run, or answers NaN."""
     ids_BT = torch.tensor([[1, 2, 3]], device=model.get_input_embeddings().weight.device)
-    numbers = {"answers": model(input_ids=ids_BT, use_cache=False).logits}
+    numbers = {"answers": model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False).logits}
     numbers |= {name: buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
     for (
         name,
