@@ -133,3 +133,25 @@ def test_the_config_is_checked_before_torch_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["method=memit", "method.layer=3"], ["method.layers?", "method.second_moment_weight"]),
+        (["constraint=rect", "constraint.keeep=3"], ["constraint.keep?", "constraint.eps"]),
+        (["runs=${oc.env:AFTEREDIT_NOPE}"], ["runs: ", "AFTEREDIT_NOPE"]),
+        (["model=hf", "model.source=${oc.env:AFTEREDIT_NOPE}"], ["model.source: ", "AFTEREDIT_NOPE"]),
+        ([f"seed={2**64}"], ["seed=18446744073709551616", "below 2**63"]),
+        (["seed=-1"], ["seed=-1", "at least 0"]),
+    ],
+)
+def test_what_is_allowed_is_what_the_chosen_files_allow(overrides, named):
+    with pytest.raises(BadInput) as refused:
+        compose(overrides)
+    assert all(text in str(refused.value) for text in named), refused.value
+
+
+def test_an_argument_that_is_no_utf_8_is_refused(capsys):
+    assert main(["data=/tmp/\udcff"]) == 2
+    assert r"data=/tmp/\udcff" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Signals: the first is remembered, the second acts, and handlers come back."""
 
+import errno
+import io
 import os
 import signal
 
 import pytest
 
-from afteredit.launch.endings import Interrupted, Interruption
+from afteredit.launch.endings import Interrupted, Interruption, exit_code
+from afteredit.record.terminal import PlainConsole
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -49,3 +52,28 @@ def test_handlers_come_back_without_a_signal():
     with Interruption():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert [signal.getsignal(number) for number in Interruption.SIGNALS] == before
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "make room"), (errno.EACCES, "make it readable")])
+def test_a_file_that_cannot_be_written_is_the_one_that_is_named(number, words, capsys):
+    """A full cache or output is not called the run directory."""
+    assert exit_code(OSError(number, "no", "/some/cache")) == 2
+    assert (error := capsys.readouterr().err) and "/some/cache cannot be" in error and words in error
+
+
+class Full(io.StringIO):
+    name = "a full disk"
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_under_the_output_is_named():
+    with pytest.raises(OSError) as problem:
+        PlainConsole(file=Full()).print("x")
+    assert problem.value.filename == "the output (a full disk)"
+
+
+def test_ctrl_c_before_a_run_begins_is_no_traceback(capsys):
+    assert exit_code(KeyboardInterrupt()) == 130
+    assert "stopped" in capsys.readouterr().err
