@@ -14,6 +14,9 @@ def check_settings(settings: Settings, method: Method) -> None:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
     if not 0 <= settings.seed < 2**63:
         raise BadInput(f"seed={settings.seed}; it must be at least 0 and below 2**63")
+    for name in ("learning_rate", "alpha_learning_rate", "value_lr"):
+        if not getattr(method, name, 0.0) <= 1e30:
+            raise BadInput(f"method.{name}={getattr(method, name)}; its steps must fit float32: at most 1e30")
     if not settings.collapse_perplexity > 1:
         raise BadInput(f"collapse_perplexity={settings.collapse_perplexity}; it is a multiple of the unedited model's "
                        "perplexity and must be above 1")  # fmt: skip

@@ -144,6 +144,7 @@ def test_the_config_is_checked_before_torch_is_imported():
         (["model=hf", "model.source=${oc.env:AFTEREDIT_NOPE}"], ["model.source: ", "AFTEREDIT_NOPE"]),
         ([f"seed={2**64}"], ["seed=18446744073709551616", "below 2**63"]),
         (["seed=-1"], ["seed=-1", "at least 0"]),
+        (["method=ft", "method.learning_rate=1e38"], ["method.learning_rate=1e+38", "1e30"]),
     ],
 )
 def test_what_is_allowed_is_what_the_chosen_files_allow(overrides, named):
