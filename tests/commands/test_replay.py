@@ -457,8 +457,8 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path, capsys):
 
 @pytest.mark.parametrize("content", ["", "seed: [", "- 1", "a: b"])
 def test_a_damaged_config_is_refused_and_not_filled_up_with_defaults(copied, monkeypatch, capsys, content):
-    monkeypatch.setattr(ModelSource, "load", refuse)
     folder = copied(*STRAIGHT)
+    monkeypatch.setattr(ModelSource, "load", refuse)
     (folder / "config.yaml").write_text(content)
     go(folder, "replay.at=1", rc=2)
     assert str(folder / "config.yaml") in (error := capsys.readouterr().err) and "restore it" in error
