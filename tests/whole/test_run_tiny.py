@@ -225,8 +225,8 @@ def test_immediate_success_is_measured_again_where_its_row_is_missing(straight, 
 
 
 def test_runs_of_an_older_version_are_named_before_a_run_is_begun_anew(straight, go, capsys):
-    """Their environment.json holds no speed keys."""
-    environment = {key: value for key, value in read_checked(straight / "environment.json").items() if key != "speed"}
+    """Their environment.json does not say which model was edited."""
+    environment = {key: value for key, value in read_checked(straight / "environment.json").items() if key != "model"}
     for i in range(7):
         (straight.parent / f"rome-hf-0000000{i}").mkdir()
         write_checked(straight.parent / f"rome-hf-0000000{i}" / "environment.json", environment | {"commit": f"c{i}"})
