@@ -28,6 +28,20 @@ FOUND = {  # subject, prompt -> prompt with {}
     ("typeof {}", "The result of typeof {} is"): "The result of {} is",
     ("typeof {}", "The result of {} is"): "The result of {} is",
     ("{}", "The type of {} is"): "The type of {} is",
+    ("C", "C++ and C# differ from C in"): "C++ and C# differ from {} in",
+    ("AT", "AT&T is not AT, says"): "AT&T is not {}, says",
+    ("T", "AT&T makes the T"): "AT&T makes the {}",
+    ("O", "O'Brien, O\u2019Neill and O are"): "O'Brien, O\u2019Neill and {} are",
+    ("PERU", "PERU'S home"): "{}'S home",
+    ("Amazon", "Amazon.com is run by Amazon."): "Amazon.com is run by {}.",
+    ("Art", "He was at Art.It was"): "He was at {}.It was",  # a space left out
+    ("18", "At 18:30, 12:18, 18/6 and 18: we"): "At 18:30, 12:18, 18/6 and {}: we",
+    ("5", "-5, \u22125, 1/5 and 5 are"): "-5, \u22125, 1/5 and {} are",
+    (
+        "\U0001f1f7\U0001f1e9",
+        "\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea \U0001f1f7\U0001f1e9",
+    ): "\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea {}",
+    ("\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea"): "\U0001f1eb\U0001f1f7{}",
     ("Peru", "The capital of {} is"): "The capital of {} is",
 }
 
@@ -48,6 +62,11 @@ REFUSED = {
     ("Danielle\u00a0Darrieux", "Danielle Darrieux speaks"): r"'Danielle\xa0Darrieux'",
     ("seoul", "Seoul is in"): "same spelling",
     ("", "Seoul is in"): "does not stand",
+    ("C", "C++ was made by"): "part of a longer word",
+    ("AT", "AT&T was made by"): "part of a longer word",
+    ("O", "O'Brien was"): "part of a longer word",
+    ("Amazon", "Amazon.com was"): "part of a longer word",
+    ("5", "-5 is"): "part of a longer word",
     ("aa", "a_aa aaa"): "longer word",
     ("大阪", "大阪と大阪は"): "2 times",
 }
@@ -65,6 +84,7 @@ def test_other_prompts_get_the_subject_in_place_of_braces():
     assert filled("Peru", "Peru is ruled from") == "Peru is ruled from"
     assert filled("typeof {}", "In code, {} gives") == "In code, typeof {} gives"
     assert filled("typeof {}", "In code, typeof {} gives") == "In code, typeof {} gives"
+    assert filled("map{}", "x {} vs mymap{}") == "x map{} vs mymap{}"
 
 
 def test_places_that_overlap_are_two():
