@@ -19,13 +19,12 @@ from afteredit.model.capabilities import Capabilities, check_parts
 from afteredit.model.hooks import answering_by
 from afteredit.model.loading.chat_template import CHAT_DATE
 from afteredit.model.loading.fingerprint import fingerprint_parts
+from afteredit.model.loading.model_folder import LENGTH_KEYS
 from afteredit.model.row_by_row import forward_row_by_row
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
 from afteredit.store.user_cache import content_hash
-
-LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
 
 
 class LM:

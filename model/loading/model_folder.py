@@ -17,6 +17,7 @@ from afteredit.store.errors import BadInput
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64", "F32", "F16", "BF16"}
+LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
 N_BLOCKS = re.compile(r"n_layers?|num_(hidden_)?layers")
 ACTIVATIONS = {"hidden_act", "hidden_activation", "activation_function"}
 ROPES = {"rope_scaling", "rope_parameters"}
@@ -39,6 +40,7 @@ def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
                        "two (peft: merge_and_unload) and give the folder of the merged model")  # fmt: skip
     config = _read_json(folder / "config.json")
     _check_config(config, folder / "config.json")
+    _check_kind(config, folder / "config.json")
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             _refuse_code_from_elsewhere(_read_json(folder / name), folder / name, trust_remote_code)
@@ -103,6 +105,22 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
         if kind and value is not None and not (isinstance(value, str) and value in known[kind]):
             raise BadInput(f"{file}: {key}={value!r} is no {kind} that transformers knows; known are "
                            f"{', '.join(sorted(known[kind]))}")  # fmt: skip
+
+
+def _check_kind(config: dict[str, Any], file: Path) -> None:
+    """Raises BadInput where `model_type` and `architectures` name different models, or a length is below one token."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
+
+    kind, named = config.get("model_type"), config.get("architectures")
+    kinds = [known for known, name in CLASSES.items() if isinstance(named, list) and name in named]
+    fitting = {known.removesuffix("_text") for known in kinds}
+    if kinds and not config.get("auto_map") and kind in list(CLASSES) and kind.removesuffix("_text") not in fitting:
+        raise BadInput(f"{file}: model_type={kind!r}, but architectures={named} goes with model_type="
+                       f"{' or '.join(map(repr, kinds))}; say which of them the weights are")  # fmt: skip
+    for key, value in _values(config):
+        if key in LENGTH_KEYS and isinstance(value, int) and value < 1:
+            raise BadInput(f"{file}: {key}={value!r}; a model reads at least one token; give its length, or delete the "
+                           "key")  # fmt: skip
 
 
 def _refuse_code_from_elsewhere(content: dict[str, Any], file: Path, trust_remote_code: bool) -> None:

@@ -78,15 +78,16 @@ class ModelSource:
         except BadInput as problem:
             again = f"; delete {place!r}, and it is made again" if self.source.startswith("package:") else ""
             raise BadInput(f"model={self.name}: {problem}{again}") from None
-        lm = LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value, separator=separator,
-                chat_date=self.chat_date)  # fmt: skip
+        with self._reading(place, "taken apart"):
+            lm = LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value, separator=separator,
+                    chat_date=self.chat_date)  # fmt: skip
         log.info(in_words(lm.tokens.start_ids, tokenizer, self.start_token))
         return lm
 
     def _from_pretrained(self, place: str, dtype: str) -> tuple[Any, Any]:
         """Returns the tokenizer, and the model with what transformers says of its loading."""
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         headers = check_folder(Path(place), trust_remote_code=self.trust_remote_code) if Path(place).is_dir() else {}
@@ -97,6 +98,9 @@ class ModelSource:
         if config.is_encoder_decoder:
             raise BadInput(f"{type(config).__name__} is an encoder-decoder; only decoder-only models can be edited "
                            "here")  # fmt: skip
+        with self._reading(place, "read on from: config.json"):
+            if "sliding_attention" in (getattr(config.get_text_config(), "layer_types", None) or []):
+                DynamicCache(config=config)
         with self._reading(place, "read: tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with self._reading(place, "built as config.json says"), torch.device("meta"):

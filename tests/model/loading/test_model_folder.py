@@ -54,6 +54,16 @@ BAD = {
         ["'helix'", "known are"],
     ),
     "a rope without its factor": (in_config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), ["config.json"]),
+    "windows without their width": (
+        in_config(layer_types=["sliding_attention"] * 4),
+        ["config.json", "sliding_window"],
+    ),
+    "one kind under another's name": (
+        in_config(model_type="gemma"),
+        ["model_type='gemma'", "LlamaForCausalLM", "'llama'"],
+    ),
+    "a length of nothing": (in_config(max_position_embeddings=0), ["max_position_embeddings=0", "at least one token"]),
+    "a length below nothing": (in_config(max_position_embeddings=-1), ["max_position_embeddings=-1"]),
     "a model of no kind": (in_config(model_type="nonsense"), ["config.json", "nonsense"]),
     "a model type that is a list": (in_config(model_type=["llama"]), ["config.json"]),
     "no model type": (in_config(model_type=None), ["config.json"]),
