@@ -46,6 +46,11 @@ def _own_start_ids(tokenizer: Any) -> list[int]:
     ids: list[int] = tokenizer("x").input_ids
     for n in range(len(ids) - len(bare) + 1):
         if ids[n : n + len(bare)] == bare:
+            unknown = [i for i in ids[:n] if tokenizer.convert_ids_to_tokens(i) is None]
+            if unknown:
+                raise BadInput(f"model.start_token=auto: the tokenizer itself puts id {unknown[0]} in front of a text, "
+                               "which is no token of its own; mend its tokenizer.json (post_processor), or set "
+                               "model.start_token=<token> or null")  # fmt: skip
             return ids[:n]
     raise BadInput(f"model.start_token=auto: the tokenizer's ids of 'x' are {ids} with its special tokens and {bare} "
                    "without: what it puts in front cannot be told; set model.start_token=<token> or null")  # fmt: skip

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from afteredit.model.lm import LM
+from afteredit.model.tokens import Tokens
 from afteredit.store.errors import BadInput
 
 FACTS = Path(__file__).resolve().parents[2] / "data" / "facts.jsonl"
@@ -177,3 +178,13 @@ def test_a_start_token_that_the_template_writes_itself_is_there_once(tokenizer, 
 def test_chat_mode_without_a_template_is_refused(tokenizer, make_lm):
     with pytest.raises(BadInput, match="prompt=chat.*no chat template"):
         LM(make_lm("gpt2").model, tokenizer, prompt="chat")
+
+
+def test_a_start_token_of_the_tokenizers_own_that_no_token_has_is_refused(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    other = copy.deepcopy(tokenizer)
+    other.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 99999)])
+    with pytest.raises(BadInput, match="model.start_token=auto: the tokenizer itself puts id 99999 in front"):
+        Tokens(other, "auto")
+    assert Tokens(other).start_ids == []

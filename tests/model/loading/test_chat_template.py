@@ -17,6 +17,7 @@ BAD = {
     "divides by nothing": ("{{ 1 / 0 }}", "it raises ZeroDivisionError"),
     "never ends": (3 * LOOP + "x" + 3 * "{% endfor %}", "it does not end"),
     "one operation that never ends": ("{{ (9 ** (9 ** 9)) | string | length }}", "it does not end"),
+    "draws at random": ("{{ range(9999) | random }}", "it writes one question in several ways"),
     "eats all memory": ("{{ 'x' * 10 ** 12 }}", "it raises MemoryError"),
 }
 
