@@ -7,9 +7,14 @@ from typing import Any
 
 SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())  # non-breaking and wide ones too
 ZERO_WIDTH = "".join(map(chr, (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
-                               *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF)))  # fmt: skip
+                               *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF)))  # fmt: skip
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters that print nothing
-_IN_SPELLING = str.maketrans("‘’ʼ“”‐‑‒–—−", "'''\"\"------") | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
+_SELECTORS = (0x34F, *range(0x180B, 0x180E), 0x180F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))  # of glyphs
+_IN_SPELLING = (
+    str.maketrans("‘’ʼ‚‛‹›′“”„‟«»″‐‑‒–—−", "'" * 8 + '"' * 7 + "-" * 6)
+    | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
+    | dict.fromkeys(_SELECTORS)
+)
 MOST_SHOWN = 200  # characters of a value in a message
 
 

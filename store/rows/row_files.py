@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from afteredit.store.rows.normal_text import normal_form, shown
 from afteredit.store.rows.row import Row, normal_rows, stop
 from afteredit.store.rows.text_files import NO_FILE, read_text, why_no_file
 
+KINDS = (".parquet", ".tsv", ".csv", ".json", ".jsonl")
+_LIKE_A_LIST = re.compile(  # quoted at one end, or with a nan of pandas
+    r"""[\[{]\s*(['"]).*\1\s*[,:\]}].*|.*[\[,:]\s*(['"]).*\2\s*[\]}]|\[(.*,)?\s*nan\s*(,.*)?\]""", re.DOTALL
+)
 EMBEDDED = Path(__file__).resolve().parents[2] / "data"
 
 
@@ -27,13 +32,14 @@ def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Ro
 
     Raises BadInput, naming file and line or row, where the rest of the file cannot be read either.
     """
-    kinds = {suffix.lower() for suffix in path.suffixes[-2:]}
-    if ".parquet" in kinds:
+    suffixes = [suffix.lower() for suffix in reversed(path.suffixes[-2:])]
+    kind = next((suffix for suffix in suffixes if suffix in KINDS), ".jsonl")
+    if kind == ".parquet":
         found: Iterator[Row] = _parquet_rows(path)
     else:
         text = read_text(path, str(path))
-        if ".tsv" in kinds or ".csv" in kinds:
-            found = _table_rows(path, text, "\t" if ".tsv" in kinds else ",", bad)
+        if kind in (".tsv", ".csv"):
+            found = _table_rows(path, text, "\t" if kind == ".tsv" else ",", bad)
         else:
             found = json_rows(path, text, bad)
     yield from normal_rows(found, bad)
@@ -102,7 +108,7 @@ def _label_names(value: Any, feature: Any) -> Any:
 
 def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
     """Yields the rows under the header of a CSV or TSV file.  All cells are texts, or null where they are empty; a list
-    is written as JSON.  A TSV file whose quotes do not fit is one that quotes nothing."""
+    is written as JSON.  A TSV file whose quotes do not fit quotes nothing; cells in quotes are refused there."""
     lines = _lines_of_cells(path, text, delimiter)
     if not lines:
         return
@@ -124,12 +130,18 @@ def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput],
 
 
 def _lines_of_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE) if delimiter == "\t" else (csv.QUOTE_MINIMAL,):
-        try:
-            return _cells(text, delimiter, quoting)
-        except csv.Error as problem:
-            reason = problem
-    raise BadInput(f"{path}: {reason}; put a cell that holds the delimiter or quotes into double quotes, and write "
+    try:
+        return _cells(text, delimiter, csv.QUOTE_MINIMAL)
+    except csv.Error as problem:
+        reason, place = str(problem), str(path)
+    if delimiter == "\t":
+        lines = _cells(text, delimiter, csv.QUOTE_NONE)
+        quoted = [(line, cell) for line, cells in lines for cell in cells if re.fullmatch('".+"', cell, re.DOTALL)]
+        if not quoted:
+            return lines
+        place = f"{path}:{quoted[0][0]}"
+        reason = f"the cell {shown(quoted[0][1])} is quoted, but other cells hold quotes and are not"
+    raise BadInput(f"{place}: {reason}; put a cell that holds the delimiter or quotes into double quotes, and write "
                    "each quote in it twice")  # fmt: skip
 
 
@@ -148,7 +160,7 @@ def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]
 def _cell(cell: str) -> Any:
     """Returns what a cell holds.  Raises ValueError for a list that is written so that it cannot be read safely."""
     text = cell.strip()
-    if not text or text[0] not in "[{" or text[-1] not in "]}" or text == "{}":
+    if not text or text[0] not in "[{(" or text[-1] not in "]})" or text == "{}":
         return cell or None
     try:
         return loads(text)
@@ -157,10 +169,11 @@ def _cell(cell: str) -> Any:
     try:
         value = ast.literal_eval(text)  # as pandas writes lists; without its commas 'a' 'b' would be one text
     except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = [] if _LIKE_A_LIST.fullmatch(text) else text
+    texts = isinstance(value, tuple | set) and any(isinstance(part, str) for part in value)
+    if not isinstance(value, list | dict) and not texts:
         return cell
-    if not isinstance(value, list | dict):
-        return cell
-    if repr(value) != text:
+    if texts or repr(value) != text:
         raise ValueError(f'the cell {shown(cell)} looks like a list, but is not written as JSON; write ["…", "…"]')
     return value
 
@@ -178,4 +191,12 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             table = ParquetFile(file).read()
     except (OSError, ArrowException) as problem:
         raise BadInput(f"{path}: cannot be read as Parquet: {problem}") from None
-    yield from _numbered(path, table.to_pylist(), Features.from_arrow_schema(table.schema))
+    names = [normal_form(name) for name in table.column_names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"{path}: there are two columns of the name {', '.join(twice)}; name each column once")
+    try:
+        features = Features.from_arrow_schema(table.schema)
+    except ValueError as problem:
+        raise BadInput(f"{path}: a column is of a kind that cannot be read: {problem}; leave it out") from None
+    yield from _numbered(path, table.to_pylist(), features)

@@ -13,6 +13,10 @@ def test_white_space_and_what_is_invisible_is_left_out_at_the_ends_only(end):
     assert normal_form(f"{end}New{end}York{end}") == f"New{end}York".replace("\r\n", "\n")
 
 
+def test_a_selector_of_a_glyph_stays():
+    assert normal_form("❤\ufe0f ") == "❤\ufe0f"
+
+
 def test_texts_are_in_nfc_with_line_feeds():
     assert normal_form("Peru\u0301\r\nLima\rCuzco") == "Perú\nLima\nCuzco"
     flag = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"  # England's, in seven characters
@@ -21,6 +25,9 @@ def test_texts_are_in_nfc_with_line_feeds():
 
 SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301"), ("straße", "STRASSE"),
         ("Darrieux", "Dar\u00adrie\u200bux"), ("JAPAN", "ＪＡＰＡＮ"),
+        ("❤\ufe0f", "❤"), ("葛\U000e0100", "葛"), ("X\u034fY", "XY"), ("ᠠ\u180b", "ᠠ"), ("X\u206aY", "XY"),
+        *((f"{opening}Quill{closing}", '"Quill"') for opening, closing in ("„“", "«»", "‟”", "″″")),
+        *((f"O{mark}Brien", "O'Brien") for mark in "’‚‛‹›′"),
         ("İzmir", "i\u0307zmir"), ("Ǆ", "ǆ")]  # fmt: skip
 
 

@@ -58,6 +58,7 @@ TEXTS = {
     "mark.csv": codecs.BOM_UTF8 + table(",").encode(),
     "table.tsv": table("\t").encode(),
     "table.csv.gz": gzip.compress(table(",").encode()),
+    "of_a_table.csv.jsonl": LINES.encode(),
 }
 
 
@@ -125,6 +126,12 @@ REFUSED = {
     "quotes.csv": (b'a,b\n"x" y,2\n', ["quotes.csv", "double quotes"]),
     "header.csv": (b"a,a\n1,2\n", ["header.csv:1", "a stand twice"]),
     "numpy.csv": (b"a\n\"['x' 'y']\"\n", ["numpy.csv:2 (row 1)", "looks like a list", "JSON"]),
+    "nan.csv": (b"a\n\"['a', nan]\"\n", ["nan.csv:2 (row 1)", "looks like a list", "JSON"]),
+    "nan_first.csv": (b"a\n\"[nan, 'a']\"\n", ["nan_first.csv:2 (row 1)", "looks like a list"]),
+    "nan_only.csv": (b'a\n"[nan, nan]"\n', ["nan_only.csv:2 (row 1)", "looks like a list"]),
+    "tuple.csv": (b"a\n\"('a', 'b')\"\n", ["tuple.csv:2 (row 1)", "looks like a list", "JSON"]),
+    "set.csv": (b"a\n\"{'a', 'b'}\"\n", ["set.csv:2 (row 1)", "looks like a list", "JSON"]),
+    "mixed.tsv": (b'a\tb\n"D"\t1\n"D" is\t2\n', ["mixed.tsv:2", '"D"', "is quoted", "double quotes"]),
     "torn.jsonl.gz": (gzip.compress(LINES.encode())[:-9], ["torn.jsonl.gz", "cannot be read"]),
     "rows.zip": (b"PK\x03\x04" + b"0" * 40, ["rows.zip", "a zip archive", ".gz"]),
     "no.parquet": (b"PAR1 no", ["no.parquet", "Parquet"]),
@@ -139,6 +146,26 @@ def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name):
         list(read_rows(tmp_path / name))
     for words in told:
         assert words in str(problem.value)
+
+
+def test_texts_in_brackets_stay_texts(tmp_path):
+    texts = ["[deleted]", "{x}", "(12, 5)", '("good")', "('good', he said)", "[sic] it isn't [so]", "[don't]"]
+    (tmp_path / "a.csv").write_text("a\n" + "".join('"' + text.replace('"', '""') + '"\n' for text in texts))
+    assert [row.value["a"] for row in read_rows(tmp_path / "a.csv")] == texts
+
+
+def test_parquet_columns_that_stand_twice_or_cannot_be_read_are_refused(tmp_path):
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    path = tmp_path / "a.parquet"
+    write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["subject", "subject"]), path)
+    with pytest.raises(BadInput, match="two columns of the name subject"):
+        list(read_rows(path))
+    maps = pa.array([[("k", "v")]], type=pa.map_(pa.string(), pa.string()))
+    write_table(pa.table({"subject": ["a"], "other": maps}), path)
+    with pytest.raises(BadInput, match="cannot be read.*map.*leave it out"):
+        list(read_rows(path))
 
 
 def test_bad_lines_can_be_skipped_and_the_others_are_read(tmp_path):
