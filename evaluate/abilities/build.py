@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -14,6 +15,7 @@ from afteredit.evaluate.abilities.task_rows import find_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import shown
 from afteredit.store.user_cache import content_hash
 
 
@@ -70,28 +72,54 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
             _refuse_empty(row, ability.lm_eval)
             built.task.doc_to_text(row)
             gold = built.task.doc_to_target(row)
+            if built.task.OUTPUT_TYPE == "generate_until":
+                _refuse_gold(gold, ability.lm_eval)
             if built.task.OUTPUT_TYPE == "multiple_choice":
                 choices = built.task.doc_to_choice(row)
                 if not isinstance(gold, int) or not 0 <= gold < len(choices):
                     raise LookupError(f"the answer {gold!r} is none of 0..{len(choices) - 1}, in place of {choices}")
     except BadInput:
         raise
-    except (TemplateError, LookupError, TypeError, ValueError) as problem:
+    except (TemplateError, LookupError, TypeError, ValueError, SyntaxError, OverflowError) as problem:
         raise BadInput(f"task={name}: {where} not fit the task: {problem}; its columns and answers are those in "
                        f"conf/task/{name}.yaml and data/") from None  # fmt: skip
     return built
 
 
 def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raises ValueError where null stands in a column that the task uses, which a prompt would show as "None", or where
-    an answer is empty."""
+    """Raises ValueError where null, nothing or an object stands in a column that the task uses, or something else than
+    a text where the prompt shows the column as it is: it would be asked as "None", "[]" or "['a']"."""
     from jinja2 import Environment, meta
 
-    empty_values: dict[str, tuple[Any, ...]] = {"doc_to_text": (None,), "doc_to_target": (None, "", [])}
-    for key, empty in empty_values.items():
+    for key in ("doc_to_text", "doc_to_choice", "doc_to_target"):
         template = config.get(key)
         if isinstance(template, str):
             names = {template, *meta.find_undeclared_variables(Environment().parse(template))}
             for name in sorted(names & set(row)):
-                if any(row[name] == value and type(row[name]) is type(value) for value in empty):
-                    raise ValueError(f"its column {name} is {row[name]!r}")
+                if _is_empty(row[name], key == "doc_to_choice"):
+                    raise ValueError(
+                        f"its column {name} is {shown(row[name])}; allowed: what is neither empty nor null"
+                    )
+                shown_as_it_is = name == template or re.search(rf"{{{{\s*{name}\s*}}}}", template)
+                if key == "doc_to_text" and shown_as_it_is and not isinstance(row[name], str):
+                    raise ValueError(f"its column {name} is {shown(row[name])}; allowed: a text")
+
+
+def _is_empty(value: Any, texts: bool = False) -> bool:
+    """Tells whether a value, or one of a list, is null, an object or holds nothing; with `texts`, or no text."""
+    if isinstance(value, list):
+        return not value or any(_is_empty(part) or (texts and not isinstance(part, str)) for part in value)
+    return value is None or isinstance(value, Mapping) or (isinstance(value, str) and not value.strip())
+
+
+def _refuse_gold(gold: Any, config: Mapping[str, Any]) -> None:
+    """Raises ValueError where a gold answer is no text, or none that the task's own filter can find in an answer."""
+    golds = gold if isinstance(gold, list) else [gold]
+    if not golds or not all(isinstance(text, str) and text.strip() for text in golds):
+        raise ValueError(f"the answer is {shown(gold)}; allowed: a text, or a list of texts")
+    steps = [step for part in config.get("filter_list") or [] for step in part["filter"]]
+    for pattern in (step["regex_pattern"] for step in steps if step["function"] == "regex" and "regex_pattern" in step):
+        prefix = pattern.split("(")[0]
+        plain = not set(prefix) & set(r"\.[]{}?*+^$|")
+        if plain and not any(re.search(pattern, prefix + text) or re.search(pattern, text) for text in golds):
+            raise ValueError(f"the answer {shown(gold)} holds nothing that the task looks for ({pattern})")

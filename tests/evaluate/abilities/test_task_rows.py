@@ -83,6 +83,33 @@ def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, row
         build_tasks({"open_qa": ability("open_qa")}, settings)
 
 
+NLI = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0}
+CHAT = {"dialogue": "a: hi", "options": ["b: hi", "b: no", "b: yes", "b: so"], "answer": "A"}
+REFUSED = [
+    *(("open_qa", QUESTION, {"answers": answers}) for answers in (["Sun", ""], [" "], ["Sun", None], 7, {"x": 1})),
+    *(("open_qa", QUESTION, {"question": question}) for question in ("", " ", 7, ["a"])),
+    *(("reasoning", {"question": "1 + 1?", "answer": "It is 2.\n#### 2"}, {"answer": answer})
+      for answer in ("no number", "#### ", "#### x")),
+    *(("ner", {"tokens": ["Ada", "ran"], "ner_tags": ["B-PER", "O"]}, {"tokens": tokens})
+      for tokens in (["Ada", None], ["Ada", ""], [], ["Ada"])),
+    *(("nli", NLI, {"premise": premise}) for premise in ("", ["a"], [], 3)),
+    ("nli", NLI | {"idx": 1}, {"idx": 10**30}),
+    ("sentiment", {"sentence": "good", "label": 1}, {"sentence": 7}),
+    ("summarization", {"dialogue": "a: hi", "summary": "a greets"}, {"dialogue": []}),
+    *(("dialogue", CHAT, {"options": options}) for options in ("", ["b", "c", "d", None], [*"bcd", ""], [1, 2, 3, 4])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "row", "change"), REFUSED)
+def test_a_row_that_would_be_asked_or_scored_as_something_else_is_refused(tmp_path, task, row, change):
+    settings = MeasureSettings(data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8)
+    (tmp_path / f"{task}.jsonl").write_text(json.dumps(row))
+    assert len(build_tasks({task: ability(task)}, settings)[0].task.eval_docs) == 1
+    (tmp_path / f"{task}.jsonl").write_text(json.dumps(row | change))
+    with pytest.raises(BadInput, match=f"task={task}: "):
+        build_tasks({task: ability(task)}, settings)
+
+
 @pytest.mark.parametrize("task", sorted(path.stem for path in Path(EMBEDDED).glob("*.jsonl")
                                         if not path.stem.startswith("facts")))  # fmt: skip
 def test_embedded_rows_are_read_as_they_stand(task):
