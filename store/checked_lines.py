@@ -185,9 +185,13 @@ def with_check(config_yaml: bytes) -> bytes:
 
 
 def config_matches(path: Path) -> bool:
-    """Tells whether a stored config is as it was written.  Those of older versions begin with no comment."""
+    """Tells whether a stored config is as it was written.  Those of older versions, whose environment.json does not
+    say which model was edited, begin with no comment."""
     content = path.read_bytes() if path.is_file() else b""
-    return not content.startswith(b"#") or content == with_check(content.partition(b"\n")[2])
+    environment = path.with_name("environment.json")
+    if not content.startswith(b"#"):
+        return re.search(rb'^  "model":', environment.read_bytes() if environment.is_file() else b"", re.M) is None
+    return content == with_check(content.partition(b"\n")[2])
 
 
 def read_config(path: Path) -> dict[str, Any]:

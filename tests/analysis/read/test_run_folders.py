@@ -198,3 +198,13 @@ def test_the_config_is_read_as_it_is_stored(tmp_path, made_run):
     folder = made_run(tmp_path, "rome", 1, {0: START}, config={"limit": "${nothing.there}", "rate": 1e-05})
     (run,) = read([folder])
     assert run.config["limit"] == "${nothing.there}" and run.config["rate"] == 1e-05
+
+
+def test_a_config_whose_checksum_was_taken_out_is_named_unless_an_older_version_wrote_it(tmp_path, made_run):
+    folder = made_run(tmp_path, "rome", 1, {0: START})
+    sealed(folder)
+    config = folder / "config.yaml"
+    config.write_bytes(config.read_bytes().partition(b"\n")[2])
+    assert not read([folder])[0].faults
+    write_checked(folder / "environment.json", {"evaluations": {}, "model": {"name": "m"}})
+    assert read([folder])[0].faults == (f"{config} does not match its checksum: labels, seeds and limits may be wrong",)
