@@ -208,7 +208,7 @@ def test_of_two_runs_that_need_the_same_constants_one_makes_them(place, tmp_path
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     logs = ["".join(out.split()) for out, _ in said]  # the log is broken into lines wherever its width ends
-    assert sum(log.count("(once;laterrunsfinditthere)") for log in logs) == 1
+    assert sum(log.count("(once;laterrunsuseit)") for log in logs) == 1
     assert len(list((tmp_path / "cache" / "second_moment").glob("*.safetensors"))) == 1
     one, two = (left_by(the_run(tmp_path / name)) for name in ("one", "two"))
     assert one == two
