@@ -129,9 +129,13 @@ def _files(name: str) -> Iterator[tuple[str, Path]]:
 
 def _named_elsewhere(name: str, path: Path, packages: Collection[str]) -> bool:
     """Tells whether a version names the file already.  `packages` are those of the plug-ins."""
-    if path.is_relative_to(ROOT):
-        return path.relative_to(ROOT).parts[0] in HASHED_WINGS
     installed = "site-packages" in path.parts or "dist-packages" in path.parts
+    if path.is_relative_to(ROOT):
+        inside = path.relative_to(ROOT).parts
+        if inside[0] in HASHED_WINGS:
+            return True
+        if "site-packages" not in inside:  # an environment may stand inside the checkout
+            return False
     in_python = path.is_relative_to(PYTHON)
     return name.partition(".")[0] not in packages if installed else in_python
 

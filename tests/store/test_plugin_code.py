@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch import nn
+from transformers import LlamaForCausalLM
 
 from afteredit.edit.methods.rome import Rome
 from afteredit.evaluate.abilities.answer_scores import entity_f1
+from afteredit.store import code_version
 from afteredit.store.code_version import plugin_code
 from afteredit.store.field_roles import class_name
 
@@ -61,9 +64,12 @@ def test_a_subclass_of_a_plug_in_and_of_ours_is_named_by_all_of_its_files(plugin
 
 
 def test_our_own_code_and_the_packages_have_versions_instead():
-    from torch import nn
-
     assert plugin_code(Rome, entity_f1, nn.Linear, dict, Path, None, "text", 3) == []
+
+
+def test_packages_of_an_environment_inside_the_checkout_have_versions_too(monkeypatch):
+    monkeypatch.setattr(code_version, "ROOT", Path(nn.__file__).resolve().parents[4])  # above site-packages
+    assert plugin_code(nn.Linear, LlamaForCausalLM) == []
 
 
 def test_a_class_has_the_same_name_wherever_its_model_folder_lies():
