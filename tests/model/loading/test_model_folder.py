@@ -181,7 +181,7 @@ GOOD = {
         lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     ),
     "code of its original that is not run": in_config(auto_map={"AutoConfig": "someone/model--configuration.Config"}),
-    "a relic of the tokenizer": in_tokenizer_config(special_tokens_map_file="/root/.cache/special_tokens_map.json"),
+    "a relic of the tokenizer": in_tokenizer_config(special_tokens_map_file="/nowhere/special_tokens_map.json"),
 }
 
 
