@@ -1,16 +1,187 @@
-"""Writing systems that put no spaces between words."""
+"""Writing systems: which put no spaces between words, and where words and numbers end.
+
+The second is one rule for the subject in a prompt and for the answer in a generated text.
+
+A word goes on, so that "Java" is not in "JavaScript", with
+- a letter, a digit, an underscore, or a mark that combines with the letter before it; "+" and "#" ("C" is not "C++");
+- a hyphen or "&" that a letter or digit follows directly ("Jean-Paul", "AT&T"), and a full stop, but for one that ends
+  a sentence ("Amazon.com", "U.S.A.", not "Art.It was");
+- an apostrophe that a letter follows ("O'Brien", "don't"), but for a possessive and the endings that Turkish puts there
+  ("Paris's", "Peru'nun").  What stands before an apostrophe begins no word ("l'Espagne"), but for O'.
+A Korean noun ends before a particle or the copula ("서울" is in "서울은", "서울에서는", "서울입니다", not in "서울시");
+which of 은 and 는, 이 and 가 stands there depends on its last sound.
+
+A number goes on with
+- a digit or a letter ("18th", "18²", "18km"), and a sign that a digit follows directly ("18.5", "1,879", "18:30");
+- what makes it another number: a fraction ("3½", "3 1/2", "3-1/2"), "%" and "percent", a word for thousands or millions
+  ("1 million"), and after a space three digits, its thousands, but for a number of four digits without any.
+It ends before another dash ("1879-1955", "18-year-old"), and begins with its minus.
+An emoji goes on with a skin tone, and with what is joined to it (a man is not a family); two halves make one flag.
+
+Scripts that put no spaces between words do not show where a word ends; that takes a dictionary: any place is one
+("巴黎" in "巴黎是…").  Three ends can be seen all the same: a foreign word in katakana goes on with katakana, a numeral
+with numerals ("十" is not in "十八", nor 18 in "18万"), and a letter with its marks.  Where a script with spaces meets
+one without, the word has ended (1879 is in "1879年").
+"""
 
 from __future__ import annotations
 
+import unicodedata
+
 import regex
 
-# Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan, Javanese, Lanna and New Tai Lue: their letters and marks.
+# The scripts in whose lines Unicode (UAX 14) sees no words: a dictionary must find them (line-breaking class SA: from
+# Thai to Ahom), or a line may break between any two letters (ID: from Han to Nushu) or syllables (AK, AS: from Balinese
+# to Makasar).  Tibetan puts a dot between syllables, not between words.  Korean, of class ID too, has spaces.
 UNSPACED = "".join(rf"\p{{scx={script}}}" for script in (
-    "Han", "Hira", "Kana", "Bopo", "Thai", "Laoo", "Khmr", "Mymr", "Tibt", "Java", "Lana", "Talu"))  # fmt: skip
+    "Thai", "Laoo", "Khmr", "Mymr", "Lana", "Tale", "Talu", "Tavt", "Ahom", "Han", "Hira", "Kana", "Bopo", "Yiii",
+    "Tang", "Nshu", "Bali", "Java", "Kawi", "Cham", "Batk", "Brah", "Diak", "Gran", "Maka", "Tutg", "Gukh",
+    "Jurc", "Seal", "Tibt"))  # fmt: skip
 
-_LAST_LETTER_UNSPACED = regex.compile(rf"[[{UNSPACED}]&&\p{{L}}][^\p{{L}}]*\Z", regex.V1)
+# \p{Nl}: 〇 is no letter
+_LAST_LETTER_UNSPACED = regex.compile(rf"[[{UNSPACED}]&&[\p{{L}}\p{{Nl}}]][^\p{{L}}\p{{Nl}}]*\Z", regex.V1)
+
+_SEEN = 60  # characters looked at on both sides
+_WORD = rf"[[\p{{L}}\p{{M}}\p{{N}}_\ufffd]--[{UNSPACED}]]"
+_IS_WORD = regex.compile(_WORD, regex.V1)
+_END = r"(?![\p{L}\p{N}])"
+
+_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--[\u200b\u200d]]", regex.V1)  # U+200B is a space
+_JOINED = regex.compile(r"[\p{M}\p{Emoji_Modifier}\u200d]")  # what no word, letter or emoji begins with
+_HALF_FLAG = regex.compile(r"(?<!\p{RI})(?:\p{RI}\p{RI})*\p{RI}\Z")
+_KATAKANA = regex.compile(r"[\p{scx=Kana}&&\p{L}]", regex.V1)
+
+_HYPHENS, _APOSTROPHES, _SIGNS_IN_NUMBERS = "-\u2010\u2011", "'\u2019", ".,:/^'\u2019·٫٬\u2044\u00a0\u2009\u202f"
+_SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
+_NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|#)\Z")
+_POSSESSIVE = regex.compile(rf"[sS]{_END}")
+_DECADE = regex.compile(r"(?<!\S)\d*0\Z")
+_TURKISH = regex.compile(  # case endings and their like; a vowel alone stands after a consonant
+    rf"(?:(?<=[^\W\d_aeıioöuü].)[aeıiuü]|y[aeıiuü]|n?[ıiuü]n|[dt][ae](?:n|ki)?|y?l[ae]|n[ae]|l[ae]r\p{{Ll}}*"
+    rf"|[dt][ıiuü]r|l[ıiuü]|s[ıiuü]|n[ıiuü]){_END}"
+)
+_O_NAME = regex.compile(r"(?<!\p{L})O\Z")
+
+_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]", regex.V1)
+_MAKES_ANOTHER = regex.compile(
+    r"[ \u00a0\u2009\u202f]?(?:[%‰‱٪]|per ?cent\b|prozent\b)"
+    r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
+    r"|[ \u00a0\u202f](?:hundred|thousand|(?:m|b|tr)illion|milliard|tausend|mille|lakh|crore)(?:e|en|n|s|th)?\b",
+    regex.IGNORECASE,
+)
+_THOUSANDS = regex.compile(r" (?:\d{3}(?!\d)|\d{1,2}\Z)")  # a text may have been cut within the thousands
+_UNGROUPED = regex.compile(r"\d{4}\Z")
+_MINUS = regex.compile(r"(?<![\p{L}\p{N})\]])[-\u2212]\Z")
+
+_ANY = ("의|에|에서|에게|에게서|께|께서|도|만|까지|부터|조차|마저|처럼|같이|보다|한테|하고|밖에|뿐|쯤|이다|이며|"
+        "이고|이라|이라고|이라는|이자|이지만|이었다|이었습니다|이에요|입니다|입니까|입니?\\Z")  # fmt: skip
+_CONSONANT = f"은|이|을|과|이나|이랑|이란|이든지|으로|으로서|으로써|{_ANY}"
+_VOWEL = f"는|가|를|와|나|며|랑|란|라고|라는|든지|로|로서|로써|지만|다|였다|였습니다|예요|{_ANY}"
+_SECOND = "은|는|도|만|의|이|가|을|를|와|과|부터|까지|이다|입니다"
+_AFTER_CONSONANT, _AFTER_L, _AFTER_VOWEL, _AFTER_FOREIGN = (
+    regex.compile(rf"(?:{first})(?:{_SECOND})?(?!\p{{Hangul}})")
+    for first in (_CONSONANT, f"로|로서|로써|{_CONSONANT}", _VOWEL, f"{_CONSONANT}|{_VOWEL}")
+)
 
 
 def ends_without_spaces(text: str) -> bool:
     """Tells whether the last letter of a text belongs to a script that puts no spaces between words."""
     return _LAST_LETTER_UNSPACED.search(text) is not None
+
+
+def goes_on(before: str, after: str) -> bool:
+    """Tells whether the word or number that ends `before` goes on with `after`."""
+    before, after = _visible(before)[-_SEEN:], _visible(after)[:_SEEN]
+    return _one_word(before, after) and not (_is_word_part(before[-1]) and _is_particle(before[-1], after))
+
+
+def began_before(before: str, after: str) -> bool:
+    """Tells whether the word or number that begins `after` began in `before`."""
+    before, after = _visible(before)[-_SEEN:], _visible(after)[:_SEEN]
+    if not before or not after:
+        return False
+    if before[-1] in _APOSTROPHES and after[0].isalpha():
+        return _O_NAME.search(before[:-1]) is not None and after[0].isupper()
+    return _one_word(before, after) or (after[0].isdigit() and _MINUS.search(before) is not None)
+
+
+def _is_word_part(character: str) -> bool:
+    """Tells whether a character is part of a word or number in a script that puts spaces between words."""
+    return _IS_WORD.match(character) is not None
+
+
+def _visible(text: str) -> str:
+    return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+def _one_word(before: str, after: str) -> bool:
+    """Tells whether one word or number holds the place between both; a sign within it may stand at either side."""
+    if not before or not after:
+        return False
+    return (
+        _adjacent(before, after)
+        or _joined_by(before, after[0], after[1:])
+        or _joined_by(before[:-1], before[-1], after)
+        or _is_another_number(before, after)
+        or (after[0].isnumeric() and _is_another_number(before[:-1], before[-1] + after))
+    )
+
+
+def _adjacent(before: str, after: str) -> bool:
+    left, right = before[-1], after[0]
+    if _JOINED.match(right) or left == "\u200d" or (_is_numeral(left) and _is_numeral(right)):
+        return True
+    if regex.match(r"\p{RI}", right) and _HALF_FLAG.search(before):
+        return True
+    if left.isdigit():
+        return _ON_A_NUMBER.match(right) is not None
+    if _KATAKANA.match(left) and _KATAKANA.match(right):
+        return True
+    word = _is_word_part(left) or _NAMED_WITH_SIGNS.search(before) is not None
+    return word and (right in "+#" or _is_word_part(right))
+
+
+def _joined_by(before: str, sign: str, after: str) -> bool:
+    """Tells whether a sign stands within one word or number."""
+    left, right = before[-1:], after[:1]
+    if left.isdigit() and right.isdigit():
+        return sign in _SIGNS_IN_NUMBERS
+    if sign == "・":
+        return all(map(_KATAKANA.match, (left, right)))
+    if not _is_word_part(left) or not _is_word_part(right):
+        return False
+    if sign in _APOSTROPHES:
+        return not _is_ending(before, left + sign, after)
+    if left.isdigit():
+        return False
+    return sign in _HYPHENS or sign == "&" or (sign == "." and _SAME_SENTENCE.match(after) is not None)
+
+
+def _is_ending(before: str, left: str, after: str) -> bool:
+    """Tells whether what stands after an apostrophe is an ending of the word before it; "1990's" are a decade."""
+    if _POSSESSIVE.match(after):
+        return _DECADE.search(before) is None
+    return _TURKISH.match(left + after, pos=len(left)) is not None
+
+
+def _is_another_number(before: str, after: str) -> bool:
+    if not before or not before[-1].isdigit():
+        return False
+    if _THOUSANDS.match(after) and not _UNGROUPED.search(before):
+        return True
+    return _MAKES_ANOTHER.match(after) is not None
+
+
+def _is_particle(left: str, after: str) -> bool:
+    """Tells whether a Korean particle or copula begins `after`, in the form that it takes after `left`."""
+    if left.isdigit():
+        return False
+    if not "가" <= left <= "힣":
+        return _AFTER_FOREIGN.match(after) is not None
+    last_sound = (ord(left) - ord("가")) % 28  # 0: a vowel, 8: l
+    form = {0: _AFTER_VOWEL, 8: _AFTER_L}.get(last_sound, _AFTER_CONSONANT)
+    return form.match(after) is not None
+
+
+def _is_numeral(character: str) -> bool:
+    return unicodedata.numeric(character, None) is not None

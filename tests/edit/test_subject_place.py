@@ -10,7 +10,7 @@ FOUND = {  # subject, prompt -> prompt with {}
     ("Peru", "Peruvians of Peru, speak"): "Peruvians of {}, speak",
     ("Ada Quill", "Ada Quill's home is"): "{}'s home is",
     ("18", "In 1879 or 18, 18.5 or 1,18 or 180 were"): "In 1879 or {}, 18.5 or 1,18 or 180 were",
-    ("C++", "C++17 is newer than C"): "{}17 is newer than C",
+    ("C++", "C++17 is newer than C++"): "C++17 is newer than {}",
     ("法国", "法国的首都是"): "{}的首都是",
     ("パリ", "花の都パリは"): "花の都{}は",
     ("ประเทศไทย", "เมืองหลวงของประเทศไทยคือ"): "เมืองหลวงของ{}คือ",

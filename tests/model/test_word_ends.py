@@ -1,0 +1,80 @@
+"""Every case was judged by hand, in the word's own language; subjects and answers end by this one rule."""
+
+from __future__ import annotations
+
+import pytest
+
+from afteredit.edit.subject_place import whole_words
+from afteredit.evaluate.metrics.answer_match import gives_answer
+from afteredit.model.scripts import began_before, goes_on
+
+ENDS = [  # word, what follows it
+    # Korean: particles and the copula, in the form that the last sound asks for
+    ("서울", "은"), ("서울", "이다."), ("서울", "입니다"), ("서울", "에서는 비가"), ("서울", "로"), ("서울", "과"),
+    ("도쿄", "의 인구"), ("도쿄", "는"), ("도쿄", "가"), ("도쿄", "로부터"), ("파리", "였다."),
+    ("파리", "다."), ("대한민국", "으로"),
+    ("서울", "까지의"), ("서울", "입니"), ("Paris", "는"), ("NASA", "에서"), ("프랑스", "와의"),
+    ("1879", "년"), ("서울", ", 부산"),
+    ("18", "은"),
+    # Turkish endings after an apostrophe, possessives, sentences without a space
+    ("Paris", "'te"), ("Peru", "'nun"), ("İstanbul", "’da"), ("Ankara", "'nın"), ("Roma", "'ya"), ("Paris", "'in"),
+    ("Irak", "'ı"), ("1990", "'da"), ("Paris", "'s"), ("PERU", "'S home"), ("18", "'s"), ("Art", ".It was"),
+    # numbers
+    ("3 1/2", " cups"), ("3½", " cups"), ("3.5", " cups"), ("1,879", " men"), ("18th", " century"), ("18%", " of"),
+    ("3", " cups"), ("3", " of 12"), ("1879", " 1/2/2020"), ("18", "-year-old"), ("1879", "-1955"),
+    ("18", " men"), ("18", ": a"),
+    # scripts that put no spaces between words
+    ("東京", "は"), ("十", "个"), ("กรุงเทพ", "เป็น"), ("ပါရီ", "မြို့"), ("ꆈꌠ", "ꉙ"), ("パリ", "の"),
+    ("Paris", "是"),
+    ("Москва", " и"), ("دمشق", "،"), ("𝄞", " x"), ("Yahoo!", " is"),
+]  # fmt: skip
+GOES_ON = [
+    ("서울", "시"), ("프랑스", "어"), ("한국", "인"), ("작", "가"), ("도쿄", "은"), ("서울", "는"),
+    ("파", "리"), ("서", "울은"),
+    ("대한", "민국"), ("바", "나나"), ("피", "자"), ("Paris", "시"), ("18", "만"),
+    ("Qur", "'an"), ("Hawai", "'i"), ("Xi", "'an"), ("don", "'t"), ("O", "'Brien"), ("1990", "'s"), ("Sana", "'a"),
+    ("3", " 1/2"), ("3", "\u00a01/2"), ("3", "-1/2"), ("3", " 1⁄2"), ("3", "½"), ("3", " ½"), ("3", ".5"),
+    ("3", "/4"), ("3", " 1/"),
+    ("1", ",879"), ("18", "th"), ("18", "%"), ("18", " %"), ("18", " percent"), ("18", " Prozent"),
+    ("18", "‰"), ("18", "er"),
+    ("C++", "17"), ("C", "#"), ("C", "++"), ("U.S.", "A."), ("U", ".S."), ("Amazon", ".com"), ("Web", ".2"),
+    ("Java\u00ad", "Script"),
+    ("アメリ", "カ"), ("十", "八"), ("二", "〇"), ("가", "나다라마"), ("Straß", "e"), ("Моск", "ва"),
+    ("دم", "شق"), ("می", "\u200cخواهم"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "rest"), ENDS)
+def test_a_word_ends_alike_for_subjects_and_answers(word, rest):
+    assert not goes_on(word, rest)
+    assert gives_answer(word + rest, word)
+    assert whole_words(word, f"x {word}{rest}")[:1] == [2]
+
+
+@pytest.mark.parametrize(("word", "rest"), GOES_ON)
+def test_a_word_goes_on_alike_for_subjects_and_answers(word, rest):
+    assert goes_on(word, rest)
+    assert not gives_answer(word + rest, word)
+    assert whole_words(word, f"x {word}{rest}") == []
+
+
+WITHIN = [("1", ",879"), ("Amazon.", "com"), ("Jean-", "Paul"), ("O'", "Brien"), ("-", "5"), ("남", "서울"),
+          ("1 ", "879"), ("3 ", "1/2"), ("F-", "16"), ("二", "十"), ("\u2212", "5"), ("(-", "5")]  # fmt: skip
+BEGINS = [("l'", "Espagne"), ("dell'", "Italia"), ("1879-", "1955"), ("南", "アメリカ"), ("1990 ", "123 men"),
+    ("(", "5"),
+          ("5 - ", "3"), ("x", "巴黎"), ("the ", "Peru"), ("7-", "Eleven"), ("", "Peru")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), WITHIN)
+def test_a_subject_is_not_taken_from_within_a_word_or_number(before, after):
+    assert began_before(before, after)
+
+
+@pytest.mark.parametrize(("before", "after"), BEGINS)
+def test_a_subject_may_begin_there(before, after):
+    assert not began_before(before, after)
+
+
+def test_case_is_read_from_the_text_itself():
+    assert gives_answer("ROME.It was", "rome") and not gives_answer("AMAZON.com", "amazon")
+    assert gives_answer("STRASSE 1", "Straße") and not gives_answer("groß", "gros")
