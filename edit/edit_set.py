@@ -21,6 +21,7 @@ from afteredit.store.rows.normal_text import shown, spelling
 from afteredit.store.rows.row import Row
 from afteredit.store.rows.row_files import (
     EMBEDDED,
+    how_to_fill,
     hub_rows,
     read_rows,
     refuse_no_file,
@@ -122,7 +123,7 @@ class EditSet:
         requests = FactReader(self.name, source, columns, key, self.drop_unchanged).read(rows, bad)
         bad.log()
         if not requests:
-            raise BadInput(f"edits={self.name}: {source} holds no usable rows; put one JSON object on each line")
+            raise BadInput(f"edits={self.name}: {source} holds no usable rows{bad.counted}; {how_to_fill(source)}")
         if self.distinct:
             requests = self._without_conflicts(requests)
         content = json.dumps([vars(request) for request in requests], sort_keys=True)

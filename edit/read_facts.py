@@ -37,6 +37,11 @@ class BadRows:
             raise BadInput(f"{problem} (++edits.on_bad_row=skip leaves bad rows out)")
         self.problems.append(problem)
 
+    @property
+    def counted(self) -> str:
+        """Returns words for the number of rows that were skipped; none where there are none."""
+        return f" ({len(self.problems)} bad rows skipped)" if self.problems else ""
+
     def log(self) -> None:
         """Warns of the rows that were skipped; the first are named with what is wrong with them."""
         if self.problems:

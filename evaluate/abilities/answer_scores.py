@@ -41,7 +41,9 @@ def entities_as_text(doc: Mapping[str, Any]) -> str:
 
 
 def gold_entities(tokens: Sequence[str], tags: Sequence[str]) -> list[Entity]:
-    """Returns the entities of an IOB2-tagged sentence, in order."""
+    """Returns the entities of an IOB2-tagged sentence, in order.  Raises ValueError where tags are missing or over."""
+    if len(tokens) != len(tags):
+        raise ValueError(f"{len(tokens)} tokens have {len(tags)} tags; allowed: one tag for each token")
     entities: list[Entity] = []
     words: list[str] = []
     kind = ""

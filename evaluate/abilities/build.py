@@ -11,7 +11,7 @@ from typing import Any
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_tasks import make_task, shipped_ability, with_functions
-from afteredit.evaluate.abilities.task_rows import find_rows
+from afteredit.evaluate.abilities.task_rows import find_rows, read_task_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
@@ -64,11 +64,10 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         return BuiltAbility(name, ability, settings.data, settings.limit)
     from jinja2 import TemplateError
 
-    where = "its rows do"
+    number = 1  # lm-eval looks at the first row as it makes a task
     try:
         built = BuiltAbility(name, ability, settings.data, settings.limit)
-        for number, row in enumerate(islice(built.task.eval_docs, settings.limit), start=1):
-            where = f"row {number} does"
+        for number, row in enumerate(islice(built.task.eval_docs, settings.limit), start=1):  # noqa: B007
             _refuse_empty(row, ability.lm_eval)
             built.task.doc_to_text(row)
             gold = built.task.doc_to_target(row)
@@ -81,9 +80,20 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
     except BadInput:
         raise
     except (TemplateError, LookupError, TypeError, ValueError, SyntaxError, OverflowError) as problem:
-        raise BadInput(f"task={name}: {where} not fit the task: {problem}; its columns and answers are those in "
-                       f"conf/task/{name}.yaml and data/") from None  # fmt: skip
+        raise _misfit(name, ability, settings.data, number, problem) from None
     return built
+
+
+def _misfit(name: str, ability: Ability, data: str, number: int, problem: Exception) -> BadInput:
+    """Returns the error that names the row which does not fit the task, what it holds and what is allowed."""
+    row = read_task_rows(name, ability.rows, ability.hub, data)[number - 1]
+    reason = f"{problem}; it holds {', '.join(f'{column}={shown(value)}' for column, value in row.value.items())}"
+    try:
+        _refuse_empty(row.value, ability.lm_eval)
+    except ValueError as clearer:
+        reason = str(clearer)
+    return BadInput(f"{row.place}: does not fit task={name}: {reason}; its columns and answers are those in "
+                    f"conf/task/{name}.yaml and data/")  # fmt: skip
 
 
 def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -97,12 +107,10 @@ def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             names = {template, *meta.find_undeclared_variables(Environment().parse(template))}
             for name in sorted(names & set(row)):
                 if _is_empty(row[name], key == "doc_to_choice"):
-                    raise ValueError(
-                        f"its column {name} is {shown(row[name])}; allowed: what is neither empty nor null"
-                    )
+                    raise ValueError(f"field {name} is {shown(row[name])}; allowed: what is neither empty nor null")
                 shown_as_it_is = name == template or re.search(rf"{{{{\s*{name}\s*}}}}", template)
                 if key == "doc_to_text" and shown_as_it_is and not isinstance(row[name], str):
-                    raise ValueError(f"its column {name} is {shown(row[name])}; allowed: a text")
+                    raise ValueError(f"field {name} is {shown(row[name])}; allowed: a text")
 
 
 def _is_empty(value: Any, texts: bool = False) -> bool:

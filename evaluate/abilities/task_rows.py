@@ -8,9 +8,11 @@ from typing import Any
 
 from afteredit.evaluate.abilities.labels import with_classes
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import shown
 from afteredit.store.rows.row import Row
 from afteredit.store.rows.row_files import (
     EMBEDDED,
+    how_to_fill,
     hub_rows,
     read_rows,
     refuse_no_file,
@@ -37,26 +39,53 @@ def find_rows(task: str, files: list[str], data: str) -> Path:
                    "data=mini")  # fmt: skip
 
 
+def read_task_rows(task: str, files: list[str], hub: Mapping[str, Any], data: str) -> list[Row]:
+    """Returns a task's rows as they stand, with their places.  Raises BadInput where they cannot be had."""
+    source = hub.get("path", "") if data == "hub" else find_rows(task, files, data)
+    rows = list(_from_hub(task, hub) if data == "hub" else read_rows(Path(source)))
+    if not rows:
+        raise BadInput(f"task={task}: {source} holds no rows; {how_to_fill(str(source))}")
+    return rows
+
+
 def load_rows(
     task: str, files: list[str], hub: Mapping[str, Any], labels: Mapping[str, list[list[Any]]], data: str, **_: Any
 ) -> dict[str, Any]:
     """Returns {"test": datasets.Dataset}, as lm-eval's `custom_dataset` must.
 
-    Raises BadInput for an empty file, rows with different columns, or a label that is none of the classes.
+    Raises BadInput for an empty file, rows with different columns or kinds of values, or a label that is no class.
     """
     import datasets
 
-    source = hub.get("path", "") if data == "hub" else find_rows(task, files, data)
-    rows = list(_from_hub(task, hub) if data == "hub" else read_rows(Path(source)))
-    columns = set(rows[0].value) if rows and isinstance(rows[0].value, Mapping) else set()
+    rows = read_task_rows(task, files, hub, data)
     for row in rows:
         if not isinstance(row.value, Mapping):
-            raise BadInput(f"{row.place}: a row must be a JSON object, got {type(row.value).__name__}")
-        if set(row.value) != columns:
-            raise BadInput(f"{row.place}: columns are {sorted(row.value)}; every row must have {sorted(columns)}")
-    if not rows:
-        raise BadInput(f"{source}: holds no rows")
-    return {"test": datasets.Dataset.from_list([with_classes(row, labels) for row in rows])}
+            raise BadInput(f"{row.place}: the row is {shown(row.value)}; allowed: a JSON object, as "
+                           f"{{\"column\": value, …}}, with the columns of task={task}")  # fmt: skip
+        if set(row.value) != set(rows[0].value):
+            raise BadInput(f"{row.place}: the columns are {shown(sorted(row.value))}; allowed: those of the first row, "
+                           f"{shown(sorted(rows[0].value))}; give every row the same columns")  # fmt: skip
+    values = [with_classes(row, labels) for row in rows]
+    try:
+        return {"test": datasets.Dataset.from_list(values)}
+    except (ValueError, TypeError, OverflowError) as problem:  # those of pyarrow are among them
+        _refuse_mixed_kinds(rows, values)
+        raise BadInput(f"{rows[0].place} and after: {problem}; give every column values of one kind") from None
+
+
+def _refuse_mixed_kinds(rows: list[Row], values: list[dict[str, Any]]) -> None:
+    """Raises BadInput for the first value of another kind than the first one of its column, or of no kind."""
+    import pyarrow
+
+    for column in values[0]:
+        first = next((row[column] for row in values if row[column] is not None), None)
+        for row, value in zip(rows, values, strict=True):
+            try:
+                pyarrow.array([first, value[column]])
+            except (ValueError, TypeError, OverflowError):
+                raise BadInput(f"{row.place}: field {column} is {shown(value[column])}; allowed: numbers of 64 bits, "
+                               f"and values of one kind in all rows (the first is {shown(first)}); write each as a "
+                               "text, or leave the column out") from None  # fmt: skip
 
 
 def _from_hub(task: str, hub: Mapping[str, Any]) -> Iterable[Row]:

@@ -12,6 +12,7 @@ from afteredit.store.rows.normal_text import shown
 from afteredit.store.rows.row import Pairs, Row
 
 EXPECTED = "one JSON object per line, or one array of objects, is expected"
+MOST_DIGITS = 4000  # of a whole number; Python reads no more than 4,300
 
 
 def json_rows(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
@@ -24,7 +25,7 @@ def json_rows(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterato
 
 def loads(text: str) -> Any:
     """Returns the value, with every object as Pairs and null for NaN, which pandas writes where a value is missing."""
-    return json.loads(text, object_pairs_hook=Pairs, parse_constant=_constant)
+    return _DECODER.decode(text)
 
 
 def _lines(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
@@ -43,13 +44,12 @@ def _lines(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterator[R
 
 def _array_rows(path: Path, text: str) -> Iterator[Row]:
     """Yields the elements of one array, each with the line that it begins on."""
-    decoder = json.JSONDecoder(object_pairs_hook=Pairs, parse_constant=_constant)
     at, counted, line, number = text.index("["), 0, 1, 0
     try:
         at = _next(text, at + 1)
         while text[at : at + 1] != "]" or number:
             line, counted, number = line + text.count("\n", counted, at), at, number + 1
-            value, at = decoder.raw_decode(text, at)
+            value, at = _DECODER.raw_decode(text, at)
             yield Row(number, f"{path}:{line} (row {number})", value)
             at = _next(text, at)
             if text[at : at + 1] != ",":
@@ -66,6 +66,15 @@ def _array_rows(path: Path, text: str) -> Iterator[Row]:
 
 def _constant(name: str) -> float | None:
     return None if name == "NaN" else float(name)
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits is too long; write it as a text, in quotes")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=Pairs, parse_constant=_constant, parse_int=_whole_number)
 
 
 def _reason(problem: Exception) -> str:

@@ -32,8 +32,7 @@ def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Ro
 
     Raises BadInput, naming file and line or row, where the rest of the file cannot be read either.
     """
-    suffixes = [suffix.lower() for suffix in reversed(path.suffixes[-2:])]
-    kind = next((suffix for suffix in suffixes if suffix in KINDS), ".jsonl")
+    kind = _kind(path)
     if kind == ".parquet":
         found: Iterator[Row] = _parquet_rows(path)
     else:
@@ -43,6 +42,20 @@ def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Ro
         else:
             found = json_rows(path, text, bad)
     yield from normal_rows(found, bad)
+
+
+def how_to_fill(source: str) -> str:
+    """Returns words for what a file of this name, or a data set, that holds no rows should hold."""
+    if _kind(Path(source)) in (".csv", ".tsv"):
+        return "put the names of the columns on its first line, and one row on each line after it"
+    if _kind(Path(source)) == ".parquet":
+        return "give one that has rows"
+    return "put one JSON object on each line, or one array of objects"
+
+
+def _kind(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in reversed(path.suffixes[-2:])]
+    return next((suffix for suffix in suffixes if suffix in KINDS), ".jsonl")
 
 
 def refuse_no_file(path: Path) -> None:

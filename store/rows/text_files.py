@@ -53,6 +53,8 @@ def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[
         kind = _by_first_bytes(NO_TEXT, first, None)
         if kind:
             raise BadInput(f"{name}: is {kind}; allowed: a text file, plain or compressed as .gz, .bz2 or .xz")
+        if _is_wide(first):
+            raise BadInput(f"{name}: is UTF-16 or UTF-32 text without a byte-order mark; save it as UTF-8")
         with opener(path, "rt", encoding=_by_first_bytes(MARKS, first, "utf-8")) as lines:
             for line in lines:
                 yield line.removeprefix("\ufeff")
@@ -65,6 +67,11 @@ def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[
 def read_text(path: Path, name: str, allowed: str = "a text file") -> str:
     """Returns the whole text of a file, read as by `read_lines`."""
     return "".join(read_lines(path, name, allowed))
+
+
+def _is_wide(first: bytes) -> bool:
+    """Tells whether every other byte is zero, as where two or four bytes write one Latin letter."""
+    return len(first) > 3 and any(first) and not (any(first[::2]) and any(first[1::2]))
 
 
 def _by_first_bytes(kinds: dict[bytes, Any], first: bytes, otherwise: Any) -> Any:

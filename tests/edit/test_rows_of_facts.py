@@ -163,3 +163,25 @@ def test_a_file_in_place_of_the_data_folder_is_refused_with_the_keys_to_give(tmp
     facts(tmp_path, ROW)
     with pytest.raises(BadInput, match=r"but a file; give its folder, and edits.file=mine.jsonl"):
         EDITS.read(str(tmp_path / "mine.jsonl"), 0)
+
+
+@pytest.mark.parametrize("given", [1.5, True, False, [1], {"a": 1}, float("inf"), -1e999])
+def test_an_id_is_a_text_or_a_whole_number(tmp_path, given):
+    with pytest.raises(BadInput, match=r"mine.jsonl:1: field id is .*; an id must be a text or a whole number"):
+        facts(tmp_path, ROW | {"id": given})
+
+
+@pytest.mark.parametrize(("given", "read"), [(3.0, "3"), (0.0, "0"), (10**300, "1" + "0" * 300), ("07", "07"),
+                                             (None, "mine-1")])  # fmt: skip
+def test_a_whole_number_is_an_id_and_null_is_none(tmp_path, given, read):
+    assert [fact.id for fact in facts(tmp_path, ROW | {"id": given})] == [read]
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [
+    ("mine.csv", "id,prompt,subject,target_new\n", "put the names of the columns on its first line, and one row on"),
+    ("mine.tsv", "", "put the names of the columns"), ("mine.json", "[]", "put one JSON object on each line, or one"),
+])  # fmt: skip
+def test_a_file_without_rows_is_told_what_it_should_hold(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=f"{name} holds no usable rows; {told}"):
+        replace(EDITS, file=name).read(str(tmp_path), 0)

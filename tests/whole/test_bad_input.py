@@ -323,7 +323,7 @@ LATE = {  # overrides, or a function of a folder that gives one; what the error 
     "held_out_one_token": ("held_out_tokens=1", ["held_out_tokens=1", "at least 2"], ROME),
     "task_rows_missing": (sentiment(), ["task=sentiment", "sentiment.jsonl or sst2.jsonl", "data=mini"], ROME),
     "task_row_malformed": (sentiment("{"), ["sentiment.jsonl:1", "not JSON"], ROME),
-    "task_row_no_object": (sentiment("5"), ["sentiment.jsonl:1", "JSON object", "int"], ROME),
+    "task_row_no_object": (sentiment("5"), ["sentiment.jsonl:1", "JSON object", "the row is 5"], ROME),
     "task_column_missing": (sentiment('{"sentence": "a"}'),
                             ["sentiment.jsonl:1", "no column label", "sentence", "0 or negative"], ROME),
     "task_columns_differ": (sentiment('{"sentence": "a", "label": 1}', '{"sentence": "a"}'),

@@ -1,9 +1,11 @@
 """A task's rows come from the file that was asked for, and what would be scored wrong in silence is refused."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import datasets
 import pytest
 
 from afteredit.evaluate.abilities.ability import Ability
@@ -79,7 +81,7 @@ def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, row
     (tmp_path / "open_qa.jsonl").write_text(f"{json.dumps(QUESTION)}\n{json.dumps(row)}")
     settings = MeasureSettings(data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8)
     column = next(name for name in row if not row[name])
-    with pytest.raises(BadInput, match=f"task=open_qa: row 2 does not fit the task: its column {column} is"):
+    with pytest.raises(BadInput, match=f"open_qa.jsonl:2: does not fit task=open_qa: field {column} is"):
         build_tasks({"open_qa": ability("open_qa")}, settings)
 
 
@@ -106,8 +108,50 @@ def test_a_row_that_would_be_asked_or_scored_as_something_else_is_refused(tmp_pa
     (tmp_path / f"{task}.jsonl").write_text(json.dumps(row))
     assert len(build_tasks({task: ability(task)}, settings)[0].task.eval_docs) == 1
     (tmp_path / f"{task}.jsonl").write_text(json.dumps(row | change))
-    with pytest.raises(BadInput, match=f"task={task}: "):
-        build_tasks({task: ability(task)}, settings)
+    for rows, line in (([row | change], 1), ([row, row, row | change], 3)):
+        (tmp_path / f"{task}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        with pytest.raises(BadInput, match=rf"{task}.jsonl:{line}: .*(allowed: |holds nothing that the task)") as told:
+            build_tasks({task: ability(task)}, settings)
+        assert next(iter(change)) in str(told.value)
+
+
+def test_a_row_of_a_table_is_named_by_file_line_and_row_with_field_and_value(tmp_path):
+    settings = MeasureSettings(data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8)
+    rows = [{"sentence": "good", "label": "1"}, {"sentence": "b\u200bad", "label": "0"}]
+    sst = replace(ability("sentiment"), rows=["s.csv"])
+
+    def refusal(cells: list[str]) -> str:
+        (tmp_path / "s.csv").write_text("sentence,label\n" + "".join(f"{cell}\n" for cell in cells), "utf-8")
+        with pytest.raises(BadInput) as problem:
+            build_tasks({"sentiment": sst}, settings)
+        return str(problem.value)
+
+    assert "s.csv:4 (row 2): field label is 'go\\u200bod'; allowed: " in refusal(['"a\nb",1', "good,go\u200bod"])
+    assert "s.csv:3 (row 2): does not fit task=sentiment: field sentence is None; allowed: " in refusal(["a,1", ",0"])
+    assert "s.csv:2 (row 1): does not fit task=sentiment: field sentence is ['a']" in refusal(['"[""a""]",0'])
+    assert "s.csv holds no rows; put the names of the columns on its first line" in refusal([])
+    parquet = replace(sst, rows=["s.parquet"])
+    datasets.Dataset.from_list([*rows, rows[0] | {"label": None}]).to_parquet(str(tmp_path / "s.parquet"))
+    with pytest.raises(BadInput, match=r"s.parquet: row 3: field label is None; allowed: "):
+        build_tasks({"sentiment": parquet}, settings)
+
+
+MIXED = [
+    (1, "x", "'x'"),
+    ("a", 3, "3"),
+    (["a"], "b", "'b'"),
+    ({"x": 1}, [1], r"\[1\]"),
+    (1, 2**64, str(2**64)),
+    (True, "b", "'b'"),
+]
+
+
+@pytest.mark.parametrize(("first", "later", "named"), MIXED)
+def test_a_value_of_another_kind_than_its_column_is_named(tmp_path, first, later, named):
+    rows = [NLI | {"idx": None}, NLI | {"idx": first}, NLI | {"idx": later}]
+    (tmp_path / "nli.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(BadInput, match=f"nli.jsonl:3: field idx is {named}; allowed: .*of one kind"):
+        load_rows("nli", ["nli.jsonl"], {}, ability("nli").labels, str(tmp_path))
 
 
 @pytest.mark.parametrize("task", sorted(path.stem for path in Path(EMBEDDED).glob("*.jsonl")

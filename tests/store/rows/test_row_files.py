@@ -190,3 +190,30 @@ def test_a_link_to_a_file_is_followed(tmp_path):
     (tmp_path / "blob").write_text(LINES)
     (tmp_path / "rows.jsonl").symlink_to("blob")
     assert [row.value for row in read_rows(tmp_path / "rows.jsonl")] == ROWS
+
+
+WIDE = {kind: LINES.encode(kind) for kind in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.jsonl.gz"])
+def test_wide_text_without_a_mark_is_named_as_such(tmp_path, kind, name):
+    content = gzip.compress(WIDE[kind]) if name.endswith("gz") else WIDE[kind]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=f"{name}: is UTF-16 or UTF-32 text without a byte-order mark; save it as UTF-8"):
+        list(read_rows(tmp_path / name))
+
+
+def test_nul_bytes_are_text_where_not_every_other_byte_is_one(tmp_path):
+    for text in ("a\0b\0\0c", "\0\0\0\0", "ab\0"):
+        (tmp_path / "text").write_text(text)
+        assert read_text(tmp_path / "text", "text") == text
+
+
+def test_a_number_too_long_for_a_number_is_named_with_its_line(tmp_path):
+    for text in (f'{{"id": 1}}\n{{"id": {"7" * 5000}}}', f'[{{"id": 1}},\n{{"id": -{"7" * 5000}}}]'):
+        (tmp_path / "rows.json").write_text(text)
+        with pytest.raises(BadInput, match=r"rows.json:2: .*a number of 500. digits is too long; write it as"):
+            list(read_rows(tmp_path / "rows.json"))
+    (tmp_path / "rows.json").write_text(f'{{"id": {"7" * 4000}}}')
+    assert list(read_rows(tmp_path / "rows.json"))[0].value == {"id": int("7" * 4000)}
