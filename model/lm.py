@@ -44,7 +44,8 @@ class LM:
         """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date)
+        n_rows = len(model.get_input_embeddings().weight)
+        self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date, n_rows)
         self.anatomy = find_anatomy(model)
         self.weights = Weights(model)
         check_parts(model, self.anatomy, self.run_decoder, self.logits)

@@ -9,6 +9,8 @@ from afteredit.model.loading.start_token import start_ids
 from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 
+LENGTH_SHOWN = 200  # characters of a text in a message
+
 
 class Tokens:
     """Turns text into token ids for one tokenizer, start token and prompt mode.
@@ -19,8 +21,11 @@ class Tokens:
     """
 
     def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain", separator: str = "auto",
-                 chat_date: str = CHAT_DATE):  # fmt: skip
-        """Raises BadInput where the tokenizer is slow, lacks the start token, or has no template for `prompt=chat`."""
+                 chat_date: str = CHAT_DATE, n_rows: int | None = None):  # fmt: skip
+        """Raises BadInput where the tokenizer is slow, lacks the start token, or has no template for `prompt=chat`.
+
+        `n_rows` is the number of rows of the model's embedding: an id beyond them is refused wherever it would be read.
+        """
         if not tokenizer.is_fast:
             raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
                            "only fast tokenizers give; install or convert to a fast one")  # fmt: skip
@@ -30,16 +35,37 @@ class Tokens:
             check_template(tokenizer)
         self.tokenizer = tokenizer
         self.prompt, self.separator, self.chat_date = prompt, separator, chat_date
-        self.start_ids = start_ids(tokenizer, start_token)
+        self.n_rows = n_rows
+        self.start_ids = self._known(start_ids(tokenizer, start_token), f"model.start_token={start_token}")
 
-    def _ids(self, text: str) -> list[int]:
+    def _known(self, ids: list[int], place: str) -> list[int]:
+        """Returns the ids.  Raises BadInput where the model has no embedding for one of them."""
+        beyond = [] if self.n_rows is None else [i for i in ids if i >= self.n_rows]
+        if beyond:
+            raise BadInput(f"{place} is or holds the token {self.tokenizer.convert_ids_to_tokens(beyond[0])!r} (id "
+                           f"{beyond[0]}), for which the model's embedding of {self.n_rows} rows has none; take the "
+                           "token out")  # fmt: skip
+        return ids
+
+    def text_ids(self, text: str) -> list[int]:
         """Returns the ids of the text alone: those that the tokenizer itself would add are left out."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return ids
+        return self._known(ids, f"the text {text[:LENGTH_SHOWN]!r}")
+
+    def opening_ids(self) -> list[int]:
+        """Returns what a text that the model writes by itself begins with: the start token, else the end of the text
+        before.  Raises BadInput where there is neither."""
+        if self.start_ids:
+            return self.start_ids
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise BadInput("neither a start token nor the tokenizer's end of text (eos_token) is there to begin a text "
+                           "with; set model.start_token=<token>")  # fmt: skip
+        return self._known([end], "the tokenizer's end of text (eos_token), with which a text begins,")
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Returns the token ids of a text, after the start token."""
-        return tuple(self._started(self._ids(text)))
+        return tuple(self._started(self.text_ids(text)))
 
     def _started(self, ids: list[int]) -> list[int]:
         """Puts the start token in front, unless it is there: some chat templates write it themselves."""
@@ -68,7 +94,7 @@ class Tokens:
         overlapping = [i for i, (a, b) in enumerate(encoded.offset_mapping) if a < end and b > begin and b > a]
         if not overlapping:
             raise BadInput(f"the subject {text[begin:end]!r} is covered by no token of {text!r}")
-        ids = self._started(encoded.input_ids)
+        ids = self._started(self._known(encoded.input_ids, f"the text {text[:LENGTH_SHOWN]!r}"))
         return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
 
     def answer_ids(self, answer: str, question: str) -> tuple[int, ...]:
@@ -78,10 +104,10 @@ class Tokens:
         there.  Raises BadInput where the tokenizer merges the answer with what stands before it.
         """
         if self.prompt == "chat" and self.separator == "auto":
-            return tuple(self._ids(answer.strip()))
+            return tuple(self.text_ids(answer.strip()))
         text = self.between(question) + answer.strip()
         for before in ("x", "\n"):
-            start, continued = self._ids(before), self._ids(before + text)
+            start, continued = self.text_ids(before), self.text_ids(before + text)
             if continued[: len(start)] == start and len(continued) > len(start):
                 return tuple(continued[len(start) :])
         raise BadInput(f"the answer {answer!r} cannot be told apart from the text before it by this tokenizer")

@@ -42,7 +42,7 @@ def sequences(lm: LM, text: str, n_tokens: int) -> Iterator[list[int]]:
     ids: list[int] = []
     body = length - len(lm.tokens.start_ids)
     for paragraph in _hub_texts(text) if text.startswith("hub:") else _file_texts(text):
-        ids += lm.tokenizer(paragraph, add_special_tokens=False).input_ids
+        ids += lm.tokens.text_ids(paragraph)
         while len(ids) >= body:
             yield [*lm.tokens.start_ids, *ids[:body]]
             ids, n_rows = ids[body:], n_rows - 1
@@ -88,7 +88,7 @@ def _sampled(lm: LM, n_rows: int, length: int) -> list[list[int]]:
 
 def _write_rows(lm: LM, n_rows: int, length: int, progress: KeptProgress) -> list[list[int]]:
     """Returns `n_rows` rows that the model writes, and keeps them piece by piece."""
-    opening = lm.tokens.start_ids or [lm.tokenizer.eos_token_id]
+    opening = lm.tokens.opening_ids()
     n_new, generator = length - len(opening), torch.Generator().manual_seed(0)
     kept = progress.found()
     rows: list[list[int]] = load_file(kept)["ids"].tolist() if kept else []

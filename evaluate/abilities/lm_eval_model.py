@@ -52,7 +52,7 @@ class LmEvalModel(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        return self.lm.tokens.start_ids[0] if self.lm.tokens.start_ids else self.eot_token_id
+        return self.lm.tokens.opening_ids()[0]
 
     @property
     def max_length(self) -> int:

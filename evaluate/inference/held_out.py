@@ -39,7 +39,7 @@ def held_out_text(settings: MeasureSettings) -> str:
 
 def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
     """Returns windows over the first `n_tokens` of the text, in which each token is predicted once."""
-    ids = lm.tokenizer(text, add_special_tokens=False).input_ids[:n_tokens]
+    ids = lm.tokens.text_ids(text)[:n_tokens]
     start = tuple(lm.tokens.start_ids)
     size = WINDOW_TOKENS
     if lm.max_tokens and lm.max_tokens + 1 < len(start) + size:  # a window's last token is predicted, not read

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 BUFFERS = re.compile(
     r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$"
 )  # old files hold them, models make them
+LARGEST, SMALLEST = 1e18, 1e-6  # a weight, and the distance between the answers to one question
 REMEDY = "give model.source=<folder with all safetensors>"
 
 
@@ -26,11 +27,11 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
         raise BadInput(f"the weights in {place} lack {len(missing)} parameters ({missing[0]}, …); {REMEDY}")
     _check_surplus(model, sorted(info["unexpected_keys"]), place)
     for name, parameter in model.named_parameters():
-        if parameter.numel() and not all(map(torch.isfinite, parameter.aminmax())):
-            raise BadInput(f"the weights in {place} hold NaN or infinity ({name}, as {parameter.dtype}); give another "
-                           "copy, or a dtype that holds them (dtype=float32)")  # fmt: skip
+        _check_numbers(name, parameter, place)
+    _check_ties(model, place)
     n_known = model.get_input_embeddings().weight.shape[0]
-    special = tokenizer.all_special_tokens
+    special = {*tokenizer.all_special_tokens,
+               *(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)}  # fmt: skip
     beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= n_known}
     plain = {token: index for token, index in beyond.items() if token not in special}
     if plain:
@@ -39,6 +40,36 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
                        f"({token!r} is {plain[token]}); the two are of different models")  # fmt: skip
     if beyond:
         log.warning("special tokens beyond the embedding, which no text may hold: %s", ", ".join(map(repr, beyond)))
+
+
+def _check_numbers(name: str, parameter: torch.Tensor, place: str) -> None:
+    ends = parameter.detach().aminmax() if parameter.numel() else ()
+    if not all(map(torch.isfinite, ends)):
+        raise BadInput(f"the weights in {place} hold NaN or infinity ({name}, as {parameter.dtype}); give another "
+                       "copy, or a dtype that holds them (dtype=float32)")  # fmt: skip
+    largest = max((abs(float(end)) for end in ends), default=0)
+    if largest > LARGEST:
+        raise BadInput(f"the weights in {place} hold numbers as large as {largest:.3g} ({name}), whose squares no "
+                       "float32 holds; the file is damaged; give another copy")  # fmt: skip
+
+
+def _check_ties(model: Any, place: str) -> None:
+    """Raises BadInput where config.json makes embedding and head one matrix, and the weights hold two."""
+    head = model.get_output_embeddings()
+    rows, head_rows = model.get_input_embeddings().weight, None if head is None else head.weight
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if tied and head_rows is not None and rows.shape == head_rows.shape and not torch.equal(rows, head_rows):
+        raise BadInput(f"config.json in {place} says tie_word_embeddings=true, but the weights hold a head that is not "
+                       "the embedding; set it to false there, or take the head out of the weights")  # fmt: skip
+
+
+def plainly_answering(model: Any) -> None:
+    """Makes a model answer in one way whatever its config asks for: named results, without states and attentions
+    beside them."""
+    for part in model.modules():
+        config = getattr(part, "config", None)
+        if config is not None:
+            config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
 
 
 def _check_surplus(model: Any, names: list[str], place: str) -> None:
@@ -58,9 +89,10 @@ def _check_surplus(model: Any, names: list[str], place: str) -> None:
 
 @torch.no_grad()
 def check_answers(model: Any, place: str) -> None:
-    """Raises BadInput where the model cannot be run, or answers NaN."""
+    """Raises BadInput where the model cannot be run, answers NaN, or gives every token the same."""
     ids_BT = torch.tensor([[1, 2, 3]], device=model.get_input_embeddings().weight.device)
-    numbers = {"answers": model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False).logits}
+    logits_BTV = model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False).logits.float()
+    numbers = {"answers": logits_BTV}
     numbers |= {name: buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq")}
     for (
         name,
@@ -70,3 +102,7 @@ def check_answers(model: Any, place: str) -> None:
             raise BadInput(f"the model in {place} holds NaN or infinity in its {name}, although its weights are "
                            "numbers; look for a value of its config.json that cannot be (rope_theta, a norm's epsilon, "
                            "a scale)")  # fmt: skip
+    if float((logits_BTV.amax(-1) - logits_BTV.amin(-1)).max()) < SMALLEST:
+        raise BadInput(f"the model in {place} gives every token the same logit, whatever it is asked: no text of it "
+                       "means anything; look for weights of zeros, or a value of its config.json that cannot be (an "
+                       "epsilon, a scale)")  # fmt: skip

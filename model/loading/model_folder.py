@@ -7,6 +7,7 @@ config.json asks for.  Symbolic links, of which the hub's snapshots are made, ar
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
 N_BLOCKS = re.compile(r"n_layers?|num_(hidden_)?layers")
 ACTIVATIONS = {"hidden_act", "hidden_activation", "activation_function"}
+EPSILON = re.compile(r"(^|_)(eps|epsilon)$")
 ROPES = {"rope_scaling", "rope_parameters"}
 CODE_IN_FOLDER = re.compile(r"\w+\.\w+")
 PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax|quant_map)$")
@@ -40,6 +42,7 @@ def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
                        "two (peft: merge_and_unload) and give the folder of the merged model")  # fmt: skip
     config = _read_json(folder / "config.json")
     _check_config(config, folder / "config.json")
+    _check_numbers(config, folder / "config.json")
     _check_kind(config, folder / "config.json")
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -65,8 +68,17 @@ def check_shapes(model: Any, headers: Headers, folder: Path) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        part = dict(pairs)
+        if len(part) < len(pairs):  # JSON would let the last one win
+            names = [name for name, _ in pairs]
+            raise BadInput(f"{file} gives {max(names, key=names.count)!r} more than once; take out all but one")
+        return part
+
     try:
-        content = json.loads(file.read_bytes().decode("utf-8"))
+        content = json.loads(file.read_bytes().decode("utf-8"), object_pairs_hook=once)
+    except BadInput:
+        raise
     except (ValueError, RecursionError) as problem:
         raise BadInput(f"{file} is no JSON that can be read ({problem}); fetch it again") from None
     if not isinstance(content, dict):
@@ -74,14 +86,39 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _values(content: Any) -> Iterator[tuple[str, Any]]:
-    """Yields every key and value, however deep."""
+def _parts(content: Any) -> Iterator[dict[str, Any]]:
+    """Yields every object, however deep."""
     rest = [content]
     while rest:
         part = rest.pop()
         if isinstance(part, dict):
-            yield from part.items()
+            yield part
         rest += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+
+
+def _values(content: Any) -> Iterator[tuple[str, Any]]:
+    """Yields every key and value, however deep."""
+    for part in _parts(content):
+        yield from part.items()
+
+
+def _check_numbers(config: dict[str, Any], file: Path) -> None:
+    """Raises BadInput where a number cannot be, or where the rope is told in two ways."""
+    for key, value in _values(config):
+        infinite = [each for each in (value if isinstance(value, list) else [value])
+                    if isinstance(each, float) and not math.isfinite(each)]  # fmt: skip
+        if infinite and not key.endswith("_limit"):  # Mamba's time steps have no upper limit
+            raise BadInput(f"{file}: {key}={infinite[0]!r}; give a finite number")
+        if EPSILON.search(key) and isinstance(value, int | float) and not 0 <= value < 1:
+            raise BadInput(f"{file}: {key}={value!r}; an epsilon is at least 0 and below 1; give the model's own")
+    for part in _parts(config):
+        rope = part.get("rope_parameters")
+        for key in ("rope_theta", "rope_scaling") if isinstance(rope, dict) and rope else ():
+            other = part.get(key)
+            told = rope if key == "rope_scaling" else rope.get(key)
+            if None not in (other, told) and other != told:
+                raise BadInput(f"{file}: {key}={other!r}, but rope_parameters={rope!r}, which takes its place; make "
+                               "the two agree, or delete one")  # fmt: skip
 
 
 def _check_config(config: dict[str, Any], file: Path) -> None:

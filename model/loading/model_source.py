@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.model.loading.chat_template import CHAT_DATE
 from afteredit.model.loading.gguf import converted
+from afteredit.model.loading.hub import snapshot
 from afteredit.model.loading.model_folder import check_folder, check_shapes
 from afteredit.model.loading.start_token import in_words
 from afteredit.store.errors import BadInput
@@ -64,12 +65,13 @@ class ModelSource:
         Raises BadInput, naming the file or id looked for and the remedy, where the weights cannot be had or do not fit.
         """
         from afteredit.model.lm import LM
-        from afteredit.model.loading.loaded_model import check_answers, check_loaded
+        from afteredit.model.loading.loaded_model import check_answers, check_loaded, plainly_answering
 
         place = self._folder()
         try:
             tokenizer, (model, info) = self._from_pretrained(place, dtype)
             self._check_in_memory(model, dtype)
+            plainly_answering(model)
             check_loaded(model, tokenizer, info, repr(place))
             if not self.device_map:
                 model = model.to(device)
@@ -90,9 +92,7 @@ class ModelSource:
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
-        headers = check_folder(Path(place), trust_remote_code=self.trust_remote_code) if Path(place).is_dir() else {}
-        if self.revision and place == self.source:
-            options["revision"] = self.revision
+        headers = check_folder(Path(place), trust_remote_code=self.trust_remote_code)
         with self._reading(place, "read: config.json"):
             config = AutoConfig.from_pretrained(place, **options)
         if config.is_encoder_decoder:
@@ -121,14 +121,9 @@ class ModelSource:
         except BadInput:
             raise
         except Exception as problem:
-            if isinstance(problem, OSError) and not Path(place).is_dir():
-                revision = f", revision {self.revision}" if self.revision else ""
-                raise BadInput(f"weights not found: looked for {place!r}{revision} ({_first_line(problem)}). Give "
-                               "model.source=<folder with config.json and safetensors>, or let this machine reach the "
-                               "hub (set HF_TOKEN for gated models)") from None  # fmt: skip
             raise BadInput(f"the model in {place!r} cannot be {what} ({type(problem).__name__}: "
-                           f"{_short(problem)}); its files are damaged or of different models; give another "
-                           "copy") from None  # fmt: skip
+                           f"{_short(problem)}); its files are damaged, of different models, or hold a value that this "
+                           "architecture does not take; mend it, or give another copy") from None  # fmt: skip
 
     def _check_in_memory(self, model: nn.Module, dtype: str) -> None:
         """Raises BadInput where weights were offloaded: accelerate leaves them on `meta` and fetches them for each pass
@@ -154,7 +149,10 @@ class ModelSource:
                 raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there; give "
                                "model.source=<folder with config.json and safetensors>, or a hub id")  # fmt: skip
             return str(path)
-        return self.source
+        try:
+            return snapshot(self.source, self.revision)
+        except BadInput as problem:
+            raise BadInput(f"model={self.name}: {problem}") from None
 
 
 def _gib(n_bytes: int) -> str:
@@ -163,7 +161,3 @@ def _gib(n_bytes: int) -> str:
 
 def _short(problem: Exception) -> str:
     return " ".join(str(problem).split())[:300] or type(problem).__name__
-
-
-def _first_line(problem: Exception) -> str:
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]

@@ -42,18 +42,23 @@ def in_words(ids: list[int], tokenizer: Any, start_token: str | None) -> str:
 def _own_start_ids(tokenizer: Any) -> list[int]:
     """Returns the ids by which a text with special tokens begins and the same text without them does not: Llama's
     `<s>`, GLM's two, nothing for GPT-2, whatever the tokenizer declares as its BOS."""
-    bare = tokenizer("x", add_special_tokens=False).input_ids
-    ids: list[int] = tokenizer("x").input_ids
-    for n in range(len(ids) - len(bare) + 1):
-        if ids[n : n + len(bare)] == bare:
-            unknown = [i for i in ids[:n] if tokenizer.convert_ids_to_tokens(i) is None]
-            if unknown:
-                raise BadInput(f"model.start_token=auto: the tokenizer itself puts id {unknown[0]} in front of a text, "
-                               "which is no token of its own; mend its tokenizer.json (post_processor), or set "
-                               "model.start_token=<token> or null")  # fmt: skip
-            return ids[:n]
-    raise BadInput(f"model.start_token=auto: the tokenizer's ids of 'x' are {ids} with its special tokens and {bare} "
-                   "without: what it puts in front cannot be told; set model.start_token=<token> or null")  # fmt: skip
+    found: list[set[tuple[int, ...]]] = []  # a text may be the very token that is put around it: several are tried
+    for text in ("x", "7", "The"):
+        bare = tokenizer(text, add_special_tokens=False).input_ids
+        ids = tokenizer(text).input_ids
+        found.append({tuple(ids[:n]) for n in range(len(ids)) if ids[n : n + len(bare)] == bare})
+    common = found[0] & found[1] & found[2]
+    if len(common) != 1:
+        raise BadInput(f"model.start_token=auto: the tokenizer's ids of 'The' are {ids} with its special tokens and "
+                       f"{bare} without: what it puts in front cannot be told; set model.start_token=<token> or "
+                       "null")  # fmt: skip
+    start = list(common.pop())
+    unknown = [i for i in start if tokenizer.convert_ids_to_tokens(i) is None]
+    if unknown:
+        raise BadInput(f"model.start_token=auto: the tokenizer itself puts id {unknown[0]} in front of a text, which "
+                       "is no token of its own; mend its tokenizer.json (post_processor), or set "
+                       "model.start_token=<token> or null")  # fmt: skip
+    return start
 
 
 def _names(tokenizer: Any, ids: list[int]) -> str:

@@ -188,3 +188,15 @@ def test_a_start_token_of_the_tokenizers_own_that_no_token_has_is_refused(tokeni
     with pytest.raises(BadInput, match="model.start_token=auto: the tokenizer itself puts id 99999 in front"):
         Tokens(other, "auto")
     assert Tokens(other).start_ids == []
+
+
+def test_a_text_of_its_own_begins_with_the_start_token_else_with_the_end_of_the_text_before(tokenizer):
+    assert Tokens(tokenizer, "<s>").opening_ids() == [tokenizer.vocab["<s>"]]
+    assert Tokens(tokenizer).opening_ids() == [tokenizer.eos_token_id]
+    without, beyond = copy.deepcopy(tokenizer), copy.deepcopy(tokenizer)
+    without.eos_token = None
+    with pytest.raises(BadInput, match="neither a start token nor"):
+        Tokens(without).opening_ids()
+    beyond.add_special_tokens({"eos_token": "[end]"})
+    with pytest.raises(BadInput, match=r"end of text.*'\[end\]' \(id 600\)"):
+        Tokens(beyond, n_rows=600).opening_ids()

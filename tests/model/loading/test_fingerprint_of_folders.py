@@ -132,6 +132,11 @@ def test_the_date_renames_no_model_whose_template_does_not_ask_for_it(saved):
         ("<s> $A <|endoftext|>", "auto", ["<s>"]),
         ("<|endoftext|> <s> $A", "auto", ["<|endoftext|>", "<s>"]),
         ("$A <|endoftext|>", "auto", []),
+        ("<s> $A <s>", "auto", ["<s>"]),
+        ("<s> <|endoftext|> <s> $A <s>", "auto", ["<s>", "<|endoftext|>", "<s>"]),
+        ("x $A x", "auto", ["x"]),
+        ("7 $A", "auto", ["7"]),
+        ("$A x", "auto", []),
         ("$A", "auto", []),
         ("<s> $A", None, []),
         ("<s> $A", "<|endoftext|>", ["<|endoftext|>"]),
@@ -144,7 +149,9 @@ def test_auto_takes_what_the_tokenizer_puts_in_front_of_a_text(
     tiny_model("gpt2", len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     file = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    special = [(token, tokenizer.vocab[token]) for token in ("<s>", "<|endoftext|>") if token in template]
+    special = [
+        (token, tokenizer.vocab[token]) for token in ("<s>", "<|endoftext|>", "7", "x") if token in template.split()
+    ]
     file["post_processor"] = json.loads(TemplateProcessing(template, special_tokens=special).__getstate__())
     (folder / "tokenizer.json").write_text(json.dumps(file), encoding="utf-8")
     # a BOS that is declared and not written changes nothing

@@ -1,12 +1,14 @@
 """Model folders that do not fit are refused with what does not fit, before any work; links to files are followed."""
 
 import copy
+import math
 import os
 import shutil
 
 import pytest
 import torch
 
+from afteredit.evaluate.inference.held_out import held_out_windows
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.store.errors import BadInput
 from afteredit.tests.tiny import damages
@@ -68,12 +70,38 @@ BAD = {
     "a model type that is a list": (in_config(model_type=["llama"]), ["config.json"]),
     "no model type": (in_config(model_type=None), ["config.json"]),
     "an epsilon that is text": (in_config(rms_norm_eps="small"), [""]),
-    "an epsilon below nothing": (in_config(rms_norm_eps=-1e9), ["NaN or infinity in its answers"]),
+    "an epsilon below nothing": (in_config(rms_norm_eps=-1e-6), ["rms_norm_eps=-1e-06", "at least 0 and below 1"]),
+    "an epsilon without end": (in_config(rms_norm_eps=1e30), ["rms_norm_eps=1e+30", "at least 0 and below 1"]),
+    "NaN in config.json": (in_config(rms_norm_eps=math.nan), ["config.json: rms_norm_eps=nan", "finite"]),
+    "infinity in a list": (in_config(unused=[1, math.inf]), ["config.json: unused=inf", "finite"]),
+    "a key twice": (
+        lambda folder: text("config.json", (folder / "config.json").read_bytes().replace(b"{", b'{"head_dim": 4,', 1))(
+            folder
+        ),
+        ["config.json gives 'head_dim' more than once"],
+    ),
+    "two ropes": (in_config(rope_theta=10.0), ["rope_theta=10.0, but rope_parameters=", "10000.0"]),
+    "two scalings of the rope": (
+        in_config(rope_scaling={"rope_type": "linear", "factor": 2.0}),
+        ["rope_scaling={'rope_type': 'linear'", "but rope_parameters="],
+    ),
+    "one matrix that is two": (in_config(tie_word_embeddings=True), ["tie_word_embeddings=true", "not the embedding"]),
+    "weights that overflow": (
+        in_weights(lambda tensors: tensors[DOWN].fill_(3e38)),
+        ["as large as 3e+38", DOWN, "squares"],
+    ),
+    "one row that overflows": (
+        in_weights(lambda tensors: tensors["model.embed_tokens.weight"][77].fill_(-3e38)),
+        ["as large as 3e+38 (model.embed_tokens.weight)"],
+    ),
+    "a head of zeros": (
+        in_weights(lambda tensors: tensors["lm_head.weight"].zero_()),
+        ["gives every token the same logit", "zeros"],
+    ),
     "a rope of nothing": (
         in_config(rope_parameters={"rope_type": "default", "rope_theta": 0}),
         ["NaN or infinity in its", "inv_freq", "rope_theta"],
     ),
-    "answers in tuples": (in_config(return_dict=False), [""]),
     "GPTQ": (
         in_config(quantization_config={"quant_method": "gptq", "bits": 4}),
         ["quantised", "gptq", "not quantised"],
@@ -165,7 +193,15 @@ def test_tokens_beyond_the_embedding_are_refused_unless_they_are_special(special
     larger.add_special_tokens({"pad_token": "[image]"}) if special else larger.add_tokens(["DiMaggio"])
     larger.save_pretrained(tiny_folder)
     if special:
-        assert ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+        lm = ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+        reading = [lm.tokens.encode, lm.tokens.question_ids, lambda text: lm.tokens.locate(text, 0, 3),
+                   lambda text: lm.tokens.answer_ids(text, "It is"),
+                   lambda text: held_out_windows(lm, text, 9)]  # fmt: skip
+        for ask in reading:
+            with pytest.raises(BadInput, match=r"token '\[image\]' \(id 600\).* embedding of 600 rows"):
+                ask("The [image] is")
+        with pytest.raises(BadInput, match=r"model.start_token=\[image\] .*\(id 600\)"):
+            ModelSource("hf", str(tiny_folder), start_token="[image]").load("cpu", "float32")
         return
     with pytest.raises(BadInput, match=r"1 tokens beyond the embedding of 600 rows \('DiMaggio' is 600\)"):
         ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
@@ -177,6 +213,10 @@ GOOD = {
     "a value head beside the model": in_weights(
         lambda tensors: tensors.update({"v_head.summary.weight": torch.ones(1, 32)})
     ),
+    "answers in tuples": in_config(return_dict=False),
+    "states and attentions beside the answers": in_config(output_hidden_states=True, output_attentions=True),
+    "no cache, as it was trained": in_config(use_cache=False),
+    "the rope told twice alike": in_config(rope_theta=10000.0),
     "old buffers": in_weights(
         lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     ),
