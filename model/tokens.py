@@ -29,6 +29,10 @@ class Tokens:
         if not tokenizer.is_fast:
             raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
                            "only fast tokenizers give; install or convert to a fast one")  # fmt: skip
+        dropout = getattr(tokenizer.backend_tokenizer.model, "dropout", None)
+        if dropout:
+            raise BadInput(f"the tokenizer drops merges by chance (dropout={dropout:.3g} in tokenizer.json), so that "
+                           "one text has other tokens each time; set it to null there")  # fmt: skip
         if prompt == "chat" and not tokenizer.chat_template:
             raise BadInput("model.prompt=chat, but the tokenizer has no chat template; use model.prompt=plain")
         if prompt == "chat":

@@ -56,8 +56,8 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     """Returns a hash of what decides the ids of a text, and the text of ids."""
     # the part before says how the tokenizer would cut and pad a batch, which every call sets anew
     rules = tokenizer.backend_tokenizer.to_str().partition('"added_tokens"')[2]
-    clean_up = getattr(tokenizer, "clean_up_tokenization_spaces", None)
-    return content_hash([type(tokenizer).__name__, rules, tokenizer.special_tokens_map, clean_up])
+    ways = [getattr(tokenizer, name, None) for name in ("clean_up_tokenization_spaces", "split_special_tokens")]
+    return content_hash([type(tokenizer).__name__, rules, tokenizer.special_tokens_map, ways])
 
 
 def _weights_hash(model: nn.Module) -> str:

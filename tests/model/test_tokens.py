@@ -200,3 +200,11 @@ def test_a_text_of_its_own_begins_with_the_start_token_else_with_the_end_of_the_
     beyond.add_special_tokens({"eos_token": "[end]"})
     with pytest.raises(BadInput, match=r"end of text.*'\[end\]' \(id 600\)"):
         Tokens(beyond, n_rows=600).opening_ids()
+
+
+def test_a_tokenizer_that_draws_at_random_is_refused(tokenizer):
+    drawing = copy.deepcopy(tokenizer)
+    drawing.backend_tokenizer.model.dropout = 0.5
+    assert len({tuple(drawing("The mother tongue of Danielle").input_ids) for _ in range(40)}) > 1
+    with pytest.raises(BadInput, match=r"drops merges by chance \(dropout=0.5 in tokenizer.json\)"):
+        Tokens(drawing)

@@ -98,6 +98,7 @@ def test_a_model_in_another_folder_is_the_same_model(saved, tmp_path):
 
 TOKENIZER = {
     "end of text": {"eos_token": "<s>"},
+    "special tokens read as text": {"split_special_tokens": True},
     "clean up": {"clean_up_tokenization_spaces": True},
     "chat template": {"chat_template": "{{ messages[0].content }}"},
 }
