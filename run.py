@@ -79,11 +79,11 @@ def run_experiment(x: Experiment) -> Path:
 
 
 def _experiment(x: Experiment, console: Console) -> Path:
-    from afteredit.launch.opening import keep_first_facts, load_model, open_run, read_edits, refuse_uneditable_facts
+    from afteredit.launch.opening import keep_first_facts, load_model, open_run, read_edits, usable_facts
 
-    requests, batches, edits_sha256 = read_edits(x)
+    rows, edits_sha256 = read_edits(x)
     lm = load_model(x, console)
-    refuse_uneditable_facts(x, lm, requests)
+    requests, batches = usable_facts(x, lm, rows)
     with open_run(x, lm, edits_sha256) as run:
         keep_first_facts(run, requests, batches, console)
         return _run(x, lm, batches, run, console)

@@ -49,7 +49,7 @@ class Separator(Enum):
 
 class OnBadRow(Enum):
     stop = "stop"
-    skip = "skip"  # bad rows are left out, counted and named
+    skip = "skip"  # rows that cannot be read, or that the model or method cannot take, are left out and named
 
 
 @dataclass(frozen=True)

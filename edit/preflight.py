@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from afteredit.edit.ingredients.context_prefixes import locate_subject, prefix_text
@@ -10,7 +11,11 @@ from afteredit.edit.request import EXTRA_TOKENS, EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
+log = logging.getLogger(__name__)
 MOST_NAMED = 5  # edits named for one reason, and reasons named
+Reasons = dict[str, list[EditRequest]]  # the requests that fail for each reason
+REMEDY = "reword or leave out their rows"
+SKIP = f"{REMEDY} (++edits.on_bad_row=skip leaves out those that are at fault themselves)"
 
 
 def refuse_uneditable(
@@ -22,9 +27,37 @@ def refuse_uneditable(
     model reads, a row may lack what the method needs, and an edit of the last block may reach no later token.
     `also_asked`: facts that are not edited, but that the unedited model is measured on.
     """
-    _refuse(planned, lambda request: _reason(lm, method, request), "planned edits cannot be made")
-    _refuse(also_asked, lambda request: _reason_by_tokens(lm, request),
-            "facts after the planned edits, on which the unedited model is measured, cannot be asked")  # fmt: skip
+    _refuse(planned, lambda request: _reason(lm, method, request), "planned edits cannot be made", SKIP)
+    what = "facts after the planned edits, on which the unedited model is measured, cannot be asked"
+    _refuse(also_asked, lambda request: _reason_by_tokens(lm, request), what, SKIP)
+
+
+def without_bad_rows(lm: LM, method: Method, requests: Sequence[EditRequest], needed: int) -> list[EditRequest]:
+    """Returns the first `needed` requests, at most, that are not at fault themselves; the log counts and names the
+    others up to there.
+
+    Which these are depends on the model, the method and the requests alone, all of which are in a run's name.
+    """
+    usable: list[EditRequest] = []
+    reasons: Reasons = {}
+    for request in requests:
+        if len(usable) == needed:
+            break
+        reason = _reason_by_row(lm, method, request)
+        if reason:
+            reasons.setdefault(reason, []).append(request)
+        else:
+            usable.append(request)
+    _warn(reasons, "bad rows skipped")
+    return usable
+
+
+def learnable(lm: LM, training: Sequence[EditRequest]) -> list[EditRequest]:
+    """Returns the rows of a training split that the model can read; the log counts and names the others."""
+    reasons = _by_reason(training, lambda request: _reason_by_tokens(lm, request))
+    _warn(reasons, "bad training rows skipped")
+    skipped = {request.id for failing in reasons.values() for request in failing}
+    return [request for request in training if request.id not in skipped]
 
 
 def refuse_long_prefixes(lm: LM, planned: Sequence[EditRequest], contexts: Sequence[str]) -> None:
@@ -36,33 +69,56 @@ def refuse_long_prefixes(lm: LM, planned: Sequence[EditRequest], contexts: Seque
         n_tokens = len(locate_subject(lm, request, longest)[0]) + _longest_answer(lm, request) - 1
         return _too_long(lm, n_tokens, f"its prompt and answer after the context prefix {longest!r}")
 
-    _refuse(planned, reason, "planned edits cannot be made")
+    _refuse(planned, reason, "planned edits cannot be made", REMEDY)
 
 
 def refuse_unlearnable(lm: LM, training: Sequence[EditRequest]) -> list[EditRequest]:
     """Returns the rows of a training split.  Raises BadInput where the model cannot read some of them."""
-    _refuse(training, lambda request: _reason_by_tokens(lm, request), "training rows cannot be learned from")
+    _refuse(training, lambda request: _reason_by_tokens(lm, request), "training rows cannot be learned from", SKIP)
     return list(training)
 
 
-def _refuse(requests: Sequence[EditRequest], reason_of: Callable[[EditRequest], str | None], what: str) -> None:
-    reasons: dict[str, list[EditRequest]] = {}
+def _refuse(
+    requests: Sequence[EditRequest], reason_of: Callable[[EditRequest], str | None], what: str, remedy: str
+) -> None:
+    reasons = _by_reason(requests, reason_of)
+    if reasons:
+        raise BadInput(f"{_n_failing(reasons)} of {len(requests)} {what}: {_causes(reasons)}; {remedy}")
+
+
+def _warn(reasons: Reasons, what: str) -> None:
+    if reasons:
+        log.warning("%d %s (edits.on_bad_row=skip): %s", _n_failing(reasons), what, _causes(reasons))
+
+
+def _by_reason(requests: Sequence[EditRequest], reason_of: Callable[[EditRequest], str | None]) -> Reasons:
+    reasons: Reasons = {}
     for request in requests:
         reason = reason_of(request)
         if reason:
             reasons.setdefault(reason, []).append(request)
-    if reasons:
-        causes = "; ".join(f"{_named(failing)}: {reason}" for reason, failing in list(reasons.items())[:MOST_NAMED])
-        more = f"; … and {len(reasons) - MOST_NAMED} reasons more" if len(reasons) > MOST_NAMED else ""
-        n = sum(map(len, reasons.values()))
-        raise BadInput(f"{n} of {len(requests)} {what}: {causes}{more}; reword or leave out their rows")
+    return reasons
+
+
+def _n_failing(reasons: Reasons) -> int:
+    return sum(map(len, reasons.values()))
+
+
+def _causes(reasons: Reasons) -> str:
+    causes = "; ".join(f"{_named(failing)}: {reason}" for reason, failing in list(reasons.items())[:MOST_NAMED])
+    return causes + (f"; … and {len(reasons) - MOST_NAMED} reasons more" if len(reasons) > MOST_NAMED else "")
 
 
 def _reason(lm: LM, method: Method, request: EditRequest) -> str | None:
     """Returns why a request cannot be edited or measured; None where it can."""
+    return _reason_by_row(lm, method, request) or _reason_by_place(lm, method, request)
+
+
+def _reason_by_row(lm: LM, method: Method, request: EditRequest) -> str | None:
+    """Returns what is wrong with the row itself, which leaving it out mends; None where it is usable."""
     if method.needs_true_answer and request.target_true is None:
         return "no target_true, but this method needs the true answer (give one, or use another method)"
-    return _reason_by_tokens(lm, request) or _reason_by_place(lm, method, request)
+    return _reason_by_tokens(lm, request)
 
 
 def _reason_by_tokens(lm: LM, request: EditRequest) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.constraint import Unconstrained, view_file
+from afteredit.edit.edit_set import OnBadRow
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest, refuse_conflicts
 from afteredit.evaluate.abilities.build import build_tasks, check_files, code_of, rows_sha256, shipped_abilities
@@ -29,22 +30,29 @@ if TYPE_CHECKING:
     from afteredit.record.run_directory import RunDirectory
 
 
-def read_edits(x: Experiment) -> tuple[list[EditRequest], list[list[EditRequest]], str]:
-    """Returns all facts of the edit set in order, the batches to be written, and the SHA-256 of the set's rows.
+def read_edits(x: Experiment) -> tuple[list[EditRequest], str]:
+    """Returns all facts of the edit set in order, and the SHA-256 of the set's rows.
 
     Raises BadInput, before anything heavy is loaded, where there are too few facts, where those of one batch conflict,
     or where a file of the measurement is not there.
     """
     requests, sha256 = x.edits.read(x.settings.data, x.settings.seed)
+    _batches(x, requests, refuse=x.edits.on_bad_row is OnBadRow.stop)  # else the model decides which facts these are
+    check_files(x.tasks, x.settings)
+    return requests, sha256
+
+
+def _batches(x: Experiment, requests: list[EditRequest], *, refuse: bool = True) -> list[list[EditRequest]]:
+    """Returns the batches to be written.  Raises BadInput where there are too few facts, or with `refuse` where those
+    of one batch conflict."""
     if len(requests) < x.settings.n_edits:
         raise BadInput(f"n_edits={x.settings.n_edits}, but edits={x.edits.name} holds {len(requests)} usable rows; "
                        f"set n_edits={len(requests)} or give more rows")  # fmt: skip
     size = x.settings.batch_size
     batches = [requests[i : i + size] for i in range(0, x.settings.n_edits, size)]
-    for batch in batches:
+    for batch in batches if refuse else ():
         refuse_conflicts(batch)
-    check_files(x.tasks, x.settings)
-    return requests, batches, sha256
+    return batches
 
 
 def load_model(x: Experiment, console: Console) -> LM:
@@ -53,14 +61,23 @@ def load_model(x: Experiment, console: Console) -> LM:
     return x.model.load(_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
 
 
-def refuse_uneditable_facts(x: Experiment, lm: LM, requests: Sequence[EditRequest]) -> None:
-    """Raises BadInput where a planned edit cannot be made, or a fact that the unedited model is measured on cannot be
-    asked."""
-    from afteredit.edit.preflight import refuse_uneditable
+def usable_facts(
+    x: Experiment, lm: LM, requests: list[EditRequest]
+) -> tuple[list[EditRequest], list[list[EditRequest]]]:
+    """Returns the facts that this model can be given, and the batches to be written.
+
+    Raises BadInput where a planned edit cannot be made, or a fact that the unedited model is measured on cannot be
+    asked; where bad rows are skipped, those that are at fault themselves are left out instead.
+    """
+    from afteredit.edit.preflight import refuse_uneditable, without_bad_rows
     from afteredit.record.run_directory import N_FIRST_FACTS
 
     n_edits = x.settings.n_edits
+    if x.edits.on_bad_row is OnBadRow.skip:
+        requests = without_bad_rows(lm, x.method, requests, max(n_edits, N_FIRST_FACTS))
+    batches = _batches(x, requests)
     refuse_uneditable(lm, x.method, requests[:n_edits], requests[n_edits:N_FIRST_FACTS])
+    return requests, batches
 
 
 def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
@@ -143,11 +160,12 @@ def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[S
     Raises BadInput where the model or the constants are not those that the run was begun with.
     """
     from afteredit.edit.editor import Editor
-    from afteredit.edit.preflight import refuse_long_prefixes, refuse_unlearnable
+    from afteredit.edit.preflight import learnable, refuse_long_prefixes, refuse_unlearnable
 
     lm.weights.keep_base(x.method.edited(lm))
     run.refuse_other_model(lm.weights.sha256(), x.model.source)
-    given = Given(x.settings.seed, lambda: refuse_unlearnable(lm, x.edits.training(x.settings.data)))
+    checked = learnable if x.edits.on_bad_row is OnBadRow.skip else refuse_unlearnable
+    given = Given(x.settings.seed, lambda: checked(lm, x.edits.training(x.settings.data)))
     prepared = run.with_contexts(x.method.prepare(lm, given))
     planned = [request for batch in batches for request in batch]
     refuse_long_prefixes(lm, planned, prepared.contexts)
