@@ -123,8 +123,9 @@ def _is_empty(value: Any, texts: bool = False) -> bool:
 def _refuse_gold(gold: Any, config: Mapping[str, Any]) -> None:
     """Raises ValueError where a gold answer is no text, or none that the task's own filter can find in an answer."""
     golds = gold if isinstance(gold, list) else [gold]
-    if not golds or not all(isinstance(text, str) and text.strip() for text in golds):
-        raise ValueError(f"the answer is {shown(gold)}; allowed: a text, or a list of texts")
+    one = "process_results" in config  # our own scores know one gold answer
+    if not golds or not all(isinstance(text, str) and text.strip() for text in golds) or (one and golds is gold):
+        raise ValueError(f"the answer is {shown(gold)}; allowed: a text{'' if one else ', or a list of texts'}")
     steps = [step for part in config.get("filter_list") or [] for step in part["filter"]]
     for pattern in (step["regex_pattern"] for step in steps if step["function"] == "regex" and "regex_pattern" in step):
         prefix = pattern.split("(")[0]

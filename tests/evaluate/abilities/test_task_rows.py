@@ -98,6 +98,9 @@ REFUSED = [
     ("nli", NLI | {"idx": 1}, {"idx": 10**30}),
     ("sentiment", {"sentence": "good", "label": 1}, {"sentence": 7}),
     ("summarization", {"dialogue": "a: hi", "summary": "a greets"}, {"dialogue": []}),
+    ("summarization", {"dialogue": "a: hi", "summary": "a greets"}, {"summary": ["a greets"]}),
+    *(("ner", {"tokens": ["Ada", "ran"], "ner_tags": ["B-PER", "O"]}, {"ner_tags": tags})
+      for tags in ([1, 0, 0], ["B-DATE", "O"], "O O")),
     *(("dialogue", CHAT, {"options": options}) for options in ("", ["b", "c", "d", None], [*"bcd", ""], [1, 2, 3, 4])),
 ]  # fmt: skip
 
