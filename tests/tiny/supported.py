@@ -30,12 +30,17 @@ VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "
 GRANITE = {"logits_scaling": 8.0, "residual_multiplier": 0.2, "attention_multiplier": 0.1, "embedding_multiplier": 6.0}
 LATENT = {**SHAPE, "intermediate_size": 48, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_nope_head_dim": 8,
           "qk_rope_head_dim": 4, "v_head_dim": 8}  # fmt: skip
-PLAIN = ("apertus", "arcee", "cohere2", "cwm", "diffllama", "doge", "ernie4_5", "exaone4", "gemma", "gemma2",
-         "gemma3_text", "glm", "glm4", "helium", "hunyuan_v1_dense", "jais2", "llama", "ministral3", "mistral",
-         "modernbert-decoder", "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmo_hybrid", "phi3", "qwen2",
-         "qwen3", "seed_oss", "smollm3", "starcoder2")  # fmt: skip
+PLAIN = ("apertus", "arcee", "beam", "bitnet", "cohere2", "cwm", "diffllama", "doge", "ernie4_5", "exaone4", "flint",
+         "gemma", "gemma2", "gemma3_text", "gemma4_unified_text", "glm", "glm4", "gpt-sw3", "gpt_neox_japanese",
+         "granite_swa", "helium", "hunyuan_v1_dense", "hyperclovax", "internlm3", "iquestcoder", "jais2", "lfm2",
+         "llama", "ministral", "ministral3", "mistral", "modernbert-decoder", "nanochat", "nemotron", "olmo", "olmo2",
+         "olmo3", "olmo_hybrid", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2")  # fmt: skip
+EXPERTS = ("deepseek_v2", "ernie4_5_moe", "flex_olmo", "glm4_moe", "granitemoe", "jamba", "jetmoe", "llama4_text",
+           "minimax", "olmoe", "phimoe", "qwen2_moe")  # fmt: skip
+MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1}
 CASES: dict[str, dict[str, Any]] = {  # name of the case, which begins with its model_type: settings
-    **dict.fromkeys(PLAIN, TEXT),
+    **dict.fromkeys((*PLAIN, *EXPERTS, "falcon_mamba", "hrm_text"), TEXT),
+    "bamba": {**TEXT, **MAMBA, "attn_layer_indices": [1]},
     "biogpt": {**SHAPE, "intermediate_size": 48},
     "bloom": SHAPE,
     "codegen": {**SHAPE, "rotary_dim": 4},
@@ -49,6 +54,8 @@ CASES: dict[str, dict[str, Any]] = {  # name of the case, which begins with its 
     "gpt_neo": {**SHAPE, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 8},
     "gpt_neox": {**SHAPE, "intermediate_size": 48},
     "gptj": {**SHAPE, "rotary_dim": 4},
+    "granitemoehybrid, without experts": {**TEXT, **MAMBA, "layer_types": ["mamba", "attention"],
+                                          "num_local_experts": 0, "shared_intermediate_size": 48},
     "granite": {**TEXT, **GRANITE},
     "minicpm3": LATENT,
     "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 64},
