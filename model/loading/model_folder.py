@@ -113,7 +113,9 @@ def _check_numbers(config: dict[str, Any], file: Path) -> None:
             raise BadInput(f"{file}: {key}={value!r}; an epsilon is at least 0 and below 1; give the model's own")
     for part in _parts(config):
         rope = part.get("rope_parameters")
-        for key in ("rope_theta", "rope_scaling") if isinstance(rope, dict) and rope else ():
+        if not isinstance(rope, dict) or not rope:
+            continue
+        for key in ("rope_theta", "rope_scaling"):
             other = part.get(key)
             told = rope if key == "rope_scaling" else rope.get(key)
             if None not in (other, told) and other != told:
