@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from afteredit.analysis.read.run import Run
@@ -23,13 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         from afteredit.analysis.report import write_report
 
         runs = _runs(given)
-        page = write_report(runs, given.out, given.at)
+        page = _written(write_report, runs, given)
+        PlainConsole().print(f"report   {page}", highlight=False, soft_wrap=True)
     except (BadInput, OSError) as problem:
-        print_error(problem if isinstance(problem, BadInput) else f"the report cannot be written to {given.out} "
-                    f"({problem.strerror or problem}); make room, or give another --out")  # fmt: skip
+        print_error(problem if isinstance(problem, BadInput) else f"{problem.filename or 'a file'} cannot be used "
+                    f"({problem.strerror or problem}); make it readable, and the output writable")  # fmt: skip
         return 2
-    PlainConsole().print(f"report   {page}", highlight=False, soft_wrap=True)
     return 1 if any(run.faults for run in runs) else 0
+
+
+def _written(write_report: Callable[..., Path], runs: list[Run], given: argparse.Namespace) -> Path:
+    """Returns the page.  Raises BadInput where it cannot be written; what was there before is kept."""
+    try:
+        return write_report(runs, given.out, given.at)
+    except OSError as problem:
+        raise BadInput(f"the report cannot be written to {given.out} ({problem.strerror or problem}: "
+                       f"{problem.filename}); make room, or give another --out") from None  # fmt: skip
 
 
 def _runs(given: argparse.Namespace) -> list[Run]:

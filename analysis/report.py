@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -22,11 +23,13 @@ from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, s
 from afteredit.analysis.pictures.axes import without_formulas
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.report_part import Part
+from afteredit.store.atomic_files import written_together
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 PART_FOLDERS = ("pictures/report_charts", "tables/report_tables")  # each file in them is a part of the page
+Write = Callable[[Path, bytes], None]
 LARGE = "samples"  # this table has one row per example and checkpoint: its CSV is compressed
 
 
@@ -45,14 +48,14 @@ def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()
         if n_edits not in measured:
             allowed = ", ".join(map(str, measured)) or "none"
             raise BadInput(f"--at {n_edits}: nothing was measured there; allowed: {allowed}")
-    sections = []
-    for number, comparison in enumerate(found, start=1):
-        log.info("%s: %d methods", comparison.title, len(comparison.runs))
-        folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"
-        sections.append(_section(comparison, folder, checkpoints))
-    page = out / "report.html"
+    sections, page = [], out / "report.html"
     faults = list(dict.fromkeys(fault for run in runs for fault in run.faults))
-    page.write_text(_template().render(sections=sections, faults=faults), encoding="utf-8")
+    with written_together() as write:
+        for number, comparison in enumerate(found, start=1):
+            log.info("%s: %d methods", comparison.title, len(comparison.runs))
+            folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"
+            sections.append(_section(comparison, folder, checkpoints, write))
+        write(page, _template().render(sections=sections, faults=faults).encode())
     return page
 
 
@@ -71,7 +74,7 @@ def parts(comparison: Comparison, checkpoints: Sequence[int]) -> Iterator[Part]:
             yield part
 
 
-def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int]) -> dict[str, Any]:
+def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], write: Write) -> dict[str, Any]:
     """Writes the pictures and tables of one comparison into `folder`; returns what the page shows of them."""
     _make(folder)
     tables = {"metrics": metrics_table(comparison.runs), LARGE: samples_table(comparison.runs),
@@ -80,23 +83,30 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int]) -
     shown = []
     for part in parts(comparison, checkpoints):
         tables |= part.numbers
-        images = [_save(figure, folder / name) for name, figure in part.figures.items()]
+        images = [_save(figure, folder / name, write) for name, figure in part.figures.items()]
         if images or part.table is not None:
             shown.append({"part": part, "images": images})
     for name, table in tables.items():
-        table.to_parquet(folder / f"{name}.parquet", index=False)
-        table.to_csv(folder / (f"{name}.csv.gz" if name == LARGE else f"{name}.csv"), index=False)
+        parquet, text = io.BytesIO(), table.to_csv(index=False).encode()
+        table.to_parquet(parquet, index=False)
+        write(folder / f"{name}.parquet", parquet.getvalue())
+        write(
+            *(folder / f"{name}.csv.gz", gzip.compress(text, mtime=0))
+            if name == LARGE
+            else (folder / f"{name}.csv", text)
+        )
     return {"title": comparison.title, "parts": shown}
 
 
-def _save(figure: Figure, stem: Path) -> str:
+def _save(figure: Figure, stem: Path, write: Write) -> str:
     """Writes the picture as PNG and SVG; returns the SVG as a data URI, so that no two pictures share ids."""
-    svg = io.BytesIO()
+    svg, png = io.BytesIO(), io.BytesIO()
     with rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
         without_formulas(figure).savefig(svg, format="svg", metadata={"Date": None})
-    figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=120)
+    figure.savefig(png, format="png", dpi=120)
     plt.close(figure)
-    stem.with_name(f"{stem.name}.svg").write_bytes(svg.getvalue())
+    write(stem.with_name(f"{stem.name}.png"), png.getvalue())
+    write(stem.with_name(f"{stem.name}.svg"), svg.getvalue())
     return "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode()
 
 

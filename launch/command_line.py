@@ -25,7 +25,7 @@ def compose(overrides: Sequence[str]) -> Experiment:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as problem:
+        except (HydraException, OmegaConfBaseException, RecursionError) as problem:
             raise BadInput(_explained(problem, overrides)) from None
     return experiment_from(config, config.hydra)
 

@@ -96,6 +96,15 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
 
 
+def takes_text(key: str) -> bool:
+    """Tells whether the key, or what stands inside it, is a text (or null) and no list, mapping or switch."""
+    group, _, rest = key.partition(".")
+    cls: Any = TYPED.get(group, Settings)
+    name = rest.partition(".")[0] if group in TYPED else key
+    kind = {field.name: str(field.type) for field in dataclasses.fields(cls)}.get(name, "")
+    return kind in ("str", "str | None") or (kind == "dict[str, str]" and rest != name)
+
+
 def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     """Returns the message about an unknown key or entry: where it has moved to, or else what it resembles."""
     if given in MOVED:

@@ -30,7 +30,7 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     sys.argv[1:] = argv
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
-    except (HydraException, OmegaConfBaseException) as problem:
+    except (HydraException, OmegaConfBaseException, RecursionError) as problem:
         raise BadInput(explained_after_hydra(problem, argv)) from None
 
 

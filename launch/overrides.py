@@ -11,14 +11,21 @@ LISTS = "a list is written [a,b], with -m values to try one by one a,b"
 
 
 def quoted(key: str, value: str) -> str:
-    """Returns the override that gives `key` this text; lists, mappings, booleans and null are left for Hydra to
-    read."""
+    """Returns the override that gives `key` this text, in quotes where Hydra would read anything else."""
+    override = _parsed(f"{key}={value}")
+    plain = override is not None and not override.is_sweep_override() and override.value() == value
+    return f"{key}={value if plain else in_quotes(value)}"
+
+
+def as_meant(key: str, value: str) -> str:
+    """Returns the override of a text that stands where a key wants no text: a list, a mapping, a boolean or null in
+    Hydra's words is one."""
     override = _parsed(f"{key}={value}")
     if override is not None and not override.is_sweep_override():
         read = override.value()
-        if read == value or read is None or isinstance(read, bool | list | dict):
+        if read is None or isinstance(read, bool | list | dict):
             return f"{key}={value}"
-    return f"{key}={in_quotes(value)}"
+    return quoted(key, value)
 
 
 def in_quotes(value: str) -> str:
@@ -28,10 +35,19 @@ def in_quotes(value: str) -> str:
 
 
 def for_shell(override: str) -> str:
-    """Returns the override as a shell takes it: in double quotes where that is enough, since Hydra's are single."""
+    """Returns the override as a shell takes it: in double quotes where that is enough, since Hydra's are single, and as
+    $'…' where it holds control characters, which are spelled out."""
+    if not override.isprintable():
+        return "$'" + "".join(map(_in_ansi_quotes, override)) + "'"
     if shlex.quote(override) == override:
         return override
     return shlex.quote(override) if re.search(r'["$`\\!]', override) else f'"{override}"'
+
+
+def _in_ansi_quotes(letter: str) -> str:
+    if letter in "\\'":
+        return "\\" + letter
+    return letter if letter.isprintable() else f"\\U{ord(letter):08x}"
 
 
 def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
@@ -41,6 +57,11 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
         override = _parsed(given)
         if override is None and (not equals or given.startswith("~")):
             return f"{given!r} is no override (missing EQUAL): write key=value"
+        if override is None and _parsed(f"{key}=0") is None:
+            meant = f"{_as_key(key)}={value}"
+            meant = meant if _parsed(meant) else quoted(_as_key(key), value)
+            return (f"{given!r} cannot be read, since {key!r} is no key: a key is words of letters, digits and _, "
+                    f"joined by dots, with no space before the sign =: {for_shell(meant)}")  # fmt: skip
         if override is None:
             return (f"{given!r} cannot be read; a text that holds signs of Hydra's own grammar is quoted, also for the "
                     f"shell: {for_shell(quoted(key, value))}; {LISTS}")  # fmt: skip
@@ -50,6 +71,11 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
     return None
 
 
+def _as_key(text: str) -> str:
+    """Returns what may have been meant by a text that is no key."""
+    return re.sub(r"[^\w.@/+~]", "", text.lstrip("-")).strip(".") or "key"
+
+
 def _parsed(override: str) -> Any:
     """Returns Hydra's reading of an override, None where it has none."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -57,5 +83,5 @@ def _parsed(override: str) -> Any:
 
     try:
         return OverridesParser.create().parse_override(override)
-    except HydraException:
+    except (HydraException, RecursionError):
         return None

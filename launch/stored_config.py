@@ -15,7 +15,13 @@ from afteredit.launch.experiment import Experiment, Settings
 from afteredit.launch.overrides import quoted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.older_versions import older_commit
-from afteredit.store.checked_lines import config_matches, read_config, refuse_links, with_check
+from afteredit.store.checked_lines import (
+    config_fault,
+    of_an_older_version,
+    read_config,
+    refuse_strange_files,
+    with_check,
+)
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, Role, names_by_role
 
@@ -36,7 +42,7 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Raises BadInput where there is no run, or where one of the command's `overrides` sets such a key.
     """
     folder = Path(str(config.replay.run))
-    refuse_links(folder)
+    refuse_strange_files(folder)
     for name in ("config.yaml", "edits.jsonl"):
         if not (folder / name).is_file():
             raise BadInput(f"replay.run={folder} is no run directory: {folder / name} is not there; give the folder of "
@@ -89,10 +95,10 @@ def _refuse_unknown_source(model: Any, folder: Path, overrides: Sequence[str]) -
 
 
 def _stored_config(path: Path) -> dict[str, Any]:
-    """Returns the config as it is stored, without resolving anything.  Raises BadInput where it is damaged."""
-    stored = read_config(path)
-    if not config_matches(path):
-        log.warning("%s does not match its checksum: it was altered after the run wrote it", path)
+    """Returns the config as it is stored, without resolving anything.  Raises BadInput where it was altered."""
+    fault, stored = config_fault(path), read_config(path)
+    if fault and not of_an_older_version(path.parent):
+        raise BadInput(fault)
     lost = [key for key in NEEDED if key not in stored]
     if lost:
         raise BadInput(f"{path} is damaged: {', '.join(lost)} not in it; restore it")

@@ -3,7 +3,8 @@
 `${args_no_hyphens}` writes every parameter as Python prints it: `limit=None`, `edits={'order': 'shuffled'}`.  A run
 that is started a second time, resumed or requeued, gets its whole config as parameters instead of the sweep's
 (wandb/wandb#9143): `method={'_target_': …} _wandb={…}`.  That config contains the overrides of the first start.
-The agent writes the parameters, with their types, to a file, which is read here.
+The agent writes the parameters, with their types, to a file, which is read here: a text is a text, but where a key
+wants a list, a switch or null, what Hydra reads as one is one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from afteredit.launch.overrides import in_quotes, quoted
+from afteredit.launch.compose import takes_text
+from afteredit.launch.overrides import as_meant, in_quotes, quoted
 from afteredit.store.errors import BadInput
 
 PLAIN = re.compile(r"[\w./:+-]+")  # a word that needs no quotes within a list
@@ -46,7 +48,7 @@ def _parameters(path: Path) -> dict[str, Any]:
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {key: node["value"] for key, node in stored.items() if isinstance(node, dict)}
-    except (OSError, ValueError, yaml.YAMLError, KeyError, AttributeError) as problem:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, AttributeError, RecursionError) as problem:
         raise BadInput(f"WANDB_SWEEP_PARAM_PATH={path} holds no parameters of a sweep ({problem}); unset it if no "
                        "agent started this") from None  # fmt: skip
 
@@ -57,7 +59,8 @@ def _overrides_of(key: str, value: Any) -> Iterator[str]:
         for name, nested in value.items():
             yield from _overrides_of(f"{key}.{name}", nested)
     else:
-        yield quoted(key, value) if isinstance(value, str) else f"{key}={_element(value)}"
+        text = quoted if takes_text(key) else as_meant
+        yield text(key, value) if isinstance(value, str) else f"{key}={_element(value)}"
 
 
 def _element(value: Any) -> str:
@@ -70,6 +73,6 @@ def _element(value: Any) -> str:
         return f"[{','.join(map(_element, value))}]"
     if isinstance(value, dict):
         return f"{{{','.join(f'{name}:{_element(nested)}' for name, nested in value.items())}}}"
-    if isinstance(value, str) and not PLAIN.fullmatch(value):
-        return in_quotes(value)
+    if isinstance(value, str):
+        return quoted("x", value)[2:] if PLAIN.fullmatch(value) else in_quotes(value)
     return str(value)

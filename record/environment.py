@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 EMPTY: dict[str, Any] = {
-    "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {}
+    "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
+    "lines": {},
 }  # fmt: skip
 
 
@@ -30,7 +31,8 @@ class Environment:
     `decides`, `commit` and `hardware` are those of the first edit.  `forced` and `moved` hold the other code and the
     other hardware that later edits were made under, `speed` the speed keys, each with the number of edits before it.
     `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
-    the results file, `wandb` the ids of the W&B runs, and `model` all that the model's fingerprint is made of.
+    the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, and
+    `lines` how many lines each JSON-lines file had after the last checkpoint.
     """
 
     def __init__(self, folder: Path):

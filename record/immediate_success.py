@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.store.checked_lines import Lines, Record
+from afteredit.store.line_shapes import fault_of_immediate
 
 if TYPE_CHECKING:
     from afteredit.evaluate.measure import Immediate
@@ -18,8 +19,14 @@ class ImmediateSuccess:
     def __init__(self, folder: Path, digest: str, *, fall_back: bool = False, read_only: bool = False):
         """Raises BadInput where a row does not match its checksum; with `fall_back` it is set aside together
         with those after it."""
-        self._lines = Lines(folder / f"immediate-{digest}.jsonl", fall_back=fall_back, read_only=read_only)
+        self.path = folder / f"immediate-{digest}.jsonl"
+        self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
+        self._lines.refuse(fault_of_immediate)
         self._by_batch: dict[int, Record] = {row["batch"]: row for row in self._lines.records}
+
+    @property
+    def n_lines(self) -> int:
+        return len(self._lines.records)
 
     def has(self, batch: int) -> bool:
         return batch in self._by_batch

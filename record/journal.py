@@ -20,6 +20,7 @@ from afteredit.edit.update import Update, load_update
 from afteredit.store.atomic_files import make_folder, write_atomically
 from afteredit.store.checked_lines import Lines, Record
 from afteredit.store.errors import BadInput
+from afteredit.store.line_shapes import fault_of_edit
 
 
 class Stopwatch:
@@ -57,11 +58,14 @@ class Journal:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise BadInput(f"{folder} is in use by another process; wait for it, or change seed or config") from None
-        self._lines = Lines(folder / "edits.jsonl", fall_back=fall_back, read_only=read_only)
+        self.path = folder / "edits.jsonl"
+        self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
+        self._lines.refuse(fault_of_edit)
         n_edits = 0
         for number, record in enumerate(self.records, start=1):
             if not _is_record(record, n_edits):
-                raise BadInput(f"{folder / 'edits.jsonl'}:{number} is no record of an edit; restore it")
+                raise BadInput(f"{self.path}:{number} is no record of an edit, or lines before it are missing or out "
+                               "of order; restore it")  # fmt: skip
             n_edits = record["n_edits"]
         if fall_back:
             whole = [self._holds_update(index) for index in range(self.n_batches)]
@@ -80,6 +84,10 @@ class Journal:
     @property
     def n_batches(self) -> int:
         return len(self.records)
+
+    @property
+    def n_lines(self) -> int:
+        return self.n_batches
 
     @property
     def n_edits(self) -> int:
@@ -142,8 +150,7 @@ class Journal:
 
 def _is_record(record: Record, n_edits_before: int) -> bool:
     """Tells whether a line with a right checksum, which anybody can write, holds what a record must."""
-    kinds = {"n_edits": int, "requests": list, "sha256": str, "diagnostics": dict, "edit_s": int | float}
-    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+    if not all(key in record for key in ("sha256", "diagnostics", "edit_s")):
         return False
     try:
         return record["n_edits"] == n_edits_before + len([request_of(stored) for stored in record["requests"]])

@@ -11,6 +11,7 @@ from typing import Any
 from afteredit.store.atomic_files import make_folder, write_atomically
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
+from afteredit.store.line_shapes import fault_of_row
 
 
 class Results:
@@ -25,10 +26,13 @@ class Results:
         self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
         self._samples = folder / "samples"
         make_folder(self._samples)
-        for number, row in enumerate(self._lines.records, start=1):
-            if not isinstance(row.get("n_edits"), int):
-                raise BadInput(f"{self.path}:{number} is no row of results; restore it")
+        self._lines.refuse(fault_of_row)
+        for row in self._lines.records:
             self._check_samples(row)
+
+    @property
+    def n_lines(self) -> int:
+        return len(self._lines.records)
 
     @property
     def rows(self) -> list[dict[str, Any]]:

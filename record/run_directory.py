@@ -23,7 +23,7 @@ from afteredit.record.older_versions import name_older_runs
 from afteredit.record.results import Results
 from afteredit.record.settings import OnCollapse, RecordSettings, Resume
 from afteredit.store.atomic_files import make_folder
-from afteredit.store.checked_lines import read_checked, refuse_links, write_checked
+from afteredit.store.checked_lines import read_checked, refuse_strange_files, write_checked
 from afteredit.store.code_version import Version, differences, version_name
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash
@@ -70,7 +70,7 @@ class RunDirectory:
         self.environment = Environment(folder)
         digest = content_hash(measurement)[:8]
         with self.in_use():
-            refuse_links(folder)
+            refuse_strange_files(folder)
             reading = {"fall_back": settings.resume is Resume.whole and not read_only, "read_only": read_only}
             self.journal = Journal(folder, **reading)
             try:
@@ -195,6 +195,8 @@ class RunDirectory:
         evaluations = {**self.environment["evaluations"], self.results.digest: self.measurement}
         self.environment.note("evaluations", evaluations)
         self.results.append(row, [{"n_edits": n_edits, **sample} for sample in measured.samples])
+        files = (self.journal, self.results, self.immediate)
+        self.environment.note("lines", {**self.environment["lines"], **{f.path.name: f.n_lines for f in files}})
 
     def immediate_samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
         """Returns the immediate success of the edits above one number and up to another, whoever measured it.

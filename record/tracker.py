@@ -149,7 +149,8 @@ def _begun(
     """Returns a W&B run with its x-axis set.  Raises whatever W&B raises."""
     import wandb
 
-    default = {"init_timeout": 30, "finish_timeout": 300}
+    # A server that takes connections and never answers costs these seconds; an upload of updates may need more.
+    default = {"init_timeout": 30, "finish_timeout": 300 if settings.log_updates else 60}
     seconds: dict[str, Any] = {k: float(os.environ.get(f"WANDB_{k.upper()}", s)) for k, s in default.items()}
     log_written_every = 1.0  # seconds; with W&B's own 15 s more is lost when the process is killed
     options: dict[str, Any] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,25 @@ def write_atomically(path: Path, content: bytes) -> None:
         problem.filename = problem.filename or str(path)  # a full disk is told without a name
         raise
     sync(path.parent)
+
+
+@contextmanager
+def written_together() -> Iterator[Callable[[Path, bytes], None]]:
+    """Yields a function that takes files: they take their places at the end, or none does where anything fails."""
+    places: dict[Path, Path] = {}
+
+    def write(path: Path, content: bytes) -> None:
+        temporary = path.with_name(path.name + ".part")
+        places[temporary] = path
+        write_atomically(temporary, content)
+
+    try:
+        yield write
+        for temporary, path in places.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in places:
+            temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from afteredit.store.errors import BadInput
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
+FaultOf = Callable[[Record, Sequence[Record]], str | None]  # of a record and those before it
 FOLDERS = ("updates", "samples")  # those of a run directory that are read
+FILES = (".jsonl", ".json", ".yaml", ".parquet", ".safetensors")
 CHECK = b"# sha256 of what follows: "
 DEEPEST = 50  # levels of nesting
 
@@ -59,6 +61,13 @@ class Lines:
         if self._torn:
             self.set_aside(len(self.records), "is incomplete")
             self._torn = False
+
+    def refuse(self, fault_of: FaultOf) -> None:
+        """Raises BadInput for the first record that `fault_of` finds wrong: anybody can write a right checksum."""
+        for place, record in enumerate(self.records):
+            wrong = fault_of(record, self.records[:place])
+            if wrong:
+                raise BadInput(f"{self.path}:{place + 1} is damaged: {wrong}; restore it")
 
     def remedy(self, n_whole: int) -> str:
         """Says what the user can do when only the first `n_whole` records are undamaged."""
@@ -115,22 +124,30 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_lines(path: Path) -> tuple[list[Record], list[str]]:
-    """Returns the records of a JSON-lines file, and a sentence about each line that is left out; changes nothing.
+def read_lines(path: Path, fault_of: FaultOf = lambda _record, _before: None, *,
+               required: bool = True) -> tuple[list[Record], list[str]]:  # fmt: skip
+    """Returns the records of a JSON-lines file, and a sentence about what is left out or unsure; changes nothing.
 
-    A line is left out where it is no JSON object, does not match its checksum, or has none though other lines have one.
-    In files that an older version wrote, no line has a checksum.
+    A line is left out where it is no JSON object, does not match its checksum, or holds what `fault_of` names.  In the
+    files of an older version (not `required`) a line may have no checksum.
     """
-    lines = _lines(path)
-    required = any(b'"check"' in line for line in lines)
-    records, faults = [], []
-    for number, line in enumerate(lines, start=1):
-        record = _without_check(line, required=required)
-        if record is not None and (line.endswith(b"\n") or not required):
+    records: list[Record] = []
+    faults, unchecked = [], 0
+    for number, line in enumerate(_lines(path), start=1):
+        record = _without_check(line, required=required) if line.endswith(b"\n") or not required else None
+        wrong = None if record is None else fault_of(record, records)
+        if wrong:
+            faults.append(f"{path}:{number} is damaged: {wrong}; it is left out: restore it")
+            continue
+        if record is not None:
             records.append(record)
+            unchecked += b'"check"' not in line
             continue
         torn = "is incomplete" if not line.endswith(b"\n") else "is damaged: no JSON object that matches its checksum"
-        faults.append(f"{path}:{number} {torn}")
+        faults.append(f"{path}:{number} {torn}; it is left out: restore it")
+    if unchecked:
+        faults.append(f"{path} was written by an older version, {unchecked} of its lines without a checksum: whether "
+                      "they were altered is not known")  # fmt: skip
     return records, faults
 
 
@@ -151,15 +168,21 @@ def _without_check(line: bytes, *, required: bool = False) -> Record | None:
     return record if matches and not (required and check is None) else None
 
 
-def refuse_links(folder: Path) -> None:
-    """Raises BadInput where a run directory holds a symbolic link, a pipe or a device among what is read of it."""
+def refuse_strange_files(folder: Path) -> None:
+    """Raises BadInput where a run directory holds a symbolic link, a pipe or a device among what is read of it, a file
+    in the place of a folder, or a folder in the place of a file."""
     for inner in (folder, *(folder / name for name in FOLDERS)):
+        if inner.exists() and not inner.is_dir():
+            raise BadInput(f"{inner} is no folder; restore it, or take it out of the run directory")
         for path in sorted(inner.iterdir()) if inner.is_dir() else ():
             if path.is_symlink():
                 raise BadInput(f"{path} is a symbolic link; in a run directory only files and folders of its own are "
                                "read: put the file itself in its place")  # fmt: skip
             if not (path.is_file() or path.is_dir()):
                 raise BadInput(f"{path} is neither a file nor a folder; take it out of the run directory")
+            if path.is_dir() and (path.suffix in FILES or path.name == ".lock"):
+                raise BadInput(f"{path} is a folder, where a run has a file; restore it, or take it out of the run "
+                               "directory")  # fmt: skip
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -184,14 +207,21 @@ def with_check(config_yaml: bytes) -> bytes:
     return CHECK + hashlib.sha256(config_yaml).hexdigest().encode() + b"\n" + config_yaml
 
 
-def config_matches(path: Path) -> bool:
-    """Tells whether a stored config is as it was written.  Those of older versions, whose environment.json does not
-    say which model was edited, begin with no comment."""
+def of_an_older_version(folder: Path) -> bool:
+    """Tells whether an older version wrote the run directory: its environment.json does not say which model was
+    edited.  Only there a config.yaml, or a line, without a checksum is in order."""
+    environment = folder / "environment.json"
+    return environment.is_file() and re.search(rb'^  "model":', environment.read_bytes(), re.M) is None
+
+
+def config_fault(path: Path) -> str | None:
+    """Returns a sentence about a stored config that is not as it was written, or that may not be; else None."""
     content = path.read_bytes() if path.is_file() else b""
-    environment = path.with_name("environment.json")
-    if not content.startswith(b"#"):
-        return re.search(rb'^  "model":', environment.read_bytes() if environment.is_file() else b"", re.M) is None
-    return content == with_check(content.partition(b"\n")[2])
+    if content == with_check(content.partition(b"\n")[2]):
+        return None
+    if of_an_older_version(path.parent) and not content.startswith(CHECK):
+        return f"{path} was written by an older version, without a checksum: whether it was altered is not known"
+    return f"{path} does not match its checksum, or lacks it: it was altered after the run wrote it; restore it"
 
 
 def read_config(path: Path) -> dict[str, Any]:

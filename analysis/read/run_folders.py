@@ -13,11 +13,14 @@ from typing import Any
 import pandas as pd
 from pyarrow import ArrowException
 
+from afteredit.analysis.read.lines_of_a_run import LinesOfARun
 from afteredit.analysis.read.run import Run, at
-from afteredit.store.checked_lines import config_matches, read_checked, read_config, read_lines, refuse_links
+from afteredit.store.checked_lines import config_fault, read_checked, read_config, refuse_strange_files
 from afteredit.store.errors import BadInput
+from afteredit.store.line_shapes import fault_of_edit, fault_of_immediate, fault_of_row, is_count, is_number
 
 log = logging.getLogger(__name__)
+NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparseable")  # columns of the examples
 
 
 def read(paths: Iterable[Path]) -> list[Run]:
@@ -35,23 +38,27 @@ def read(paths: Iterable[Path]) -> list[Run]:
 def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = None) -> list[Run]:
     """Returns one `Run` per results file of a run directory, or only that of `evaluation`.  Raises BadInput.
 
-    They are called `name`, or as the directory.  What does not match its checksum is left out, and a sentence about it
-    stands in the `faults` of every run of the directory.
+    They are called `name` (a copy from W&B), or as the directory.  What does not match its checksum, or is missing, is
+    left out, and a sentence about it stands in the `faults` of every run of the directory.
     """
-    refuse_links(folder)
+    refuse_strange_files(folder)
     faults: list[str] = []
-    config, evaluations = _config(folder / "config.yaml", faults), _evaluations(folder / "environment.json", faults)
-    edits = _records(folder / "edits.jsonl", faults)
+    config, environment = _config(folder / "config.yaml", faults), _environment(folder, faults, copied=name is not None)
+    lines = LinesOfARun(folder, environment.get("lines", {}), faults)
+    edits = lines.read(folder / "edits.jsonl", fault_of_edit)
     runs = []
-    for path in sorted(folder.glob(f"results-{evaluation}.jsonl" if evaluation else "results*.jsonl")):
-        rows = sorted(_records(path, faults), key=lambda row: row["n_edits"])
+    for path in lines.results(evaluation):
+        rows = list({row["n_edits"]: row for row in lines.read(path, fault_of_row)}.values())
+        rows.sort(key=lambda row: row["n_edits"])
         if not rows or rows[0]["n_edits"] != 0:
             log.warning("%s is left out: the unedited model has no row in it yet", path)
             continue
         digest = path.stem.partition("-")[2]
-        seen = _under_its_view(config, evaluations, digest)
+        seen = _under_its_view(config, environment.get("evaluations", {}), digest)
+        immediate = lines.read(folder / f"immediate-{digest}.jsonl", fault_of_immediate)
         runs.append(Run(name or folder.resolve().name, digest, seen, rows, _samples(folder, digest, rows, faults),
-                        _with_immediate(edits, folder / f"immediate-{digest}.jsonl", faults)))  # fmt: skip
+                        _with_immediate(edits, immediate)))  # fmt: skip
+        lines.compare(edits, rows, path)
     for fault in faults:
         log.warning("%s", fault)
     if not runs:
@@ -60,15 +67,22 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
     return [replace(run, faults=tuple(faults)) for run in runs]
 
 
-def _evaluations(path: Path, faults: list[str]) -> dict[str, dict[str, Any]]:
-    """Returns what decided the measurement of each results file, by its digest; nothing in older versions' runs."""
-    if not path.exists():
+def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, Any]:
+    """Returns what environment.json says of the measurements: `evaluations`, what decided each, and `lines`, how many
+    were written.  Copies, those in W&B and those called results.jsonl, have none."""
+    path = folder / "environment.json"
+    if not path.exists() and (copied or (folder / "results.jsonl").exists()):
         return {}
     try:
-        evaluations = read_checked(path).get("evaluations", {})
-        return {str(digest): dict(decided) for digest, decided in evaluations.items()}
-    except (BadInput, OSError, ValueError, TypeError, AttributeError):
-        faults.append(f"{path} does not match its checksum: under which views was measured is not known")
+        stored = read_checked(path)
+        evaluations, lines = stored.get("evaluations", {}), stored.get("lines", {})
+        views = [decided.get("view") for decided in evaluations.values()]
+        if not all(isinstance(view["class"], str) for view in views if view) or not all(map(is_count, lines.values())):
+            raise ValueError
+        return {"evaluations": evaluations, "lines": lines}
+    except (BadInput, ValueError, TypeError, AttributeError, KeyError):
+        faults.append(f"{path} is missing or damaged: under which views was measured, and whether lines of other files "
+                      "are missing, is not known; restore it")  # fmt: skip
         return {}
 
 
@@ -87,13 +101,13 @@ def _under_its_view(config: dict[str, Any], evaluations: dict[str, dict[str, Any
     return config | {"constraint": {}} if digest in evaluations and last in views else config
 
 
-def _with_immediate(edits: list[dict[str, Any]], path: Path, faults: list[str]) -> list[dict[str, Any]]:
+def _with_immediate(edits: list[dict[str, Any]], immediate: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the journal's records, each with the success right after it under `immediate`.
 
     A file per evaluation holds it; in runs of an older version the journal's records hold it themselves.
     """
-    immediate = {row["n_edits"]: row["immediate"] for row in _records(path, faults) if "immediate" in row}
-    return [{**record, "immediate": immediate[record["n_edits"]]} if record["n_edits"] in immediate else record
+    samples = {row["n_edits"]: row["immediate"] for row in immediate}
+    return [{**record, "immediate": samples[record["n_edits"]]} if record["n_edits"] in samples else record
             for record in edits]  # fmt: skip
 
 
@@ -111,19 +125,28 @@ def _samples(folder: Path, digest: str, rows: list[dict[str, Any]], faults: list
         try:
             if sha256 and hashlib.sha256(content).hexdigest() != sha256:
                 raise ValueError("it does not match its checksum")
-            frames.append(pd.read_parquet(io.BytesIO(content)))
+            frames.append(_examples(pd.read_parquet(io.BytesIO(content))))
         except (ArrowException, OSError, ValueError) as problem:
             faults.append(f"{path} is damaged ({problem}): no band and no test where its examples are needed")
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
+def _examples(frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the examples of a file.  Raises ValueError where they have not the columns that a run writes."""
+    lost = [name for name in ("n_edits", "kind", "name") if name not in frame and len(frame)]
+    texts = [name for name in NUMBERS if name in frame and frame[name].dtype.kind not in "iufb"]
+    if lost or any(frame[name].notna().any() for name in texts):
+        raise ValueError(f"its column {[*lost, *texts][0]} is missing or holds no numbers")
+    return frame
+
+
 def _run_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise BadInput(f"{path} is no folder; give run directories (runs/<method>-<model>-<hash>)")
-    if (path / "config.yaml").is_file():
+    if (path / "config.yaml").exists():
         return [path]
     measured = sorted({results.parent for results in path.rglob("results*.jsonl")})
-    folders = [folder for folder in measured if (folder / "config.yaml").is_file()]
+    folders = [folder for folder in measured if (folder / "config.yaml").exists()]
     if not folders:
         raise BadInput(f"{path} is no run directory and holds none: there is no config.yaml beside a results-*.jsonl; "
                        "give run directories (runs/<method>-<model>-<hash>)")  # fmt: skip
@@ -131,17 +154,27 @@ def _run_folders(path: Path) -> list[Path]:
 
 
 def _config(path: Path, faults: list[str]) -> dict[str, Any]:
-    """Returns the config as it is stored: nothing in it is looked up or built."""
-    if not config_matches(path):
-        faults.append(f"{path} does not match its checksum: labels, seeds and limits may be wrong")
-    return read_config(path)
+    """Returns the config as it is stored: nothing in it is looked up or built.  Raises BadInput where what is read of
+    it are no numbers."""
+    config, fault = read_config(path), config_fault(path)
+    if fault:
+        faults.append(f"{fault}; until then labels, seeds and limits may be wrong")
+    tasks = config.get("task")
+    tasks = tasks if isinstance(tasks, dict) else {}
+    wanted = {"seed": ("a whole number", is_count), "batch_size": ("a whole number", is_count),
+              "collapse_perplexity": ("a number", is_number), "method._target_": ("a class", _is_class),
+              "constraint._target_": ("a class", _is_class), "harness": ("a list", _is_list),
+              **{f"task.{name}.chance": ("a number", is_number) for name in tasks}}  # fmt: skip
+    for key, (kind, right) in wanted.items():
+        value = at(config, key)
+        if value is not None and not right(value):
+            raise BadInput(f"{path}: {key} is {value!r}, not {kind}; restore it")
+    return config
 
 
-def _records(path: Path, faults: list[str]) -> list[dict[str, Any]]:
-    """Returns the undamaged records.  Raises BadInput where one says no n_edits."""
-    records, damaged = read_lines(path)
-    faults += [f"{fault}; it is left out" for fault in damaged]
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record.get("n_edits"), int):
-            raise BadInput(f"{path}:{number} says no n_edits; restore it")
-    return records
+def _is_class(name: Any) -> bool:
+    return isinstance(name, str) and "." in name
+
+
+def _is_list(names: Any) -> bool:
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,21 @@ from matplotlib import pyplot as plt
 from afteredit.analysis import report
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.read.run_folders import read
+from afteredit.store.checked_lines import with_check, write_checked
 
 TASKS = {
     "nli": {"title": "Inference", "chance": 0.5},
     "reasoning": {"title": "Reasoning", "chance": 0.0},
 }
 Right = Mapping[str, Sequence[float]]  # ability: each example's score
+
+
+def checked(record: Mapping) -> str:
+    """A line as a run writes it."""
+    record = {key: value for key, value in record.items() if key != "check"}
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
+    check = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.dumps({**record, "check": check}, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def write_run(
@@ -41,7 +51,10 @@ def write_run(
              "constraint": {"_target_": "afteredit.edit.constraint.Unconstrained"}, "edits": {"name": "facts"},
              "task": {name: dict(tasks[name]) for name in checkpoints[0]}, "seed": seed, "setting": "sequential",
              "data": "mini", "limit": None, "collapse_perplexity": 100.0, **(config or {})}  # fmt: skip
-    (folder / "config.yaml").write_text(yaml.safe_dump(whole), encoding="utf-8")
+    (folder / "config.yaml").write_bytes(with_check(yaml.safe_dump(whole).encode()))
+    write_checked(folder / "environment.json", {"evaluations": {}, "model": {"name": "tiny"}})
+    edits = [{"n_edits": n, "requests": [{"id": str(n)}], "edit_s": 1.5} for n in range(1, max(checkpoints) + 1)]
+    (folder / "edits.jsonl").write_text("".join(map(checked, edits)), encoding="utf-8")
     rows = []
     for n_edits, abilities in checkpoints.items():
         score = {name: sum(right) / len(right) for name, right in abilities.items()}
@@ -65,8 +78,7 @@ def write_run(
              "denominator": 1.0, "gold_nll": 1 - value, "unparseable": 0.25}
             for name, right in abilities.items() for i, value in enumerate(right)
         ]).to_parquet(folder / "samples" / f"{digest}-{n_edits:06d}.parquet")  # fmt: skip
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / f"results-{digest}.jsonl").write_text(text, encoding="utf-8")
+    (folder / f"results-{digest}.jsonl").write_text("".join(map(checked, rows)), encoding="utf-8")
     return folder
 
 
@@ -109,9 +121,7 @@ def three_runs(tmp_path_factory, made_run) -> Path:
     folder = tmp_path_factory.mktemp("report") / "runs"
     full, worse = ({"nli": [1.0] * n + [0.0] * (10 - n), "reasoning": [0.0] * 10} for n in (9, 7))
     for method, seed in (("rome", 1), ("rome", 2), ("memit", 3)):
-        made = made_run(folder, method, seed, {0: full, 5: worse, 10: full if seed == 3 else worse})
-        edits = [{"n_edits": n, "requests": [{"id": str(n)}], "edit_s": 1.5} for n in range(1, 11)]
-        (made / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits), encoding="utf-8")
+        made_run(folder, method, seed, {0: full, 5: worse, 10: full if seed == 3 else worse})
     return folder
 
 

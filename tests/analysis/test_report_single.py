@@ -19,6 +19,7 @@ from afteredit.analysis.read.run_folders import read
 from afteredit.analysis.tables.report_tables import warnings
 from afteredit.analysis.tables.report_tables.drops import abilities_table
 from afteredit.analysis.tables.report_tables.methods import methods_table
+from afteredit.tests.analysis.conftest import checked
 
 OVER_EDITS = ("area", "until", "collapse at")  # headings that say nothing of models that do not build on each other
 
@@ -33,13 +34,16 @@ def runs(tmp_path, made_run):
     single = {"setting": "single", "batch_size": 2}
     made = made_run(tmp_path / "runs", "memit", 1, {0: right(18), 2: right(16), 4: right(10), 6: right(16)},
                     config=single, perplexity={0: 20.0, 2: 30.0, 4: 9000.0, 6: 25.0})  # fmt: skip
-    broken = [{"n_edits": n, "requests": [], "diagnostics": {"collapsed": 1.0} if n == 6 else {}} for n in (2, 4, 6)]
-    (made / "edits.jsonl").write_text("".join(json.dumps(record) + "\n" for record in broken), encoding="utf-8")
+    broken = [
+        {"n_edits": n, "requests": [{"id": "a"}, {"id": "b"}], "diagnostics": {"collapsed": 1.0} if n == 6 else {}}
+        for n in (2, 4, 6)
+    ]
+    (made / "edits.jsonl").write_text("".join(map(checked, broken)), encoding="utf-8")
     path = made / "results-aaaaaaaa.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row, efficacy in zip(rows[1:], (1.0, 0.5, 0.0), strict=True):
         row |= {"editing/immediate/generated/efficacy": efficacy, "editing/immediate/n_edits": 2}
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(map(checked, rows)), encoding="utf-8")
     made_run(tmp_path / "runs", "memit", 2, {0: right(18), 2: right(16)}, config={**single, "seed": 2})
     return tmp_path / "runs"
 

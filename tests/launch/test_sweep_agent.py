@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from afteredit.launch.command_line import compose
 from afteredit.launch.sweep_agent import overrides_from_agent
@@ -53,6 +54,45 @@ def test_numbers_are_the_same_numbers(handed, given, meant):
                                   "1e3", "1_000", "[v1", "a#b", "Łódź {}", '"', "new\nline", ""])  # fmt: skip
 def test_every_text_arrives_as_it_is(handed, text):
     assert compose(handed({"data": text})).settings.data == text
+
+
+@pytest.mark.parametrize(
+    "text", ["[BOS]", "[INST]", "{a}", "{a:b}", "null", "true", "1e5", "nan", "[", "a,b", "\x1b[31m"]
+)
+@pytest.mark.parametrize("key", ["model.start_token", "tracker.project", "edits.columns.id", "data"])
+def test_where_a_key_wants_a_text_every_text_is_one(handed, key, text):
+    (override,) = handed({key: text})
+    assert OverridesParser.create().parse_override(override).value() == text
+
+
+def test_texts_in_a_list_stay_texts(handed):
+    texts = ["null", "true", "1", "nan", "a b", "it's", "[x]", "{y}", "1e3", "", "a,b", "a:b"]
+    (override,) = handed({"tracker.tags": [*texts, None, True, 1, 0.5]})
+    read = OverridesParser.create().parse_override(override).value()
+    assert read == [*texts, None, True, 1, 0.5]
+    kept = [text for text in texts if text]
+    assert compose(handed({"tracker.tags": kept})).tracker.tags == kept
+
+
+@pytest.mark.parametrize(("number", "read"), [(float("nan"), "nan"), (float("inf"), "inf"), (-float("inf"), "-inf"),
+                                              (10**30, str(10**30)), (1e-320, "1e-320")])  # fmt: skip
+def test_numbers_at_the_rim_are_handed_on_as_numbers(handed, number, read):
+    (override,) = handed({"method.value_lr": number})
+    assert override == f"method.value_lr={read}"
+    value = OverridesParser.create().parse_override(override).value()
+    assert value == number or (value != value and number != number)
+
+
+def test_a_parameter_whose_name_is_no_key_is_named(handed):
+    with pytest.raises(BadInput, match=r"since 'x y' is no key: a key is words.*: \"xy='v'\"$"):
+        compose(handed({"x y": "v"}))
+
+
+def test_a_file_of_parameters_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "parameters.yaml"
+    path.write_text("a: {value: " + "[" * 5000 + "]" * 5000 + "}")
+    with pytest.raises(BadInput, match="WANDB_SWEEP_PARAM_PATH"):
+        overrides_from_agent(["a=1"], {"WANDB_SWEEP_PARAM_PATH": str(path)})
 
 
 def test_a_text_that_is_a_list_in_hydras_words_is_one(handed):

@@ -12,6 +12,8 @@ from afteredit.store.errors import BadInput
 
 SAMPLES = [{"kind": "ability", "name": "nli", "doc_id": 0, "numerator": 1.0}, {"kind": "retained", "request": "f1"}]
 
+SCORE = {"drift/perplexity": 20.5}
+
 
 def sha256(results: Results, n_edits: int) -> str:
     return hashlib.sha256(results.samples_path(n_edits).read_bytes()).hexdigest()
@@ -20,11 +22,12 @@ def sha256(results: Results, n_edits: int) -> str:
 def test_rows_come_sorted_and_are_still_there_when_opened_again(tmp_path):
     results = Results(tmp_path, "abcd")
     for n in (0, 10, 5):
-        results.append({"n_edits": n, "ability/nli": n / 10, "weights_sha256": f"{n}"}, SAMPLES)
+        results.append({"n_edits": n, **SCORE, "ability/nli": n / 10, "weights_sha256": f"{n}"}, SAMPLES)
     for opened in (results, Results(tmp_path, "abcd")):
         assert [row["n_edits"] for row in opened.rows] == [0, 5, 10]
         assert opened.row(5) == {
             "n_edits": 5,
+            **SCORE,
             "ability/nli": 0.5,
             "weights_sha256": "5",
             "samples_sha256": sha256(results, 5),
@@ -49,15 +52,15 @@ def test_a_checkpoint_without_samples_is_kept_too(tmp_path):
 
 def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path):
     results = Results(tmp_path, "abcd")
-    results.append({"n_edits": 0, "x": 0.5}, SAMPLES)
+    results.append({"n_edits": 0, **SCORE}, SAMPLES)
     whole = results.path.read_bytes()
-    results.append({"n_edits": 1, "x": 0.25}, SAMPLES)
+    results.append({"n_edits": 1, **SCORE}, SAMPLES)
     results.path.write_bytes(results.path.read_bytes()[:-9])
     again = Results(tmp_path, "abcd")
     assert [row["n_edits"] for row in again.rows] == [0] and not again.has(1)
     assert results.path.read_bytes() == whole
     assert (tmp_path / "results-abcd.jsonl.damaged").exists()
-    again.append({"n_edits": 1, "x": 0.25}, SAMPLES)
+    again.append({"n_edits": 1, **SCORE}, SAMPLES)
     assert Results(tmp_path, "abcd").rows == results.rows
 
 
@@ -65,7 +68,7 @@ def test_a_torn_last_line_is_dropped_and_written_anew(tmp_path):
 def test_samples_that_are_not_those_of_their_row_are_named(tmp_path, harm):
     results = Results(tmp_path, "abcd")
     for n in (0, 5):
-        results.append({"n_edits": n}, SAMPLES)
+        results.append({"n_edits": n, **SCORE}, SAMPLES)
     path = results.samples_path(5)
     content = path.read_bytes()
     path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]) if harm == "altered" else path.unlink()

@@ -474,10 +474,10 @@ DAMAGED = {  # what happened to the run directory; further overrides; what the e
     "other_code": (other_code, "n_edits=3", ["begun under other code", "resume=force", "runs=<folder>"]),
     "other_model": (other_model, "n_edits=3", ["is not the model that", "the same weights", "runs=<folder>"]),
     "other_constants": (other_constants, "n_edits=3", ["begun with constants", "restore it", "runs=<folder>"]),
-    "updates_is_a_file": (instead("updates", "x"), "", ["cannot be used", "updates", "runs=<folder>"]),
-    "samples_is_a_file": (instead("samples", "x"), "", ["cannot be used", "samples", "runs=<folder>"]),
-    "edits_is_a_folder": (instead("edits.jsonl", None), "", ["cannot be used", "edits.jsonl", "readable and writable"]),
-    "config_is_a_folder": (instead("config.yaml", None), "", ["cannot be used", "config.yaml", "runs=<folder>"]),
+    "updates_is_a_file": (instead("updates", "x"), "", ["updates is no folder", "restore it"]),
+    "samples_is_a_file": (instead("samples", "x"), "", ["samples is no folder", "restore it"]),
+    "edits_is_a_folder": (instead("edits.jsonl", None), "", ["edits.jsonl is a folder", "restore it"]),
+    "config_is_a_folder": (instead("config.yaml", None), "", ["config.yaml is a folder", "restore it"]),
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.numbers.run_values import common_checkpoints
 from afteredit.analysis.read.run_folders import read
+from afteredit.tests.analysis.conftest import checked
 
 TASKS = {"nli": {"chance": 0.5}, "reasoning": {"chance": 0.0}}
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
@@ -75,7 +76,7 @@ def test_chance_is_the_results_own_else_the_configs_else_not_known(tmp_path, mad
     assert unknown.chance["nli"] == 0.5 and math.isnan(unknown.chance["arc"])
     path = folder / "results-aaaaaaaa.jsonl"
     row = json.loads(path.read_text())
-    path.write_text(json.dumps({**row, "chance": {"arc": 0.25}, "measurable": ["nli", "arc"]}) + "\n")
+    path.write_text(checked({**row, "chance": {"arc": 0.25}, "measurable": ["nli", "arc"]}))
     (known,) = comparisons(read([folder]))
     assert known.chance == {"nli": 0.5, "reasoning": 0.0, "arc": 0.25} and known.measurable == ["nli", "arc"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
 from afteredit.analysis.read.run_folders import read
+from afteredit.tests.analysis.conftest import checked
 
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
 WORSE = {"nli": [1, 1, 1, 0, 0], "reasoning": [0, 0, 0, 0, 0]}
@@ -31,7 +31,7 @@ def edit(n_edits: int, *ids: str, immediate: tuple[float, ...] = (), **diagnosti
 def test_every_edit_is_in_a_table_with_its_diagnostics_success_and_seconds(tmp_path, made_run):
     folder = made_run(tmp_path, "rome", 3, {0: START, 5: WORSE})
     records = [edit(2, "a", "b", immediate=(1.0, 0.0), nll_after=0.25), edit(3, "c", immediate=(1.0,), steps=7)]
-    (folder / "edits.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    (folder / "edits.jsonl").write_text("".join(map(checked, records)), encoding="utf-8")
     (x,) = comparisons(read([tmp_path]))
     first, second = edits_table(x.runs).to_dict("records")
     assert (first["method"], first["seed"], first["n_edits"], first["n_new"]) == ("rome", 3, 2, 2)

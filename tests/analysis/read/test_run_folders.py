@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from afteredit.analysis.read.run_folders import read
-from afteredit.store.checked_lines import with_check, write_checked
+from afteredit.store.checked_lines import write_checked
 from afteredit.store.errors import BadInput
+from afteredit.tests.analysis.conftest import checked
 
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
 WORSE = {"nli": [1, 1, 1, 0, 0], "reasoning": [0, 0, 0, 0, 0]}
@@ -41,16 +42,9 @@ def test_collapse_is_as_the_run_says(tmp_path, made_run, perplexity, collapsed):
 
 def test_an_update_of_nan_is_a_collapse(tmp_path, made_run):
     folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE})
-    (folder / "edits.jsonl").write_text('{"n_edits": 3, "diagnostics": {}}\n{"n_edits": 4, "diagnostics": '
-                                        '{"collapsed": 1.0}}\n{"n_edi')  # fmt: skip
+    lines = [checked(edit(n, str(n), **({"collapsed": 1.0} if n == 4 else {}))) for n in range(1, 6)]
+    (folder / "edits.jsonl").write_text("".join(lines)[:-20], encoding="utf-8")
     assert read([tmp_path])[0].collapsed_at == 4
-
-
-def checked(record: dict) -> str:
-    """A line as the journal writes it."""
-    text = json.dumps(record, ensure_ascii=False, sort_keys=True)
-    check = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return json.dumps({**record, "check": check}, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def edit(n_edits: int, *ids: str, immediate: tuple[float, ...] = (), **diagnostics: float) -> dict:
@@ -78,7 +72,9 @@ def test_a_line_that_was_altered_is_left_out_and_named(tmp_path, made_run, name,
     lines[place - 1] = lines[place - 1].replace('"n_edits": ', '"n_edits": 1')
     path.write_text("".join(lines), encoding="utf-8")
     (run,) = read([folder])
-    assert run.faults == (f"{path}:{place} is damaged: no JSON object that matches its checksum; it is left out",)
+    assert run.faults == (
+        f"{path}:{place} is damaged: no JSON object that matches its checksum; it is left out: restore it",
+    )
     assert [row["n_edits"] for row in run.rows] == ([0, 5, 10] if name == "edits.jsonl" else [0, 10])
 
 
@@ -117,20 +113,19 @@ def test_a_row_still_being_written_is_left_out(tmp_path, made_run):
     path = folder / "results-aaaaaaaa.jsonl"
     path.write_text(path.read_text()[:-20])
     (run,) = read([folder])
-    assert run.n_edits == 0 and run.faults == (f"{path}:2 is incomplete; it is left out",)
+    assert run.n_edits == 0 and run.faults == (f"{path}:2 is incomplete; it is left out: restore it",)
 
 
 def sealed(folder: Path) -> None:
     """Gives the made-up run the checksums of a real one."""
     path = folder / "results-aaaaaaaa.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = {path.name: len(rows), "edits.jsonl": rows[-1]["n_edits"]}
+    write_checked(folder / "environment.json", {"evaluations": {}, "model": {}, "lines": lines})
     for row in rows:
         samples = folder / "samples" / f"aaaaaaaa-{row['n_edits']:06d}.parquet"
         row["samples_sha256"] = hashlib.sha256(samples.read_bytes()).hexdigest()
     path.write_text("".join(map(checked, rows)), encoding="utf-8")
-    (folder / "edits.jsonl").write_text(checked(edit(1, "a")) + checked(edit(2, "b")), encoding="utf-8")
-    (folder / "config.yaml").write_bytes(with_check((folder / "config.yaml").read_bytes()))
-    write_checked(folder / "environment.json", {"evaluations": {}})
 
 
 def test_no_flipped_bit_changes_a_number_in_silence(tmp_path, made_run):
@@ -200,11 +195,12 @@ def test_the_config_is_read_as_it_is_stored(tmp_path, made_run):
     assert run.config["limit"] == "${nothing.there}" and run.config["rate"] == 1e-05
 
 
-def test_a_config_whose_checksum_was_taken_out_is_named_unless_an_older_version_wrote_it(tmp_path, made_run):
+def test_a_config_whose_checksum_was_taken_out_is_named_and_so_is_one_of_an_older_version(tmp_path, made_run):
     folder = made_run(tmp_path, "rome", 1, {0: START})
-    sealed(folder)
     config = folder / "config.yaml"
     config.write_bytes(config.read_bytes().partition(b"\n")[2])
-    assert not read([folder])[0].faults
-    write_checked(folder / "environment.json", {"evaluations": {}, "model": {"name": "m"}})
-    assert read([folder])[0].faults == (f"{config} does not match its checksum: labels, seeds and limits may be wrong",)
+    (fault,) = read([folder])[0].faults
+    assert fault.startswith(f"{config} does not match its checksum, or lacks it")
+    write_checked(folder / "environment.json", {"evaluations": {}})
+    (fault,) = read([folder])[0].faults
+    assert fault.startswith(f"{config} was written by an older version, without a checksum")

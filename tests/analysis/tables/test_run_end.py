@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from rich.console import Console
 
 from afteredit.analysis.tables import run_end as module
 from afteredit.analysis.tables.run_end import run_end
+from afteredit.tests.analysis.conftest import checked
 
 
 def right(n: int) -> dict:
@@ -30,8 +29,10 @@ def texts(tables) -> str:
 
 def test_a_sequential_run_gives_areas_and_its_first_collapse_up_to_the_edits_asked_for(tmp_path, made_run, drawn):
     folder = made_run(tmp_path, "rome", 1, {0: right(9), 2: right(7), 4: right(6), 6: right(5)})
-    edits = [{"n_edits": n, "diagnostics": {"collapsed": 1.0} if n in (4, 6) else {}} for n in range(1, 7)]
-    (folder / "edits.jsonl").write_text("".join(json.dumps(edit) + "\n" for edit in edits), encoding="utf-8")
+    edits = [
+        {"n_edits": n, "requests": [{}], "diagnostics": {"collapsed": 1.0} if n in (4, 6) else {}} for n in range(1, 7)
+    ]
+    (folder / "edits.jsonl").write_text("".join(map(checked, edits)), encoding="utf-8")
     end = run_end(folder, "aaaaaaaa", 4)
     assert end.picture == folder / "curves.png" and "after 4 edits" in texts(end.tables)
     assert end.summary["summary/nli/left"] == pytest.approx((0.6 - 0.5) / (0.9 - 0.5))
