@@ -464,6 +464,19 @@ def test_a_damaged_config_is_refused_and_not_filled_up_with_defaults(copied, mon
     assert str(folder / "config.yaml") in (error := capsys.readouterr().err) and "restore it" in error
 
 
+@pytest.mark.parametrize("without_first_line", [False, True])
+def test_an_altered_config_is_refused(copied, monkeypatch, capsys, without_first_line):
+    folder = copied(*STRAIGHT)
+    monkeypatch.setattr(ModelSource, "load", refuse)
+    check, _, rest = (folder / "config.yaml").read_text().partition("\n")
+    altered = rest.replace("separator: auto", "separator: none")
+    assert altered != rest
+    (folder / "config.yaml").write_text(altered if without_first_line else f"{check}\n{altered}")
+    go(folder, "replay.at=1", rc=2)
+    error = capsys.readouterr().err
+    assert f"{folder / 'config.yaml'} does not match its checksum, or lacks it" in error and "restore it" in error
+
+
 def test_points_are_refused_where_no_run_is_named(capsys):
     assert main(["replay.at=3"]) == 2
     assert "replay.run=<run directory>" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import torch
 from afteredit.edit.update import LowRank, Update
 from afteredit.record.journal import Journal
 from afteredit.run import main
-from afteredit.store.checked_lines import Lines
+from afteredit.store.checked_lines import Lines, with_check
 from afteredit.store.errors import BadInput
 from afteredit.tests.house.source import FILES, ROOT, imports, relative
 
@@ -76,13 +76,18 @@ def test_a_record_that_names_another_file_reads_none(tmp_path, fact):
         Journal(tmp_path / "run").update(0)
 
 
+def change_config(run: Path, old: str, new: str) -> None:
+    """Puts `new` in the place of `old`, with a right checksum, as anybody can."""
+    stored = (run / "config.yaml").read_bytes().partition(b"\n")[2]
+    assert old.encode() in stored
+    (run / "config.yaml").write_bytes(with_check(stored.replace(old.encode(), new.encode())))
+
+
 def test_a_foreign_run_cannot_switch_remote_code_on(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
     assert main(["model=hf", f"model.source={tiny_folder}", *ROME, "tracker=none", f"runs={tmp_path}/runs"]) == 0
     (run,) = (tmp_path / "runs").iterdir()
-    stored = (run / "config.yaml").read_text()
-    assert "trust_remote_code: false" in stored
-    (run / "config.yaml").write_text(stored.replace("trust_remote_code: false", "trust_remote_code: true"))
+    change_config(run, "trust_remote_code: false", "trust_remote_code: true")
     models = {}
     for trust in (None, True):
         given = [f"model.source={tiny_folder}"] + ([] if trust is None else [f"model.trust_remote_code={trust}"])
@@ -98,9 +103,7 @@ def foreign(tiny_folder, tmp_path, monkeypatch):
     (run,) = (tmp_path / "runs").iterdir()
 
     def change(old: str, new: str) -> Path:
-        stored = (run / "config.yaml").read_text()
-        assert old in stored
-        (run / "config.yaml").write_text(stored.replace(old, new))
+        change_config(run, old, new)
         return run
 
     return change
