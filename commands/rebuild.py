@@ -102,6 +102,10 @@ class RebuiltRun:
             if change.shape != shape:
                 raise BadInput(f"{self.run.folder}: update {index} changes {name} with shape {change.shape}, but the "
                                f"model has {shape or 'no such matrix'}; restore the run directory")  # fmt: skip
+        factors = [tensor for change in update.changes.values() for tensor in change.tensors().values()]
+        if not update.is_finite() or not all(tensor.is_floating_point() for tensor in factors):
+            raise BadInput(f"{self.run.folder}: update {index} holds NaN, infinity or no floating-point numbers, which "
+                           "no run stores; restore the run directory")  # fmt: skip
         return update
 
     def row(self, n_edits: int) -> dict[str, Any]:

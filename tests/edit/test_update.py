@@ -1,5 +1,6 @@
 """Tests that updates are read back from their file as they were written."""
 
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from afteredit.edit.update import Dense, LowRank, Update, load_update
+from afteredit.store.errors import BadInput
 
 
 def mixed_update() -> Update:
@@ -68,3 +70,44 @@ def test_one_number_that_is_not_finite_is_seen(broken, at):
     (tensor,) = [c.tensors()[at] for c in update.changes.values() if at in c.tensors()]
     tensor[0, 0] = broken
     assert not update.is_finite()
+
+
+def raw(header: dict, n_bytes: int) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(n_bytes)
+
+
+def entry(shape: list, offsets: list, dtype: str = "F32") -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+LEFT, RIGHT = "changes|w|LowRank|left_Dr", "changes|w|LowRank|right_Fr"
+ABSURD = {
+    "overlapping": raw({LEFT: entry([2, 1], [0, 8]), RIGHT: entry([2, 1], [4, 12])}, 12),
+    "negative_offset": raw({LEFT: entry([2, 1], [-8, 0])}, 8),
+    "negative_shape": raw({LEFT: entry([-2, 1], [0, 8])}, 8),
+    "past_the_end": raw({LEFT: entry([2, 1], [0, 800])}, 8),
+    "huge": raw({LEFT: entry([2**40, 2**40], [0, 8])}, 8),
+    "other_size": raw({LEFT: entry([3, 1], [0, 8])}, 8),
+    "unknown_dtype": raw({LEFT: entry([2, 1], [0, 8], "F33")}, 8),
+    "one_factor": raw({LEFT: entry([2, 1], [0, 8])}, 8),
+    "unknown_kind": raw({"changes|w|Odd|x": entry([2, 1], [0, 8])}, 8),
+    "unknown_name": raw({"w": entry([2, 1], [0, 8])}, 8),
+    "header_past_the_end": (2**60).to_bytes(8, "little") + b"{}",
+    "header_of_none": b"\x00" * 8,
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_a_file_that_holds_no_update_is_refused(tmp_path, name):
+    path = tmp_path / "u.safetensors"
+    path.write_bytes(ABSURD[name])
+    with pytest.raises(BadInput, match="u.safetensors holds no update"):
+        load_update(path)
+
+
+@pytest.mark.parametrize("shapes", [([4], [6, 1]), ([4, 1, 1], [6, 1]), ([], []), ([4, 2], [6, 1])])
+def test_factors_that_make_no_matrix_have_the_shape_of_none(shapes):
+    left, right = (torch.zeros(shape) for shape in shapes)
+    assert LowRank(left, right).shape != (4, 6) and len(LowRank(left, right).shape) != 2
