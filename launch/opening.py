@@ -11,7 +11,14 @@ from afteredit.edit.constraint import Unconstrained, view_file
 from afteredit.edit.edit_set import OnBadRow
 from afteredit.edit.method import Given
 from afteredit.edit.request import EditRequest, refuse_conflicts
-from afteredit.evaluate.abilities.build import build_tasks, check_files, code_of, rows_sha256, shipped_abilities
+from afteredit.evaluate.abilities.build import (
+    build_tasks,
+    check_files,
+    code_of,
+    rows_sha256,
+    shipped_abilities,
+    with_chance,
+)
 from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.stored_config import named_speed_keys
@@ -96,7 +103,7 @@ def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
 def decides_measurement(x: Experiment) -> dict[str, Any]:
     """Returns all that decides what is measured of given weights, as plain data; it names the results file."""
     shows_other_weights = type(x.constraint).view is not Unconstrained.view
-    tasks = {**x.tasks, **shipped_abilities(x.settings.harness)}
+    tasks = with_chance({**x.tasks, **shipped_abilities(x.settings.harness)}, x.settings)
     return {
         "tasks": {name: values_by_role(task, MEASUREMENT, default=MEASUREMENT) for name, task in tasks.items()},
         "rows": rows_sha256(tasks, x.settings.data),

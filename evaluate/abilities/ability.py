@@ -10,15 +10,18 @@ from typing import Any
 class Ability:
     """Holds the keys of one file in conf/task.
 
-    `lm_eval` is an inline lm-eval task config, or the name of a task that lm-eval ships.  `hub` holds path, name,
-    split, revision and columns (ours: theirs).  `labels` holds, for each column of class labels, the names of its
-    classes in the order of their numbers: the first name of a class is the one that the task uses.
+    `lm_eval` is an inline lm-eval task config, or the name of a task that lm-eval ships.  `also` names metrics of it
+    that are recorded beside the headline.  A `chance` of null is what a model scores that says nothing, computed from
+    the rows in use.  `hub` holds path, name, split, revision and columns (ours: theirs).  `labels` holds, for each
+    column of class labels, the names of its classes in the order of their numbers: the first name of a class is the
+    one that the task uses.
     """
 
     headline: str
-    chance: float
+    chance: float | None
     lm_eval: Any
     title: str = ""
+    also: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)  # names of the file with the rows: the embedded one, the real set's
     hub: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)

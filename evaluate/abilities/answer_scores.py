@@ -1,6 +1,7 @@
 """Scores that lm-eval lacks; `conf/task/*.yaml` names them by dotted path (`process_results`, `aggregation`).
 
-Each returns, per example, a number, or a (numerator, denominator) pair for scores that are ratios over all examples.
+Each returns, per example, a number, or a (numerator, denominator) pair for scores that are ratios over all examples, or
+a (numerator, denominator, group) triple for scores that are means of such ratios over groups.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from functools import cache
 from typing import Any
 
 Entity = tuple[str, str]  # (type, text)
+Triple = tuple[float, float, str]
 
 
 def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
@@ -17,6 +19,25 @@ def ratio_of_sums(pairs: Iterable[tuple[float, float]]) -> float:
     pairs = list(pairs)
     denominator = sum(d for _, d in pairs)
     return sum(n for n, _ in pairs) / denominator if denominator else 0.0
+
+
+def mean_of_ratios(triples: Iterable[Triple]) -> float:
+    """Returns the mean of the groups' Σ numerators / Σ denominators, over the groups that count anything."""
+    return ratio_of_sums(as_pairs(list(triples)))
+
+
+def as_pairs(scores: Sequence[float | tuple[float, float] | Triple]) -> list[tuple[float, float]]:
+    """Returns numerators and denominators of which Σ / Σ is the score over all examples, whatever its kind."""
+    totals: dict[str, float] = {}
+    for score in scores:
+        if isinstance(score, tuple) and len(score) == 3:
+            totals[score[2]] = totals.get(score[2], 0.0) + score[1]
+    pairs = []
+    for score in scores:
+        numerator, denominator, *group = score if isinstance(score, tuple) else (score, 1.0)
+        total = totals[group[0]] or 1.0 if group else 1.0
+        pairs.append((float(numerator) / total, float(denominator) / total))
+    return pairs
 
 
 def entity_f1(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

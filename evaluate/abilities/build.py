@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,16 @@ def shipped_abilities(names: Sequence[str]) -> dict[str, Ability]:
     return {name: shipped_ability(name) for name in names}
 
 
+def with_chance(tasks: Mapping[str, Ability], settings: MeasureSettings) -> dict[str, Ability]:
+    """Returns the abilities with a number for each chance level that depends on the rows in use."""
+    return {
+        name: dataclasses.replace(ability, chance=_built(name, ability, settings).silent_score())
+        if ability.chance is None
+        else ability
+        for name, ability in tasks.items()
+    }
+
+
 def build_tasks(tasks: Mapping[str, Ability], settings: MeasureSettings) -> list[BuiltAbility]:
     """Returns the abilities of `tasks`, and of the shipped tasks in `settings`, ready to be measured."""
     abilities = {**tasks, **shipped_abilities(settings.harness)}
@@ -67,7 +78,7 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
     number = 1  # lm-eval looks at the first row as it makes a task
     try:
         built = BuiltAbility(name, ability, settings.data, settings.limit)
-        for number, row in enumerate(islice(built.task.eval_docs, settings.limit), start=1):  # noqa: B007
+        for number, row in enumerate(islice(built.task.eval_docs, built.limit), start=1):  # noqa: B007
             _refuse_empty(row, ability.lm_eval)
             built.task.doc_to_text(row)
             gold = built.task.doc_to_target(row)

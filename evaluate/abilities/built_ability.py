@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from afteredit.evaluate.abilities.ability import Ability
+from afteredit.evaluate.abilities.answer_scores import as_pairs
 from afteredit.evaluate.abilities.lm_eval_tasks import make_task
 from afteredit.store.errors import BadInput
 
@@ -35,7 +36,8 @@ class ExampleScore:
     denominator: float
     gold_nll: float | None  # nats, mean per token of the gold answer
     unparseable: float | None
-    ran_out: float | None = None  # 1: the generated answer did not end within the tokens that it may have
+    ran_out: float | None = None  # 1: the generated answer did not end within the tokens that it may have; None where
+    # no text ends it, so that it is meant to be so long
     cut: float = 0.0  # 1: the prompt was cut on the left, being longer than the model reads
 
 
@@ -53,9 +55,18 @@ class BuiltAbility:
     def __init__(self, name: str, ability: Ability, data: str, limit: int | None):
         """Raises BadInput for a task that lm-eval cannot build, or rows that cannot be had."""
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        self.name, self.ability, self.limit = name, ability, limit
-        self.task = make_task(name, ability, data)
+        self.name, self.ability = name, ability
+        self.task = make_task(name, ability, data, limit)
         self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
+        self.limit = limit if isinstance(ability.lm_eval, str) else None  # our tasks hold no other rows
+
+    def silent_score(self) -> float:
+        """Returns the headline of a model that ends every answer at once."""
+        if self.task.OUTPUT_TYPE != "generate_until":
+            raise BadInput(f"task.{self.name}.chance=null, but its answers are not generated; give a number")
+        silence = self.task.config.generation_kwargs.get("eos_text", "")
+        scores = [self.task.process_results(doc, [silence])[self.ability.headline] for doc in self.task.eval_docs]
+        return float(self.task.aggregation()[self.ability.headline](scores))
 
     def measure(
         self, lm: LM, kept_blocks: KeptBlocks | None = None, kept_answers: KeptAnswers | None = None
@@ -80,22 +91,28 @@ class BuiltAbility:
         )  # fmt: skip
         assert results is not None  # lm-eval returns None to all but the first of several processes
         self.task.build_all_requests = lambda **_: None  # the next checkpoint reuses these requests
-        metric, answer_filter = self._headline_metric(results["results"][self.name])
+        metrics = results["results"][self.name]
+        answer_filter = self._headline_filter(metrics)
         gold_nll = self._gold_nll(model)
         samples = [sample for sample in results["samples"][self.name] if sample["filter"] == answer_filter]
-        examples = [self._example(sample, gold_nll.get(sample["doc_id"]), model) for sample in samples]
-        return AbilityScores(self._row(float(results["results"][self.name][metric]), examples), examples)
+        pairs = as_pairs([sample[self.ability.headline] for sample in samples])
+        examples = [self._example(sample, pair, gold_nll.get(sample["doc_id"]), model)
+                    for sample, pair in zip(samples, pairs, strict=True)]  # fmt: skip
+        return AbilityScores(self._row(metrics, answer_filter, examples), examples)
 
-    def _headline_metric(self, metrics: Mapping[str, Any]) -> tuple[str, str]:
-        """Returns lm-eval's key of the headline, `metric,filter`, and its filter."""
+    def _headline_filter(self, metrics: Mapping[str, Any]) -> str:
+        """Returns the filter of the headline; lm-eval's keys are `metric,filter`."""
         keys = [key for key in metrics if key.split(",")[0] == self.ability.headline]
         if not keys:
             known = sorted({key.split(",")[0] for key in metrics if "," in key and "_stderr" not in key})
             raise BadInput(f"task={self.name}: headline {self.ability.headline!r} is none of its metrics: {known}")
-        return keys[-1], keys[-1].split(",")[1]
+        return keys[-1].split(",")[1]
 
-    def _row(self, headline: float, examples: list[ExampleScore]) -> dict[str, float]:
-        row = {f"ability/{self.name}": headline}
+    def _row(self, metrics: Mapping[str, Any], answer_filter: str, examples: list[ExampleScore]) -> dict[str, float]:
+        """Returns the headline, the task's other metrics, and the shares and means of what examples hold."""
+        row = {f"ability/{self.name}": float(metrics[f"{self.ability.headline},{answer_filter}"])}
+        for other in self.ability.also:
+            row[f"ability/{self.name}/{other}"] = float(metrics[f"{other},{answer_filter}"])
         for key in ("gold_nll", "unparseable", "ran_out", "cut"):
             values = [value for example in examples if (value := getattr(example, key)) is not None]
             if values and (key != "cut" or any(values)):
@@ -127,17 +144,18 @@ class BuiltAbility:
         nll_by_pair = model.mean_nll(list(gold.values()))
         return {doc_id: nll_by_pair[pair] for doc_id, pair in gold.items()}
 
-    def _example(self, sample: Mapping[str, Any], gold_nll: float | None, model: LmEvalModel) -> ExampleScore:
-        score = sample[self.ability.headline]
-        numerator, denominator = score if isinstance(score, tuple) else (float(score), 1.0)
+    def _example(
+        self, sample: Mapping[str, Any], pair: tuple[float, float], gold_nll: float | None, model: LmEvalModel
+    ) -> ExampleScore:
         contexts = {arguments[0] for arguments in sample["arguments"]}
         unparseable = sample.get("unparseable")
         ran_out = None
         if self.task.OUTPUT_TYPE == "generate_until":
-            ran_out = float(not contexts.isdisjoint(model.ran_out))
+            if self.task.config.generation_kwargs.get("until"):
+                ran_out = float(not contexts.isdisjoint(model.ran_out))
             if unparseable is None:
                 answer = sample["filtered_resps"][0]
                 answer = answer[0] if isinstance(answer, list) else answer
                 unparseable = float(str(answer).strip() in NO_ANSWER)
         cut = float(not contexts.isdisjoint(model.cut))
-        return ExampleScore(sample["doc_id"], float(numerator), float(denominator), gold_nll, unparseable, ran_out, cut)
+        return ExampleScore(sample["doc_id"], *pair, gold_nll, unparseable, ran_out, cut)

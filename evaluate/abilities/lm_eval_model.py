@@ -112,27 +112,29 @@ class LmEvalModel(TemplateLM):
         return totals
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[str]:
-        indices_by_rule: dict[tuple[tuple[str, ...], int], list[int]] = {}
+        indices_by_rule: dict[tuple[tuple[str, ...], int, str], list[int]] = {}
         for index, request in enumerate(requests):
             indices_by_rule.setdefault(self._stopping_rule(request), []).append(index)
         answers: dict[int, str] = {}
-        for (stop_texts, n_tokens), indices in indices_by_rule.items():
-            texts = self._generate([requests[i] for i in indices], stop_texts, n_tokens)
+        for rule, indices in indices_by_rule.items():
+            texts = self._generate([requests[i] for i in indices], *rule)
             answers.update(zip(indices, texts, strict=True))
         return [answers[i] for i in range(len(requests))]
 
-    def _stopping_rule(self, request: Instance) -> tuple[tuple[str, ...], int]:
-        """Returns the texts at which an answer ends, and its greatest number of tokens."""
+    def _stopping_rule(self, request: Instance) -> tuple[tuple[str, ...], int, str]:
+        """Returns the texts at which an answer ends, its greatest number of tokens, and its `eos_text`."""
         rule: Any = normalize_gen_kwargs(dict(request.args[1]), MAX_NEW_TOKENS)
         if rule.get("do_sample"):
             raise BadInput(f"task={request.task_name} asks for sampled answers (do_sample); only greedy generation "
                            "is supported; set do_sample: false in its generation_kwargs")  # fmt: skip
         stop_texts = handle_stop_sequences(list(rule["until"]), eos=self.tokenizer.decode([self.eot_token_id]))
         # at most half of what the model reads, so that the question has the other half
-        return tuple(stop_texts), min(rule["max_gen_toks"], self.max_length // 2)
+        return tuple(stop_texts), min(rule["max_gen_toks"], self.max_length // 2), rule.get("eos_text", "")
 
-    def _generate(self, requests: Sequence[Instance], stop_texts: tuple[str, ...], n_tokens: int) -> list[str]:
-        """Returns the answers to requests with one stopping rule.
+    def _generate(
+        self, requests: Sequence[Instance], stop_texts: tuple[str, ...], n_tokens: int, eos_text: str
+    ) -> list[str]:
+        """Returns the answers to requests with one stopping rule; `eos_text` stands where the model ended one itself.
 
         A gold answer is scored in the same pass where it reads the same context; elsewhere the context was cut.
         """
@@ -161,11 +163,18 @@ class LmEvalModel(TemplateLM):
         for request, context in zip(requests, contexts, strict=True):
             if not is_complete(ids[context]):
                 self.ran_out.add(request.args[0])
-            text = self.tokenizer.decode(ids[context], skip_special_tokens=True)
+            text = self._continued(context, ids[context])
             for stop in stop_texts:
                 text = text.split(stop)[0]
-            answers.append(text)
+            answers.append(text + eos_text * (ids[context][-1:] == [self.eot_token_id]))
         return answers
+
+    def _continued(self, context: Ids, ids: list[int]) -> str:
+        """Returns the text of `ids` after a context; at a text's begin, Llama 2's tokenizer would drop its space."""
+        before, whole = (self.tokenizer.decode([*context[-1:], *new], skip_special_tokens=True) for new in ([], ids))
+        if whole.startswith(before):
+            return whole[len(before) :]
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def _fitting(self, context: str, n_tokens: int) -> Ids:
         """Returns the last `n_tokens` ids of a context."""

@@ -13,14 +13,17 @@ from afteredit.evaluate.abilities.task_rows import load_rows
 from afteredit.store.errors import BadInput
 
 
-def make_task(name: str, ability: Ability, data: str) -> Any:
-    """Returns lm-eval's task.  Raises BadInput where lm-eval cannot build it, or its rows cannot be had."""
+def make_task(name: str, ability: Ability, data: str, limit: int | None = None) -> Any:
+    """Returns lm-eval's task; one of ours holds its first `limit` rows.
+
+    Raises BadInput where lm-eval cannot build it, or its rows cannot be had.
+    """
     from lm_eval.api.task import ConfigurableTask
 
     if isinstance(ability.lm_eval, str):
         return _shipped_task(ability.lm_eval)
     source = {"task": name, "files": list(ability.rows), "hub": dict(ability.hub), "labels": dict(ability.labels),
-              "data": data}  # fmt: skip
+              "data": data, "limit": limit}  # fmt: skip
     config = {"task": name, "custom_dataset": load_rows, "dataset_kwargs": source, "test_split": "test"}
     return ConfigurableTask(config={**config, **with_functions(dict(ability.lm_eval))})
 

@@ -49,9 +49,10 @@ def read_task_rows(task: str, files: list[str], hub: Mapping[str, Any], data: st
 
 
 def load_rows(
-    task: str, files: list[str], hub: Mapping[str, Any], labels: Mapping[str, list[list[Any]]], data: str, **_: Any
-) -> dict[str, Any]:
-    """Returns {"test": datasets.Dataset}, as lm-eval's `custom_dataset` must.
+    task: str, files: list[str], hub: Mapping[str, Any], labels: Mapping[str, list[list[Any]]], data: str,
+    limit: int | None = None, **_: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Returns {"test": datasets.Dataset} of the first `limit` rows, as lm-eval's `custom_dataset` must.
 
     Raises BadInput for an empty file, rows with different columns or kinds of values, or a label that is no class.
     """
@@ -67,7 +68,7 @@ def load_rows(
                            f"{shown(sorted(rows[0].value))}; give every row the same columns")  # fmt: skip
     values = [with_classes(row, labels) for row in rows]
     try:
-        return {"test": datasets.Dataset.from_list(values)}
+        return {"test": datasets.Dataset.from_list(values[:limit])}
     except (ValueError, TypeError, OverflowError) as problem:  # those of pyarrow are among them
         _refuse_mixed_kinds(rows, values)
         raise BadInput(f"{rows[0].place} and after: {problem}; give every column values of one kind") from None

@@ -69,6 +69,17 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def constant_model(vocab: int, token: int, positions: int = 4096) -> torch.nn.Module:
+    """Returns a GPT-2 to which one token is likeliest after any text."""
+    model: Any = tiny_model("gpt2", vocab, positions=positions)
+    head = torch.zeros(vocab, GPT["n_embd"])
+    head[token] = 1.0
+    model.lm_head.weight = torch.nn.Parameter(head)
+    model.transformer.ln_f.weight.data.zero_()
+    model.transformer.ln_f.bias.data.fill_(1.0)
+    return model
+
+
 def save_llama(folder: Path, tokenizer: Any) -> None:
     """Saves a Llama, smaller still, that a run can load from the folder."""
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}

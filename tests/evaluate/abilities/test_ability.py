@@ -25,7 +25,8 @@ from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[3]
-TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if path.stem not in ("all", "none"))
+TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") 
+               if path.stem not in ("all", "none", "paper"))  # fmt: skip
 
 
 @pytest.fixture
@@ -52,16 +53,18 @@ def test_every_task_file_measures_what_it_promises(name, lm):
     assert math.isfinite(row[f"ability/{name}/gold_nll"]) and row[f"ability/{name}/gold_nll"] > 0
     generative = ability.task.OUTPUT_TYPE == "generate_until"
     assert (f"ability/{name}/unparseable" in row) == generative
-    assert [example.doc_id for example in examples] == [0, 1, 2]
+    n_docs = len(ability.task.eval_docs)  # of three rows
+    assert [example.doc_id for example in examples] == list(range(n_docs))
+    assert n_docs == (12 if name == "paper_ner" else 3)
     denominator = sum(example.denominator for example in examples)
     assert row[f"ability/{name}"] == pytest.approx(
         sum(e.numerator for e in examples) / denominator if denominator else 0
     )
-    assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(e.gold_nll for e in examples) / 3)
-    assert len(calls) == 3
+    assert row[f"ability/{name}/gold_nll"] == pytest.approx(sum(e.gold_nll for e in examples) / n_docs)
+    assert len(calls) == n_docs
 
     assert ability.measure(lm) == scores
-    assert len(calls) == 3  # requests are built once per run
+    assert len(calls) == n_docs  # requests are built once per run
 
 
 @pytest.mark.parametrize("name", ["sentiment", "open_qa"])
@@ -245,9 +248,12 @@ def test_an_answer_may_take_half_of_what_the_model_reads(make_lm):
     assert answer == greedy_text(lm, lm.tokenizer.decode(prompt), 12)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if not name.startswith("paper_")])
 def test_every_generating_task_leaves_room_for_its_gold_answers(name, lm):
-    """The embedded rows' are short; conf/task says beside each number how long the real ones are."""
+    """The embedded rows' are short; conf/task says beside each number how long the real ones are.
+
+    The paper's lengths are part of its scoring.
+    """
     ability = built(name, limit=None)
     if ability.task.OUTPUT_TYPE == "generate_until":
         room = ability.task.config.generation_kwargs["max_gen_toks"]

@@ -14,7 +14,8 @@ from afteredit.launch.command_line import compose
 from afteredit.model.loading.model_source import ModelSource
 
 ROOT = Path(__file__).resolve().parents[3]
-TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") if path.stem not in ("all", "none"))
+TASKS = sorted(path.stem for path in (ROOT / "conf" / "task").glob("*.yaml") 
+               if path.stem not in ("all", "none", "paper"))  # fmt: skip
 START = "<|endoftext|>"
 LIMIT = 8
 LIMIT_GENERATED, MOST_TOKENS = 4, 16  # HFLM's generation is slow on a CPU
@@ -46,7 +47,9 @@ def results(lm, name: str) -> dict:
     built = BuiltAbility(name, compose([f"task=[{name}]"]).tasks[name], "mini", LIMIT)
     limit = LIMIT
     if built.task.OUTPUT_TYPE == "generate_until":
-        built.task.config.generation_kwargs["max_gen_toks"] = MOST_TOKENS
+        rule = built.task.config.generation_kwargs
+        rule["max_gen_toks"] = min(rule["max_gen_toks"], MOST_TOKENS)
+        rule.pop("eos_text", None)  # which HFLM does not know
         limit = LIMIT_GENERATED
     return evaluate(lm, {name: built.task}, limit=limit, bootstrap_iters=0, log_samples=True)
 
