@@ -10,7 +10,9 @@ import re
 from pathlib import Path
 
 import pytest
-from transformers import AddedToken
+from lm_eval.api.instance import Instance
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AddedToken, PreTrainedTokenizerFast
 
 from afteredit.evaluate.abilities import paper_scores
 from afteredit.evaluate.abilities.answer_scores import mean_of_ratios
@@ -295,6 +297,31 @@ def test_an_ending_of_thirteen_characters_is_cut_off_a_summary():
 )
 def test_a_summary_of_nothing_or_dots_scores_nothing(answer):
     assert paper_scores.summarization({"summary": "The cat sat."}, [answer]) == {"score": 0.0, "unparseable": 1.0}
+
+
+def answer_of(lm: LM, prompt: str, **rule) -> str:
+    request = Instance("generate_until", {}, (prompt, {"until": [], "do_sample": False, "max_gen_toks": 3, **rule}), 0)
+    return LmEvalModel(lm).generate_until([request])[0]
+
+
+def test_an_answer_that_the_model_ended_shows_it_where_the_task_asks_for_it(saying):
+    assert answer_of(saying(""), "Text:", eos_text="<end>") == "<end>"
+    assert answer_of(saying(""), "Text:") == ""
+    assert answer_of(saying(" no"), "Text:", eos_text="<end>") == " no no no"
+
+
+def test_a_tokenizer_that_drops_the_space_at_a_texts_begin_gives_the_same_answers(own):
+    """Llama 2's decodes its token for " no" alone as "no", which the rule of before editing would not take."""
+    raw = Tokenizer(models.Unigram([("<unk>", 0.0), ("\u2581no", -1.0), ("\u2581", -2.0), ("</s>", -9.0),
+                                    *((char, -5.0) for char in map(chr, range(33, 127)))], unk_id=0))  # fmt: skip
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    raw.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>")
+    assert tokenizer.decode([1]) == "no"
+    lm = LM(constant_model(len(tokenizer), 1), tokenizer)
+    assert answer_of(lm, "answer:") == " no no no"
+    row = measured("closed_qa", own, lm)
+    assert row[""] == row["before_rule"] == pytest.approx(2 / 3)
 
 
 def test_what_the_papers_tasks_cannot_have_is_refused_by_name(own, tmp_path):
