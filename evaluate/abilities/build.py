@@ -11,12 +11,14 @@ from typing import Any
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.labels import with_classes
 from afteredit.evaluate.abilities.lm_eval_tasks import make_task, shipped_ability, with_functions
 from afteredit.evaluate.abilities.task_rows import find_rows, read_task_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown
+from afteredit.store.rows.row import Row
 from afteredit.store.user_cache import content_hash
 
 
@@ -75,7 +77,7 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         return BuiltAbility(name, ability, settings.data, settings.limit)
     from jinja2 import TemplateError
 
-    number = 1  # lm-eval looks at the first row as it makes a task
+    number = 0  # lm-eval looks at the first row as it makes a task, and turns each into questions
     try:
         built = BuiltAbility(name, ability, settings.data, settings.limit)
         for number, row in enumerate(islice(built.task.eval_docs, built.limit), start=1):  # noqa: B007
@@ -97,7 +99,7 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
 
 def _misfit(name: str, ability: Ability, data: str, number: int, problem: Exception) -> BadInput:
     """Returns the error that names the row which does not fit the task, what it holds and what is allowed."""
-    row = read_task_rows(name, ability.rows, ability.hub, data)[number - 1]
+    row = _row_of(number, ability, read_task_rows(name, ability.rows, ability.hub, data))
     reason = f"{problem}; it holds {', '.join(f'{column}={shown(value)}' for column, value in row.value.items())}"
     try:
         _refuse_empty(row.value, ability.lm_eval)
@@ -105,6 +107,20 @@ def _misfit(name: str, ability: Ability, data: str, number: int, problem: Except
         reason = str(clearer)
     return BadInput(f"{row.place}: does not fit task={name}: {reason}; its columns and answers are those in "
                     f"conf/task/{name}.yaml and data/")  # fmt: skip
+
+
+def _row_of(number: int, ability: Ability, rows: Sequence[Row]) -> Row:
+    """Returns the row that a task's question comes from; for 0 the first that cannot be turned into questions."""
+    as_questions = with_functions(ability.lm_eval).get("process_docs") or list
+    n_questions = 0
+    for row in rows:
+        try:
+            n_questions += len(as_questions([with_classes(row, ability.labels)]))
+        except (LookupError, TypeError, ValueError):
+            return row
+        if 0 < number <= n_questions:
+            return row
+    return rows[0]
 
 
 def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:

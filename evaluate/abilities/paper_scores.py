@@ -101,10 +101,12 @@ def ner_docs(rows: Iterable[Mapping[str, Any]]) -> Any:
     from datasets import Dataset
 
     docs = []
-    for number, row in enumerate(rows, start=1):
+    for row in rows:
         tokens, tags = row["tokens"], row["ner_tags"]
-        if not all(isinstance(token, str) for token in tokens) or len(tokens) != len(tags):
-            raise ValueError(f"row {number} has tokens that are no texts, or other than one for each of its tags")
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise ValueError("its tokens are no list of texts")
+        if len(tokens) != len(tags):
+            raise ValueError(f"it has {len(tokens)} tokens and {len(tags)} tags")
         sentence = "".join(token if token in (",", ".") else f" {token}" for token in tokens)[1:]
         docs += [{"sentence": sentence, "kind": kind, "word": word, "names": gold_names(tokens, tags, kind)}
                  for kind, word in KINDS.items()]  # fmt: skip

@@ -330,10 +330,13 @@ def test_what_the_papers_tasks_cannot_have_is_refused_by_name(own, tmp_path):
     (tmp_path / "rte.jsonl").write_text((own / "paper" / "rte.jsonl").read_text())
     with pytest.raises(BadInput, match=r"task=paper_nli.*looked for nli.jsonl or paper/rte.jsonl"):
         built("nli", tmp_path)
-    row = {"tokens": ["Ann", "met"], "ner_tags": ["B-PER"]}
-    (tmp_path / "ner.jsonl").write_text(json.dumps(row))
-    ability = compose(["task=[paper_ner]"]).tasks
-    with pytest.raises(BadInput, match="row 1 has tokens that are no texts, or other than one for each of its tags"):
-        build_tasks(ability, MeasureSettings(str(tmp_path), None, [], None, 100))
+    for row, problem in (
+        ({"tokens": ["Ann", "met"], "ner_tags": ["B-PER"]}, "it has 2 tokens and 1 tags"),
+        ({"tokens": None, "ner_tags": ["B-PER"]}, "its tokens are no list of texts"),
+        ({"tokens": [""], "ner_tags": ["O"]}, "field sentence is ''"),
+    ):
+        (tmp_path / "ner.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (*ROWS["ner"], row)))
+        with pytest.raises(BadInput, match=rf"ner.jsonl:5: does not fit task=paper_ner: {problem}.*holds"):
+            build_tasks(compose(["task=[paper_ner]"]).tasks, MeasureSettings(str(tmp_path), None, [], None, 100))
     with pytest.raises(BadInput, match="chance=null, but its answers are not generated"):
         with_chance(compose(["task=[nli]", "task.nli.chance=null"]).tasks, MeasureSettings("mini", 2, [], None, 100))
