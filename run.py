@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], journal: Journal, measure: Measure,
-                     record: Recorder, eval_every: int) -> None:  # fmt: skip
-    """Applies `batches` in order; measures before the first and after every `eval_every` edits.
+                     record: Recorder, due: Callable[[int], bool]) -> None:  # fmt: skip
+    """Applies `batches` in order; measures before the first, after the last and wherever it is `due`.
 
     Updates that the journal holds are applied again instead of computed; what has no row yet is measured.  Ends early
     where the model has collapsed and on_collapse=stop.  Raises Interrupted between edits and measurements.
@@ -57,7 +57,7 @@ def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], j
             record.edit(index, measure.immediate(batch))
         stops = record.stops(editor.n_edits)
         last = stops or index == len(batches) - 1
-        if last or editor.n_edits % eval_every == 0:
+        if last or due(editor.n_edits):
             checkpoint(last)
         if stops or record.stops(editor.n_edits):  # a collapse may be seen only by this checkpoint
             break
@@ -99,11 +99,11 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     console.log(f"run directory {run.folder}\npreparing the method's constants (cached) and the abilities")
     speed, interruption = keep_speed(x, run), Interruption()
     editor = prepare_editor(x, lm, run, batches, speed)
-    record = Recorder(run, Display(console, batches, x.settings.eval_every), interruption.check)
+    record = Recorder(run, Display(console, batches, x.settings.due), interruption.check)
     measure = build_measure(x, lm, run.first_facts, speed, record.measuring)
     with record.tracked(x.tracker, for_tracking(x), as_yaml(x)):
         with record.display, interruption:
-            edit_and_measure(editor, batches, run.journal, measure, record, x.settings.eval_every)
+            edit_and_measure(editor, batches, run.journal, measure, record, x.settings.due)
         end = run_end(run.folder, run.results.digest, x.settings.n_edits)
         record.finish(end.summary, end.tables, end.picture)
     return run.folder

@@ -122,7 +122,7 @@ class RebuiltRun:
     def _add_row(self, n_edits: int) -> None:
         """Stores the row that the run itself would have stored after so many edits.
 
-        Immediate success was measured by the run; it is that of the edits since the last multiple of its `eval_every`.
+        Immediate success was measured by the run; it is that of the edits since it was last due to be measured.
         """
         editor, settings = self.rebuild(n_edits), self.x.settings
         others = self.run.other_evaluators()
@@ -130,7 +130,7 @@ class RebuiltRun:
             self.console.log(bold(others, "; every row names its evaluator"))
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
         last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
-        last_checkpoint = (n_edits - 1) // settings.eval_every * settings.eval_every
+        last_checkpoint = max((n for n in range(n_edits) if settings.due(n)), default=0)
         immediate = self.run.immediate_samples(above=last_checkpoint, up_to=n_edits)
         measured = self._measure.checkpoint(editor.carried, last=last).with_immediate(immediate)
         self.run.add_checkpoint(n_edits, editor.weights_sha256(), measured)

@@ -72,16 +72,18 @@ class Measure:
         progress: Callable[[str], None] = lambda _part: None,
         cache_gib: float = 0.0,
         shared: bool = False,
+        change_shares: Sequence[float] = (),
     ):
         """Takes what is measured besides the edits: the abilities, and the windows of held-out text.
 
         `first_facts`: the unedited model's editing success is measured on these.  `seed`: draws the random panel.
         `progress`: is called with the name of each part before it is measured.  `cache_gib`: memory for what editing
         cannot have changed.  `shared`: the unedited model's abilities are read from the user's cache, or kept there.
+        `change_shares`: see `drift`.
         """
         self.lm, self.abilities, self.held_out = lm, abilities, held_out
         self.first_facts, self.seed = first_facts, seed
-        self.view, self.progress, self.shared = view, progress, shared
+        self.view, self.progress, self.shared, self.change_shares = view, progress, shared, change_shares
         self.kept_blocks = KeptBlocks(lm, cache_gib)
         self._unedited: Responses = {}
         self._unedited_ids: set[str] = set()  # the requests whose prompts `_unedited` holds
@@ -135,7 +137,7 @@ class Measure:
 
     def _drift(self) -> Checkpoint:
         self.progress("drift")
-        return Checkpoint(drift(self.lm, self.held_out, self.kept_blocks), [])
+        return Checkpoint(drift(self.lm, self.held_out, self.kept_blocks, self.change_shares), [])
 
     def _abilities(self, *, unedited: bool) -> Iterator[Checkpoint]:
         from_cache = self.shared and unedited and self.lm.weights.is_unedited()

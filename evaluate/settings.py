@@ -16,3 +16,4 @@ class MeasureSettings:
     harness: list[str] = field(metadata=decides(MEASUREMENT, by_content=True))  # tasks that lm-eval ships, measured too
     held_out: str | None = field(metadata=decides(MEASUREMENT, by_content=True))  # text file; null: the embedded text
     held_out_tokens: int = field(metadata=decides(MEASUREMENT))
+    change_shares: list[float] = field(metadata=decides(MEASUREMENT))  # shares of entries that moved further than these

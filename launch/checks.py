@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from afteredit.edit.method import Method
 from afteredit.launch.experiment import ReplaySettings, Settings
 from afteredit.store.errors import BadInput
@@ -25,6 +27,14 @@ def check_settings(settings: Settings, method: Method) -> None:
     if settings.eval_every % settings.batch_size:
         raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
                        "a checkpoint lies between batches")  # fmt: skip
+    for n in settings.eval_at:
+        if n < 1 or n % settings.batch_size:
+            raise BadInput(f"eval_at={settings.eval_at}: {n} is not a positive multiple of batch_size="
+                           f"{settings.batch_size}; a checkpoint lies between batches")  # fmt: skip
+    for share in settings.change_shares:
+        if not (share >= 0 and math.isfinite(share)):
+            raise BadInput(f"change_shares={settings.change_shares}: {share} is no change; each must be at least 0 "
+                           "(0.077: by more than 7.7 %)")  # fmt: skip
     rest = settings.n_edits % settings.batch_size
     if rest:  # a last batch that is cut short could not be completed when n_edits is raised
         whole = [n for n in (settings.n_edits - rest, settings.n_edits - rest + settings.batch_size) if n]

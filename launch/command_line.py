@@ -58,7 +58,8 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
     message = " ".join(str(problem).split())
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
         if (CONF / key).is_dir():
-            entries = sorted(path.stem for path in (CONF / key).glob("*.yaml") if path.stem != "base")
+            files = (path.relative_to(CONF / key).with_suffix("") for path in (CONF / key).rglob("*.yaml"))
+            entries = sorted(file.as_posix() for file in files if file.name != "base")
             unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
             if unknown:
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")

@@ -108,7 +108,7 @@ class RunDirectory:
         end = borders[-1]
         if self.collapsed_at is not None and self.stops_at(self.collapsed_at):
             end = self.collapsed_at
-        wanted = [n for n in borders if n == end or (n < end and n % self.settings.eval_every == 0)]
+        wanted = [n for n in borders if n == end or (n < end and self.settings.due(n))]
         missing = [n for n in wanted if not self.results.has(n)]
         mixed = self.other_evaluators() if missing else None
         if mixed and self.settings.resume is not Resume.force:

@@ -25,10 +25,15 @@ class RecordSettings:
 
     n_edits: int = field(metadata=decides(COURSE))
     eval_every: int = field(metadata=decides(COURSE))
+    eval_at: list[int] = field(metadata=decides(COURSE))
     runs: str = field(metadata=decides(COURSE))  # folder of the run directories
     resume: Resume = field(metadata=decides(COURSE))
     on_collapse: OnCollapse = field(metadata=decides(COURSE))
     collapse_perplexity: float = field(metadata=decides(COURSE))  # a multiple of the unedited model's perplexity
+
+    def due(self, n_edits: int) -> bool:
+        """Tells whether the model is measured after so many edits, wherever the last one is."""
+        return n_edits % self.eval_every == 0 or n_edits in self.eval_at
 
 
 class Mode(Enum):

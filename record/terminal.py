@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import accumulate
@@ -27,17 +26,18 @@ CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 
 
 class Display:
-    """Shows the progress of `batches`, measured after every `eval_every` edits; a context manager shows the bar.
+    """Shows the progress of `batches`, measured wherever it is `due`; a context manager shows the bar.
 
     The time left is estimated from the seconds of those that are done.
     """
 
-    def __init__(self, console: Console, batches: Sequence[Sequence[EditRequest]], eval_every: int):
+    def __init__(self, console: Console, batches: Sequence[Sequence[EditRequest]], due: Callable[[int], bool]):
         self.console = console
         sizes = [len(batch) for batch in batches]
         starts = [0, *accumulate(sizes)]
         self._subjects = {start: batch[0].subject for start, batch in zip(starts, batches, strict=False)}
-        self._left = {"edit": sum(sizes), "checkpoint": 1 + math.ceil(sum(sizes) / eval_every)}
+        ends = list(accumulate(sizes))
+        self._left = {"edit": sum(sizes), "checkpoint": 1 + sum(due(n) or n == ends[-1] for n in ends)}
         self._seconds: dict[str, list[float]] = {"edit": [], "checkpoint": []}
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(),

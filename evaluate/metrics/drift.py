@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +14,12 @@ from afteredit.evaluate.inference.likelihood import score
 from afteredit.model.lm import LM
 
 
-def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None = None) -> dict[str, float]:
-    """Returns `drift/perplexity` (exp of nats per token) and, per edited block, ‖W−W₀‖/‖W₀‖ and σ_max(W)."""
+def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None = None,
+          change_shares: Sequence[float] = ()) -> dict[str, float]:  # fmt: skip
+    """Returns `drift/perplexity` (exp of nats per token) and, per edited block, ‖W−W₀‖/‖W₀‖ and σ_max(W).
+
+    `change_shares`: adds what `entries_moved` says of them.
+    """
     log_p = [value for scores in score(lm, windows, kept_blocks) for value in scores.log_p]
     row = {"drift/perplexity": math.exp(min(-sum(log_p) / len(log_p), 700.0))}
     for layer in range(lm.n_blocks):
@@ -23,7 +28,21 @@ def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None
             W_DF, base_DF = lm.weights.W(name).float(), lm.weights.base[name].float()
             row[f"drift/{layer}/relative_norm"] = float((W_DF - base_DF).norm() / base_DF.norm())
             row[f"drift/{layer}/spectral_norm"] = spectral_norm(W_DF)
+            row |= {f"drift/{layer}/{key}": value for key, value in entries_moved(W_DF, base_DF, change_shares).items()}
     return row
+
+
+def entries_moved(W_DF: Tensor, base_DF: Tensor, shares: Sequence[float]) -> dict[str, float]:
+    """Returns `manhattan`, Σ|W−W₀|, and per share `moved_<share>`, the part of the entries with |W−W₀| > share·|W₀|.
+
+    Gu et al. (EMNLP 2024, analysis_statistics.png) have shares .077 and .171.  Nothing where none is given.
+    """
+    if not shares:
+        return {}
+    moved_DF = (W_DF.double() - base_DF.double()).abs()
+    return {"manhattan": float(moved_DF.sum()),
+            **{f"moved_{share:g}": float((moved_DF > share * base_DF.double().abs()).double().mean())
+               for share in shares}}  # fmt: skip
 
 
 def spectral_norm(W_DF: Tensor) -> float:

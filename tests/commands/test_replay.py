@@ -410,7 +410,7 @@ REFUSED = [
     (["replay.at=1", "setting=single"], ["setting", "the run's own"]),
     (["replay.at=1", "seed=0"], ["seed", "the run's own"]),
     (["replay.at=1", "dtype=bfloat16"], ["dtype", "the run's own"]),
-    (["replay.at=1", "experiment=rect"], ["experiment", "the run's own"]),
+    (["replay.at=1", "experiment=gu2024/rect_general"], ["experiment", "the run's own"]),
     (["replay.at=1", "n_edits=2"], ["n_edits", "the run's own"]),
 ]
 

@@ -1,16 +1,23 @@
-"""Every experiment says what was published, what is expected and what it costs, and takes any model."""
+"""Every experiment says what was published, what is expected and what it costs, and has the paper's x-axis."""
 
 from __future__ import annotations
 
+import csv
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from afteredit.launch.command_line import compose
 
-FILES = sorted((Path(__file__).resolve().parents[2] / "conf" / "experiment").glob("*.yaml"))
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "conf" / "experiment"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+NAMES = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES]
 PARTS = ("Published", "Expected", "Cost")
+with open(ROOT / "data" / "gu2024.csv", encoding="utf-8", newline="") as file:
+    PUBLISHED = list(csv.DictReader(file))
 
 
 def header(path: Path) -> dict[str, str]:
@@ -28,14 +35,7 @@ def header(path: Path) -> dict[str, str]:
     return parts
 
 
-def test_there_is_a_file_for_each_figure():
-    assert {path.stem for path in FILES} >= {
-        "kn_sequential", "rome_sequential", "rome_published_sequential", "memit_batch_sizes", "mend_batch_sizes",
-        "memit_batch_sequential", "mend_batch_sequential", "rect", "random_40", "pca_40",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_its_header_says_what_was_published_what_is_expected_and_what_it_costs(path):
     parts = header(path)
     assert "Gu et al. (EMNLP 2024)" in parts[""]
@@ -47,14 +47,58 @@ def test_its_header_says_what_was_published_what_is_expected_and_what_it_costs(p
     assert "checkpoint" in parts["Cost"] and "estimate" in parts["Cost"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_it_takes_another_model_and_that_models_own_layers(path):
-    x = compose([f"experiment={path.stem}", "model=gpt2-xl"])
-    alone = compose([f"experiment={path.stem}"])
+@pytest.mark.parametrize("name", NAMES)
+def test_it_takes_another_model_and_that_models_own_layers(name):
+    x = compose([f"experiment={name}", "model=gpt2-xl"])
+    alone = compose([f"experiment={name}"])
     assert (x.names["model"], alone.names["model"]) == ("gpt2-xl", "smollm2")
     assert x.settings == alone.settings
-    published = {"rome": ("layer", 17), "memit": ("layers", [13, 14, 15, 16, 17]), "mend": ("rank", 1920)}
-    method = path.stem.split("_")[0].replace("rect", "rome").replace("random", "rome").replace("pca", "rome")
-    if method in published:
-        key, value = published[method]
+    published = {"rome_published": ("layer", 17), "memit": ("layers", [13, 14, 15, 16, 17]), "mend": ("rank", 1920)}
+    if x.names["method"] in published:
+        key, value = published[x.names["method"]]
         assert getattr(x.method, key) == value != getattr(alone.method, key)
+
+
+def x_axis(name: str) -> list[int]:
+    """Returns where the experiment measures: after how many edits, or with `-m` in batches of which sizes."""
+    sizes = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")).get("hydra", {})
+    if "batch_size" in sizes.get("sweeper", {}).get("params", {}):
+        return [int(size) for size in sizes["sweeper"]["params"]["batch_size"].split(",")]
+    settings = compose([f"experiment={name}"]).settings
+    return [n for n in range(1, settings.n_edits + 1) if settings.due(n)]
+
+
+@pytest.mark.parametrize(
+    ("name", "figure", "model", "method"),
+    [("sequential_kn", "sequential", "gpt2-xl", "kn"), ("sequential_kn", "sequential", "llama-7b", "kn"),
+     ("sequential_rome", "sequential", "gpt2-xl", "rome_published"),
+     ("sequential_rome_llama", "sequential", "llama-7b", "rome_published"),
+     ("batch_mend", "batch", "gpt2-xl", "mend"), ("batch_mend_llama", "batch", "llama-7b", "mend"),
+     ("batch_memit", "batch", "gpt2-xl", "memit"), ("batch_memit_llama", "batch", "llama-7b", "memit"),
+     ("rect_general", "rect_general", "gpt2-xl", "rome_published"),
+     ("change_statistics", "change_statistics", "gpt2-xl", "rome_published")],
+)  # fmt: skip
+def test_its_x_axis_is_the_published_figures(name, figure, model, method):
+    rows = [row for row in PUBLISHED if (row["figure"], row["model"], row["method"]) == (figure, model, method)]
+    assert x_axis(f"gu2024/{name}") == sorted({int(row["x"]) for row in rows} - {0})
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 10, 30, 50])
+def test_batches_in_sequence_are_looked_at_after_the_published_rounds(size):
+    rows = [row for row in PUBLISHED if (row["figure"], row["batch_size"]) == ("batch_sequential", str(size))]
+    rounds = sorted({int(row["x"]) for row in rows} - {0})
+    assert x_axis(f"gu2024/batch_sequential_memit_{size}") == [size * n for n in rounds]
+
+
+@pytest.mark.parametrize("name", ["rect_general", "rect_editing_rome", "rect_editing_memit"])
+def test_rect_has_every_published_bar_and_the_control_as_their_code_writes_it(name):
+    params = yaml.safe_load((FOLDER / "gu2024" / f"{name}.yaml").read_text(encoding="utf-8"))["hydra"]["sweeper"]
+    bars = set()
+    for constraint in params["params"]["constraint"].split(","):
+        rule = compose([f"experiment=gu2024/{name}", f"constraint={constraint}"]).constraint
+        kind = type(rule).__name__
+        bars.add("none" if kind == "Unconstrained" else f"{kind} {rule.keep:g}")
+    assert bars == {"none", "Rect 0.8", "Rect 0.6", "Rect 0.4", "Rect 0.2", "RandomEntries 0.4", "Pca 0.4",
+                    "PcaPublished 0.4"}  # fmt: skip
+    assert {row["constraint"] for row in PUBLISHED if row["figure"].startswith("rect")} == {
+        "none", "rect_0.8", "rect_0.6", "rect_0.4", "rect_0.2", "random_0.4", "pca_0.4"}  # fmt: skip
