@@ -1,11 +1,15 @@
-"""Writes a report: python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep ID [--out DIR]"""
+"""Writes what runs measured as a page with pictures and tables.
+
+python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep ID [--out DIR] [--at N …]
+python -m afteredit.analysis study RUNS… | --wandb … | --sweep … [--out DIR]
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from afteredit.analysis.read.run import Run
@@ -20,11 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_in_any_encoding()
     logging.basicConfig(handlers=[log_handler(PlainConsole(stderr=True, soft_wrap=True))], level=logging.WARNING)
     try:
-        from afteredit.analysis.report import write_report
-
         runs = _runs(given)
-        page = _written(write_report, runs, given)
-        PlainConsole().print(f"report   {page}", highlight=False, soft_wrap=True)
+        page = _written(given, runs)
+        PlainConsole().print(f"{given.command}   {page}", highlight=False, soft_wrap=True)
     except (BadInput, OSError) as problem:
         print_error(problem if isinstance(problem, BadInput) else f"{problem.filename or 'a file'} cannot be used "
                     f"({problem.strerror or problem}); make it readable, and the output writable")  # fmt: skip
@@ -32,12 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(run.faults for run in runs) else 0
 
 
-def _written(write_report: Callable[..., Path], runs: list[Run], given: argparse.Namespace) -> Path:
+def _written(given: argparse.Namespace, runs: list[Run]) -> Path:
     """Returns the page.  Raises BadInput where it cannot be written; what was there before is kept."""
     try:
+        if given.command == "study":
+            from afteredit.analysis.study.page import write_study
+
+            return write_study(runs, given.out)
+        from afteredit.analysis.report import write_report
+
         return write_report(runs, given.out, given.at)
     except OSError as problem:
-        raise BadInput(f"the report cannot be written to {given.out} ({problem.strerror or problem}: "
+        raise BadInput(f"the {given.command} cannot be written to {given.out} ({problem.strerror or problem}: "
                        f"{problem.filename}); make room, or give another --out") from None  # fmt: skip
 
 
@@ -57,12 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m afteredit.analysis", description="Shows what runs measured.")
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser("report", help="write a page, pictures and tables that compare the methods of runs")
-    report.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some at any depth")
-    report.add_argument("--wandb", metavar="ENTITY/PROJECT", help="every run of a W&B project")
-    report.add_argument("--sweep", metavar="ID", help="every run of a W&B sweep: [ENTITY/PROJECT/]ID")
-    report.add_argument(
-        "--out", type=Path, default=Path("report"), metavar="DIR", help="folder to write to (default: report)"
+    study = commands.add_parser(
+        "study", help="draw the figures of Gu et al. with the published values beside the runs'"
     )
+    for command, out in ((report, "report"), (study, "study")):
+        command.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some")
+        command.add_argument("--wandb", metavar="ENTITY/PROJECT", help="every run of a W&B project")
+        command.add_argument("--sweep", metavar="ID", help="every run of a W&B sweep: [ENTITY/PROJECT/]ID")
+        command.add_argument("--out", type=Path, default=Path(out), metavar="DIR",
+                             help=f"folder to write to (default: {out})")  # fmt: skip
     report.add_argument("--at", type=int, nargs="+", default=[], metavar="N", help="numbers of edits for the heat map")
     return parser
 
