@@ -15,7 +15,7 @@ from afteredit.analysis.study.pictures import CURVE, MOST_BANDS, draw
 from afteredit.analysis.study.points import points
 from afteredit.analysis.study.published import FIGURES, SUCCESS, TASKS, published
 from afteredit.analysis.study.verdicts import not_run, verdicts
-from afteredit.store.atomic_files import written_together
+from afteredit.store.atomic_files import make_folder, written_together
 from afteredit.store.errors import BadInput
 
 NOTE = """\
@@ -33,6 +33,7 @@ def write_study(runs: Sequence[Run], out: Path) -> Path:
                        "experiment=gu2024/sequential_rome data=<folder>")  # fmt: skip
     judged = verdicts(ours, theirs)
     lines, page = ["# Gu et al. (EMNLP 2024), figure by figure", "", NOTE], out / "study.md"
+    make_folder(out)
     with written_together() as write:
         write(out / "points.csv", ours.to_csv(index=False).encode())
         write(out / "verdicts.csv", judged.to_csv(index=False).encode())

@@ -33,12 +33,12 @@ def draw(figure: str, model: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> F
     picture, axes = plt.subplots(rows, columns, figsize=(4.1 * columns, 3.1 * rows + 1.4), squeeze=False,
                                  layout="constrained")  # fmt: skip
     for axis, quantity in zip(axes.flat, arranged.quantities, strict=True):
-        panel = tuple(points[points["quantity"] == quantity] for points in (ours, theirs))
-        (_bars if figure == "rect_editing" else _lines)(axis, *panel, styles)
+        here, there = (points[points["quantity"] == quantity] for points in (ours, theirs))
+        (_bars if figure == "rect_editing" else _lines)(axis, here, there, styles)
         axis.set_title(TITLES.get(quantity, quantity), fontsize=10)
         axis.grid(alpha=0.25)
         axis.set_ylim(bottom=0)
-        if panel[0].empty:
+        if here.empty:
             axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.4", fontsize=13)
     for axis in axes[-1] if figure != "rect_editing" else ():
         axis.set_xlabel(arranged.x)
