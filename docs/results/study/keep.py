@@ -1,0 +1,31 @@
+"""Keeps what the study stands on of a finished run: config, rows, scores by example; no weights and no texts of facts.
+
+python docs/results/study/keep.py FOLDER_OF_ONE_RUN_DIRECTORY FOLDER
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from afteredit.store.checked_lines import Lines
+
+
+def main() -> None:
+    (run,) = (path.parent for path in Path(sys.argv[1]).glob("*/config.yaml"))
+    folder = Path(sys.argv[2]) / run.name
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "samples").mkdir(parents=True)
+    for pattern in ("config.yaml", "environment.json", "results-*.jsonl", "immediate-*.jsonl", "samples/*.parquet"):
+        for path in run.glob(pattern):
+            shutil.copy(path, folder / path.relative_to(run))
+    kept = Lines(folder / "edits.jsonl")
+    for line in (run / "edits.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        del record["check"]
+        record["requests"] = [{"id": request["id"]} for request in record["requests"]]
+        kept.append(record)
+
+
+if __name__ == "__main__":
+    main()
