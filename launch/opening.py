@@ -127,6 +127,7 @@ def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
         with run.in_use():
             run.environment.keep(lm.device, run.journal.n_edits, x.settings.resume)
             run.environment.note("model", lm.fingerprint_parts)
+            run.environment.note("weights", lm.stored_as)
     except BadInput:
         run.journal.close()
         raise

@@ -34,16 +34,17 @@ class LM:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, start_token: str | None = None, prompt: str = "plain",
-                 separator: str = "auto", chat_date: str = CHAT_DATE):  # fmt: skip
+                 separator: str = "auto", chat_date: str = CHAT_DATE, stored_as: str | None = None):  # fmt: skip
         """Takes a Hugging Face decoder and its fast tokenizer.
 
         `start_token` is put in front of every text; it is None for models trained without one, and "auto" takes what
         the tokenizer itself puts there.  `prompt` is "plain" or "chat"; `separator` says what stands between prompt and
-        answer: "auto", "space" or "none"; `chat_date` is the day that a chat template is told.  Raises BadInput, naming
-        the architecture, where the model does not fit.
+        answer: "auto", "space" or "none"; `chat_date` is the day that a chat template is told; `stored_as` says, in
+        words, how a GGUF file held the weights.  Raises BadInput, naming the architecture, where the model does not
+        fit.
         """
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.stored_as = tokenizer, stored_as
         n_rows = len(model.get_input_embeddings().weight)
         self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date, n_rows)
         self.anatomy = find_anatomy(model)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
-    "lines": {},
+    "lines": {}, "weights": None,
 }  # fmt: skip
 
 
@@ -31,8 +31,9 @@ class Environment:
     `decides`, `commit` and `hardware` are those of the first edit.  `forced` and `moved` hold the other code and the
     other hardware that later edits were made under, `speed` the speed keys, each with the number of edits before it.
     `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
-    the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, and
-    `lines` how many lines each JSON-lines file had after the last checkpoint.
+    the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, `lines`
+    how many lines each JSON-lines file had after the last checkpoint, and `weights` the types that the weights were
+    stored in before they were made plain numbers, where a GGUF file held them.
     """
 
     def __init__(self, folder: Path):

@@ -172,7 +172,7 @@ def begin_tracking(run: RunDirectory, settings: TrackerSettings, config: Mapping
     edited = run.journal.n_edits
     measured = max((row["n_edits"] for row in run.results.rows if row["n_edits"] <= edited), default=-1)
     run_id = f"{run.folder.name}-{run.results.digest}"
-    config = {**config, "commit": commit(), "evaluation": run.results.digest}
+    config = {**config, "commit": commit(), "evaluation": run.results.digest, "weights": run.environment["weights"]}
     tracker = Tracker(settings, run.folder, run_id, config, commit(), edited, measured)
     ids, stored = {**tracker.ids, "results": run.results.digest}, run.environment["wandb"]
     if tracker.ids and ids not in stored:

@@ -1,4 +1,4 @@
-"""Says where a model comes from (hub id, folder, or the GGUF file of an installed package) and loads it as an LM."""
+"""Says where a model comes from (hub id, folder, GGUF file, or that of an installed package) and loads it as an LM."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.model.loading.chat_template import CHAT_DATE
-from afteredit.model.loading.gguf import converted
+from afteredit.model.loading.gguf import converted, converted_package, weights_in_words
 from afteredit.model.loading.hub import snapshot
 from afteredit.model.loading.model_folder import check_folder, check_shapes
 from afteredit.model.loading.start_token import in_words
@@ -39,7 +39,7 @@ class ModelSource:
     """Holds what a model's own structure does not tell; its fields are the keys of `conf/model/*.yaml`."""
 
     name: str = field(metadata=decides(NOTHING))
-    source: str = field(metadata=decides(NOTHING))  # hub id, folder, or package:<one with a GGUF file>
+    source: str = field(metadata=decides(NOTHING))  # hub id, folder, GGUF file, or package:<one with such a file>
     revision: str | None = field(default=None, metadata=decides(WEIGHTS, by_content=True))  # of a hub id
     # put in front of every text: a token, null for none, or auto: what the tokenizer itself puts there
     start_token: str | None = None
@@ -78,11 +78,13 @@ class ModelSource:
             with self._reading(place, "run on three tokens"):
                 check_answers(model, repr(place))
         except BadInput as problem:
-            again = f"; delete {place!r}, and it is made again" if self.source.startswith("package:") else ""
+            again = f"; delete {place!r}, and it is made again" if weights_in_words(Path(place)) else ""
             raise BadInput(f"model={self.name}: {problem}{again}") from None
         with self._reading(place, "taken apart"):
             lm = LM(model, tokenizer, start_token=self.start_token, prompt=self.prompt.value, separator=separator,
-                    chat_date=self.chat_date)  # fmt: skip
+                    chat_date=self.chat_date, stored_as=weights_in_words(Path(place)))  # fmt: skip
+        if lm.stored_as:
+            log.info("weights: %s", lm.stored_as)
         log.info(in_words(lm.tokens.start_ids, tokenizer, self.start_token))
         return lm
 
@@ -139,18 +141,29 @@ class ModelSource:
 
     def _folder(self) -> str:
         if self.source == "":
-            raise BadInput("model.source is empty; give model.source=<hub id or folder>")
+            raise BadInput("model.source is empty; give model.source=<hub id, folder or GGUF file>")
         kind, _, package = self.source.partition(":")
         if kind == "package":
-            return str(converted(package))
+            return str(converted_package(package))
         path = Path(self.source).expanduser()
+        if path.suffix.lower() == ".gguf" or path.is_file():
+            return self._converted(path)
         if self.source.startswith((".", "/", "~")) or path.is_dir():
             if not (path / "config.json").is_file():
                 raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there; give "
-                               "model.source=<folder with config.json and safetensors>, or a hub id")  # fmt: skip
+                               "model.source=<folder with config.json and safetensors>, <GGUF file> or "
+                               "<hub id>")  # fmt: skip
             return str(path)
         try:
             return snapshot(self.source, self.revision)
+        except BadInput as problem:
+            raise BadInput(f"model={self.name}: {problem}") from None
+
+    def _converted(self, path: Path) -> str:
+        if not path.is_file():
+            raise BadInput(f"model={self.name}: looked for the GGUF file {str(path)!r}, which is not there")
+        try:
+            return str(converted(path))
         except BadInput as problem:
             raise BadInput(f"model={self.name}: {problem}") from None
 

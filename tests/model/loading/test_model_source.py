@@ -44,7 +44,7 @@ def test_a_package_whose_gguf_file_is_damaged_is_refused(tmp_path, monkeypatch):
     (package / "model.gguf").write_bytes(b"GGUF but no more")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(BadInput, match=r"damaged_weights: .*model.gguf cannot be converted.*install the package"):
+    with pytest.raises(BadInput, match=r"damaged_weights: .*model.gguf is no GGUF file.*install the package"):
         ModelSource("m", "package:damaged_weights").load("cpu", "float32")
 
 
