@@ -80,9 +80,7 @@ class BuiltAbility:
         from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 
         chat = lm.tokens.prompt == "chat"
-        # lm-eval puts no delimiter after a chat turn
-        gold_answer = partial(self._gold_answer, "" if chat else self.task.config.target_delimiter)
-        model = LmEvalModel(lm, kept_blocks, gold_answer, kept_answers)
+        model = LmEvalModel(lm, kept_blocks, partial(self._gold_answer, chat), kept_answers)
         for request in getattr(self.task, "_instances", None) or []:
             request.resps, request.filtered_resps = [], {}  # those of an earlier checkpoint
         results = evaluate(
@@ -119,11 +117,13 @@ class BuiltAbility:
                 row[f"ability/{self.name}/{key}"] = sum(values) / len(values)
         return row
 
-    def _gold_answer(self, delimiter: str, request: Any) -> str | None:
+    def _gold_answer(self, chat: bool, request: Any) -> str | None:
         """Returns the answer wanted to a request to generate, as it continues the context; None where it is empty."""
         gold = self.task.doc_to_target(request.doc)
         text = gold[0] if isinstance(gold, list) else str(gold)
-        return delimiter + text if text.strip() else None
+        if not text.strip():
+            return None
+        return text.lstrip() if chat else self.task.config.target_delimiter + text  # nothing stands after a chat turn
 
     def _gold_nll(self, model: LmEvalModel) -> dict[int, float]:
         """Returns the NLL of the gold answer after the same context, by document."""

@@ -257,5 +257,5 @@ def test_every_generating_task_leaves_room_for_its_gold_answers(name, lm):
     ability = built(name, limit=None)
     if ability.task.OUTPUT_TYPE == "generate_until":
         room = ability.task.config.generation_kwargs["max_gen_toks"]
-        golds = [ability._gold_answer(" ", SimpleNamespace(doc=doc)) for doc in ability.task.eval_docs]
+        golds = [ability._gold_answer(False, SimpleNamespace(doc=doc)) for doc in ability.task.eval_docs]
         assert max(len(lm.tokenizer(gold).input_ids) for gold in golds if gold) <= room

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lm_eval.api.instance import Instance
@@ -21,6 +22,7 @@ from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.launch.command_line import compose
+from afteredit.launch.opening import decides_measurement
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.tests.tiny.models import constant_model
@@ -33,7 +35,7 @@ FILES = {"reasoning": "gsm8k.jsonl", "nli": "paper/rte.jsonl", "open_qa": "paper
          "ner": "paper/conll2003.jsonl", "sentiment": "sst2.jsonl"}  # fmt: skip
 LENGTHS = {"reasoning": 5, "nli": 1, "open_qa": 20, "closed_qa": 1, "dialogue": 1, "summarization": 25, "ner": 10,
            "sentiment": 1}  # fmt: skip
-FIRST = 100  # rows
+FIRST = 50  # rows
 KINDS = ("PER", "LOC", "ORG", "MISC")
 ROWS = {
     "reasoning": [{"question": "Tom has 2 pens and buys 3. How many?", "answer": "He has 2 + 3 = <<2+3=5>>5.\n#### 5"},
@@ -322,6 +324,21 @@ def test_a_tokenizer_that_drops_the_space_at_a_texts_begin_gives_the_same_answer
     assert answer_of(lm, "answer:") == " no no no"
     row = measured("closed_qa", own, lm)
     assert row[""] == row["before_rule"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_the_floor_of_the_rows_in_use_is_recorded_as_chance(own, limit):
+    measurement = decides_measurement(compose(["task=paper", f"data={own}", f"limit={limit or 'null'}"]))
+    chance = {name: task["chance"] for name, task in measurement["tasks"].items()}
+    floor = (0 / 2 + 2 / 3 + 0 / 1 + 0 / 4) / 4 if limit is None else 0.0
+    assert chance == {f"paper_{task}": pytest.approx(floor) if task == "ner" else 0.0 for task in FILES}
+
+
+def test_a_gold_answer_begins_with_a_space_but_in_a_chat(own):
+    for task, gold in (("closed_qa", "yes"), ("nli", "True"), ("open_qa", "Answer: Paris"), ("ner", "Ann Lee, Bob")):
+        ability = built(task, own)
+        request = SimpleNamespace(doc=ability.task.eval_docs[0])
+        assert (ability._gold_answer(True, request), ability._gold_answer(False, request)) == (gold, f" {gold}")
 
 
 def test_what_the_papers_tasks_cannot_have_is_refused_by_name(own, tmp_path):
