@@ -35,7 +35,7 @@ FILES = {"reasoning": "gsm8k.jsonl", "nli": "paper/rte.jsonl", "open_qa": "paper
          "ner": "paper/conll2003.jsonl", "sentiment": "sst2.jsonl"}  # fmt: skip
 LENGTHS = {"reasoning": 5, "nli": 1, "open_qa": 20, "closed_qa": 1, "dialogue": 1, "summarization": 25, "ner": 10,
            "sentiment": 1}  # fmt: skip
-FIRST = 50  # rows
+FIRST = 100  # rows
 KINDS = ("PER", "LOC", "ORG", "MISC")
 ROWS = {
     "reasoning": [{"question": "Tom has 2 pens and buys 3. How many?", "answer": "He has 2 + 3 = <<2+3=5>>5.\n#### 5"},
