@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], journal: Journal, measure: Measure,
-                     record: Recorder, due: Callable[[int], bool]) -> None:  # fmt: skip
+                     record: Recorder, due: Callable[[int, int], bool]) -> None:  # fmt: skip
     """Applies `batches` in order; measures before the first, after the last and wherever it is `due`.
 
     Updates that the journal holds are applied again instead of computed; what has no row yet is measured.  Ends early
@@ -57,7 +57,7 @@ def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], j
             record.edit(index, measure.immediate(batch))
         stops = record.stops(editor.n_edits)
         last = stops or index == len(batches) - 1
-        if last or due(editor.n_edits):
+        if last or due(editor.n_edits, len(batch)):
             checkpoint(last)
         if stops or record.stops(editor.n_edits):  # a collapse may be seen only by this checkpoint
             break

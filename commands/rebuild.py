@@ -130,7 +130,8 @@ class RebuiltRun:
             self.console.log(bold(others, "; every row names its evaluator"))
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
         last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
-        last_checkpoint = max((n for n in range(n_edits) if settings.due(n)), default=0)
+        size = settings.batch_size
+        last_checkpoint = max((n for n in range(0, n_edits, size) if settings.due(n, size)), default=0)
         immediate = self.run.immediate_samples(above=last_checkpoint, up_to=n_edits)
         measured = self._measure.checkpoint(editor.carried, last=last).with_immediate(immediate)
         self.run.add_checkpoint(n_edits, editor.weights_sha256(), measured)

@@ -27,10 +27,8 @@ def check_settings(settings: Settings, method: Method) -> None:
     if settings.eval_every % settings.batch_size:
         raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
                        "a checkpoint lies between batches")  # fmt: skip
-    for n in settings.eval_at:
-        if n < 1 or n % settings.batch_size:
-            raise BadInput(f"eval_at={settings.eval_at}: {n} is not a positive multiple of batch_size="
-                           f"{settings.batch_size}; a checkpoint lies between batches")  # fmt: skip
+    if any(n < 1 for n in settings.eval_at):
+        raise BadInput(f"eval_at={settings.eval_at}; each must be at least 1: the unedited model is always measured")
     for share in settings.change_shares:
         if not (share >= 0 and math.isfinite(share)):
             raise BadInput(f"change_shares={settings.change_shares}: {share} is no change; each must be at least 0 "

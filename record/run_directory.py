@@ -104,11 +104,13 @@ class RunDirectory:
         stand beside rows that another evaluator measured.
         """
         self.journal.refuse_other_edits(batches)
-        borders = [0, *accumulate(map(len, batches))]
+        sizes = [0, *map(len, batches)]
+        borders = list(accumulate(sizes))
         end = borders[-1]
         if self.collapsed_at is not None and self.stops_at(self.collapsed_at):
             end = self.collapsed_at
-        wanted = [n for n in borders if n == end or (n < end and self.settings.due(n))]
+        wanted = [n for n, size in zip(borders, sizes, strict=True)
+                  if n == end or (n < end and self.settings.due(n, size))]  # fmt: skip
         missing = [n for n in wanted if not self.results.has(n)]
         mixed = self.other_evaluators() if missing else None
         if mixed and self.settings.resume is not Resume.force:

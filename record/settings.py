@@ -31,9 +31,9 @@ class RecordSettings:
     on_collapse: OnCollapse = field(metadata=decides(COURSE))
     collapse_perplexity: float = field(metadata=decides(COURSE))  # a multiple of the unedited model's perplexity
 
-    def due(self, n_edits: int) -> bool:
-        """Tells whether the model is measured after so many edits, wherever the last one is."""
-        return n_edits % self.eval_every == 0 or n_edits in self.eval_at
+    def due(self, n_edits: int, n_new: int) -> bool:
+        """Tells whether the model is measured after so many edits, the last `n_new` of them one batch."""
+        return n_edits % self.eval_every == 0 or any(n_edits - n_new < n <= n_edits for n in self.eval_at)
 
 
 class Mode(Enum):

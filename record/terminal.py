@@ -31,13 +31,14 @@ class Display:
     The time left is estimated from the seconds of those that are done.
     """
 
-    def __init__(self, console: Console, batches: Sequence[Sequence[EditRequest]], due: Callable[[int], bool]):
+    def __init__(self, console: Console, batches: Sequence[Sequence[EditRequest]], due: Callable[[int, int], bool]):
         self.console = console
         sizes = [len(batch) for batch in batches]
         starts = [0, *accumulate(sizes)]
         self._subjects = {start: batch[0].subject for start, batch in zip(starts, batches, strict=False)}
         ends = list(accumulate(sizes))
-        self._left = {"edit": sum(sizes), "checkpoint": 1 + sum(due(n) or n == ends[-1] for n in ends)}
+        n_checkpoints = 1 + sum(due(n, size) or n == ends[-1] for n, size in zip(ends, sizes, strict=True))
+        self._left = {"edit": sum(sizes), "checkpoint": n_checkpoints}
         self._seconds: dict[str, list[float]] = {"edit": [], "checkpoint": []}
         self._bar = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(),

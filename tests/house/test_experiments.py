@@ -65,7 +65,11 @@ def x_axis(name: str) -> list[int]:
     if "batch_size" in sizes.get("sweeper", {}).get("params", {}):
         return [int(size) for size in sizes["sweeper"]["params"]["batch_size"].split(",")]
     settings = compose([f"experiment={name}"]).settings
-    return [n for n in range(1, settings.n_edits + 1) if settings.due(n)]
+    return [
+        n
+        for n in range(settings.batch_size, settings.n_edits + 1, settings.batch_size)
+        if settings.due(n, settings.batch_size)
+    ]
 
 
 @pytest.mark.parametrize(

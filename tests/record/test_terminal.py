@@ -38,7 +38,7 @@ def shown(display: Display) -> str:
 
 
 def test_the_bar_says_how_many_edits_are_done_what_is_being_done_and_the_time_left(console, fact):
-    with Display(console, batches(fact, *[1] * 10), due=lambda n: n % 5 == 0) as display:
+    with Display(console, batches(fact, *[1] * 10), due=lambda n, _new: n % 5 == 0) as display:
         display.doing("measuring: nli [1/8]")
         display.measured(row(0, 100.0))
         assert "0/10 edits" in shown(display) and "left" not in shown(display)  # no edit timed so far
@@ -49,21 +49,21 @@ def test_the_bar_says_how_many_edits_are_done_what_is_being_done_and_the_time_le
 
 
 def test_seconds_of_a_batch_are_shared_by_its_edits(console, fact):
-    with Display(console, batches(fact, 5, 5), due=lambda n: n % 10 == 0) as display:
+    with Display(console, batches(fact, 5, 5), due=lambda n, _new: n % 10 == 0) as display:
         display.measured(row(0, 100.0))
         display.edited(edit(5, 50.0, n_new=5), {})
         assert "5/10 edits" in shown(display) and "0:02:30 left" in shown(display)
 
 
 def test_more_than_a_day_left_is_said(console, fact):
-    with Display(console, batches(fact, *[1] * 101), due=lambda n: n % 200 == 0) as display:
+    with Display(console, batches(fact, *[1] * 101), due=lambda n, _new: n % 200 == 0) as display:
         display.measured(row(0, 1.0))
         display.edited(edit(1, 3600.0), {})
         assert "4 days, 4:00:01 left" in shown(display)
 
 
 def test_a_line_stays_of_each_edit_and_checkpoint_and_texts_are_no_markup(console, fact):
-    with Display(console, batches(fact, 1, 1), due=lambda n: n % 2 == 0) as display:
+    with Display(console, batches(fact, 1, 1), due=lambda n, _new: n % 2 == 0) as display:
         display.measured(row(0, 30.0))
         display.edited(edit(1, 4.0), {"edit/immediate/prob/efficacy": 1.0})
     written = console.file.getvalue()
@@ -72,7 +72,7 @@ def test_a_line_stays_of_each_edit_and_checkpoint_and_texts_are_no_markup(consol
 
 
 def test_while_a_run_goes_on_the_bar_is_on_the_terminal(console, fact):
-    with Display(console, batches(fact, 1, 1), due=lambda n: n % 2 == 0) as display:
+    with Display(console, batches(fact, 1, 1), due=lambda n, _new: n % 2 == 0) as display:
         display.measured(row(0, 30.0))
         display.edited(edit(1, 4.0), {})
         display._bar.refresh()

@@ -176,6 +176,8 @@ CONFIG = {  # overrides; what the error must say
     "last_batch_cut_short": ("method=memit n_edits=25 batch_size=10 eval_every=10",
                              ["n_edits=25", "multiple of batch_size=10", "set n_edits=20 or 30"]),
     "batch_of_more_than_all": ("method=memit n_edits=3 batch_size=10 eval_every=10", ["set n_edits=10, or another"]),
+    "before_the_first_edit": ("eval_at=[0,2]", ["eval_at=[0, 2]", "at least 1"]),
+    "less_than_no_change": ("change_shares=[-0.1]", ["change_shares=[-0.1]", "-0.1", "at least 0"]),
     "rome_in_batches": ("batch_size=5", ["batch_size=5", "at most 1", "set batch_size=1"]),
 }  # fmt: skip
 

@@ -115,6 +115,21 @@ def test_measuring_more_often_changes_nothing(straight, go):
     assert state_of(straight)["updates/000003.safetensors"] == state_of(seldom)["updates/000003.safetensors"]
 
 
+def test_it_is_measured_at_chosen_points_too_and_at_the_end_of_a_batch_that_one_is_in(straight, go, tmp_path):
+    """The entries moved are counted again from the weights that a replay would read: the updates in order."""
+    folder = go("n_edits=4", "eval_every=4", "eval_at=[1]", "task=none", "change_shares=[0.01]", runs=tmp_path / "one")
+    assert [row["n_edits"] for row in rows(folder)] == [0, 1, 4]
+    update = load_update(folder / "updates" / "000000.safetensors")
+    (change,) = update.changes.values()
+    assert rows(folder)[1]["drift/1/manhattan"] == pytest.approx(float(change.dense().abs().sum()), rel=1e-4)
+    assert 0 < rows(folder)[1]["drift/1/moved_0.01"] <= rows(folder)[2]["drift/1/moved_0.01"] <= 1
+    batches = ("method=memit", "method.layers=[1]", "batch_size=2", "eval_every=4", "eval_at=[1]", "task=none")
+    main_keys = [key for key in go.fixed if not key.startswith(("method.layer=", "method.contexts_"))]
+    assert main([*main_keys, *batches, "n_edits=4", f"runs={tmp_path / 'two'}"]) == 0
+    (folder,) = (tmp_path / "two").iterdir()
+    assert [row["n_edits"] for row in rows(folder)] == [0, 2, 4]
+
+
 def test_the_same_seed_gives_the_same_rows_and_another_seed_does_not(straight, go, tmp_path):
     again = go("n_edits=4", "eval_every=1", runs=tmp_path / "again")
     assert again.name == straight.name
