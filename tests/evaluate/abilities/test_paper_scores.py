@@ -20,7 +20,6 @@ from afteredit.evaluate.abilities.answer_scores import mean_of_ratios
 from afteredit.evaluate.abilities.build import build_tasks, with_chance
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
-from afteredit.evaluate.settings import MeasureSettings
 from afteredit.launch.command_line import compose
 from afteredit.launch.opening import decides_measurement
 from afteredit.model.lm import LM
@@ -160,7 +159,7 @@ def mean_recall(rows: list[dict], found) -> float:
 @pytest.mark.parametrize("task", FILES)
 def test_a_model_that_says_nothing_scores_chance_and_cannot_be_read(task, folder, saying):
     ability = compose([f"task=[paper_{task}]"]).tasks[f"paper_{task}"]
-    settings = MeasureSettings(str(folder), FIRST, [], None, 100)
+    settings = compose([f"data={folder}", f"limit={FIRST}"]).settings
     chance = with_chance({"x": ability}, settings)["x"].chance
     expected = mean_recall(rows_of(folder, "ner"), lambda name: name == "") if task == "ner" else 0.0
     row = measured(task, folder, saying(""))
@@ -354,6 +353,6 @@ def test_what_the_papers_tasks_cannot_have_is_refused_by_name(own, tmp_path):
     ):
         (tmp_path / "ner.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (*ROWS["ner"], row)))
         with pytest.raises(BadInput, match=rf"ner.jsonl:5: does not fit task=paper_ner: {problem}.*holds"):
-            build_tasks(compose(["task=[paper_ner]"]).tasks, MeasureSettings(str(tmp_path), None, [], None, 100))
+            build_tasks(compose(["task=[paper_ner]"]).tasks, compose([f"data={tmp_path}"]).settings)
     with pytest.raises(BadInput, match="chance=null, but its answers are not generated"):
-        with_chance(compose(["task=[nli]", "task.nli.chance=null"]).tasks, MeasureSettings("mini", 2, [], None, 100))
+        with_chance(compose(["task=[nli]", "task.nli.chance=null"]).tasks, compose([]).settings)
