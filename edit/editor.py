@@ -72,7 +72,8 @@ class Editor:
         if self._prepared is None:
             raise ValueError("this editor has no constants: it only applies updates made before")
         try:
-            prepared = replace(self._prepared, values=self._values_for(batch, self._prepared))
+            values = self._values_for(batch, self._prepared)
+            prepared = replace(self._prepared, values=values, together=self._together)
             update = self._method.update(self._lm, batch, prepared, self._state)
         except (NoEdit, torch.linalg.LinAlgError) as problem:
             if self._lm.weights.is_unedited():

@@ -39,7 +39,7 @@ class Prepared:
     `hashes` name the cached files that `tensors` and `factors` come from; the run records them.
     `factors` are Cholesky factors of second moments, float64, by the name of what they factorise.
     `values` are the values that were optimised for the requests of the next update, by request id, on the weights that
-    this update is made on.
+    this update is made on; `together` of them are optimised at once.
     """
 
     contexts: tuple[str, ...] = ("",)
@@ -47,6 +47,7 @@ class Prepared:
     hashes: Mapping[str, str] = field(default_factory=dict)
     factors: Mapping[str, torch.Tensor] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    together: int = Speed().together
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Method(ABC):
 
     def values_of(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> Mapping[str, Any]:
         """Returns the requests' optimised values by their ids: those in `prepared`, or else found now."""
-        return prepared.values or self.find_values(lm, requests, prepared, Speed().together)
+        return prepared.values or self.find_values(lm, requests, prepared, prepared.together)
 
     def find_values(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int) -> dict[str, Any]:
         """Returns each request's optimised value by its id, optimising `together` of them at once.  Mutates nothing.

@@ -4,12 +4,17 @@ Every fact has one target z, a residual stream after the last edited block L.  E
 share 1/(L − l + 1), counted in edited blocks, of what is still missing of z at block L.  Keys and what is missing are
 measured anew on the model with the blocks before already changed.  No constraint acts between the blocks: it sees the
 finished update.
+With `distribute=boundary` (BLUE, arXiv 2502.03748; code: xpq-tech/BLUE) only the first and the last of these blocks are
+edited.  Each takes the whole of what is missing of a target of its own, a stream after that very block; the last
+block's targets are searched for on the model whose first block is already changed.  Its authors name two blocks for
+each model, chosen anew; here they are the ends of `layers`, which may also name just these two.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -19,7 +24,10 @@ from afteredit.edit.ingredients.context_prefixes import sample_contexts
 from afteredit.edit.ingredients.second_moment import second_moments
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
 from afteredit.edit.ingredients.target_value import TargetStream
-from afteredit.edit.method import Prepared
+from afteredit.edit.ingredients.value_norm import AnchorSettings, anchored, with_anchors
+from afteredit.edit.ingredients.value_search import optimise_streams, streams_by_id
+from afteredit.edit.ingredients.value_settings import Distribute
+from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.model.lm import LM
@@ -30,8 +38,8 @@ log = logging.getLogger(__name__)
 Solve = Callable[[int, Tensor], Tensor]  # (layer, keys (F, E)) -> X (F, E) float64: the change is residual @ Xᵀ
 
 
-class BlockSettings(Protocol):
-    """The keys of a method that `prepare_blocks` reads."""
+class BlockSettings(AnchorSettings, Protocol):
+    """The keys of a method that this file reads."""
 
     @property
     def layers(self) -> list[int] | None: ...
@@ -43,6 +51,8 @@ class BlockSettings(Protocol):
     def second_moment_text(self) -> str: ...
     @property
     def tokens_per_key_dim(self) -> int: ...
+    @property
+    def distribute(self) -> Distribute: ...
 
 
 def default_layer(lm: LM) -> int:
@@ -59,17 +69,21 @@ def layers_up_to(layer: int, n: int = 5) -> list[int]:
     return list(range(max(0, layer - n + 1), layer + 1))
 
 
-def edited_blocks(lm: LM, layers: Sequence[int] | None) -> list[int]:
-    """Returns the blocks to edit, lowest first: those given, or the default ones of a model without published ones."""
-    return sorted(layers) if layers else layers_up_to(default_layer(lm))
+def edited_blocks(lm: LM, layers: Sequence[int] | None, distribute: Distribute = Distribute.spread) -> list[int]:
+    """Returns the blocks to edit, lowest first: those given, or the default ones of a model without published ones.
+
+    With `distribute=boundary` these are the first and the last of them.
+    """
+    blocks = sorted(layers) if layers else layers_up_to(default_layer(lm))
+    return blocks if distribute is Distribute.spread else sorted({blocks[0], blocks[-1]})
 
 
-def prepare_blocks(lm: LM, settings: BlockSettings, seed: int) -> Prepared:
-    """Returns the context prefixes and the second moments of keys, named `second_moment/<block>`.
+def prepare_blocks(lm: LM, settings: BlockSettings, given: Given) -> Prepared:
+    """Returns the context prefixes, the second moments of keys, named `second_moment/<block>`, and the anchors.
 
     Raises BadInput where the MLP's output is not added to the residual stream as it is (Gemma 2).
     """
-    layers = edited_blocks(lm, settings.layers)
+    layers = edited_blocks(lm, settings.layers, settings.distribute)
     if not lm.capabilities.mlp_joins_stream(layers[-1]):
         raise BadInput(f"{type(lm.model).__name__} normalises the MLP's output before it joins the residual stream, in "
                        "whose terms MEMIT and AlphaEdit are defined; use method=rome, ft or kn")  # fmt: skip
@@ -78,40 +92,77 @@ def prepare_blocks(lm: LM, settings: BlockSettings, seed: int) -> Prepared:
                     "way up); set method.layers to choose", layers, lm.n_blocks)  # fmt: skip
     moments, digest = second_moments(lm, layers, settings.second_moment_text, settings.tokens_per_key_dim)
     tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
-    contexts = sample_contexts(lm, {10: settings.contexts}, seed, count_opening=settings.contexts_count_opening)
-    return Prepared(contexts, tensors, {"second_moment": digest})
+    contexts = sample_contexts(lm, {10: settings.contexts}, given.seed, count_opening=settings.contexts_count_opening)
+    prepared = Prepared(contexts, tensors, {"second_moment": digest})
+    aims = layers if settings.distribute is Distribute.boundary else layers[-1:]
+    return with_anchors(prepared, lm, aims, given, settings, optimise_streams)
+
+
+def first_targets(
+    lm: LM, requests: Sequence[EditRequest], prepared: Prepared, settings: BlockSettings, together: int
+) -> dict[str, TargetStream]:
+    """Returns each request's target, by its id, for the first change of its batch: after the last edited block, or with
+    `distribute=boundary` after the first."""
+    layers = edited_blocks(lm, settings.layers, settings.distribute)
+    layer = layers[0] if settings.distribute is Distribute.boundary else layers[-1]
+    return _targets_after(layer, lm, requests, replace(prepared, together=together), settings)
+
+
+def _targets_after(
+    layer: int, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, settings: BlockSettings
+) -> dict[str, TargetStream]:
+    targets = streams_by_id(lm, requests, prepared.contexts, layer, settings, prepared.together)
+    return anchored(targets, prepared, layer, settings)
 
 
 def write_in_turn(
     lm: LM,
     requests: Sequence[EditRequest],
-    targets: Sequence[TargetStream],
-    contexts: Sequence[str],
-    layers: Sequence[int],
+    targets: Mapping[str, TargetStream],
+    prepared: Prepared,
+    settings: BlockSettings,
     solve: Solve,
 ) -> Update:
-    """Returns the update of all `layers` (lowest first) towards each request's target after the last of them.
+    """Returns the update of all edited blocks that writes a batch, without the edits that an anchor drops.
 
-    It adds the keys (F, E) that it was written at, by `key_name`.  Mutates nothing.
+    `targets` are the `first_targets` of the batch.  The update adds the keys (F, E) that it was written at, by
+    `key_name`.  Mutates nothing.
     """
-    z_DE = torch.stack([target.z_D for target in targets], dim=1)
-    changes, keys = {}, {}
+    layers = edited_blocks(lm, settings.layers, settings.distribute)
+    boundary = settings.distribute is Distribute.boundary
+    parts = [(layer, [layer]) for layer in layers] if boundary else [(layers[-1], layers)]  # what each aims at
+    changes, keys, searched, before, after = {}, {}, [], [], []
     with lm.weights.undone(map(lm.mlp_out_name, layers)):
-        missing_DE = z_DE - subject_streams(lm, requests, layers[-1])
-        missing_before = missing_DE.norm()
-        for i, layer in enumerate(layers):
-            keys_FE = subject_keys(lm, requests, contexts, layer)
-            right_FE = solve(layer, keys_FE)
-            change = LowRank((missing_DE / (len(layers) - i)).cpu(), right_FE.float().cpu())
-            keys[key_name(layer)] = keys_FE.cpu()
-            changes[lm.mlp_out_name(layer)] = change
-            lm.weights.add({lm.mlp_out_name(layer): change})
-            missing_DE = z_DE - subject_streams(lm, requests, layers[-1])
-    n = len(targets)
-    diagnostics = {name: sum(target.diagnostics[name] for target in targets) / n for name in targets[0].diagnostics}
-    diagnostics["missing_share"] = float(missing_DE.norm() / missing_before)  # of the way to z, what was not gone
+        for aim, blocks in parts:
+            if changes:
+                targets = _targets_after(aim, lm, requests, prepared, settings)
+            searched += [targets[request.id] for request in requests]
+            requests = [request for request in requests if not targets[request.id].dropped]
+            if not requests:
+                break
+            z_DE = torch.stack([targets[request.id].z_D for request in requests], dim=1)
+            missing_DE = z_DE - subject_streams(lm, requests, aim)
+            before.append(missing_DE.norm())
+            for i, layer in enumerate(blocks):
+                keys_FE = subject_keys(lm, requests, prepared.contexts, layer)
+                right_FE = solve(layer, keys_FE)
+                change = LowRank((missing_DE / (len(blocks) - i)).cpu(), right_FE.float().cpu())
+                keys[key_name(layer)] = keys_FE.cpu()
+                changes[lm.mlp_out_name(layer)] = change
+                lm.weights.add({lm.mlp_out_name(layer): change})
+                missing_DE = z_DE - subject_streams(lm, requests, aim)
+            after.append(missing_DE.norm())
+    diagnostics = _means(searched)
+    if before:
+        diagnostics["missing_share"] = float(sum(after) / sum(before))  # of the way to z, what was not gone
     diagnostics["update_norm"] = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
     return Update(changes, keys, diagnostics)
+
+
+def _means(targets: Sequence[TargetStream]) -> dict[str, float]:
+    """Returns the mean of each of the targets' diagnostics; where there is an anchor, also how many were dropped."""
+    means = {name: sum(t.diagnostics[name] for t in targets) / len(targets) for name in targets[0].diagnostics}
+    return means | ({"dropped": float(sum(t.dropped for t in targets))} if "anchor" in means else {})
 
 
 def key_name(layer: int) -> str:

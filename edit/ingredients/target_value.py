@@ -16,7 +16,7 @@ reference's).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,20 +27,38 @@ from afteredit.edit.ingredients.value_settings import ValueSettings
 
 @dataclass(frozen=True)
 class TargetValue:
-    """ROME's optimised value: k* (averaged over contexts), the bare prompt's key, and v* − start."""
+    """ROME's optimised value: k* (averaged over contexts), the bare prompt's key, v* and v* − start.
+
+    `dropped`: v* is too long, and the edit is not to be written.
+    """
 
     key_F: Tensor
     bare_key_F: Tensor
     offset_D: Tensor
+    value_D: Tensor
     diagnostics: dict[str, float]
+    dropped: bool = False
+
+    def moved_by(self, shift_D: Tensor) -> TargetValue:
+        """Returns the value with another v*."""
+        return replace(self, offset_D=self.offset_D + shift_D, value_D=self.value_D + shift_D)
 
 
 @dataclass(frozen=True)
 class TargetStream:
-    """MEMIT's z: the residual stream wanted after the last edited block, at the bare prompt's subject."""
+    """MEMIT's z: the residual stream wanted after the last edited block, at the bare prompt's subject.
+
+    v* is the output of that block's MLP in it.  `dropped`: v* is too long, and the edit is not to be written.
+    """
 
     z_D: Tensor
+    value_D: Tensor
     diagnostics: dict[str, float]
+    dropped: bool = False
+
+    def moved_by(self, shift_D: Tensor) -> TargetStream:
+        """Returns the target with another v*."""
+        return replace(self, z_D=self.z_D + shift_D, value_D=self.value_D + shift_D)
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,7 @@ class ValueLoss:
     total_E: Tensor
     nll_E: Tensor  # −log p(target), mean over contexts and tokens
     kl_E: Tensor
+    said: Sequence[bool] = ()  # whether all tokens of its target are the likeliest under all contexts; empty: not asked
 
 
 def value_loss(

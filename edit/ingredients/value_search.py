@@ -1,15 +1,20 @@
 """The search for optimised values: Adam on target_value.py's loss, for several requests at once.
 
 Each request has its own offset, loss and early stop.  After each step its offset is projected to
-|δ| ≤ max_offset · |start|; its search ends below `stop_loss`, or after `value_steps` losses.  Requests do not depend
-on each other: they are computed together for speed alone.  All rows run until the last request is done; one that is
-done keeps its offset.
+|δ| ≤ max_offset · |start|; its search ends below `stop_loss`, or after `value_steps` losses.  With `stop_steps` it also
+ends where at so many losses in a row every token of the target was the likeliest, under every context and the bare
+prompt (ENCORE's early stopping, Gupta et al., 2025, arXiv 2502.01636).  Departures from its code
+(scalable-model-editing/encore): that counts losses that need not follow each other, tokens and not targets (a target of
+two tokens counts twice, so that with five prefixes it ends right for targets of one token alone), and leaves the bare
+prompt out.
+Requests do not depend on each other: they are computed together for speed alone.  All rows run until the last request
+is done; one that is done keeps its offset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -45,9 +50,10 @@ def optimise_values(
     keys_ECF = search.by_request(wide(search.rerun.keys_BF[layer]))[:, :-1]
     outputs_ECD = search.by_request(wide(search.rerun.values_BD[layer]))[:, :-1]
     # the projection is affine: the mean of the outputs is the output at the mean key
-    offsets = search.run(outputs_ECD[:, bare] if bare_start else outputs_ECD.mean(1))
-    return [TargetValue(keys_CF.mean(0), keys_CF[bare], offset_D, diagnostics)
-            for keys_CF, (offset_D, diagnostics) in zip(keys_ECF, offsets, strict=True)]  # fmt: skip
+    starts_ED = outputs_ECD[:, bare] if bare_start else outputs_ECD.mean(1)
+    return [TargetValue(keys_CF.mean(0), keys_CF[bare], offset_D, start_D + offset_D, diagnostics)
+            for keys_CF, start_D, (offset_D, diagnostics)
+            in zip(keys_ECF, starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
 
 
 def optimise_streams(
@@ -55,9 +61,12 @@ def optimise_streams(
 ) -> list[TargetStream]:
     """Returns MEMIT's z of each request after block `layer`.  Mutates nothing."""
     search = ValueSearch(lm, requests, contexts, layer, settings)
-    starts_ED = search.by_request(wide(search.rerun.streams_BD[layer]))[:, list(contexts).index("")]
-    return [TargetStream(start_D + offset_D, diagnostics)
-            for start_D, (offset_D, diagnostics) in zip(starts_ED, search.run(starts_ED), strict=True)]  # fmt: skip
+    bare = list(contexts).index("")
+    starts_ED = search.by_request(wide(search.rerun.streams_BD[layer]))[:, bare]
+    outputs_ED = search.by_request(wide(search.rerun.values_BD[layer]))[:, bare]
+    return [TargetStream(start_D + offset_D, output_D + offset_D, diagnostics)
+            for start_D, output_D, (offset_D, diagnostics)
+            in zip(starts_ED, outputs_ED, search.run(starts_ED), strict=True)]  # fmt: skip
 
 
 def streams_by_id(
@@ -113,6 +122,7 @@ class ValueSearch:
         self.rerun = Rerun(lm, ids, lasts, layer)
         self._places = self._find_places()
         self._unedited_log_p_EV: Tensor | None = None
+        self._said_in_a_row = [0] * len(requests)
 
     def by_request(self, rows_BX: Tensor) -> Tensor:
         """Returns (E, C + 1, X)."""
@@ -172,12 +182,20 @@ class ValueSearch:
         log_p_EV = log_p_MV[len(target_N) :]
         if self._unedited_log_p_EV is None:
             self._unedited_log_p_EV = log_p_EV.detach()
-        return value_loss(target_log_p, log_p_EV, self._unedited_log_p_EV, offsets_ED, start_norms_E, self.settings)
+        loss = value_loss(target_log_p, log_p_EV, self._unedited_log_p_EV, offsets_ED, start_norms_E, self.settings)
+        if not self.settings.stop_steps:
+            return loss
+        right_N = log_p_MV[: len(target_N)].argmax(-1) == target_N
+        return replace(loss, said=[bool(right.all()) for right in right_N.split(self._places.counts)])
 
     def _finished(self, running: Sequence[int], loss: ValueLoss, step: int) -> list[int]:
-        """Returns those of the running requests whose loss is low enough, or NaN, or the last that is computed."""
+        """Returns those of the running requests whose loss is low enough, or NaN, or the last that is computed; also
+        those whose target was said at enough losses in a row."""
         totals, is_last = loss.total_E.tolist(), step == self.settings.value_steps - 1
-        return [e for e in running if is_last or not totals[e] >= self.settings.stop_loss]
+        for e, said in enumerate(loss.said):
+            self._said_in_a_row[e] = self._said_in_a_row[e] + 1 if said else 0
+        said_enough = {e for e, n in enumerate(self._said_in_a_row) if n >= max(1, self.settings.stop_steps)}
+        return [e for e in running if is_last or not totals[e] >= self.settings.stop_loss or e in said_enough]
 
     def _diagnostics(
         self, e: int, step: int, offset_D: Tensor, loss: ValueLoss, nll_before_E: Tensor, norms_E: Tensor

@@ -19,8 +19,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.ingredients.value_settings import KlAt
-from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
+from afteredit.edit.ingredients.value_settings import Distribute, KlAt, ValueKeys, check_blocks
+from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
 from afteredit.store.errors import BadInput
@@ -43,11 +43,12 @@ class Threshold(Enum):
 
 
 @dataclass(frozen=True)
-class AlphaEdit(Method):
+class AlphaEdit(ValueKeys, Method):
     layers: list[int] | None = None  # blocks edited, lowest first; None: five that end a quarter of the way up
     threshold: float = 0.02  # on the eigenvalues of C
     threshold_kind: Threshold = Threshold.absolute
     ridge: float = 10.0  # ρ
+    distribute: Distribute = Distribute.spread
     value_steps: int = 25  # losses computed for z; Adam steps are one fewer
     value_lr: float = 0.1
     weight_decay: float = 0.5  # on |offset| / |h|²
@@ -64,7 +65,8 @@ class AlphaEdit(Method):
     optimises_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_layers(self.layers)
+        super().__post_init__()
+        check_blocks(self.layers, self.distribute)
         check_numbers(self, threshold="above 0", ridge="above 0", value_steps="at least 1", value_lr="above 0",
                       weight_decay="at least 0", kl_weight="at least 0", max_offset="above 0", contexts="at least 0",
                       tokens_per_key_dim="at least 1")  # fmt: skip
@@ -76,15 +78,16 @@ class AlphaEdit(Method):
         """Returns the blocks whose MLP output matrices are edited, lowest first."""
         from afteredit.edit.ingredients.layer_by_layer import edited_blocks
 
-        return edited_blocks(lm, self.layers)
+        return edited_blocks(lm, self.layers, self.distribute)
 
     def content(self, given: Given) -> dict[str, str]:
         from afteredit.edit.ingredients.sampled_text import identity
+        from afteredit.edit.ingredients.value_norm import pilot_content
 
-        return {"second_moment_text": identity(self.second_moment_text)}
+        return {"second_moment_text": identity(self.second_moment_text), **pilot_content(self, given)}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
-        """Returns context prefixes and each block's null space, in place of its second moment.
+        """Returns context prefixes, anchors and each block's null space, in place of its second moment.
 
         Raises BadInput where the threshold leaves no direction to write in, and where the MLP's output is not added to
         the residual stream as it is (Gemma 2).
@@ -93,11 +96,11 @@ class AlphaEdit(Method):
 
         from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
 
-        prepared = prepare_blocks(lm, self, given.seed)
-        tensors: dict[str, Tensor] = {}
+        prepared = prepare_blocks(lm, self, given)
+        tensors = {name: tensor for name, tensor in prepared.tensors.items() if not name.startswith("second_moment/")}
         threshold = [self.threshold, self.threshold_kind.value]
         for layer in self.edited_layers(lm):  # a file each: it takes hours on a CPU where F is 16384
-            decides = {**prepared.hashes, "layer": layer, "threshold": threshold}
+            decides = {"second_moment": prepared.hashes["second_moment"], "layer": layer, "threshold": threshold}
 
             def make(path: Path, layer: int = layer) -> None:
                 save_file(self._null_space(layer, prepared.tensors[f"second_moment/{layer}"].to(lm.device)), path)
@@ -121,9 +124,9 @@ class AlphaEdit(Method):
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
     ) -> dict[str, TargetStream]:
         """Returns each request's z, by its id.  Mutates nothing."""
-        from afteredit.edit.ingredients.value_search import streams_by_id
+        from afteredit.edit.ingredients.layer_by_layer import first_targets
 
-        return streams_by_id(lm, requests, prepared.contexts, self.edited_layers(lm)[-1], self, together)
+        return first_targets(lm, requests, prepared, self, together)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch inside the null space; it adds the batch's keys."""
@@ -134,9 +137,7 @@ class AlphaEdit(Method):
             return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_FF, self.ridge)
 
         layers = self.edited_layers(lm)
-        values = self.values_of(lm, requests, prepared)
-        targets = [values[request.id] for request in requests]
-        update = write_in_turn(lm, requests, targets, prepared.contexts, layers, solve)
+        update = write_in_turn(lm, requests, self.values_of(lm, requests, prepared), prepared, self, solve)
         ranks = [prepared.tensors[f"null_space/{layer}"].shape[1] for layer in layers]
         energies = [float(prepared.tensors[f"energy/{layer}"]) for layer in layers]
         means = {"null_rank": sum(ranks) / len(ranks), "null_energy": sum(energies) / len(energies)}

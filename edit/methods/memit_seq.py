@@ -1,10 +1,12 @@
 """MEMIT_seq: MEMIT that protects earlier batches as it protects facts of one batch (memit_seq in AlphaEdit's code).
 
-    Δ_l = R_l K_lᵀ (λ C_l + Σ_past K K ᵀ + K_l K_lᵀ)⁻¹
+    Δ_l = R_l K_lᵀ (λ C_l + ρ I + Σ_past K K ᵀ + K_l K_lᵀ)⁻¹
 
 For fixed keys and targets at one block, any number of batches so written add up to the one least-squares solution over
 all of them (recursive least squares; Labyrinth & Thread, arXiv 2605.26670, makes this alignment what keeps models
-stable).  Past keys are those that each edit was written at; the state holds Σ K Kᵀ over them.
+stable).  With ρ (`ridge`, 0 by default) that is the solution which also minimises ρ |W − W₀|²: ENCORE's and RLSEdit's.
+RLSEdit's code also takes off the old output at each new key, against its equation; that is not taken over.  Past keys
+are those that each edit was written at; the state holds Σ K Kᵀ over them.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class MemitSeq(Memit):
         """Returns context prefixes and the second moments themselves: what is inverted grows with every edit."""
         from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
 
-        return prepare_blocks(lm, self, given.seed)
+        return prepare_blocks(lm, self, given)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch and leaves earlier ones as they are; it adds the batch's keys."""
@@ -38,14 +40,14 @@ class MemitSeq(Memit):
         from afteredit.edit.ingredients.least_squares import solve_regularised
 
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            A_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].to(keys_FE.device).double()
+            A_FF = self.second_moment_weight * self.with_ridge(prepared.tensors[f"second_moment/{layer}"]).to(
+                keys_FE.device
+            )
             if key_name(layer) in state:
                 A_FF += state[key_name(layer)].to(A_FF)
             return solve_regularised(A_FF, keys_FE)
 
-        values = self.values_of(lm, requests, prepared)
-        targets = [values[request.id] for request in requests]
-        return write_in_turn(lm, requests, targets, prepared.contexts, self.edited_layers(lm), solve)
+        return write_in_turn(lm, requests, self.values_of(lm, requests, prepared), prepared, self, solve)
 
     def extend(self, state: State, update: Update, prepared: Prepared) -> State:
         """Returns the state with the update's keys added to Σ K Kᵀ of each block."""

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from afteredit.edit.ingredients.value_settings import KlAt
+from afteredit.edit.ingredients.value_settings import KlAt, ValueKeys, ValueNorm
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
@@ -51,7 +51,7 @@ class SecondMoment(Enum):
 
 
 @dataclass(frozen=True)
-class Rome(Method):
+class Rome(ValueKeys, Method):
     layer: int | None = None  # 0-based block whose MLP output matrix is edited; None: a quarter of the way up
     value_steps: int = 20  # losses computed for v*; Adam steps are one fewer
     value_lr: float = 0.5
@@ -73,6 +73,7 @@ class Rome(Method):
     optimises_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_numbers(self, value_steps="at least 1", value_lr="above 0", weight_decay="at least 0",
                       kl_weight="at least 0", max_offset="above 0", contexts_short="at least 0",
                       contexts_long="at least 0", tokens_per_key_dim="at least 1")  # fmt: skip
@@ -88,13 +89,16 @@ class Rome(Method):
 
     def content(self, given: Given) -> dict[str, str]:
         from afteredit.edit.ingredients.sampled_text import identity
+        from afteredit.edit.ingredients.value_norm import pilot_content
 
-        return {"second_moment_text": identity(self.second_moment_text)}
+        return {"second_moment_text": identity(self.second_moment_text), **pilot_content(self, given)}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         from afteredit.edit.ingredients.context_prefixes import sample_contexts
         from afteredit.edit.ingredients.least_squares import factors
         from afteredit.edit.ingredients.second_moment import second_moments
+        from afteredit.edit.ingredients.value_norm import with_anchors
+        from afteredit.edit.ingredients.value_search import optimise_values
 
         layer = self.edited_layer(lm)
         if self.layer is None:
@@ -102,30 +106,36 @@ class Rome(Method):
                         "method.layer to choose", layer, lm.n_blocks)  # fmt: skip
         counts = {5: self.contexts_short, 10: self.contexts_long}
         contexts = sample_contexts(lm, counts, given.seed, count_opening=self.contexts_count_opening)
+        prepared = with_anchors(Prepared(contexts), lm, [layer], given, self, optimise_values)
         if self.second_moment is SecondMoment.identity:
-            return Prepared(contexts)
+            return prepared
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
-        hashes = {"second_moment": digest}
-        return Prepared(contexts, hashes=hashes, factors=factors({SECOND_MOMENT: moments[layer]}, lm.device))
+        hashes = {**prepared.hashes, "second_moment": digest}
+        return replace(prepared, hashes=hashes, factors=factors({SECOND_MOMENT: moments[layer]}, lm.device))
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int
     ) -> dict[str, TargetValue]:
         """Returns each request's v* and k*, by its id.  Mutates nothing."""
+        from afteredit.edit.ingredients.value_norm import anchored
         from afteredit.edit.ingredients.value_search import optimise_values, values_by_id
 
         def optimise(group: Sequence[EditRequest]) -> list[TargetValue]:
             bare_start = self.keys is Keys.asymmetric
             return optimise_values(lm, group, prepared.contexts, self.edited_layer(lm), self, bare_start=bare_start)
 
-        return values_by_id(lm, requests, together, optimise)
+        values = values_by_id(lm, requests, together, optimise)
+        return anchored(values, prepared, self.edited_layer(lm), self)
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
-        """Returns the rank-one change that writes one request.  Mutates nothing."""
+        """Returns the rank-one change that writes one request, or none where its v* is too long.  Mutates nothing."""
         from afteredit.edit.ingredients.least_squares import inverse_times
 
         (request,) = requests
         value = self.values_of(lm, requests, prepared)[request.id]
+        dropped = {"dropped": float(value.dropped)} if self.value_norm is ValueNorm.anchor else {}
+        if value.dropped:
+            return Update({}, diagnostics=value.diagnostics | dropped)
         written_at_F = value.bare_key_F if self.keys is Keys.asymmetric else value.key_F
         direction_F = value.key_F.double().cpu()  # C⁻¹ k*
         if self.second_moment is not SecondMoment.identity:
@@ -136,6 +146,7 @@ class Rome(Method):
             "bare_key_share": float(change.right_Fr[:, 0].double() @ value.bare_key_F.double().cpu()),
             "denominator": denominator,
             "update_norm": change.norm(),
+            **dropped,
         }
         (name,) = self.edited(lm)
         return Update({name: change}, diagnostics=diagnostics)
