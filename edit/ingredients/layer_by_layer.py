@@ -94,8 +94,15 @@ def prepare_blocks(lm: LM, settings: BlockSettings, given: Given) -> Prepared:
     tensors = {f"second_moment/{layer}": moment_FF for layer, moment_FF in moments.items()}
     contexts = sample_contexts(lm, {10: settings.contexts}, given.seed, count_opening=settings.contexts_count_opening)
     prepared = Prepared(contexts, tensors, {"second_moment": digest})
-    aims = layers if settings.distribute is Distribute.boundary else layers[-1:]
-    return with_anchors(prepared, lm, aims, given, settings, optimise_streams)
+    return with_anchors(prepared, lm, [aim for aim, _ in _parts(lm, settings)], given, settings, optimise_streams)
+
+
+def _parts(lm: LM, settings: BlockSettings) -> list[tuple[int, list[int]]]:
+    """Returns the blocks that are edited towards one target, as (block that the target is after, edited blocks)."""
+    layers = edited_blocks(lm, settings.layers, settings.distribute)
+    if settings.distribute is Distribute.boundary:
+        return [(layer, [layer]) for layer in layers]
+    return [(layers[-1], layers)]
 
 
 def first_targets(
@@ -103,9 +110,8 @@ def first_targets(
 ) -> dict[str, TargetStream]:
     """Returns each request's target, by its id, for the first change of its batch: after the last edited block, or with
     `distribute=boundary` after the first."""
-    layers = edited_blocks(lm, settings.layers, settings.distribute)
-    layer = layers[0] if settings.distribute is Distribute.boundary else layers[-1]
-    return _targets_after(layer, lm, requests, replace(prepared, together=together), settings)
+    first_aim, _ = _parts(lm, settings)[0]
+    return _targets_after(first_aim, lm, requests, replace(prepared, together=together), settings)
 
 
 def _targets_after(
@@ -128,11 +134,9 @@ def write_in_turn(
     `targets` are the `first_targets` of the batch.  The update adds the keys (F, E) that it was written at, by
     `key_name`.  Mutates nothing.
     """
-    layers = edited_blocks(lm, settings.layers, settings.distribute)
-    boundary = settings.distribute is Distribute.boundary
-    parts = [(layer, [layer]) for layer in layers] if boundary else [(layers[-1], layers)]  # what each aims at
-    changes, keys, searched, before, after = {}, {}, [], [], []
-    with lm.weights.undone(map(lm.mlp_out_name, layers)):
+    changes: dict[str, LowRank] = {}
+    parts, keys, searched, before, after = _parts(lm, settings), {}, [], [], []
+    with lm.weights.undone(lm.mlp_out_name(layer) for _, blocks in parts for layer in blocks):
         for aim, blocks in parts:
             if changes:
                 targets = _targets_after(aim, lm, requests, prepared, settings)
