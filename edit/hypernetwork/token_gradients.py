@@ -38,7 +38,11 @@ class RecordedRows:
 
 
 class Answers(RecordedRows):
-    """Questions followed by their answers, joined as token ids."""
+    """Questions followed by their answers, joined as token ids.
+
+    `places` (rows and columns) are where the answers' tokens are predicted; `weight_N` is each one's part in the loss
+    of its answer.
+    """
 
     def __init__(self, lm: LM, pairs: Sequence[tuple[str, str]], layers: Sequence[int]):
         prompts = [lm.tokens.question_ids(question) for question, _ in pairs]
@@ -48,15 +52,15 @@ class Answers(RecordedRows):
         places = [(b, len(prompts[b]) - 1 + j, answer[j], 1 / len(answer)) for b, answer in enumerate(answers)
                   for j in range(len(answer))]  # fmt: skip
         row_N, column_N, target_N, weight_N = zip(*places, strict=True)
-        self._at = torch.tensor(row_N), torch.tensor(column_N)  # whose logits predict the answers' tokens
-        self._target_N, self._weight_N = torch.tensor(target_N), torch.tensor(weight_N)
+        self.places = torch.tensor(row_N), torch.tensor(column_N)  # whose logits predict the answers' tokens
+        self._target_N, self.weight_N = torch.tensor(target_N), torch.tensor(weight_N)
         self._n_rows = len(rows)
 
     def outcome(self) -> tuple[Tensor, Tensor]:
         """Returns −log p of each answer (B,), nats, mean over its tokens; and whether each token is the argmax (B,)."""
-        log_p_NV = self.lm.logits(self.hidden()[self._at]).log_softmax(-1)
-        row_N, target_N = self._at[0].to(log_p_NV.device), self._target_N.to(log_p_NV.device)
-        nll_N = -log_p_NV.gather(-1, target_N[:, None])[:, 0] * self._weight_N.to(log_p_NV)
+        log_p_NV = self.lm.logits(self.hidden()[self.places]).log_softmax(-1)
+        row_N, target_N = self.places[0].to(log_p_NV.device), self._target_N.to(log_p_NV.device)
+        nll_N = -log_p_NV.gather(-1, target_N[:, None])[:, 0] * self.weight_N.to(log_p_NV)
         nll_B = nll_N.new_zeros(self._n_rows).index_add(0, row_N, nll_N)
         wrong_N = (log_p_NV.argmax(-1) != target_N).long()
         return nll_B, wrong_N.new_zeros(self._n_rows).index_add(0, row_N, wrong_N) == 0

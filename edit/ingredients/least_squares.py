@@ -65,5 +65,6 @@ def solve_weighted(weight: float, keys_FE: Tensor, factor_FF: Tensor) -> Tensor:
     factor_EE, failed = torch.linalg.cholesky_ex((inner_EE + inner_EE.T) / 2)
     if failed:
         raise NoEdit("facts of this batch have keys too alike to be told apart at this weight; raise "
-                     "method.second_moment_weight, or write them in batches of their own")  # fmt: skip
+                     "method.second_moment_weight or, with EMMET, method.damping, or write them in batches of their "
+                     "own")  # fmt: skip
     return torch.cholesky_solve(solved_FE.T, factor_EE).T

@@ -13,12 +13,14 @@ from afteredit.edit.ingredients.least_squares import factors
 from afteredit.edit.ingredients.value_search import optimise_values
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold
+from afteredit.edit.methods.emmet import Emmet
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.methods.kn import Kn
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Rome
+from afteredit.edit.methods.ultraedit import UltraEdit
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.model.loading.model_source import ModelSource
@@ -127,6 +129,8 @@ EDITORS = [
     Memit(**IN_TURN, second_moment_weight=1.0),
     MemitSeq(**IN_TURN, second_moment_weight=1.0),
     AlphaEdit(**IN_TURN, threshold=0.9, threshold_kind=Threshold.relative, ridge=0.01, tokens_per_key_dim=10),
+    Emmet(**IN_TURN, second_moment_weight=1.0),
+    UltraEdit(layers=[0, 1, 2], learning_rate=0.1),
     Ft(layers=[0, 1], steps=10, learning_rate=0.01, max_change=0.02),
     # attributions in parts of the largest: 1, .94, .68 and 1, .71, .60, so that .82 is far from all (half precision
     # moves them by .06) and no processor's rounding adds or drops a whole neuron

@@ -10,12 +10,14 @@ from torch.testing import assert_close
 
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold
+from afteredit.edit.methods.emmet import Emmet
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.methods.kn import Kn
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Keys, Rome, SecondMoment
+from afteredit.edit.methods.ultraedit import UltraEdit
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.model.loading.model_source import ModelSource
@@ -35,6 +37,8 @@ METHODS = {
     "alphaedit": AlphaEdit(
         **IN_TURN, threshold=0.9, threshold_kind=Threshold.relative, ridge=0.01, tokens_per_key_dim=10
     ),
+    "emmet": Emmet(**IN_TURN, second_moment_weight=1.0),
+    "ultraedit": UltraEdit(layers=[0, 1, 2], learning_rate=0.1),
     "ft": Ft(layers=[0, 1], steps=10, learning_rate=0.01, max_change=0.02),
     "kn": Kn(steps=5, contexts=2, threshold=0.3),
     "mend": Mend(

@@ -334,14 +334,17 @@ def test_a_view_changes_what_is_measured_and_not_what_is_written(go, straight):
     assert [row["weights_sha256"] for row in pruned.rows] == [row["weights_sha256"] for row in before]
 
 
-@pytest.mark.parametrize("method", ["memit", "memit_seq", "alphaedit", "ft", "kn", "mend", "rome_published"])
+@pytest.mark.parametrize(
+    "method", ["memit", "memit_seq", "alphaedit", "emmet", "ultraedit", "ft", "kn", "mend", "rome_published"]
+)
 def test_every_method_runs_in_batches_and_is_replayed_to_the_bit(go, place, method, tmp_path):
     """Two batches, then two more by the same command with more edits: what the journal holds is not computed again."""
     keys = ["method.layers=[0,1]", "method.value_steps=3", "method.contexts=1", "method.threshold_kind=relative",
             "method.threshold=0.9", f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=8",
             "method.second_moment_weight=1", "method.steps=2"]  # fmt: skip
     known = {"memit": keys[:3] + keys[5:8], "memit_seq": keys[:3] + keys[5:8], "alphaedit": keys[:7],
-             "ft": ["method.layers=[0,1]", keys[8]], "kn": [keys[2], keys[8]],
+             "emmet": keys[:3] + keys[5:8], "ultraedit": [keys[0], "method.learning_rate=1e-3"],
+             "ft": ["method.layers=[0,1]", keys[8], "method.epochs=2"], "kn": [keys[2], keys[8]],
              "mend": ["method.n_layers=2", "method.rank=4", "method.steps=6", "method.batch=8", "method.alpha=0.01",
                       "method.edit_weight=1", "method.learning_rate=1e-3"]}  # fmt: skip
     fixed = [key for key in go.fixed if not key.startswith("method.")]
