@@ -12,7 +12,7 @@ target.  So EMMET differs from MEMIT by its weight alone; `damping=0` is the equ
 Value search, keys and blocks are MEMIT's, as in the code, and so are their departures (memit.py); the published
 settings edit one block.  Where no block is known for a model, MEMIT's five are edited.  Solved in float64, where the
 code inverts C and the inner matrix, and takes a pseudo-inverse where that is singular: facts whose keys are too alike
-are refused here.
+are refused here.  `ridge` (memit.py) is the code's update_norm_lambda.
 """
 
 from __future__ import annotations
@@ -50,7 +50,5 @@ class Emmet(Memit):
             factor_FF = prepared.factors[f"second_moment/{layer}"]
             return solve_weighted(self.second_moment_weight * damping, keys_FE, factor_FF)
 
-        values = self.values_of(lm, requests, prepared)
-        targets = [values[request.id] for request in requests]
-        update = write_in_turn(lm, requests, targets, prepared.contexts, self.edited_layers(lm), solve)
+        update = write_in_turn(lm, requests, self.values_of(lm, requests, prepared), prepared, self, solve)
         return replace(update, adds={})  # no later edit needs its keys
