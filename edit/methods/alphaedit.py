@@ -8,6 +8,13 @@ in float64 (the reference solves the asymmetric system in float32).
 C must see enough tokens: a direction that no sampled token has looks like null space.  How many is measured in
 docs/results/null-space.  An absolute threshold (the paper's 0.02) depends on the scale of a model's activations, so
 rank and retained energy are logged; `threshold_kind=relative` counts in multiples of the mean eigenvalue.
+
+BetaEdit (IJCAI 2026) is two keys of it, off by default, since a null space found by a threshold leaks:
+    Δ_lᵀ = (P_t (K_l K_lᵀ + G + λ₁ C) + ρ I)⁻¹ P_t K_l R_lᵀ,   G = K_p K_pᵀ   (`second_moment_weight`; published: 3000)
+    after every τ edits P_t is made again, of (G / n + λ₁ C) / (λ₁ + 1)   (`rebuild_every`; published: 1000)
+with n edits so far and the same threshold; the rebuilt U is part of the state.  Departure from its code
+(lbq8942/BetaEdit, algs/betaedit, read at 2934b3f): it ends a run where |Δ| / √n > 20 for a batch of n; here a run ends
+by its own rules for a collapse.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ from afteredit.edit.ingredients.value_settings import Distribute, KlAt, ValueKey
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, NoEdit
 from afteredit.store.field_roles import WEIGHTS, decides
 from afteredit.store.user_cache import cache_key, made_once
 
@@ -48,6 +55,8 @@ class AlphaEdit(ValueKeys, Method):
     threshold: float = 0.02  # on the eigenvalues of C
     threshold_kind: Threshold = Threshold.absolute
     ridge: float = 10.0  # ρ
+    second_moment_weight: float = 0.0  # BetaEdit's λ₁: preserved keys' weight inside the null space
+    rebuild_every: int = 0  # BetaEdit's τ: edits after which the null space is made again; 0: never
     distribute: Distribute = Distribute.spread
     value_steps: int = 25  # losses computed for z; Adam steps are one fewer
     value_lr: float = 0.1
@@ -69,7 +78,11 @@ class AlphaEdit(ValueKeys, Method):
         check_blocks(self.layers, self.distribute)
         check_numbers(self, threshold="above 0", ridge="above 0", value_steps="at least 1", value_lr="above 0",
                       weight_decay="at least 0", kl_weight="at least 0", max_offset="above 0", contexts="at least 0",
-                      tokens_per_key_dim="at least 1")  # fmt: skip
+                      tokens_per_key_dim="at least 1", second_moment_weight="at least 0",
+                      rebuild_every="at least 0")  # fmt: skip
+        if self.rebuild_every and not self.second_moment_weight:
+            raise BadInput(f"method.rebuild_every={self.rebuild_every} with method.second_moment_weight=0 would forget "
+                           "the preserved keys; set method.second_moment_weight above 0 (BetaEdit: 3000)")  # fmt: skip
 
     def edited(self, lm: LM) -> list[str]:
         return [lm.mlp_out_name(layer) for layer in self.edited_layers(lm)]
@@ -87,7 +100,8 @@ class AlphaEdit(ValueKeys, Method):
         return {"second_moment_text": identity(self.second_moment_text), **pilot_content(self, given)}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
-        """Returns context prefixes, anchors and each block's null space, in place of its second moment.
+        """Returns context prefixes, anchors and each block's null space, in place of its second moment (beside it where
+        that has a weight).
 
         Raises BadInput where the threshold leaves no direction to write in, and where the MLP's output is not added to
         the residual stream as it is (Gemma 2).
@@ -97,7 +111,9 @@ class AlphaEdit(ValueKeys, Method):
         from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
 
         prepared = prepare_blocks(lm, self, given)
-        tensors = {name: tensor for name, tensor in prepared.tensors.items() if not name.startswith("second_moment/")}
+        keeps_moments = self.second_moment_weight > 0
+        tensors = {name: tensor for name, tensor in prepared.tensors.items()
+                   if keeps_moments or not name.startswith("second_moment/")}  # fmt: skip
         threshold = [self.threshold, self.threshold_kind.value]
         for layer in self.edited_layers(lm):  # a file each: it takes hours on a CPU where F is 16384
             decides = {"second_moment": prepared.hashes["second_moment"], "layer": layer, "threshold": threshold}
@@ -132,22 +148,55 @@ class AlphaEdit(ValueKeys, Method):
         """Returns the change that writes a batch inside the null space; it adds the batch's keys."""
         from afteredit.edit.ingredients.layer_by_layer import key_name, write_in_turn
 
+        now = {**prepared.tensors, **state}  # a rebuilt null space takes the place of the first
+
         def solve(layer: int, keys_FE: Tensor) -> Tensor:
-            past_FF = state.get(key_name(layer))
-            return in_null_space(prepared.tensors[f"null_space/{layer}"], keys_FE, past_FF, self.ridge)
+            protected_FF = state.get(key_name(layer))
+            if self.second_moment_weight:
+                weighted_FF = self.second_moment_weight * prepared.tensors[f"second_moment/{layer}"].double()
+                protected_FF = weighted_FF if protected_FF is None else protected_FF + weighted_FF.to(protected_FF)
+            return in_null_space(now[f"null_space/{layer}"], keys_FE, protected_FF, self.ridge)
 
         layers = self.edited_layers(lm)
         update = write_in_turn(lm, requests, self.values_of(lm, requests, prepared), prepared, self, solve)
-        ranks = [prepared.tensors[f"null_space/{layer}"].shape[1] for layer in layers]
-        energies = [float(prepared.tensors[f"energy/{layer}"]) for layer in layers]
+        ranks = [now[f"null_space/{layer}"].shape[1] for layer in layers]
+        energies = [float(now[f"energy/{layer}"]) for layer in layers]
         means = {"null_rank": sum(ranks) / len(ranks), "null_energy": sum(energies) / len(energies)}
         return replace(update, diagnostics={**update.diagnostics, **means})
 
     def extend(self, state: State, update: Update, prepared: Prepared) -> State:
-        """Returns the state with the update's keys added to Σ K Kᵀ of each block."""
+        """Returns the state with the update's keys added to Σ K Kᵀ of each block; where it is time, with null spaces
+        that leave the directions of these keys out."""
+        import torch
+
         from afteredit.edit.ingredients.layer_by_layer import with_keys_added
 
-        return with_keys_added(state, update)
+        extended = with_keys_added(state, update)
+        if not self.rebuild_every or not update.adds:
+            return extended
+        n_new = next(iter(update.adds.values())).shape[1]
+        n_edits = state.get("n_edits", torch.zeros((), dtype=torch.float64)) + n_new
+        extended = {**extended, "n_edits": n_edits}
+        if n_edits - state.get("rebuilt_at", torch.zeros_like(n_edits)) < self.rebuild_every:
+            return extended
+        return {**extended, **self._rebuilt(extended, prepared), "rebuilt_at": n_edits}
+
+    def _rebuilt(self, state: State, prepared: Prepared) -> State:
+        """Returns the null spaces of past and preserved keys, and the share of these that falls into them."""
+        import torch
+
+        from afteredit.edit.ingredients.layer_by_layer import key_name
+
+        weight = self.second_moment_weight
+        rebuilt: dict[str, Tensor] = {}
+        for layer in (int(name.partition("/")[2]) for name in prepared.tensors if name.startswith("null_space/")):
+            C_FF = prepared.tensors[f"second_moment/{layer}"].double()
+            past_FF = state[key_name(layer)].to(C_FF) / state["n_edits"].to(C_FF)
+            basis_Fr, energy = null_space((past_FF + weight * C_FF) / (weight + 1), self.threshold, self.threshold_kind)
+            log.info("null space of block %s after %d edits: %d of %d directions", layer, state["n_edits"],
+                     basis_Fr.shape[1], len(basis_Fr))  # fmt: skip
+            rebuilt |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}
+        return rebuilt
 
 
 def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor, float]:
@@ -160,16 +209,18 @@ def null_space(C_FF: Tensor, threshold: float, kind: Threshold) -> tuple[Tensor,
     return vectors_FF[:, inside].contiguous(), float(values_F[inside].clamp(min=0).sum() / values_F.sum())
 
 
-def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, past_FF: Tensor | None, ridge: float) -> Tensor:
-    """Returns X = U (K̃_p K̃_pᵀ + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64, on the keys' device: the change is residual @ Xᵀ.
+def in_null_space(basis_Fr: Tensor, keys_FE: Tensor, protected_FF: Tensor | None, ridge: float) -> Tensor:
+    """Returns X = U (Uᵀ A U + K̃ K̃ᵀ + ρ I)⁻¹ K̃, (F, E) float64, on the keys' device: the change is residual @ Xᵀ.
 
-    `past_FF` is K_p K_pᵀ."""
+    A, `protected_FF`, is K_p K_pᵀ, or BetaEdit's K_p K_pᵀ + λ₁ C.  Raises NoEdit where U has no direction left."""
     import torch
 
     from afteredit.edit.ingredients.least_squares import solve_regularised
 
+    if not basis_Fr.shape[1]:
+        raise NoEdit("earlier edits left no null space to write in; raise method.threshold or method.rebuild_every")
     basis_Fr = basis_Fr.to(keys_FE.device)
     A_rr = ridge * torch.eye(basis_Fr.shape[1], dtype=torch.float64, device=basis_Fr.device)
-    if past_FF is not None:
-        A_rr += basis_Fr.T @ past_FF.to(basis_Fr) @ basis_Fr
+    if protected_FF is not None:
+        A_rr += basis_Fr.T @ protected_FF.to(basis_Fr) @ basis_Fr
     return basis_Fr @ solve_regularised(A_rr, basis_Fr.T @ keys_FE.double())

@@ -1,6 +1,7 @@
 """Tests AlphaEdit: the published formula, the null space, and that outputs at preserved keys do not move."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from afteredit.edit.ingredients.value_search import optimise_streams
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods import alphaedit
 from afteredit.edit.methods.alphaedit import AlphaEdit, Threshold, in_null_space, null_space
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, NoEdit
 
 FACTS = Path(__file__).resolve().parents[3] / "data" / "facts.jsonl"
 CONTEXTS = ("",)
@@ -118,6 +119,65 @@ def test_a_second_edit_is_the_published_formula_with_the_keys_of_the_first(make_
             lm.weights.add({name: update.changes[name]})
     for layer in layers:
         assert_close(state[f"keys/{layer}"], torch.from_numpy(past[layer] @ past[layer].T), rtol=1e-4, atol=1e-5)
+
+
+def test_betaedit_is_the_published_formula_and_its_null_space_is_rebuilt_of_all_keys(
+    make_lm, family, fact, second_fact
+):
+    """Compares with Δᵀ = (P (K Kᵀ + G + λ₁ C) + ρ I)⁻¹ P K Rᵀ by NumPy on the whole matrices, and P after every two
+    edits with the null space of (G / n + λ₁ C) / (λ₁ + 1); of four edits, the third is the first under another P."""
+    lm = make_lm(family, start_token="<s>" if family == "llama" else None)
+    layers, C, tensors = [1, 2], {}, {}
+    for layer in layers:
+        sample_Fn = low_rank_keys(2000, 20, 0.05, seed=layer)
+        C[layer] = (sample_Fn @ sample_Fn.T / 2000).numpy()
+        basis_Fr, energy = null_space(torch.from_numpy(C[layer]), 0.02, Threshold.absolute)
+        tensors |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy),
+                    f"second_moment/{layer}": torch.from_numpy(C[layer])}  # fmt: skip
+    method = AlphaEdit(layers=layers, value_steps=6, value_lr=0.5, weight_decay=0.0, max_offset=4.0, ridge=0.05,
+                       second_moment_weight=0.3, rebuild_every=2)  # fmt: skip
+    prepared, state, G = Prepared(CONTEXTS, tensors), {}, {layer: np.zeros((F, F)) for layer in layers}
+    P = {layer: (basis @ basis.T).numpy() for layer, basis in ((i, tensors[f"null_space/{i}"]) for i in layers)}
+    ranks = []
+    third = replace(fact, id="f3", subject="Peru", prompt="The banknotes of {} carry the name of", target_new="rand")
+    fourth = replace(fact, id="f4", subject="Ann Lee", prompt="The mother tongue of {} is", target_new="Thai")
+    for n, request in enumerate((fact, second_fact, third, fourth), start=1):
+        (target,) = optimise_streams(lm, [request], CONTEXTS, layers[-1], method)
+        update = method.update(lm, [request], prepared, state)
+        state = method.extend(state, update, prepared)
+        for i, layer in enumerate(layers):
+            key_F, stream_D = at_the_subject(lm, request, layer, layers[-1])
+            K, R = key_F[:, None], (target.z_D.double().numpy() - stream_D)[:, None] / (len(layers) - i)
+            solved = np.linalg.solve(P[layer] @ (K @ K.T + G[layer] + 0.3 * C[layer]) + 0.05 * np.eye(F), P[layer] @ K)
+            expected_DF, name = R @ solved.T, lm.mlp_out_name(layer)
+            change_DF = update.changes[name].dense().numpy()
+            assert np.linalg.norm(change_DF - expected_DF) < 1e-3 * np.linalg.norm(expected_DF)
+            G[layer] = G[layer] + K @ K.T
+            lm.weights.add({name: update.changes[name]})
+        ranks.append(update.diagnostics["null_rank"])
+        if n % 2 == 0:
+            for layer in layers:
+                values, vectors = np.linalg.eigh((G[layer] / n + 0.3 * C[layer]) / 1.3)
+                P[layer] = vectors[:, values < 0.02] @ vectors[:, values < 0.02].T
+                ours = state[f"null_space/{layer}"].numpy()
+                np.testing.assert_allclose(ours @ ours.T, P[layer], atol=1e-4)
+    assert ranks[0] == ranks[1] and ranks[2] == ranks[3] != ranks[0]
+    assert (float(state["n_edits"]), float(state["rebuilt_at"])) == (4, 4)
+
+
+def test_betaedits_keys_are_off_by_default_and_refused_by_name_where_they_make_no_sense():
+    assert (AlphaEdit().second_moment_weight, AlphaEdit().rebuild_every) == (0, 0)
+    with pytest.raises(BadInput, match=r"method\.rebuild_every=5 with method\.second_moment_weight=0"):
+        AlphaEdit(rebuild_every=5)
+    for key in ("rebuild_every", "second_moment_weight"):
+        with pytest.raises(BadInput, match=rf"method\.{key}=-1"):
+            AlphaEdit(**{"second_moment_weight": 3000.0, key: -1})
+
+
+def test_earlier_edits_that_leave_no_null_space_are_said_to():
+    keys_FE = low_rank_keys(1, 20, 0.1, seed=1)
+    with pytest.raises(NoEdit, match="no null space.*method.threshold"):
+        in_null_space(torch.zeros(F, 0).double(), keys_FE, None, 1.0)
 
 
 def at_the_subject(lm, request, layer: int, last: int) -> tuple[np.ndarray, np.ndarray]:
