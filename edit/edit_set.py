@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -14,10 +13,11 @@ from enum import Enum
 from pathlib import Path
 
 from afteredit.edit.read_facts import REQUIRED, BadRows, FactReader
-from afteredit.edit.request import EditRequest, conflicts, same_fact
+from afteredit.edit.request import EditRequest, by_row, conflicts
+from afteredit.edit.subject_place import SubjectPlace
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import NOTHING, WEIGHTS, decides
-from afteredit.store.rows.normal_text import shown, spelling
+from afteredit.store.rows.normal_text import spelling
 from afteredit.store.rows.row import Row
 from afteredit.store.rows.row_files import (
     EMBEDDED,
@@ -56,8 +56,9 @@ class OnBadRow(Enum):
 class EditSet:
     """Rows of `file` (looked up by the `data` switch), read into EditRequests through `columns`.
 
-    `columns` maps a field of EditRequest to a dotted path in the row (`requested_rewrite.target_new.str`,
-    `answers.0`).  A prompt without `{}` gets it where the subject stands.  A run's name holds the requests' SHA-256.
+    `columns` maps a field of EditRequest to a dotted path in the row (`requested_rewrite.target_new.str`, `answers.0`,
+    and `locality.*.loc` for what stands in each item of a list).  A prompt without `{}` gets it where the subject
+    stands.  A run's name holds the requests' SHA-256.
     """
 
     name: str = field(metadata=decides(NOTHING))
@@ -78,9 +79,13 @@ class EditSet:
     # of rows about one fact, take the first only; rows that say the same again stay
     distinct: bool = field(default=False, metadata=READ)
     on_bad_row: OnBadRow = field(default=OnBadRow.stop, metadata=READ)
+    subject_place: SubjectPlace = field(default=SubjectPlace.only, metadata=READ)
+    # the column whose list holds the facts of a row that has several; each is read as if the row held it alone, and
+    # they stay together and in order
+    facts_in: str = field(default="", metadata=READ)
 
     def __post_init__(self) -> None:
-        known = [f.name for f in fields(EditRequest)]
+        known = [f.name for f in fields(EditRequest) if f.name != "row"]
         maps = {"columns": self.columns, "train_columns": self.train_columns, "hub_columns": self.hub_columns}
         for key, columns in maps.items():
             for given in (name for name in columns if name not in known):
@@ -94,25 +99,40 @@ class EditSet:
         Raises BadInput, naming file, line and field, before any edit is made.
         """
         requests, _, digest = self._in_file_order(data)
+        n_without = sum(request.target_true is None for request in requests)
+        if n_without:
+            log.info("edits=%s: %d of %d facts have no true answer; what compares the new target with it leaves them "
+                     "out (prob/efficacy, prob/paraphrase)", self.name, n_without, len(requests))  # fmt: skip
+        rows = by_row(requests)
         if self.order is Order.shuffled:
-            random.Random(seed).shuffle(requests)
-        return requests, digest
+            random.Random(seed).shuffle(rows)
+        return [request for row in rows for request in row], digest
 
     def training(self, data: str) -> list[EditRequest]:
-        """Returns the rows of the training split, in file order.
+        """Returns the facts of the training split, in file order, without those about a subject of this edit set: a
+        method must not be measured by facts that it learned from.  The log counts what is left out.
 
-        Raises BadInput where there is none, or where it holds facts of the evaluation rows: a method must not be
-        measured by the facts that it learned from.
+        Raises BadInput where there is no training split, or where nothing of it is left.
         """
         if not self.train:
             raise BadInput(f"edits={self.name} has no training split, which this method must learn from; give "
                            "edits.train=<file of rows, in the folder data=…> or use another edit set")  # fmt: skip
         split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", distinct=False,
-                        columns=self.train_columns or self.columns)  # fmt: skip
+                        columns=self.train_columns or self.columns,
+                        facts_in="" if self.train_columns else self.facts_in)  # fmt: skip
         training, source, _ = split._in_file_order(data, evaluation_file=self.file)
         evaluation, *_ = replace(self, distinct=False)._in_file_order(data)  # all facts that may be measured
-        self._refuse_shared(training, evaluation, source)
-        return training
+        subjects = {spelling(request.subject) for request in evaluation}
+        others = [request for request in training if spelling(request.subject) not in subjects]
+        n_left_out = len(training) - len(others)
+        if not others:
+            raise BadInput(f"edits={self.name}: all {n_left_out} facts of the training split {source} are about "
+                           f"subjects of the facts to be written ({self.file}), which no method may learn from; give "
+                           "another file (edits.train)")  # fmt: skip
+        if n_left_out:
+            log.info("edits=%s: %d of %d training facts left out: their subjects are among those of the facts to be "
+                     "written", self.name, n_left_out, len(training))  # fmt: skip
+        return others
 
     def _in_file_order(self, data: str, evaluation_file: str = "") -> tuple[list[EditRequest], str, str]:
         """Returns the requests, their source and their SHA-256.  `evaluation_file`: given for a training split."""
@@ -120,7 +140,8 @@ class EditSet:
         source, rows = self._rows(data, bad, evaluation_file)
         columns = self.columns | self.hub_columns if source == self.hub else self.columns
         key = "edits.train_columns" if evaluation_file and self.train_columns else "edits.columns"
-        requests = FactReader(self.name, source, columns, key, self.drop_unchanged).read(rows, bad)
+        reader = FactReader(self.name, source, columns, key, self.drop_unchanged, self.subject_place, self.facts_in)
+        requests = reader.read(rows, bad)
         bad.log()
         if not requests:
             raise BadInput(f"edits={self.name}: {source} holds no usable rows{bad.counted}; {how_to_fill(source)}")
@@ -130,26 +151,14 @@ class EditSet:
         return requests, source, hashlib.sha256(content.encode()).hexdigest()
 
     def _without_conflicts(self, requests: Sequence[EditRequest]) -> list[EditRequest]:
-        """Returns the requests without those that give the fact of an earlier one another target."""
+        """Returns the requests without the rows that give the fact of an earlier one another target."""
         left_out = {request.id for _, request in conflicts(requests)}
-        if left_out:  # a warning: the log is shown only once a model is loaded
+        rows = by_row(requests)
+        kept = [row for row in rows if not any(request.id in left_out for request in row)]
+        if left_out:
             log.warning("edits=%s: %d of %d rows left out: each gives the fact of an earlier row another target "
-                        "(edits.distinct)", self.name, len(left_out), len(requests))  # fmt: skip
-        return [request for request in requests if request.id not in left_out]
-
-    def _refuse_shared(self, training: Sequence[EditRequest], evaluation: Sequence[EditRequest], source: str) -> None:
-        """Raises BadInput where training rows, from `source`, are about facts of the evaluation rows."""
-        by_subject: dict[str, list[EditRequest]] = defaultdict(list)
-        for request in evaluation:
-            by_subject[spelling(request.subject)].append(request)
-        shared = [request for request in training
-                  if any(other.prompt == request.prompt or same_fact(other, request)
-                         for other in by_subject[spelling(request.subject)])]  # fmt: skip
-        if shared:
-            named = ", ".join(f"{request.id} ({shown(request.question)})" for request in shared[:5])
-            raise BadInput(f"edits={self.name}: {len(shared)} rows of the training split {source} are facts of the "
-                           f"evaluation rows ({self.file}) too: {named}{', …' if len(shared) > 5 else ''}; take them "
-                           "out of the training split, or give another file (edits.train)")  # fmt: skip
+                        "(edits.distinct)", self.name, len(rows) - len(kept), len(rows))  # fmt: skip
+        return [request for row in kept for request in row]
 
     def _rows(self, data: str, bad: BadRows, evaluation_file: str = "") -> tuple[str, list[Row]]:
         """Returns where the rows come from, and the rows.  Raises BadInput where there are none.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from afteredit.edit.ingredients.context_prefixes import locate_subject, prefix_text
 from afteredit.edit.method import Method
-from afteredit.edit.request import EXTRA_TOKENS, EditRequest
+from afteredit.edit.request import EXTRA_TOKENS, EditRequest, by_row
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 
@@ -34,22 +34,22 @@ def refuse_uneditable(
 
 def without_bad_rows(lm: LM, method: Method, requests: Sequence[EditRequest], needed: int) -> list[EditRequest]:
     """Returns the first `needed` requests, at most, that are not at fault themselves; the log counts and names the
-    others up to there.
+    others up to there.  Of a row that holds several facts all are left out where one is at fault.
 
     Which these are depends on the model, the method and the requests alone, all of which are in a run's name.
     """
     usable: list[EditRequest] = []
     reasons: Reasons = {}
-    for request in requests:
-        if len(usable) == needed:
+    for facts in by_row(requests):
+        if len(usable) >= needed:
             break
-        reason = _reason_by_row(lm, method, request)
+        reason = next(filter(None, (_reason_by_row(lm, method, request) for request in facts)), None)
         if reason:
-            reasons.setdefault(reason, []).append(request)
+            reasons.setdefault(reason, []).extend(facts)
         else:
-            usable.append(request)
+            usable += facts
     _warn(reasons, "bad rows skipped")
-    return usable
+    return usable[:needed]
 
 
 def learnable(lm: LM, training: Sequence[EditRequest]) -> list[EditRequest]:
@@ -148,14 +148,16 @@ def _readings(lm: LM, request: EditRequest) -> Iterator[tuple[str, int]]:
     A question is read with all but the last token of the longest of its answers, or of what is generated after it.
     """
     new, true = request.target_new, request.target_true or ""
-    asked = [("its prompt", request.question, (new, true))]
+    aliases = request.portability_aliases or ((),) * len(request.portability)
+    asked: list[tuple[str, str, tuple[str, ...]]] = [("its prompt", request.question, (new, true))]
     asked += [(f"paraphrase {i}", prompt, (new, true)) for i, prompt in enumerate(request.paraphrases, 1)]
-    for name, prompts, answers, rival in (
-        ("portability prompt", request.portability, request.portability_answers, ""),
-        ("neighbourhood prompt", request.neighbourhood, request.neighbourhood_answers, new),
-    ):
-        pairs = enumerate(zip(prompts, answers, strict=True), 1)
-        asked += [(f"{name} {i}", prompt, (answer, rival)) for i, (prompt, answer) in pairs]
+    for name, prompts, answers, others in (
+        ("portability prompt", request.portability, request.portability_answers, aliases),
+        ("neighbourhood prompt", request.neighbourhood, request.neighbourhood_answers,
+         ((new,),) * len(request.neighbourhood)),
+    ):  # fmt: skip
+        triples = enumerate(zip(prompts, answers, others, strict=True), 1)
+        asked += [(f"{name} {i}", prompt, (answer, *more)) for i, (prompt, answer, more) in triples]
     for what, prompt, texts in asked:
         longest = max((len(lm.tokens.answer_ids(text, prompt)) for text in texts if text.strip()), default=0)
         yield f"{what}, with its answer,", len(lm.tokens.question_ids(prompt)) + longest + EXTRA_TOKENS - 1

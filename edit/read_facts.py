@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from afteredit.edit.request import EditRequest
-from afteredit.edit.subject_place import filled, with_braces
+from afteredit.edit.request import EditRequest, without_portability
+from afteredit.edit.subject_place import SubjectPlace, filled, with_braces
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown, spelling
 from afteredit.store.rows.row import Missing, Row, has, look_up, paths
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 REQUIRED = ("subject", "prompt", "target_new")  # in every row; any other column may be missing or null in a row
 LISTS = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
          "generation_prompts")  # fmt: skip
+ALIASES = "portability_aliases"
 PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
 MAY_BE_EMPTY = ("neighbourhood_answers", "portability_answers")  # where they are unknown
 MOST_NAMED = 10  # bad rows named in a warning
@@ -54,35 +55,70 @@ class BadRows:
 @dataclass(frozen=True)
 class FactReader:
     """Reads the rows of one source.  `columns` maps fields of EditRequest to dotted paths in a row; `columns_key` is
-    the config key that holds this map."""
+    the config key that holds this map.  `facts_in`: the column whose list holds the facts of a row that has several."""
 
     edits: str  # the name of the edit set
     source: str  # file or data set that the rows come from
     columns: Mapping[str, str]
     columns_key: str
     drop_unchanged: bool
+    subject_place: SubjectPlace = SubjectPlace.only
+    facts_in: str = ""
+    _unchanged: list[str] = field(default_factory=list, init=False)  # rows that are left out, and their targets
 
     def read(self, rows: Sequence[Row], bad: BadRows) -> list[EditRequest]:
-        """Returns the request of each usable row; the others go to `bad`.
+        """Returns the requests of all usable rows; the other rows go to `bad`.
 
         Raises BadInput where no row has a column of the map.
         """
-        self._refuse_missing_columns([row.value for row in rows])
-        requests: dict[str, EditRequest] = {}
+        facts_by_row: list[list[Row]] = []
         for row in rows:
             try:
-                values = self._values(row)
-                if self.drop_unchanged and _is_unchanged(values):
-                    log.info("%s: left out: the new target %r is the true answer", row.place, values["target_new"])
-                    continue
-                request = self._request(values, row.place)
-                if request.id in requests:
-                    raise BadInput(f"{row.place}: id {request.id!r} stands twice; ids must be unique")
+                facts_by_row.append(self._facts(row))
+            except BadInput as problem:
+                bad.refuse(problem)
+        self._refuse_missing_columns([fact.value for facts in facts_by_row for fact in facts])
+        requests: dict[str, EditRequest] = {}
+        for facts in facts_by_row:
+            try:
+                found = self._requests(facts)
+                for request in found:
+                    if request.id in requests:
+                        raise BadInput(f"{facts[0].place}: id {request.id!r} stands twice; ids must be unique")
             except BadInput as problem:
                 bad.refuse(problem)
             else:
-                requests[request.id] = request
+                requests |= {request.id: request for request in found}
+        if self._unchanged:
+            log.info("edits=%s: %d rows left out, whose new target is the true answer (edits.drop_unchanged): %s%s",
+                     self.edits, len(self._unchanged), "; ".join(self._unchanged[:3]),
+                     "; …" if len(self._unchanged) > 3 else "")  # fmt: skip
         return list(requests.values())
+
+    def _facts(self, row: Row) -> list[Row]:
+        """Returns one row for each fact of the row, as if the row held this fact alone."""
+        if not self.facts_in:
+            return [row]
+        facts = row.value.get(self.facts_in) if isinstance(row.value, Mapping) else None
+        if not isinstance(facts, list) or not facts:
+            raise BadInput(f"{row.place}: field {self.facts_in} is {shown(facts)}; it must be a list of the row's "
+                           "facts; name the column that holds one in edits.facts_in, or set edits.facts_in='' where a "
+                           "row is one fact")  # fmt: skip
+        return [Row(row.number, f"{row.place}, fact {i}", {**row.value, self.facts_in: fact})
+                for i, fact in enumerate(facts, 1)]  # fmt: skip
+
+    def _requests(self, facts: Sequence[Row]) -> list[EditRequest]:
+        """Returns the requests of one row.  What follows from its facts is asked once the last of them is written."""
+        requests = []
+        for i, fact in enumerate(facts, 1):
+            values = self._values(fact)
+            if self.facts_in:
+                values |= {"row": values["id"], "id": f"{values['id']}-{i}"}
+            if self.drop_unchanged and _is_unchanged(values):
+                self._unchanged.append(f"{fact.place}: {shown(values['target_new'])}")
+            else:
+                requests.append(self._request(values, fact.place))
+        return [*map(without_portability, requests[:-1]), *requests[-1:]]
 
     def _refuse_missing_columns(self, rows: Sequence[Any]) -> None:
         """Raises BadInput where no row has a column of the map.  A required one is refused with its row instead."""
@@ -111,6 +147,8 @@ class FactReader:
                 raise BadInput(f"{place}: field {name}: {problem}; {remedy}") from None
             if name in LISTS and value is not None:
                 value = _texts(value, f"{place}: field {path}", name in MAY_BE_EMPTY)
+            if name == ALIASES and value is not None:
+                value = _aliases(value, f"{place}: field {path}")
             if value is not None:
                 values[name] = value
         self._check_types(values, place)
@@ -141,14 +179,17 @@ class FactReader:
         subject = values["subject"]
         prompts = {name: tuple(filled(subject, text) for text in values[name]) for name in PROMPTS if name in values}
         try:
-            prompt = with_braces(subject, values["prompt"])
+            prompt = with_braces(subject, values["prompt"], self.subject_place)
             return EditRequest(**{**values, **prompts, "prompt": prompt, **self._answers(values)})
         except BadInput as problem:
             raise BadInput(f"{place}: {problem}") from None
 
-    def _answers(self, values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-        """Returns the answers of the row's neighbourhood and portability prompts; without prompts there are none."""
-        answers: dict[str, tuple[str, ...]] = {}
+    def _answers(self, values: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+        """Returns the answers of the row's neighbourhood and portability prompts; without prompts there are none.
+
+        One answer, or one list of aliases, is that of all prompts.
+        """
+        answers: dict[str, tuple[Any, ...]] = {ALIASES: values.get(ALIASES, ()) if values.get("portability") else ()}
         for prompts, name in (("neighbourhood", "neighbourhood_answers"), ("portability", "portability_answers")):
             answers[name] = values.get(name, ())
             if prompts in self.columns and prompts not in values:
@@ -156,8 +197,9 @@ class FactReader:
             elif values.get(prompts) and name in self.columns and name not in values:
                 raise BadInput(f"{prompts} without {self.columns[name]}; give one answer each, \"\" where it "
                                "is unknown")  # fmt: skip
-        if len(answers["neighbourhood_answers"]) == 1:  # CounterFact: every neighbour's answer is the row's true target
-            answers["neighbourhood_answers"] *= len(values.get("neighbourhood", ()))
+        for name, texts in answers.items():
+            if len(texts) == 1:  # CounterFact: every neighbour's answer is the row's true target
+                answers[name] = texts * len(values.get(name.split("_")[0], ()))
         return answers
 
 
@@ -173,3 +215,9 @@ def _texts(value: Any, place: str, may_be_empty: bool) -> tuple[str, ...]:
     if not may_be_empty and not all(texts):
         raise BadInput(f"{place} is {shown(value)}; a prompt must not be empty: leave it out of the list")
     return tuple(texts)
+
+
+def _aliases(value: Any, place: str) -> tuple[tuple[str, ...], ...]:
+    """Returns the lists of aliases, without empty ones; a list of texts is one list for all prompts."""
+    lists = value if isinstance(value, list) and any(isinstance(item, list) for item in value) else [value]
+    return tuple(tuple(filter(None, _texts(texts, place, may_be_empty=True))) for texts in lists)

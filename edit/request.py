@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown, spelling
@@ -16,7 +18,9 @@ class EditRequest:
     """`subject`'s fact, asked by `prompt` (with `{}` where the subject stands), becomes `target_new`.
 
     `neighbourhood` prompts are about other subjects; their answers (one each, empty where unknown) must not change.
-    Raises BadInput for a fact that cannot be edited or measured.
+    `portability_aliases`: for each portability prompt the other names of its answer; empty where there are none.
+    `row`: the row that holds the fact together with others, which are written before it or after it; None for a row of
+    its own.  Raises BadInput for a fact that cannot be edited or measured.
     """
 
     id: str
@@ -30,7 +34,9 @@ class EditRequest:
     neighbourhood_answers: tuple[str, ...] = ()
     portability: tuple[str, ...] = ()
     portability_answers: tuple[str, ...] = ()
+    portability_aliases: tuple[tuple[str, ...], ...] = ()
     generation_prompts: tuple[str, ...] = ()
+    row: str | None = None
 
     def __post_init__(self) -> None:
         for field in ("id", "subject", "prompt", "target_new"):
@@ -51,6 +57,9 @@ class EditRequest:
             if n_prompts != n_answers:
                 raise BadInput(f"{prompts} has {n_prompts} prompts but {n_answers} answers; give one answer each, "
                                "\"\" where it is unknown")  # fmt: skip
+        if self.portability_aliases and len(self.portability_aliases) != len(self.portability):
+            raise BadInput(f"portability has {len(self.portability)} prompts but {len(self.portability_aliases)} lists "
+                           "of aliases; give one list each, or one list of texts for all")  # fmt: skip
 
     @property
     def question(self) -> str:
@@ -61,6 +70,29 @@ class EditRequest:
     def subject_start(self) -> int:
         """Returns the character index of the subject in `question`."""
         return self.prompt.index("{}")
+
+
+def without_portability(request: EditRequest) -> EditRequest:
+    """Returns the request without the questions about what follows from its fact."""
+    return replace(request, portability=(), portability_answers=(), portability_aliases=())
+
+
+def by_row(requests: Iterable[EditRequest]) -> list[list[EditRequest]]:
+    """Returns the requests in their order, those of one row together."""
+    return [list(group) for _, group in groupby(requests, key=lambda r: (r.row, r.id if r.row is None else None))]
+
+
+def without_split_rows(batches: Sequence[Sequence[EditRequest]]) -> tuple[list[list[EditRequest]], list[str]]:
+    """Returns the batches without the portability questions of rows whose facts stand in several of them, and the names
+    of these rows: no single batch makes their answers true."""
+    sizes = Counter(request.row for batch in batches for request in batch)
+    split, kept = [], []
+    for batch in batches:
+        here = Counter(request.row for request in batch)
+        cut = {row for row in here if row is not None and here[row] < sizes[row]}
+        split += [request.row for request in batch if request.row in cut and request.portability]
+        kept.append([without_portability(request) if request.row in cut else request for request in batch])
+    return kept, split
 
 
 def same_fact(request: EditRequest, other: EditRequest) -> bool:

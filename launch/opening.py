@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from afteredit.edit.constraint import Unconstrained, view_file
 from afteredit.edit.edit_set import OnBadRow
 from afteredit.edit.method import Given
-from afteredit.edit.request import EditRequest, refuse_conflicts
+from afteredit.edit.request import EditRequest, refuse_conflicts, without_split_rows
 from afteredit.evaluate.abilities.build import (
     build_tasks,
     check_files,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from afteredit.evaluate.measure import Measure
     from afteredit.model.lm import LM
     from afteredit.record.run_directory import RunDirectory
+
+
+log = logging.getLogger(__name__)
 
 
 def read_edits(x: Experiment) -> tuple[list[EditRequest], str]:
@@ -84,6 +88,11 @@ def usable_facts(
         requests = without_bad_rows(lm, x.method, requests, max(n_edits, N_FIRST_FACTS))
     batches = _batches(x, requests)
     refuse_uneditable(lm, x.method, requests[:n_edits], requests[n_edits:N_FIRST_FACTS])
+    if x.settings.single:
+        batches, split = without_split_rows(batches)
+        if split:
+            log.warning("setting=single: what follows from %d rows (%s) is not asked: their facts stand in several "
+                        "batches, so that no model holds them all", len(split), ", ".join(split[:5]))  # fmt: skip
     return requests, batches
 
 

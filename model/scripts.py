@@ -7,7 +7,8 @@ A word goes on, so that "Java" is not in "JavaScript", with
 - a hyphen or "&" that a letter or digit follows directly ("Jean-Paul", "AT&T"), and a full stop, but for one that ends
   a sentence ("Amazon.com", "U.S.A.", not "Art.It was");
 - an apostrophe that a letter follows ("O'Brien", "don't"), but for a possessive and the endings that Turkish puts there
-  ("Paris's", "Peru'nun").  What stands before an apostrophe begins no word ("l'Espagne"), but for O'.
+  ("Paris's", "Apollo 10's" but not "1990's"; "Peru'nun").  What stands before an apostrophe begins no word
+  ("l'Espagne"), but for O'.
 A Korean noun ends before a particle or the copula ("서울" is in "서울은", "서울에서는", "서울입니다", not in "서울시");
 which of 은 and 는, 이 and 가 stands there depends on its last sound.
 
@@ -89,9 +90,14 @@ def ends_without_spaces(text: str) -> bool:
     return _LAST_LETTER_UNSPACED.search(text) is not None
 
 
-def goes_on(before: str, after: str) -> bool:
-    """Tells whether the word or number that ends `before` goes on with `after`."""
+def goes_on(before: str, after: str, name: str = "") -> bool:
+    """Tells whether the word or number that ends `before` goes on with `after`.
+
+    `name`: the whole name that ends there, if it is known.  A possessive ends any name; a bare number may be a decade.
+    """
     before, after = _visible(before)[-_SEEN:], _visible(after)[:_SEEN]
+    if after[:1] in _APOSTROPHES and _POSSESSIVE.match(after, pos=1) and any(map(str.isalpha, name)):
+        return False
     return _one_word(before, after) and not (_is_word_part(before[-1]) and _is_particle(before[-1], after))
 
 

@@ -160,5 +160,10 @@ def _is_record(record: Record, n_edits_before: int) -> bool:
 
 def request_of(stored: Record) -> EditRequest:
     """Returns the request that a record holds; JSON knows lists only."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    fields: dict[str, Any] = {name: _tuple(value) for name, value in stored.items()}
+    fields["portability_aliases"] = tuple(map(_tuple, fields.get("portability_aliases", ())))
     return EditRequest(**fields)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -26,7 +26,7 @@ def gives_answer(text: str, answer: str) -> bool:
         return False
     lengths = (n for n in range(1, len(text) + 1) if _folded(text[:n]) == folded)  # ß is folded to two letters
     end = next(lengths, None)
-    return end is not None and not goes_on(text[:end], text[end:])
+    return end is not None and not goes_on(text[:end], text[end:], answer)
 
 
 def _plain(text: str) -> str:

@@ -3,8 +3,8 @@
 Three criteria, never under one name: `prob`, the new target is likelier than the true one (mean log p per token, as in
 ROME's own evaluation); `forced`, every target token is the argmax after the tokens before it; `generated`, greedy text
 gives the target (answer_match.py).  `portability` asks for what follows from the new fact, so its answer is the one
-wanted after the edit, and has no rival.  `neighbourhood` is unchanged from the unedited model W0; `neighbourhood_paper`
-is CounterFact's own criterion: the true answer still wins.
+wanted after the edit, and has no rival; a generated text may give it under any of its names.  `neighbourhood` is
+unchanged from the unedited model W0; `neighbourhood_paper` is CounterFact's own criterion: the true answer still wins.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class SuccessPrompt:
     prompt: str
     target_new: str
     target_true: str | None
+    aliases: tuple[str, ...] = ()  # of the new target: a generated text may give it by another name
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ def success_prompts(request: EditRequest) -> list[SuccessPrompt]:
     prompts = [SuccessPrompt(id, "efficacy", 0, request.question, new, true)]
     for i, prompt in enumerate(request.paraphrases):
         prompts.append(SuccessPrompt(id, "paraphrase", i, prompt, new, true))
-    for i, (prompt, answer) in enumerate(zip(request.portability, request.portability_answers, strict=True)):
+    aliases = request.portability_aliases or ((),) * len(request.portability)
+    asked = zip(request.portability, request.portability_answers, aliases, strict=True)
+    for i, (prompt, answer, others) in enumerate(asked):
         if answer.strip():  # else it is unknown
-            prompts.append(SuccessPrompt(id, "portability", i, prompt, answer, None))
+            prompts.append(SuccessPrompt(id, "portability", i, prompt, answer, None, others))
     for i, (prompt, answer) in enumerate(zip(request.neighbourhood, request.neighbourhood_answers, strict=True)):
         prompts.append(SuccessPrompt(id, "neighbourhood", i, prompt, new, answer or None))
     return prompts
@@ -70,18 +73,20 @@ def success_prompts(request: EditRequest) -> list[SuccessPrompt]:
 def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
     """Returns what the model as it is now does on every prompt of the requests."""
     target_ids: dict[SuccessPrompt, list[Ids]] = {}  # of the new target and, where there is one, of the true one
+    longest: dict[SuccessPrompt, int] = {}  # tokens of the longest answer that the greedy text may give
     continuations: dict[Ids, dict[Ids, None]] = {}
     for prompt in chain.from_iterable(map(success_prompts, requests)):
         targets = [prompt.target_new] if prompt.target_true is None else [prompt.target_new, prompt.target_true]
         target_ids[prompt] = [lm.tokens.answer_ids(target, prompt.prompt) for target in targets]
         continuations.setdefault(lm.tokens.question_ids(prompt.prompt), {}).update(dict.fromkeys(target_ids[prompt]))
-    longest = max(map(len, chain.from_iterable(target_ids.values())), default=0)
-    scores, texts = score_and_generate(lm, continuations, longest + EXTRA_TOKENS)
+        aliases = [lm.tokens.answer_ids(alias, prompt.prompt) for alias in prompt.aliases]
+        longest[prompt] = max(map(len, [*target_ids[prompt], *aliases]))
+    scores, texts = score_and_generate(lm, continuations, max(longest.values(), default=0) + EXTRA_TOKENS)
     responses = {}
     for prompt, ids_of_targets in target_ids.items():
         context = lm.tokens.question_ids(prompt.prompt)
         new, *true = [scores[context, ids] for ids in ids_of_targets]
-        n_tokens = max(map(len, ids_of_targets)) + EXTRA_TOKENS
+        n_tokens = longest[prompt] + EXTRA_TOKENS
         text = lm.tokenizer.decode(texts[context][:n_tokens], skip_special_tokens=True)
         responses[prompt] = Response(
             new.nll, true[0].nll if true else None, new.argmax_ids, true[0].argmax_ids if true else (), text
@@ -111,9 +116,10 @@ def means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float]:
 
 def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response) -> list[tuple[str, bool]]:
     if prompt.group != "neighbourhood":
+        names = (prompt.target_new, *prompt.aliases)
         successes = [
             (f"forced/{prompt.group}", now.argmax_new == lm.tokens.answer_ids(prompt.target_new, prompt.prompt)),
-            (f"generated/{prompt.group}", gives_answer(now.text, prompt.target_new)),
+            (f"generated/{prompt.group}", any(gives_answer(now.text, name) for name in names)),
         ]
         if now.nll_true is not None:
             successes.append((f"prob/{prompt.group}", now.nll_new < now.nll_true))

@@ -46,14 +46,18 @@ def normal_rows(rows: Iterable[Row], bad: Callable[[BadInput], None] = stop) -> 
 
 
 def look_up(row: Any, path: str) -> Any:
-    """What stands at the dotted path; None where null stands there or on the way.  Raises Missing, or BadInput where
-    the path leads through what is no object or list."""
+    """What stands at the dotted path; None where null stands there or on the way.  A `*` leads into every item of a
+    list, and gives the list of what stands there.  Raises Missing, or BadInput where the path leads through what is no
+    object or list."""
     if isinstance(row, Mapping) and path in row:  # a table's column may have a dot in its name
         return row[path]
-    value = row
-    for step in path.split("."):
+    value, steps = row, path.split(".")
+    for i, step in enumerate(steps):
         if value is None:
             return None
+        if step == "*" and isinstance(value, list):
+            rest = ".".join(steps[i + 1 :])
+            return [look_up(item, rest) for item in value] if rest else value
         try:
             value = value[int(step)] if isinstance(value, list) else value[step]
         except (KeyError, IndexError, TypeError, ValueError) as problem:

@@ -110,15 +110,14 @@ def test_rows_of_one_relation_are_one_fact_whatever_the_true_answer_and_the_word
     assert [request.id for request in facts.read(str(written(tmp_path, rows)), 0)[0]] == ["r1", "r3"]
 
 
-def test_training_rows_about_an_evaluation_fact_are_refused_though_its_row_is_left_out(tmp_path):
+def test_training_facts_of_a_subject_are_left_out_though_its_row_is_left_out_of_the_edits_too(tmp_path):
     first, second, third = reworded("Ada Quill", "Oslo", "Bern", "Bonn")
-    written(tmp_path, [first, second], "zsre.jsonl")
-    for row in (second, third):
-        written(tmp_path, [*reworded("Dee Moss", "Oslo", "Bern"), row], "zsre_train.jsonl")
-        with pytest.raises(BadInput, match=r"edits=zsre: 1 rows of the training split .*-3 \("):
-            edit_set("zsre").training(str(tmp_path))
-    written(tmp_path, reworded("Dee Moss", "Oslo", "Bern"), "zsre_train.jsonl")
-    assert len(edit_set("zsre").training(str(tmp_path))) == 2  # both are used for training
+    written(tmp_path, [first, second, zsre_row("Oslo") | {"subject": "Cy Moor", "src": "Where did Cy Moor live?"}],
+            "zsre.jsonl")  # fmt: skip
+    rows = [*reworded("Dee Moss", "Oslo", "Bern"), second, third, *reworded("Cy Moor", "Rome")]
+    written(tmp_path, rows, "zsre_train.jsonl")
+    training = edit_set("zsre").training(str(tmp_path))
+    assert [request.id for request in training] == ["zsre (training split)-1", "zsre (training split)-2"]
 
 
 def test_the_embedded_facts_have_a_training_split_about_other_subjects():
@@ -157,6 +156,8 @@ def test_training_rows_stay_in_file_order(tmp_path):
 
 SHARED = {
     "the_same_row": {},
+    "another_fact": {"relation": "anthem", "prompt": "{} sings", "target_true": "Somos libres"},
+    "another_spelling": {"subject": " Pe\u200bru ", "prompt": "The anthem of {} is", "relation": None},
     "another_target": {"target_new": "Bern"},
     "another_case_and_no_relation": {"subject": "PERU", "prompt": "The capital of {} is", "relation": None},
     "reworded": {"prompt": "{} is ruled from"},
@@ -164,25 +165,24 @@ SHARED = {
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_training_rows_that_are_evaluation_rows_too_are_refused_by_name(tmp_path, name):
+def test_training_facts_about_a_subject_of_the_edits_are_left_out_and_counted(tmp_path, name, caplog):
     other = {"subject": "Chile", "prompt": "The capital of {} is"}
     written(tmp_path, [GOOD | other | {"id": "e1"}, GOOD | {"id": "e2"}], "mine.jsonl")
-    rows = [GOOD | {"id": "t1", "subject": "Cuba"}, GOOD | {"id": "t2"} | SHARED[name]]
-    rows += [GOOD | {"id": "t3", "relation": "anthem", "prompt": "{} sings"}]
+    rows = [GOOD | {"id": "t1", "subject": "Cuba"}, GOOD | {"id": "t2"} | SHARED[name],
+            GOOD | {"id": "t3", "subject": "Lima, Peru", "prompt": "{} is in"}]  # fmt: skip
     mine = edit_set("facts", file="mine.jsonl", train="mine_train.jsonl")
-    written(tmp_path, [rows[0], rows[2]], "mine_train.jsonl")
-    assert [request.id for request in mine.training(str(tmp_path))] == ["t1", "t3"]
     written(tmp_path, rows, "mine_train.jsonl")
-    with pytest.raises(BadInput) as problem:
-        mine.training(str(tmp_path))
-    for words in ("edits=facts: 1 rows", str(tmp_path / "mine_train.jsonl"), "t2 (", "mine.jsonl", "edits.train"):
-        assert words in str(problem.value)
-    assert "t1" not in str(problem.value)
+    with caplog.at_level(logging.INFO):
+        assert [request.id for request in mine.training(str(tmp_path))] == ["t1", "t3"]
+    assert "edits=facts: 1 of 3 training facts left out" in caplog.text
+    caplog.clear()
+    written(tmp_path, [rows[0], rows[2]], "mine_train.jsonl")
+    assert len(mine.training(str(tmp_path))) == 2 and not caplog.text
 
 
-def test_of_many_shared_rows_the_first_are_named(tmp_path):
+def test_a_training_split_of_which_nothing_is_left_is_refused(tmp_path):
     written(tmp_path, [GOOD | {"id": f"r{i}"} for i in range(7)], "mine.jsonl")
-    with pytest.raises(BadInput, match=r"7 rows of the training split .*mine.jsonl.* r0 .*, r4 \([^,]*, …; take"):
+    with pytest.raises(BadInput, match=r"all 7 facts of the training split .*mine.jsonl.*subjects.*edits.train"):
         edit_set("facts", file="mine.jsonl", train="mine.jsonl").training(str(tmp_path))
 
 

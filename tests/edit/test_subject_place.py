@@ -2,7 +2,7 @@
 
 import pytest
 
-from afteredit.edit.subject_place import filled, whole_words, with_braces
+from afteredit.edit.subject_place import SubjectPlace, filled, whole_words, with_braces
 from afteredit.store.errors import BadInput
 
 FOUND = {  # subject, prompt -> prompt with {}
@@ -43,6 +43,8 @@ FOUND = {  # subject, prompt -> prompt with {}
     ): "\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea {}",
     ("\U0001f1e9\U0001f1ea", "\U0001f1eb\U0001f1f7\U0001f1e9\U0001f1ea"): "\U0001f1eb\U0001f1f7{}",
     ("Peru", "The capital of {} is"): "The capital of {} is",
+    ("Apollo 10", "When was Apollo 10's launch?"): "When was {}'s launch?",
+    ("Flight 370", "Flight 3700 was not Flight 370\u2019s"): "Flight 3700 was not {}\u2019s",
 }
 
 
@@ -69,6 +71,8 @@ REFUSED = {
     ("5", "-5 is"): "part of a longer word",
     ("aa", "a_aa aaa"): "longer word",
     ("大阪", "大阪と大阪は"): "2 times",
+    ("1990", "Music of the 1990's is"): "longer word",
+    ("Apollo 10", "Apollo 10'strong is"): "longer word",
 }
 
 
@@ -85,6 +89,19 @@ def test_other_prompts_get_the_subject_in_place_of_braces():
     assert filled("typeof {}", "In code, {} gives") == "In code, typeof {} gives"
     assert filled("typeof {}", "In code, typeof {} gives") == "In code, typeof {} gives"
     assert filled("map{}", "x {} vs mymap{}") == "x map{} vs mymap{}"
+
+
+def test_the_place_that_counts_can_be_said():
+    prompt = "A pan, as in pancake, is for pans; what is a pan?"
+    assert with_braces("pan", prompt, SubjectPlace.first) == "A {}, as in pancake, is for pans; what is a pan?"
+    assert with_braces("pan", prompt, SubjectPlace.last) == "A pan, as in pancake, is for pans; what is a {}?"
+    for which in (SubjectPlace.first, SubjectPlace.last):
+        assert with_braces("Peru", "Peru is", which) == "{} is"
+        assert with_braces("Peru", "Peru and {} are", which) == "Peru and {} are"
+        with pytest.raises(BadInput, match="does not stand"):
+            with_braces("Peru", "Chile is", which)
+    with pytest.raises(BadInput, match=r"2 times .*\+\+edits.subject_place=first or last"):
+        with_braces("pan", prompt)
 
 
 def test_places_that_overlap_are_two():

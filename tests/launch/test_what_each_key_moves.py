@@ -19,6 +19,7 @@ import pytest
 
 from afteredit.edit.constraint import Unconstrained
 from afteredit.edit.edit_set import OnBadRow
+from afteredit.edit.subject_place import SubjectPlace
 from afteredit.evaluate.abilities import lm_eval_tasks
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Dtype, Experiment
@@ -134,6 +135,8 @@ def by_content(place: Path) -> dict[str, list[tuple[Any, set[str]]]]:
         "edits.drop_unchanged": [(True, set())],  # no embedded row is dropped
         "edits.distinct": [(True, set())],
         "edits.on_bad_row": [(OnBadRow.skip, set())],  # and none is bad
+        "edits.subject_place": [(SubjectPlace.last, set())],  # nor holds its subject twice
+        "edits.facts_in": [("paraphrases", {"weights"})],  # one fact for each
         "method.second_moment_text": [(f"{place}/same.txt", set()), (f"{place}/other.txt", {"weights"})],
     }
 

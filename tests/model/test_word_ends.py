@@ -75,6 +75,10 @@ def test_a_subject_may_begin_there(before, after):
     assert not began_before(before, after)
 
 
+def test_a_possessive_ends_a_name_with_a_number_but_a_bare_number_may_be_a_decade():
+    assert gives_answer("Apollo 10's crew", "Apollo 10") and not gives_answer("1990's", "1990")
+
+
 def test_case_is_read_from_the_text_itself():
     assert gives_answer("ROME.It was", "rome") and not gives_answer("AMAZON.com", "amazon")
     assert gives_answer("STRASSE 1", "Straße") and not gives_answer("groß", "gros")

@@ -61,6 +61,20 @@ def test_a_reopened_journal_has_the_same_records(folder, fact, tmp_path):
     assert all(same(reopened.update(i), an_update(i)) for i in range(4))
 
 
+def test_a_stored_request_is_the_one_that_was_written(tmp_path, fact):
+    asked = replace(fact, portability=("Who rules?", "Who sings?"), portability_answers=("Ada", "Bo"),
+                    portability_aliases=(("A.", "Adda"), ()), row="6")  # fmt: skip
+    journal = Journal(tmp_path)
+    journal.append([asked, fact], an_update(1))
+    journal.close()
+    reopened = Journal(tmp_path)
+    assert reopened.batches == [[asked, fact]] and len(set(reopened.batches[0])) == 2
+    reopened.refuse_other_edits([[asked, fact]])
+    with pytest.raises(BadInput, match="portability_aliases"):
+        reopened.refuse_other_edits([[replace(asked, portability_aliases=((), ())), fact]])
+    reopened.close()
+
+
 @pytest.mark.parametrize("cut", [1, 2, 40, "all_but_one"])
 def test_a_torn_last_line_is_dropped_and_made_again(folder, fact, cut):
     path = folder / "edits.jsonl"

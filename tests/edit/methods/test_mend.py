@@ -164,7 +164,7 @@ def test_training_rows_that_are_evaluation_rows_are_refused_before_training(make
     monkeypatch.setattr(training, "trained", None)
     columns = {name: name for name in ("id", "subject", "prompt", "target_new")}
     edits = EditSet(name="mine", file="facts.jsonl", columns=columns, train="facts.jsonl")
-    with pytest.raises(BadInput, match=r"edits=mine: 200 rows of the training split .*facts.jsonl.*edits.train"):
+    with pytest.raises(BadInput, match=r"edits=mine: all 200 facts of the training split .*facts.jsonl.*edits.train"):
         METHOD.prepare(make_lm("llama"), Given(0, lambda: edits.training("mini")))
 
 

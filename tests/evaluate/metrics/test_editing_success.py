@@ -130,6 +130,20 @@ def test_portability_asks_for_the_answer_wanted_after_the_edit_and_compares_it_w
     assert [row for row in rows if "portability" not in row["name"]] == success_scores(lm, *[respond(lm, [fact])] * 2)
 
 
+def test_a_generated_text_may_give_the_answer_under_another_name_and_is_read_far_enough_for_it(lm, fact):
+    prompt = "The ring was where Joe DiMaggio"
+    *_, text = plain_response(lm, prompt, "x", 9)  # a random model's own words; its tokens are short
+    long_name = " ".join(text.split()[:4])
+    asked = replace(fact, portability=(prompt,) * 4, portability_answers=("qq",) * 4,
+                    portability_aliases=((), ("zz",), ("zz", text.split()[0].upper()), (long_name,)))  # fmt: skip
+    assert len(lm.tokens.answer_ids(long_name, prompt)) > len(lm.tokens.answer_ids("qq", prompt)) + 3
+    now = respond(lm, [asked])
+    rows = success_scores(lm, now, now)
+    scores = {way: [row["score"] for row in rows if row["name"] == f"{way}/portability"] for way in CRITERIA[1:]}
+    assert scores == {"generated": [0.0, 0.0, 1.0, 1.0], "forced": [0.0] * 4}
+    assert [row for row in rows if "portability" not in row["name"]] == success_scores(lm, *[respond(lm, [fact])] * 2)
+
+
 def test_an_unedited_model_leaves_every_neighbour_unchanged(lm, fact):
     scores = means(success_scores(lm, respond(lm, [fact]), respond(lm, [fact])), "x")
     assert [scores[f"x/{criterion}/neighbourhood"] for criterion in CRITERIA] == [1.0, 1.0, 1.0]
