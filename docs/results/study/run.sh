@@ -11,25 +11,27 @@ python=${PYTHON:-python}
 
 missing() { # [model [name …]]: the lines of runs.tsv that are not kept
   local model=${1:-} names=" ${*:2} "
-  grep -v '^#' "$here/runs.tsv" | while IFS=$'\t' read -r of name minutes overrides; do
+  grep -v '^#' "$here/runs.tsv" | while IFS=$'\t' read -r of name minutes tasks overrides; do
     [[ -n $model && $of != "$model" ]] && continue
     [[ $names != "  " && $names != *" $name "* ]] && continue
-    compgen -G "$here/$of/$name/*/results-*.jsonl" >/dev/null || printf '%s\t%s\t%s\t%s\n' "$of" "$name" "$minutes" "$overrides"
+    compgen -G "$here/$of/$name/*/results-*.jsonl" >/dev/null || printf '%s\t%s\t%s\t%s\t%s\n' "$of" "$name" "$minutes" "$tasks" "$overrides"
   done
 }
 
-one() { # model, name, overrides: runs it to its end, then keeps it
-  local model=$1 name=$2 overrides=$3 runs=runs/study/$1/$2 source=()
-  [[ -e runs/$model.gguf ]] && source=("model.source=runs/$model.gguf")
+one() { # model, name, tasks, overrides: runs it to its end, once for each scoring, then keeps it
+  local model=$1 name=$2 runs=runs/study/$1/$2 more=("model=$1" limit=32)
+  [[ $model == smollm2 ]] && more=("model=$1" limit=64)
+  [[ -e runs/$model.gguf ]] && more+=("model.source=runs/$model.gguf")
   echo "$(date +%H:%M) begins $model $name"
-  # shellcheck disable=SC2086
-  if $python run.py "model=$model" "${source[@]}" "data=runs/rows" limit="$([[ $model == smollm2 ]] && echo 64 || echo 32)" tracker=none \
-    "runs=$runs" $overrides >"$runs.log" 2>&1; then
-    $python "$here/keep.py" "$runs" "$here/$model/$name"
-    echo "$(date +%H:%M) keeps $model $name"
-  else
-    echo "$(date +%H:%M) FAILED $model $name: $runs.log"
-  fi
+  for task in $3; do # the second goes through the same edits again, from the journal
+    # shellcheck disable=SC2086
+    if ! $python run.py "${more[@]}" data=runs/rows tracker=none "runs=$runs" $4 "task=$task" >>"$runs.log" 2>&1; then
+      echo "$(date +%H:%M) FAILED $model $name: $runs.log"
+      return
+    fi
+  done
+  $python "$here/keep.py" "$runs" "$here/$model/$name"
+  echo "$(date +%H:%M) keeps $model $name"
 }
 
 if [[ ${1:-} == list ]]; then
@@ -46,4 +48,4 @@ threads=2 jobs=1
 [[ $model == smollm2 ]] && threads=1 jobs=2
 export OMP_NUM_THREADS=$threads TQDM_DISABLE=1 here python
 export -f one
-missing "$model" "${@:3}" | cut -f1,2,4 | xargs -d '\n' -P "$jobs" -I{} bash -c 'IFS=$'"'\t'"' read -r model name overrides <<<"{}"; one "$model" "$name" "$overrides"'
+missing "$model" "${@:3}" | cut -f1,2,4,5 | xargs -d '\n' -P "$jobs" -I{} bash -c 'IFS=$'"'\t'"' read -r model name tasks overrides <<<"{}"; one "$model" "$name" "$tasks" "$overrides"'
