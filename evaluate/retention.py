@@ -5,6 +5,7 @@ Reads rows of results and the scores of examples only, so that it serves the pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,12 @@ from afteredit.evaluate.intervals import interval
 
 
 def share_left(score: float, base: float, chance: float) -> float:
-    """Returns (score − chance) / (base − chance): 1 where the unedited score `base` is reached, 0 at chance."""
+    """Returns (score − chance) / (base − chance): 1 where the unedited score `base` is reached, 0 at chance.
+
+    NaN where the unedited model stands at chance: there is nothing to keep.
+    """
+    if base == chance:
+        return math.nan
     return float((score - chance) / (base - chance))
 
 

@@ -25,7 +25,9 @@ def compose(overrides: Sequence[str]) -> Experiment:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, RecursionError) as problem:
+        except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as problem:
+            if type(problem) is ValueError and "group" not in str(problem):
+                raise
             raise BadInput(_explained(problem, overrides)) from None
     return experiment_from(config, config.hydra)
 
@@ -56,6 +58,9 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
     if sentence is not None:
         return sentence
     message = " ".join(str(problem).split())
+    for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
+        if value == "null" and (CONF / key).is_dir() and type(problem) is ValueError:
+            return f"{key}=null names no entry of {key}; " + ("task=[] is none" if key == "task" else "give one")
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
         if (CONF / key).is_dir():
             files = (path.relative_to(CONF / key).with_suffix("") for path in (CONF / key).rglob("*.yaml"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,7 +86,11 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         if given not in known:
             raise BadInput(unknown_key(f"{dot}{given}", [f"{dot}{k}" for k in known]))
     try:
-        values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+        _refuse_nan(values, dot)
+        for field in dataclasses.fields(cls):
+            if field.type == "dict[str, str]":
+                _refuse_no_texts(values.get(field.name), f"{dot}{field.name}")
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as problem:
         inner = str(problem.full_key or "").removeprefix(dot)
@@ -94,6 +99,25 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         wanted = types.get(inner.split(".")[0].split("[")[0], "")
         message = str(problem).strip().splitlines()[0]
         raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
+
+
+def _refuse_nan(value: Any, key: str) -> None:
+    """Raises BadInput for NaN, which no key allows, wherever it stands in the values."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_nan(inner, f"{key.rstrip('.')}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_nan(inner, key)
+    elif isinstance(value, float) and math.isnan(value):
+        raise BadInput(f"{key} is nan; it must be a number")
+
+
+def _refuse_no_texts(values: Any, key: str) -> None:
+    """Raises BadInput for an entry of a map of texts that is a list, a mapping or null."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if value is None or isinstance(value, list | dict):
+            raise BadInput(f"{key}.{name} is {value!r}; it must be a text, or take it out with ~{key}.{name}")
 
 
 def takes_text(key: str) -> bool:

@@ -30,7 +30,9 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     sys.argv[1:] = argv
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
-    except (HydraException, OmegaConfBaseException, RecursionError) as problem:
+    except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as problem:
+        if isinstance(problem, BadInput) or (type(problem) is ValueError and "group" not in str(problem)):
+            raise
         raise BadInput(explained_after_hydra(problem, argv)) from None
 
 

@@ -35,8 +35,11 @@ def overrides_from_agent(arguments: Sequence[str], environment: Mapping[str, str
         return list(arguments)
     parameters = _parameters(Path(path))
     if "overrides" in parameters:
+        stored = parameters["overrides"]
+        if not isinstance(stored, list) or not all(isinstance(override, str) for override in stored):
+            raise BadInput(f"the sweep's parameter overrides is {stored!r}; it must be a list of texts, key=value each")
         fixed = [argument for argument in arguments if argument.partition("=")[0] not in parameters]
-        return [*fixed, *parameters["overrides"]]
+        return [*fixed, *stored]
     overrides: list[str] = []
     for argument in arguments:
         key = argument.partition("=")[0]
@@ -69,6 +72,8 @@ def _element(value: Any) -> str:
         return "null"
     if isinstance(value, float) and math.isinf(value):
         return "inf" if value > 0 else "-inf"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))  # W&B's q_uniform and bayes write whole numbers so; a key that wants a float takes both
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_element, value))}]"
     if isinstance(value, dict):

@@ -97,6 +97,24 @@ class Capabilities:
         return isinstance(outputs[0], tuple | list)
 
 
+def rope_limit(config: Any) -> int | None:
+    """Returns the length of rows up to which the rope turns every position by one angle; None where it always does.
+
+    A longer row makes transformers turn all positions of its batch otherwise ("longrope", "dynamic"), and not those
+    that stand in a cache: an answer would then depend on the rows beside it.
+    """
+    stored = getattr(config, "rope_parameters", None) or {}
+    limits = []
+    for rope in (stored, *stored.values()):  # one for all blocks, or one for each kind of block
+        kind = rope.get("rope_type", "") if isinstance(rope, dict) else ""
+        longest = getattr(config, "max_position_embeddings", None)
+        if kind == "longrope":
+            limits.append(rope.get("original_max_position_embeddings") or longest)
+        elif "dynamic" in str(kind):
+            limits.append(longest)
+    return min(filter(None, limits), default=None)
+
+
 @torch.no_grad()
 def continues(run: RunDecoder) -> bool:
     """Returns whether rows continued from cached keys and values, beside padding, give what each row gives alone."""

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from afteredit.model.anatomy import find_anatomy
-from afteredit.model.capabilities import Capabilities, check_parts
+from afteredit.model.capabilities import Capabilities, check_parts, rope_limit
 from afteredit.model.hooks import answering_by
 from afteredit.model.loading.chat_template import CHAT_DATE
 from afteredit.model.loading.fingerprint import fingerprint_parts
@@ -24,6 +24,7 @@ from afteredit.model.row_by_row import forward_row_by_row
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
 from afteredit.model.weights import Weights, matrix_shape
+from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash
 
 
@@ -49,8 +50,12 @@ class LM:
         self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date, n_rows)
         self.anatomy = find_anatomy(model)
         self.weights = Weights(model)
+        self.rope_limit = rope_limit(model.config.get_text_config())
         check_parts(model, self.anatomy, self.run_decoder, self.logits)
         self.capabilities = Capabilities(model, self.anatomy, self.run_decoder)
+        if self.rope_limit is not None:
+            self.capabilities.log_once(f"its rope changes with the length of a row: {self.max_tokens} tokens are read, "
+                                       "the length up to which it is one")  # fmt: skip
         self.fingerprint_parts = fingerprint_parts(model, self.tokens)
         self.fingerprint = content_hash(self.fingerprint_parts)
 
@@ -68,10 +73,14 @@ class LM:
 
     @property
     def max_tokens(self) -> int | None:
-        """The most tokens that the model reads in one row, as its config says; None where the config does not say."""
+        """The most tokens that the model reads in one row, as its config says; None where the config does not say.
+
+        Where a longer row would change the positions of all rows beside it (`rope_limit`), no more than that.
+        """
         config = self.model.config.get_text_config()
         lengths = (getattr(config, name, None) for name in LENGTH_KEYS)
-        return next((length for length in lengths if isinstance(length, int) and length > 0), None)
+        length = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+        return min(filter(None, (length, self.rope_limit)), default=None)
 
     @property
     def n_blocks(self) -> int:
@@ -104,6 +113,10 @@ class LM:
         self, ids_BT: Tensor, mask_BT: Tensor, cache: DynamicCache | None = None, n_cached: int = 0
     ) -> Tensor:
         """Does what `forward` does, for models that can be continued from cached keys and values."""
+        if self.rope_limit is not None and int(mask_BT.sum(-1).max()) > self.rope_limit:
+            raise BadInput(f"a row of {int(mask_BT.sum(-1).max())} tokens; {type(self.model).__name__} is read up to "
+                           f"{self.rope_limit}: a longer row changes the positions of those read beside it, and of "
+                           "what was read before")  # fmt: skip
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, n_cached:]
         output = self.anatomy.decoder(
             input_ids=ids_BT.to(self.device),

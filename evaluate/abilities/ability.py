@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from afteredit.store.errors import BadInput
+
 
 @dataclass(frozen=True)
 class Ability:
@@ -25,3 +27,7 @@ class Ability:
     rows: list[str] = field(default_factory=list)  # names of the file with the rows: the embedded one, the real set's
     hub: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.chance is not None and not 0 <= self.chance < 1:
+            raise BadInput(f"a task's chance is {self.chance}; it must be a share, at least 0 and below 1, or null")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from afteredit.evaluate.retention import measurable, retained_mean, share_left
@@ -10,6 +12,10 @@ from afteredit.evaluate.retention import measurable, retained_mean, share_left
 @pytest.mark.parametrize(("score", "share"), [(0.75, 1.0), (0.5, 0.0), (0.625, 0.5), (0.25, -1.0), (1.0, 2.0)])
 def test_the_share_left_is_one_at_the_unedited_score_and_zero_at_chance(score, share):
     assert share_left(score, base=0.75, chance=0.5) == share
+
+
+def test_a_share_of_nothing_is_no_number():
+    assert math.isnan(share_left(0.7, base=0.5, chance=0.5))
 
 
 def test_the_retained_mean_is_over_the_named_abilities_alone():

@@ -85,6 +85,13 @@ BAD = [
     (["data=a,b"], ["[a,b]", "-m", "\"data='a,b'\""]),
     (["method._target_=afteredit.edit.methods.rome.Rom"], ["method._target_", "Rom"]),
     (["n_edits"], ["n_edits", "EQUAL"]),
+    (["task=null"], ["task=null", "task=[]"]),
+    (["edits.columns.subject=[a]"], ["edits.columns.subject", "['a']", "text"]),
+    (["edits.columns.subject=null"], ["edits.columns.subject", "None", "text"]),
+    (["method.stop_loss=nan"], ["method.stop_loss is nan", "number"]),
+    (["constraint=rect", "constraint.eps=nan"], ["constraint.eps", "nan"]),
+    (["task=[nli]", "task.nli.chance=2"], ["chance is 2.0", "below 1"]),
+    (["task=[nli]", "task.nli.chance=nan"], ["task.nli.chance is nan"]),
 ]
 
 

@@ -117,3 +117,14 @@ def test_a_file_of_parameters_that_is_none_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(BadInput, match="WANDB_SWEEP_PARAM_PATH"):
         overrides_from_agent(["seed=1"], {"WANDB_SWEEP_PARAM_PATH": str(path)})
+
+
+def test_whole_numbers_that_an_agent_writes_as_floats_are_whole(handed):
+    x = compose(handed({"n_edits": 10.0, "seed": 3.0, "method.layer": 4.0, "method.value_lr": 1.0}))
+    assert (x.settings.n_edits, x.settings.seed, x.method.layer, x.method.value_lr) == (10, 3, 4, 1.0)
+
+
+@pytest.mark.parametrize("stored", ["seed=2", [1]])
+def test_stored_overrides_that_are_no_list_of_texts_are_refused(handed, stored):
+    with pytest.raises(BadInput, match="parameter overrides is .* must be a list of texts"):
+        handed({"overrides": stored})
