@@ -105,7 +105,7 @@ def test_what_is_wrong_is_refused_with_its_key_and_what_is_allowed(overrides, na
 
 LATE = [
     (["data=/nonexistent"], ["data=/nonexistent", "mini", "hub"]),
-    (["model=hf"], ["model.source", "hub id or folder"]),
+    (["model=hf"], ["model.source", "hub id, folder or GGUF file"]),
     (["model=hf", "model.source=/nowhere"], ["/nowhere/config.json", "model.source="]),
     (["n_edits=100000"], ["n_edits=100000", "edits=facts", "set n_edits="]),
     (["edits=zsre"], ["edits=zsre", "zsre.jsonl", "data="]),
