@@ -87,11 +87,12 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
             raise BadInput(unknown_key(f"{dot}{given}", [f"{dot}{k}" for k in known]))
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
-        _refuse_nan(values, dot)
         for field in dataclasses.fields(cls):
             if field.type == "dict[str, str]":
                 _refuse_no_texts(values.get(field.name), f"{dot}{field.name}")
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+        _refuse_nan(values, dot)  # after the class's own checks, which say what is allowed
+        return made
     except OmegaConfBaseException as problem:
         inner = str(problem.full_key or "").removeprefix(dot)
         bad = f"{dot}{inner}" if inner else key

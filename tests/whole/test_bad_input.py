@@ -135,7 +135,7 @@ CONFIG = {  # overrides; what the error must say
     "cache_gib_moved": ("evaluate.cache_gib=1", ["evaluate.cache_gib is now speed.cache_gib"]),
     "value_steps_zero": ("method.value_steps=0", ["method.value_steps=0", "at least 1"]),
     "value_lr_negative": ("method.value_lr=-1", ["method.value_lr=-1.0", "above 0"]),
-    "value_lr_nan": ("method.value_lr=nan", ["method.value_lr is nan", "must be a number"]),
+    "value_lr_nan": ("method.value_lr=nan", ["method.value_lr=nan", "above 0"]),
     "value_lr_infinite": ("method.value_lr=inf", ["method.value_lr=inf", "above 0"]),
     "kl_weight_negative": ("method.kl_weight=-1", ["method.kl_weight=-1.0", "at least 0"]),
     "max_offset_zero": ("method.max_offset=0", ["method.max_offset=0.0", "above 0"]),
