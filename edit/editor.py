@@ -52,7 +52,7 @@ class Editor:
         self._prepared, self._single, self._together = prepared, single, speed.together
         self._state: State = {}
         self._values: dict[str, Any] = {}  # found ahead of their turn
-        ahead = single and prepared is not None and method.optimises_values
+        ahead = single and prepared is not None and method.optimises_values and method.values_are_independent
         self._group_of = _groups(lm, planned, self._together) if ahead else {}
 
     def begin(self, batch: Sequence[EditRequest]) -> None:

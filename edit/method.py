@@ -82,6 +82,11 @@ class Method(ABC):
         """Returns the state after `update`.  A method that remembers nothing between edits returns `state` itself."""
         return state
 
+    @property
+    def values_are_independent(self) -> bool:
+        """Returns whether a request's optimised value is the same whatever requests it is found beside."""
+        return True
+
     def values_of(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared) -> Mapping[str, Any]:
         """Returns the requests' optimised values by their ids: those in `prepared`, or else found now."""
         return prepared.values or self.find_values(lm, requests, prepared, prepared.together)
@@ -89,7 +94,8 @@ class Method(ABC):
     def find_values(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int) -> dict[str, Any]:
         """Returns each request's optimised value by its id, optimising `together` of them at once.  Mutates nothing.
 
-        The values do not depend on each other.  Methods whose `optimises_values` is false have no values.
+        Where `values_are_independent`, requests of other batches may be among them.  Methods whose `optimises_values`
+        is false have no values.
         """
         return {}
 

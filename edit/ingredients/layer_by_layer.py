@@ -8,6 +8,10 @@ With `distribute=boundary` (BLUE, arXiv 2502.03748; code: xpq-tech/BLUE) only th
 edited.  Each takes the whole of what is missing of a target of its own, a stream after that very block; the last
 block's targets are searched for on the model whose first block is already changed.  Its authors name two blocks for
 each model, chosen anew; here they are the ends of `layers`, which may also name just these two.
+With `merge_subjects` (MEMIT-Merge, arXiv 2502.07322) the facts of one subject in one batch are written as one: their
+keys are nearly alike, and one key cannot hold several values.  They share one offset, which minimises the mean of
+their losses, and enter the least squares once.  Their key is the mean of theirs and what is missing the mean of what
+each lacks, since prompts that begin differently give a subject different keys; the paper's authors published no code.
 """
 
 from __future__ import annotations
@@ -25,13 +29,14 @@ from afteredit.edit.ingredients.second_moment import second_moments
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
 from afteredit.edit.ingredients.target_value import TargetStream
 from afteredit.edit.ingredients.value_norm import AnchorSettings, anchored, with_anchors
-from afteredit.edit.ingredients.value_search import optimise_streams, streams_by_id
+from afteredit.edit.ingredients.value_search import optimise_streams, shared_streams, streams_by_id
 from afteredit.edit.ingredients.value_settings import Distribute
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import spelling
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +58,8 @@ class BlockSettings(AnchorSettings, Protocol):
     def tokens_per_key_dim(self) -> int: ...
     @property
     def distribute(self) -> Distribute: ...
+    @property
+    def merge_subjects(self) -> bool: ...
 
 
 def default_layer(lm: LM) -> int:
@@ -117,8 +124,40 @@ def first_targets(
 def _targets_after(
     layer: int, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, settings: BlockSettings
 ) -> dict[str, TargetStream]:
-    targets = streams_by_id(lm, requests, prepared.contexts, layer, settings, prepared.together)
+    groups = _groups(requests, settings)
+    alone = [group[0] for group in groups if len(group) == 1]
+    targets = streams_by_id(lm, alone, prepared.contexts, layer, settings, prepared.together)
+    for group in groups:
+        if len(group) > 1:
+            shared = shared_streams(lm, group, prepared.contexts, layer, settings)
+            targets |= {request.id: target for request, target in zip(group, shared, strict=True)}
     return anchored(targets, prepared, layer, settings)
+
+
+def _groups(requests: Sequence[EditRequest], settings: BlockSettings) -> list[list[EditRequest]]:
+    """Returns the requests that share a key and an offset: those of one subject with `merge_subjects`, else each by
+    itself."""
+    groups: dict[str, list[EditRequest]] = {}
+    for request in requests:
+        groups.setdefault(spelling(request.subject) if settings.merge_subjects else request.id, []).append(request)
+    return list(groups.values())
+
+
+def _group_means(columns_XE: Tensor, groups: Sequence[Sequence[EditRequest]]) -> Tensor:
+    """Returns the mean of each group's columns, (X, G); the requests of the groups stand one after the other."""
+    if len(groups) == columns_XE.shape[1]:
+        return columns_XE
+    parts = columns_XE.split([len(group) for group in groups], dim=1)
+    return torch.stack([part_XE.mean(dim=1) for part_XE in parts], dim=1)
+
+
+def _missing(
+    lm: LM, groups: Sequence[Sequence[EditRequest]], targets: Mapping[str, TargetStream], layer: int
+) -> Tensor:
+    """Returns what each group's streams after block `layer` still lack of their targets, (D, G)."""
+    requests = [request for group in groups for request in group]
+    z_DE = torch.stack([targets[request.id].z_D for request in requests], dim=1)
+    return _group_means(z_DE - subject_streams(lm, requests, layer), groups)
 
 
 def write_in_turn(
@@ -141,20 +180,20 @@ def write_in_turn(
             if changes:
                 targets = _targets_after(aim, lm, requests, prepared, settings)
             searched += [targets[request.id] for request in requests]
-            requests = [request for request in requests if not targets[request.id].dropped]
+            groups = _groups([request for request in requests if not targets[request.id].dropped], settings)
+            requests = [request for group in groups for request in group]
             if not requests:
                 break
-            z_DE = torch.stack([targets[request.id].z_D for request in requests], dim=1)
-            missing_DE = z_DE - subject_streams(lm, requests, aim)
+            missing_DE = _missing(lm, groups, targets, aim)
             before.append(missing_DE.norm())
             for i, layer in enumerate(blocks):
-                keys_FE = subject_keys(lm, requests, prepared.contexts, layer)
+                keys_FE = _group_means(subject_keys(lm, requests, prepared.contexts, layer), groups)
                 right_FE = solve(layer, keys_FE)
                 change = LowRank((missing_DE / (len(blocks) - i)).cpu(), right_FE.float().cpu())
                 keys[key_name(layer)] = keys_FE.cpu()
                 changes[lm.mlp_out_name(layer)] = change
                 lm.weights.add({lm.mlp_out_name(layer): change})
-                missing_DE = z_DE - subject_streams(lm, requests, aim)
+                missing_DE = _missing(lm, groups, targets, aim)
             after.append(missing_DE.norm())
     diagnostics = _means(searched)
     if before:

@@ -7,8 +7,7 @@ prompt (ENCORE's early stopping, Gupta et al., 2025, arXiv 2502.01636).  Departu
 (scalable-model-editing/encore): that counts losses that need not follow each other, tokens and not targets (a target of
 two tokens counts twice, so that with five prefixes it ends right for targets of one token alone), and leaves the bare
 prompt out.
-Requests do not depend on each other: they are computed together for speed alone.  All rows run until the last request
-is done; one that is done keeps its offset.
+Requests are computed together for speed alone.  All rows run until the last is done; one that is done keeps its offset.
 """
 
 from __future__ import annotations
@@ -61,12 +60,21 @@ def optimise_streams(
 ) -> list[TargetStream]:
     """Returns MEMIT's z of each request after block `layer`.  Mutates nothing."""
     search = ValueSearch(lm, requests, contexts, layer, settings)
-    bare = list(contexts).index("")
-    starts_ED = search.by_request(wide(search.rerun.streams_BD[layer]))[:, bare]
-    outputs_ED = search.by_request(wide(search.rerun.values_BD[layer]))[:, bare]
+    starts_ED, outputs_ED = search.at_bare_prompt(contexts)
     return [TargetStream(start_D + offset_D, output_D + offset_D, diagnostics)
             for start_D, output_D, (offset_D, diagnostics)
             in zip(starts_ED, outputs_ED, search.run(starts_ED), strict=True)]  # fmt: skip
+
+
+def shared_streams(
+    lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
+) -> list[TargetStream]:
+    """Returns z of requests that share one offset: the one that minimises the mean of their losses (MEMIT-Merge)."""
+    search = SharedSearch(lm, requests, contexts, layer, settings)
+    starts_ED, outputs_ED = search.at_bare_prompt(contexts)
+    ((offset_D, diagnostics),) = search.run(starts_ED.mean(0, keepdim=True))
+    return [TargetStream(start_D + offset_D, output_D + offset_D, diagnostics)
+            for start_D, output_D in zip(starts_ED, outputs_ED, strict=True)]  # fmt: skip
 
 
 def streams_by_id(
@@ -127,6 +135,12 @@ class ValueSearch:
     def by_request(self, rows_BX: Tensor) -> Tensor:
         """Returns (E, C + 1, X)."""
         return rows_BX.view(-1, self.n_rows, rows_BX.shape[-1])
+
+    def at_bare_prompt(self, contexts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Returns each request's stream and MLP output (E, D) under the bare prompt, as they are."""
+        bare, recorded = list(contexts).index(""), (self.rerun.streams_BD, self.rerun.values_BD)
+        streams_ED, outputs_ED = (self.by_request(wide(x[self.rerun.layer]))[:, bare] for x in recorded)
+        return streams_ED, outputs_ED
 
     def run(self, starts_ED: Tensor) -> list[tuple[Tensor, dict[str, float]]]:
         """Returns each request's offset (D,) and diagnostics; offsets are bounded by `starts_ED`.
@@ -224,3 +238,13 @@ class ValueSearch:
                              "hold; choose a lower value_lr")  # fmt: skip
             if norm > limit:
                 offset_D.mul_(limit / norm)
+
+
+class SharedSearch(ValueSearch):
+    """A search whose requests share one offset: E is 1 in `run`, and a loss is the mean over the requests."""
+
+    def _loss(self, offsets_ED: Tensor, start_norms_E: Tensor) -> ValueLoss:
+        n = len(self.rows)
+        loss = super()._loss(offsets_ED.expand(n, -1), start_norms_E.expand(n))
+        total_E, nll_E, kl_E = (terms_E.mean(0, keepdim=True) for terms_E in (loss.total_E, loss.nll_E, loss.kl_E))
+        return ValueLoss(total_E, nll_E, kl_E, [all(loss.said)] if loss.said else ())

@@ -58,6 +58,7 @@ class AlphaEdit(ValueKeys, Method):
     second_moment_weight: float = 0.0  # BetaEdit's λ₁: preserved keys' weight inside the null space
     rebuild_every: int = 0  # BetaEdit's τ: edits after which the null space is made again; 0: never
     distribute: Distribute = Distribute.spread
+    merge_subjects: bool = False  # facts of one subject in one batch share a key and an offset (MEMIT-Merge)
     value_steps: int = 25  # losses computed for z; Adam steps are one fewer
     value_lr: float = 0.1
     weight_decay: float = 0.5  # on |offset| / |h|²
@@ -92,6 +93,10 @@ class AlphaEdit(ValueKeys, Method):
         from afteredit.edit.ingredients.layer_by_layer import edited_blocks
 
         return edited_blocks(lm, self.layers, self.distribute)
+
+    @property
+    def values_are_independent(self) -> bool:
+        return not self.merge_subjects
 
     def content(self, given: Given) -> dict[str, str]:
         from afteredit.edit.ingredients.sampled_text import identity

@@ -48,6 +48,7 @@ class Memit(ValueKeys, Method):
     ridge: float = 0.0  # ρ: weight of |Δ|², whatever the keys are
     ridge_kind: RidgeKind = RidgeKind.absolute
     distribute: Distribute = Distribute.spread
+    merge_subjects: bool = False  # facts of one subject in one batch share a key and an offset (MEMIT-Merge)
     value_steps: int = 25  # losses computed for z; Adam steps are one fewer
     value_lr: float = 0.5
     weight_decay: float = 0.5  # on |offset| / |h|²
@@ -78,6 +79,10 @@ class Memit(ValueKeys, Method):
         from afteredit.edit.ingredients.layer_by_layer import edited_blocks
 
         return edited_blocks(lm, self.layers, self.distribute)
+
+    @property
+    def values_are_independent(self) -> bool:
+        return not self.merge_subjects
 
     def content(self, given: Given) -> dict[str, str]:
         from afteredit.edit.ingredients.sampled_text import identity

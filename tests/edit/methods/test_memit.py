@@ -8,6 +8,8 @@ import torch
 from torch.testing import assert_close
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from afteredit.edit.constraint import Unconstrained
+from afteredit.edit.editor import Editor
 from afteredit.edit.ingredients import context_prefixes as contexts
 from afteredit.edit.ingredients import second_moment
 from afteredit.edit.ingredients.least_squares import factors, solve_regularised
@@ -195,6 +197,82 @@ def test_the_first_update_of_memit_seq_is_memits(make_lm, fact):
     for name, change in plain.changes.items():
         assert torch.equal(change.dense(), seq.changes[name].dense())
     assert sorted(seq.adds) == sorted(f"keys/{layer}" for layer in LAYERS)
+
+
+# ---- facts of one subject (MEMIT-Merge)
+
+
+@pytest.fixture
+def same_subject(fact, second_fact):
+    """Two facts of one subject with a third between them."""
+    other = replace(fact, id="f4", prompt="{} was born in the town of", target_new="Turin", relation="birthplace")
+    return [fact, second_fact, other]
+
+
+def shared_offset_by_hand(lm, facts, layer: int, steps: int, rate: float) -> torch.Tensor:
+    """Returns the offset that plain Adam finds for the mean NLL of the facts' answers, one plain pass per fact."""
+    offset_D = torch.zeros(lm.widths(layer)[0], dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([offset_D], lr=rate)
+    for _ in range(steps):
+        losses = []
+        for request in facts:
+            ids, at = lm.tokens.locate(request.question, request.subject_start, len(request.subject))
+            answer = lm.tokens.answer_ids(request.target_new, request.question)
+
+            def add(_module, _args, output, at=at):
+                hidden = output[0] if isinstance(output, tuple) else output
+                row = torch.nn.functional.one_hot(torch.tensor(at), hidden.shape[1]).to(hidden)
+                moved = hidden + row[None, :, None] * offset_D
+                return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+            hook = lm.anatomy.blocks[layer].register_forward_hook(add)
+            with torch.enable_grad():
+                logits_TV = lm.model(torch.tensor([[*ids, *answer]]), use_cache=False).logits[0]
+            hook.remove()
+            log_p_TV = logits_TV[len(ids) - 1 : -1].log_softmax(-1)
+            losses.append(-log_p_TV[torch.arange(len(answer)), torch.tensor(answer)].mean())
+        adam.zero_grad()
+        torch.stack(losses).mean().backward()
+        adam.step()
+    return offset_D.detach()
+
+
+@pytest.mark.parametrize("cls", [Memit, MemitSeq])
+def test_facts_of_one_subject_share_a_key_and_an_offset(make_lm, family, same_subject, cls):
+    """The offset is that of plain Adam on the mean loss; Δ solves the normal equations of two columns by NumPy: the
+    subject's, with the means of its facts' keys and of what they lack, and the other fact's."""
+    lm = make_lm(family, dtype=torch.float64)
+    memit = method(cls, layers=[1], kl_weight=0.0, max_offset=1e6, value_steps=5, merge_subjects=True)
+    constants = replace(prepared(lm), contexts=("",))
+    update = memit.update(lm, same_subject, constants, {})
+    first, other, second = same_subject
+    offsets = [shared_offset_by_hand(lm, facts, 1, 4, 0.5) for facts in ([first, second], [other])]
+    keys_FE = subject_keys(lm, same_subject, ("",), 1).double().numpy()
+    K = np.stack([(keys_FE[:, 0] + keys_FE[:, 2]) / 2, keys_FE[:, 1]], axis=1)
+    R = torch.stack(offsets, dim=1).numpy()
+    expected = R @ K.T @ np.linalg.inv(0.5 * constants.tensors["second_moment/1"].numpy() + K @ K.T)
+    change = update.changes[lm.mlp_out_name(1)]
+    assert change.left_Dr.shape[1] == 2
+    assert np.linalg.norm(change.dense().numpy() - expected) < 1e-3 * np.linalg.norm(expected)
+    if cls is MemitSeq:
+        assert_close(update.adds["keys/1"].double(), torch.from_numpy(K), rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_repeated_subject_merging_changes_no_bit(make_lm, fact, second_fact):
+    lm = make_lm("llama")
+    plain, merging = (method(merge_subjects=merge).update(lm, [fact, second_fact], prepared(lm), {})
+                      for merge in (False, True))  # fmt: skip
+    for name, change in plain.changes.items():
+        assert torch.equal(change.dense(), merging.changes[name].dense())
+
+
+def test_merging_never_joins_facts_of_different_batches(make_lm, same_subject):
+    """Where every batch edits the unedited model, values are found ahead, for facts of several batches at once."""
+    lm, memit = make_lm("llama"), method(merge_subjects=True)
+    editor = Editor(lm, memit, Unconstrained(), prepared(lm), planned=same_subject, single=True)
+    update = editor.write(same_subject[:1])
+    alone = method().update(lm, same_subject[:1], prepared(lm), {})
+    assert all(torch.equal(change.dense(), update.changes[name].dense()) for name, change in alone.changes.items())
 
 
 @pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
