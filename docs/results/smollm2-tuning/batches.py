@@ -1,10 +1,10 @@
-"""Which block, step and cap FT needs to say one fact on SmolLM2, on rows of CounterFact that are used for nothing else.
+"""Which keys FT and UltraEdit need on SmolLM2, on rows of CounterFact that are used for nothing else.
 
-    python docs/results/smollm2-tuning/ft.py DATA N BATCH "key=value;key=value" … >> ft.jsonl
+    python docs/results/smollm2-tuning/batches.py METHOD DATA N BATCH "key=value;key=value" … >> METHOD.jsonl
 
 DATA: the folder of counterfact_reduced.jsonl, counterfact.jsonl, counterfact_train.jsonl and
 published/counterfact_3k.json.  The facts are the last N of the reduced file whose subject stands in none of the others.
-Each further argument is one configuration of FT's keys.  Every batch edits the unedited model.
+Each further argument is one configuration of the method's keys.  Every batch edits the unedited model.
 """
 
 import json
@@ -24,8 +24,8 @@ WITH_PERPLEXITY = 4  # of so many batches one is asked for its perplexity
 
 
 def main() -> None:
-    data, n, size, *configurations = sys.argv[1:]
-    base = compose(["method=ft", "edits=counterfact", "edits.file=counterfact_reduced.jsonl", "task=none",
+    name, data, n, size, *configurations = sys.argv[1:]
+    base = compose([f"method={name}", "edits=counterfact", "edits.file=counterfact_reduced.jsonl", "task=none",
                     "tracker=none"])  # fmt: skip
     elsewhere = subjects(Path(data))
     requests, _ = base.edits.read(data, 0)
@@ -34,7 +34,7 @@ def main() -> None:
     before = respond(lm, facts)
     held_out = held_out_windows(lm, (CONF.parent / "data" / "heldout.txt").read_text(encoding="utf-8"), 256)
     for configuration in configurations:
-        method = compose(["method=ft", "task=none", "tracker=none",
+        method = compose([f"method={name}", "task=none", "tracker=none",
                           *(f"method.{pair}" for pair in configuration.split(";"))]).method  # fmt: skip
         editor = Editor(lm, method, base.constraint, method.prepare(lm, Given(0, list)), planned=facts, single=True)
         samples, numbers, perplexity, seconds = [], [], [], 0.0
