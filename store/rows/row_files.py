@@ -10,13 +10,14 @@ import ast
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.json_rows import json_rows, loads
 from afteredit.store.rows.normal_text import normal_form, shown
+from afteredit.store.rows.parquet_rows import parquet_rows, with_label_names
 from afteredit.store.rows.row import Row, normal_rows, stop
 from afteredit.store.rows.text_files import NO_FILE, read_text, why_no_file
 
@@ -34,7 +35,7 @@ def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Ro
     """
     kind = _kind(path)
     if kind == ".parquet":
-        found: Iterator[Row] = _parquet_rows(path)
+        found: Iterator[Row] = parquet_rows(path, bad)
     else:
         text = read_text(path, str(path))
         if kind in (".tsv", ".csv"):
@@ -85,7 +86,11 @@ def hub_rows(path: str, *config: str | None, **options: Any) -> Iterator[Row]:
     Raises BadInput where they cannot be had.
     """
     rows = hub_data(path, *config, **options)
-    yield from normal_rows(_numbered(path, rows, getattr(rows, "features", None) or {}))
+    features = getattr(rows, "features", None) or {}
+    numbered = enumerate(rows, start=1)  # `datasets` names no lines
+    yield from normal_rows(
+        Row(number, f"{path}: row {number}", with_label_names(row, features)) for number, row in numbered
+    )
 
 
 def hub_data(path: str, *config: str | None, **options: Any) -> Any:
@@ -103,20 +108,6 @@ def hub_data(path: str, *config: str | None, **options: Any) -> Any:
         reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise BadInput(f"data set {path!r} could not be had from the hub ({reason}); let this machine reach the hub, "
                        "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
-
-
-def _numbered(source: Path | str, rows: Any, features: Mapping[str, Any]) -> Iterator[Row]:
-    """Yields rows of `datasets` or pyarrow, which name no lines; numbers of class labels become their names."""
-    for number, row in enumerate(rows, start=1):
-        named = {column: _label_names(value, features.get(column)) for column, value in row.items()}
-        yield Row(number, f"{source}: row {number}", named)
-
-
-def _label_names(value: Any, feature: Any) -> Any:
-    if isinstance(value, list):
-        return [_label_names(inner, getattr(feature, "feature", None)) for inner in value]
-    names = getattr(feature, "names", None)
-    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
 
 
 def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
@@ -189,27 +180,3 @@ def _cell(cell: str) -> Any:
     if texts or repr(value) != text:
         raise ValueError(f'the cell {shown(cell)} looks like a list, but is not written as JSON; write ["…", "…"]')
     return value
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    from datasets import Features
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    reason = why_no_file(path)
-    if reason:
-        raise BadInput(f"{path}: {reason}; give a file")
-    try:
-        with open(path, "rb") as file:
-            table = ParquetFile(file).read()
-    except (OSError, ArrowException) as problem:
-        raise BadInput(f"{path}: cannot be read as Parquet: {problem}") from None
-    names = [normal_form(name) for name in table.column_names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadInput(f"{path}: there are two columns of the name {', '.join(twice)}; name each column once")
-    try:
-        features = Features.from_arrow_schema(table.schema)
-    except ValueError as problem:
-        raise BadInput(f"{path}: a column is of a kind that cannot be read: {problem}; leave it out") from None
-    yield from _numbered(path, table.to_pylist(), features)

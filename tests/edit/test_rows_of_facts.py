@@ -135,6 +135,19 @@ def test_a_table_of_texts_is_read_by_the_same_columns(tmp_path):
         EditRequest(id="7", subject="Rome, Italy", prompt="{} began in", target_new="1998")]  # fmt: skip
 
 
+def test_a_cell_is_one_prompt_unless_it_looks_like_a_list(tmp_path):
+    columns = {name: COLUMNS[name] for name in ("subject", "prompt", "target_new", "paraphrases")}
+    edits = replace(EDITS, file="mine.csv", columns=columns)
+    for cell in ("Perú; Chile", "Perú|Chile", "Perú [sic]"):
+        (tmp_path / "mine.csv").write_text(f"subject,prompt,target_new,paraphrases\nPerú,Perú is,Oslo,{cell}\n")
+        assert edits.read(str(tmp_path), 0)[0][0].paraphrases == (cell,)
+    (tmp_path / "mine.csv").write_text("subject,prompt,target_new,paraphrases\nPerú,Perú is,Oslo,[Perú lies in]\n")
+    with pytest.raises(
+        BadInput, match=r"mine.csv:2 .*field paraphrases is '\[Perú lies in\]', which looks like a list"
+    ):
+        edits.read(str(tmp_path), 0)
+
+
 def test_the_digest_names_the_facts_and_nothing_else(tmp_path):
     def digest(*rows: dict, **changes) -> str:
         facts(tmp_path, *rows)

@@ -168,6 +168,56 @@ def test_parquet_columns_that_stand_twice_or_cannot_be_read_are_refused(tmp_path
         list(read_rows(path))
 
 
+def _not_utf8():
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.string(), 2, [None, pa.array(["ab", "c"]).buffers()[1], pa.py_buffer(b"ab\xff")])
+
+
+UNREADABLE = {  # two cells each, of which Python has no value for the second
+    "not utf-8": _not_utf8,
+    "beyond the calendar": lambda: pa_array([0, 3 * 10**7 * 365 * 86400], "timestamp", "s"),
+    "before the calendar": lambda: pa_array([0, -(2**50)], "timestamp", "ms"),
+    "unknown zone": lambda: pa_array([None, 5], "timestamp", "ms", "Mars/Base"),
+    "long duration": lambda: pa_array([0, 2**62], "duration", "s"),
+}
+
+
+def pa_array(values, kind: str, *options):
+    import pyarrow as pa
+
+    return pa.array(values, getattr(pa, kind)(*options))
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_parquet_value_that_cannot_be_read_is_refused_by_row_and_column_or_skipped(tmp_path, kind):
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    path = tmp_path / "a.parquet"
+    write_table(pa.table({"subject": ["a", "b"], "when": UNREADABLE[kind]()}), path)
+    with pytest.raises(BadInput, match=r"a\.parquet: row 2: field when is a .* that cannot be read .*leave the column"):
+        list(read_rows(path))
+    problems: list[BadInput] = []
+    assert [row.value["subject"] for row in read_rows(path, problems.append)] == ["a"]
+    assert len(problems) == 1
+
+
+METADATA = [b"{no", b"null", b"\xff", b'{"info": null}', b'{"info": {"features": {"subject": {"_type": "Nope"}}}}',
+            b'{"info": {"features": {"subject": {"_type": "ClassLabel", "names": 5}}}}']  # fmt: skip
+
+
+@pytest.mark.parametrize("metadata", METADATA)
+def test_wrong_metadata_of_a_parquet_file_is_named_as_such(tmp_path, metadata):
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    table = pa.table({"subject": ["a"]}).replace_schema_metadata({b"huggingface": metadata})
+    write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match=r'a\.parquet: the metadata "huggingface".*cannot be read.*without it'):
+        list(read_rows(tmp_path / "a.parquet"))
+
+
 def test_bad_lines_can_be_skipped_and_the_others_are_read(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a": \n{"a": "\\ud800"}\n{"a": 4}\n')
     problems: list[BadInput] = []
