@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import Any
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
+from afteredit.evaluate.abilities.gold_answers import refuse_gold, silence_is_right
 from afteredit.evaluate.abilities.labels import with_classes
 from afteredit.evaluate.abilities.lm_eval_tasks import make_task, shipped_ability, with_functions
 from afteredit.evaluate.abilities.task_rows import find_rows, read_task_rows
@@ -20,6 +22,8 @@ from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown
 from afteredit.store.rows.row import Row
 from afteredit.store.user_cache import content_hash
+
+log = logging.getLogger(__name__)
 
 
 def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None:
@@ -77,16 +81,19 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         return BuiltAbility(name, ability, settings.data, settings.limit)
     from jinja2 import TemplateError
 
+    silent: list[int] = []
     number = 0  # lm-eval looks at the first row as it makes a task, and turns each into questions
     try:
         built = BuiltAbility(name, ability, settings.data, settings.limit)
         for number, row in enumerate(islice(built.task.eval_docs, built.limit), start=1):  # noqa: B007
             _refuse_empty(row, ability.lm_eval)
             built.task.doc_to_text(row)
-            gold = built.task.doc_to_target(row)
             if built.task.OUTPUT_TYPE == "generate_until":
-                _refuse_gold(gold, ability.lm_eval)
+                refuse_gold(built.task, row, ability.headline, ability.lm_eval)
+                if silence_is_right(built.task, row, ability.headline, ability.lm_eval):
+                    silent.append(number)
             if built.task.OUTPUT_TYPE == "multiple_choice":
+                gold = built.task.doc_to_target(row)
                 choices = built.task.doc_to_choice(row)
                 if not isinstance(gold, int) or not 0 <= gold < len(choices):
                     raise LookupError(f"the answer {gold!r} is none of 0..{len(choices) - 1}, in place of {choices}")
@@ -94,7 +101,24 @@ def _built(name: str, ability: Ability, settings: MeasureSettings) -> BuiltAbili
         raise
     except (TemplateError, LookupError, TypeError, ValueError, SyntaxError, OverflowError) as problem:
         raise _misfit(name, ability, settings.data, number, problem) from None
+    if silent:
+        _leave_out(built, silent, settings.data)
     return built
+
+
+def _leave_out(built: BuiltAbility, silent: Sequence[int], data: str) -> None:
+    """Takes the rows that a model which says nothing would answer out of a task, and warns of them.
+
+    Published sets hold such rows too (NQ's "---"), so that they stop no run.  Raises BadInput where no others are left.
+    """
+    name, ability, docs = built.name, built.ability, built.task.dataset["test"]
+    rows = read_task_rows(name, ability.rows, ability.hub, data)
+    places = [f"{rows[number - 1].place} ({shown(built.task.doc_to_target(docs[number - 1]))})" for number in silent]
+    reason = "the metric leaves nothing of their gold answers, so that silence would be right: " + ", ".join(places)
+    if len(silent) == len(docs):
+        raise BadInput(f"task={name}: no row can be measured; {reason}; give an answer of letters or digits")
+    log.warning("task=%s: %d of %d rows left out; %s", name, len(silent), len(docs), reason)
+    built.task.dataset["test"] = docs.select(sorted(set(range(len(docs))) - {number - 1 for number in silent}))
 
 
 def _misfit(name: str, ability: Ability, data: str, number: int, problem: Exception) -> BadInput:
@@ -145,17 +169,3 @@ def _is_empty(value: Any, texts: bool = False) -> bool:
     if isinstance(value, list):
         return not value or any(_is_empty(part) or (texts and not isinstance(part, str)) for part in value)
     return value is None or isinstance(value, Mapping) or (isinstance(value, str) and not value.strip())
-
-
-def _refuse_gold(gold: Any, config: Mapping[str, Any]) -> None:
-    """Raises ValueError where a gold answer is no text, or none that the task's own filter can find in an answer."""
-    golds = gold if isinstance(gold, list) else [gold]
-    one = "process_results" in config  # our own scores know one gold answer
-    if not golds or not all(isinstance(text, str) and text.strip() for text in golds) or (one and golds is gold):
-        raise ValueError(f"the answer is {shown(gold)}; allowed: a text{'' if one else ', or a list of texts'}")
-    steps = [step for part in config.get("filter_list") or [] for step in part["filter"]]
-    for pattern in (step["regex_pattern"] for step in steps if step["function"] == "regex" and "regex_pattern" in step):
-        prefix = pattern.split("(")[0]
-        plain = not set(prefix) & set(r"\.[]{}?*+^$|")
-        if plain and not any(re.search(pattern, prefix + text) or re.search(pattern, text) for text in golds):
-            raise ValueError(f"the answer {shown(gold)} holds nothing that the task looks for ({pattern})")
