@@ -4,8 +4,9 @@ The second is one rule for the subject in a prompt and for the answer in a gener
 
 A word goes on, so that "Java" is not in "JavaScript", with
 - a letter, a digit, an underscore, or a mark that combines with the letter before it; "+" and "#" ("C" is not "C++");
-- a hyphen or "&" that a letter or digit follows directly ("Jean-Paul", "AT&T"), and a full stop, but for one that ends
-  a sentence ("Amazon.com", "U.S.A.", not "Art.It was");
+- a hyphen, the middle dot, the Hebrew maqaf or gershayim, or "&", that a letter or digit follows directly ("Jean-Paul",
+  "AT&T", "col·legi", "תל־אביב", "צה״ל"), and a full stop, but for one that ends a sentence ("Amazon.com", "U.S.A.", not
+  "Art.It was");
 - an apostrophe that a letter follows ("O'Brien", "don't"), but for a possessive and the endings that Turkish puts there
   ("Paris's", "Apollo 10's" but not "1990's"; "Peru'nun").  What stands before an apostrophe begins no word
   ("l'Espagne"), but for O'.
@@ -14,10 +15,12 @@ which of 은 and 는, 이 and 가 stands there depends on its last sound.
 
 A number goes on with
 - a digit or a letter ("18th", "18²", "18km"), and a sign that a digit follows directly ("18.5", "1,879", "18:30");
-- what makes it another number: a fraction ("3½", "3 1/2", "3-1/2"), "%" and "percent", a word for thousands or millions
-  ("1 million"), and after a space three digits, its thousands, but for a number of four digits without any.
+- what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "三分之一"), "%" and "percent", a word for thousands
+  or millions ("1 million", "3 млн") in the languages below, and after a space three digits, its thousands, but for a
+  number of four digits without any.
 It ends before another dash ("1879-1955", "18-year-old"), and begins with its minus.
-An emoji goes on with a skin tone, and with what is joined to it (a man is not a family); two halves make one flag.
+An emoji goes on with a skin tone, with what is joined to it (a man is not a family) and with tags (England's flag is
+not a black one); two halves make one flag.
 
 Scripts that put no spaces between words do not show where a word ends; that takes a dictionary: any place is one
 ("巴黎" in "巴黎是…").  Three ends can be seen all the same: a foreign word in katakana goes on with katakana, a numeral
@@ -47,12 +50,21 @@ _WORD = rf"[[\p{{L}}\p{{M}}\p{{N}}_\ufffd]--[{UNSPACED}]]"
 _IS_WORD = regex.compile(_WORD, regex.V1)
 _END = r"(?![\p{L}\p{N}])"
 
-_INVISIBLE = regex.compile(r"[\p{Default_Ignorable_Code_Point}--[\u200b\u200d]]", regex.V1)  # U+200B is a space
+_TAGS = "\\U000e0020-\\U000e007f"  # within an emoji: of which country the flag is
+_TAGGED = regex.compile(rf"[\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}\ufe0f{_TAGS}][{_TAGS}]")
+_INVISIBLE = regex.compile(  # U+200B is a space
+    rf"[\p{{Default_Ignorable_Code_Point}}--[\u200b\u200d{_TAGS}]]"
+    rf"|(?<!\A|[\p{{Extended_Pictographic}}\p{{Emoji_Modifier}}\ufe0f{_TAGS}])[{_TAGS}]+", regex.V1
+)  # fmt: skip
 _JOINED = regex.compile(r"[\p{M}\p{Emoji_Modifier}\u200d]")  # what no word, letter or emoji begins with
 _HALF_FLAG = regex.compile(r"(?<!\p{RI})(?:\p{RI}\p{RI})*\p{RI}\Z")
 _KATAKANA = regex.compile(r"[\p{scx=Kana}&&\p{L}]", regex.V1)
 
-_HYPHENS, _APOSTROPHES, _SIGNS_IN_NUMBERS = "-\u2010\u2011", "'\u2019", ".,:/^'\u2019·٫٬\u2044\u00a0\u2009\u202f"
+# Signs within words: Unicode's Hyphen and, of UAX 29, MidLetter and MidNumLet, but for ":"
+_HYPHENS, _APOSTROPHES = "-\u2010\u2011\u058a\u05be\ufe63\uff0d", "'\u2018\u2019\uff07"
+_JOINERS = f"{_HYPHENS}&\u00b7\u0387\u2027\u055f\u05f3\u05f4"
+_SIGNS_IN_NUMBERS = ".,:/^'\u2019·٫٬\u2044\u00a0\u2009\u202f．，：／＇"
+_HEBREW = regex.compile(r"\p{sc=Hebr}")  # its abbreviations hold a quotation mark
 _SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
 _NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|#)\Z")
 _POSSESSIVE = regex.compile(rf"[sS]{_END}")
@@ -64,21 +76,47 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
 _ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]", regex.V1)
+# Words for percents, and for thousands, millions and above as CLDR's compact numbers have them in the larger
+# languages; stems take endings of up to three letters
+_PERCENT = (
+    "per ?cent|prozent(?:punkt)?|pro[cs]ent|pour ?cent|por ?ci?ent[oa]|процент|відсот|persen|points? de pourcentage"
+    "|puntos? porcentual|pontos? percentua|punt[oi] percentual|százalék|τοις εκατό|phần trăm|(?:في |ب)ال(?:مئة|مائة)"
+    "|درصد|אחוז|प्रतिशत|퍼센트"
+)
+_MULTIPLIERS = (
+    "hundred|thousand|[mb]illion|(?:tr|quadr)illion|milliard|dozen|lakh|crore|tausend|hundert|dutzend|douzaine|dozzin|docena"
+    "|d[uú]zia|dozijn|[mb]ill[oó]n|trill[oó]n|(?:[mb]|tr)il(?:hão|hõe|ião|iõe)|[mb]ilion|trilion|miliard|milioan"
+    "|[mb]iljoe?n|miljard|duizend|tusen|tusind|hundra|tysiąc|tysięc|tisíc|tuhat|tuhann|miljoon|biljoon|ezer|millió|milliárd"
+    "|[mt]r?ilyon|milyar|ribu|juta|miliar|triliun|nghìn|ngàn|triệu|t[ỷỉ]|тысяч|миллион|миллиард|триллион|дюжин|тисяч|мільйон"
+    "|мільярд|хиляд|милион|милиард|хиљад|χιλιάδ|εκατομμύρι|δισεκατομμύρι|ألف|آلاف|مليون|ملايين|مليار|تريليون|هزار|میلیون"
+    "|میلیارد|אלף|אלפי|מיליו[ןנ]|מיליארד|हज़ार|हजार|लाख|करोड़|मिलियन"
+)
+_WHOLE_MULTIPLIERS = (
+    "mil|mila|mille|mii|bin|mio|mrd|tsd|mn|mln|mlrd|mld|bn|bln|tn|trn|тыс|тис|млн|млрд|трлн|अरब|만|억|조"
+)
+_NO_LETTER = r"(?![\p{L}\p{M}\p{N}])"
+_ENDING = rf"[\p{{L}}\p{{M}}]{{0,3}}{_NO_LETTER}"
 _MAKES_ANOTHER = regex.compile(
-    r"[ \u00a0\u2009\u202f]?(?:[%‰‱٪]|per ?cent\b|prozent\b)"
+    rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪％﹪]|(?:{_PERCENT}){_ENDING}|パーセント|เปอร์เซ็นต์|百分点|[个個]百分[点點])"
     r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
-    r"|[ \u00a0\u202f](?:hundred|thousand|(?:m|b|tr)illion|milliard|tausend|mille|lakh|crore)(?:e|en|n|s|th)?\b",
+    rf"|[ \u00a0\u2009\u202f-](?:(?:{_MULTIPLIERS}){_ENDING}|(?:{_WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"
+    r"|[ \u00a0\u2009\u202f]?(?:พัน(?!ธ)|หมื่น|แสน|ล้าน)|分之|[点點][\p{N}零一二三四五六七八九十]",
     regex.IGNORECASE,
 )
 _THOUSANDS = regex.compile(r" (?:\d{3}(?!\d)|\d{1,2}\Z)")  # a text may have been cut within the thousands
 _UNGROUPED = regex.compile(r"\d{4}\Z")
-_MINUS = regex.compile(r"(?<![\p{L}\p{N})\]])[-\u2212]\Z")
+_MINUS = regex.compile(r"(?<![\p{L}\p{N})\]])[-\u2212\uff0d]\Z")
 
-_ANY = ("의|에|에서|에게|에게서|께|께서|도|만|까지|부터|조차|마저|처럼|같이|보다|한테|하고|밖에|뿐|쯤|이다|이며|"
-        "이고|이라|이라고|이라는|이자|이지만|이었다|이었습니다|이에요|입니다|입니까|입니?\\Z")  # fmt: skip
-_CONSONANT = f"은|이|을|과|이나|이랑|이란|이든지|으로|으로서|으로써|{_ANY}"
-_VOWEL = f"는|가|를|와|나|며|랑|란|라고|라는|든지|로|로서|로써|지만|다|였다|였습니다|예요|{_ANY}"
-_SECOND = "은|는|도|만|의|이|가|을|를|와|과|부터|까지|이다|입니다"
+# The copula after 이, which may be left out after a vowel; not 인 and 네, which make other words ("한국인")
+_COPULA = ("다|고|며|면서|자|라|라고|라는|라서|지만|니까|야|죠|지요|군요|구나|네요|에요|었(?:다|습니다|고|으며"
+           "|던|지만|는데|"
+           "어요|죠)")  # fmt: skip
+_FORMS = f"이(?:{_COPULA})|인데|인데요|인지|인가|인가요|입니다|입니까|입니다만|입니?\\Z"
+_ANY = "의|에|에서|에게|에게서|께|께서|도|만|까지|부터|조차|마저|처럼|같이|보다|한테|하고|밖에|뿐|쯤|" + _FORMS
+_CONSONANT = f"은|이|을|과|이나|이랑|이란|이면|이든지|으로|으로서|으로써|{_ANY}"
+_VOWEL = (f"는|가|를|와|나|며|랑|란|라고|라는|라서|든지|로|로서|로써|지만|다|야|죠|지요|군요|네요|니까|예요|여요|"
+          f"였(?:다|습니다|고|으며|던|지만|는데|어요|죠)|{_ANY}")  # fmt: skip
+_SECOND = f"은|는|도|만|의|이|가|을|를|와|과|부터|까지|{_FORMS}"
 _AFTER_CONSONANT, _AFTER_L, _AFTER_VOWEL, _AFTER_FOREIGN = (
     regex.compile(rf"(?:{first})(?:{_SECOND})?(?!\p{{Hangul}})")
     for first in (_CONSONANT, f"로|로서|로써|{_CONSONANT}", _VOWEL, f"{_CONSONANT}|{_VOWEL}")
@@ -106,7 +144,7 @@ def began_before(before: str, after: str) -> bool:
     before, after = _visible(before)[-_SEEN:], _visible(after)[:_SEEN]
     if not before or not after:
         return False
-    if before[-1] in _APOSTROPHES and after[0].isalpha():
+    if before[-1] in _APOSTROPHES and after[0].isalpha() and not _HEBREW.match(after[0]):
         return _O_NAME.search(before[:-1]) is not None and after[0].isupper()
     return _one_word(before, after) or (after[0].isdigit() and _MINUS.search(before) is not None)
 
@@ -135,7 +173,12 @@ def _one_word(before: str, after: str) -> bool:
 
 def _adjacent(before: str, after: str) -> bool:
     left, right = before[-1], after[0]
-    if _JOINED.match(right) or left == "\u200d" or (_is_numeral(left) and _is_numeral(right)):
+    if (
+        _JOINED.match(right)
+        or left == "\u200d"
+        or _TAGGED.match(left + right)
+        or (_is_numeral(left) and _is_numeral(right))
+    ):
         return True
     if regex.match(r"\p{RI}", right) and _HALF_FLAG.search(before):
         return True
@@ -160,7 +203,9 @@ def _joined_by(before: str, sign: str, after: str) -> bool:
         return not _is_ending(before, left + sign, after)
     if left.isdigit():
         return False
-    return sign in _HYPHENS or sign == "&" or (sign == "." and _SAME_SENTENCE.match(after) is not None)
+    if sign == '"':
+        return all(map(_HEBREW.match, (left, right)))
+    return sign in _JOINERS or (sign == "." and _SAME_SENTENCE.match(after) is not None)
 
 
 def _is_ending(before: str, left: str, after: str) -> bool:
@@ -171,7 +216,7 @@ def _is_ending(before: str, left: str, after: str) -> bool:
 
 
 def _is_another_number(before: str, after: str) -> bool:
-    if not before or not before[-1].isdigit():
+    if not before or not _is_numeral(before[-1]):
         return False
     if _THOUSANDS.match(after) and not _UNGROUPED.search(before):
         return True

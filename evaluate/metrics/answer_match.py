@@ -13,8 +13,10 @@ import regex
 from afteredit.model.scripts import goes_on
 
 _EMOJI = r"[\p{Extended_Pictographic}\p{Emoji_Modifier}]\ufe0f?"
+_TAGS = "\\U000e0020-\\U000e007f"  # of an emoji, as in the flag of England
 _INVISIBLE = regex.compile(  # U+200B is a space between words; U+200D joins emoji
-    rf"[\p{{Default_Ignorable_Code_Point}}--[\u200b\u200d]]|(?<!{_EMOJI})\u200d", regex.V1
+    rf"[\p{{Default_Ignorable_Code_Point}}--[\u200b\u200d{_TAGS}]]|(?<!{_EMOJI})\u200d|(?<![\p{{So}}{_TAGS}])[{_TAGS}]+",
+    regex.V1,
 )
 _SPACE_AROUND = regex.compile(r"\A[\s\u200b]+|[\s\u200b]+\Z")
 
@@ -34,4 +36,4 @@ def _plain(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text.casefold())
+    return unicodedata.normalize("NFC", text.casefold().replace("i\u0307", "i"))  # İ is an I of Turkish

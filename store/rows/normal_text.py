@@ -38,7 +38,8 @@ def spelling(text: str) -> str:
     forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
     plain = text if text.isascii() else "".join(map(_plain, text.translate(_IN_SPELLING)))
-    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", plain).casefold()).split())
+    folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
+    return " ".join(unicodedata.normalize("NFC", folded).split())
 
 
 def _plain(char: str) -> str:

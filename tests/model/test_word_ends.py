@@ -23,6 +23,16 @@ ENDS = [  # word, what follows it
     ("3 1/2", " cups"), ("3½", " cups"), ("3.5", " cups"), ("1,879", " men"), ("18th", " century"), ("18%", " of"),
     ("3", " cups"), ("3", " of 12"), ("1879", " 1/2/2020"), ("18", "-year-old"), ("1879", "-1955"),
     ("18", " men"), ("18", ": a"),
+    ("3", " cents"), ("3", " miles"), ("3", " mice"), ("3", " millionaires"), ("3", " per"), ("3", " bins"),
+    ("5", "+3"),
+    ("4", "×4"), ("3", " 조각"), ("3", " persons"), ("3", " trees"), ("３．５", " km"),
+    ("5 pour cent", " de"),
+    ("3 millones", " de"), ("3 млн", ". Это"), ("三分之一", "的"),
+    # the Korean copula
+    *(("서울", form) for form in ("이야.", "이죠", "이네요", "인데", "이었으며", "이지요", "이고,", "이라서",
+    "이니까", "이면")),
+    *(("파리", form) for form in ("야.", "죠", "네요", "인데", "였으며", "지요", "예요", "이었고")),
+    ("תל־אביב", " היא"), ("צה״ל", "."), ("col·legi", " major"), ("תל", " אביב"), ('"תל', '" x'), ("🏴", "🏴 x"),
     # scripts that put no spaces between words
     ("東京", "は"), ("十", "个"), ("กรุงเทพ", "เป็น"), ("ပါရီ", "မြို့"), ("ꆈꌠ", "ꉙ"), ("パリ", "の"),
     ("Paris", "是"),
@@ -37,6 +47,26 @@ GOES_ON = [
     ("3", "/4"), ("3", " 1/"),
     ("1", ",879"), ("18", "th"), ("18", "%"), ("18", " %"), ("18", " percent"), ("18", " Prozent"),
     ("18", "‰"), ("18", "er"),
+    *(("3", f" {word}") for word in (
+        "millones", "millón de", "milioni", "milhões", "миллиона", "млн", "مليون", "ملايين", "mil", "Mio.",
+        "bn", "quadrillion",
+        "dozen", "Milliarden", "mille", "mila", "milliards", "miljoen", "miljoner", "milionów", "tysięcy",
+        "тысяч", "мільйонів",
+        "milyon", "juta", "triệu", "millió", "miljoonaa", "εκατομμύρια", "מיליון", "लाख", "करोड़", "만 명",
+        "万人", "ล้าน",
+        "bilhões", "billones", "Tsd.", "Mrd.", "mld", "lakhs", "thousandths", "млрд")),
+    *(("5", word) for word in (
+        " pour cent", " pourcent", " percentage points", " por ciento", " per cento", " procent", " procenta",
+        " prosenttia",
+        " процентов", " відсотків", " Prozentpunkte", " puntos porcentuales", " في المئة", " بالمائة", " درصد",
+        " אחוזים",
+        " प्रतिशत", "퍼센트의", "パーセントの", "个百分点", "％", "\u00a0%")),
+    ("3", "-million-dollar"), ("３", "．５"), ("３", "，５００"), ("１８", "：３０"), ("三", "分之一"),
+    ("一", "点五"), ("3", "ล้าน"),
+    ("차", "이나"), ("한국", "인"), ("라", "면"),
+    ("תל", "־אביב"), ("צה", "״ל"), ("צה", '"ל'), ("ג", "'ורג"), ("col", "·legi"), ("Հայ", "֊ֆիլմ"),
+    ("Ｊｅａｎ", "－Ｐａｕｌ"),
+    ("Hawai", "‘i"), ("🏴", "\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"),
     ("C++", "17"), ("C", "#"), ("C", "++"), ("U.S.", "A."), ("U", ".S."), ("Amazon", ".com"), ("Web", ".2"),
     ("Java\u00ad", "Script"),
     ("アメリ", "カ"), ("十", "八"), ("二", "〇"), ("가", "나다라마"), ("Straß", "e"), ("Моск", "ва"),
@@ -58,7 +88,8 @@ def test_a_word_goes_on_alike_for_subjects_and_answers(word, rest):
     assert whole_words(word, f"x {word}{rest}") == []
 
 
-WITHIN = [("1", ",879"), ("Amazon.", "com"), ("Jean-", "Paul"), ("O'", "Brien"), ("-", "5"), ("남", "서울"),
+WITHIN = [("ג'", "ורג"), ("תל־", "אביב"), ('צה"', "ל"), ("col·", "legi"), ("３．", "５"), ("一点", "五"),
+          ("1", ",879"), ("Amazon.", "com"), ("Jean-", "Paul"), ("O'", "Brien"), ("-", "5"), ("남", "서울"),
           ("1 ", "879"), ("3 ", "1/2"), ("F-", "16"), ("二", "十"), ("\u2212", "5"), ("(-", "5")]  # fmt: skip
 BEGINS = [("l'", "Espagne"), ("dell'", "Italia"), ("1879-", "1955"), ("南", "アメリカ"), ("1990 ", "123 men"),
     ("(", "5"),
@@ -77,6 +108,20 @@ def test_a_subject_may_begin_there(before, after):
 
 def test_a_possessive_ends_a_name_with_a_number_but_a_bare_number_may_be_a_decade():
     assert gives_answer("Apollo 10's crew", "Apollo 10") and not gives_answer("1990's", "1990")
+
+
+def test_flags_of_other_countries_are_other_answers_and_stray_tags_are_invisible():
+    england, scotland = (
+        f"🏴{''.join(chr(0xE0000 + ord(char)) for char in name)}\U000e007f" for name in ("gbeng", "gbsct")
+    )
+    assert gives_answer(f"{england} x", england) and not gives_answer(england, scotland)
+    assert not gives_answer(england, "🏴") and not gives_answer("🏴", england)
+    assert gives_answer("Par\U000e0061\U000e0062is", "Paris") and not goes_on("Paris", "\U000e0061 is")
+
+
+def test_a_dotted_capital_is_an_i():
+    assert gives_answer("istanbul'da", "İstanbul") and gives_answer("İSTANBUL", "istanbul")
+    assert not gives_answer("ısı", "isi")
 
 
 def test_case_is_read_from_the_text_itself():
