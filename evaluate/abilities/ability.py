@@ -29,5 +29,5 @@ class Ability:
     labels: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.chance is not None and not 0 <= self.chance < 1:
+        if self.chance is not None and (self.chance < 0 or self.chance >= 1):  # NaN: launch/compose.py
             raise BadInput(f"a task's chance is {self.chance}; it must be a share, at least 0 and below 1, or null")
