@@ -9,7 +9,7 @@ from typing import Any
 from afteredit.evaluate.abilities.labels import with_classes
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown
-from afteredit.store.rows.row import Row
+from afteredit.store.rows.row import Row, look_up
 from afteredit.store.rows.row_files import (
     EMBEDDED,
     how_to_fill,
@@ -90,9 +90,11 @@ def _refuse_mixed_kinds(rows: list[Row], values: list[dict[str, Any]]) -> None:
 
 
 def _from_hub(task: str, hub: Mapping[str, Any]) -> Iterable[Row]:
-    """Yields the hub's rows under our names of the columns."""
+    """Yields the hub's rows under our names of the columns; what a column holds may be named by a path into it."""
     if not hub:
         raise BadInput(f"task={task} names no hub data set; use data=mini or data=<folder>")
-    ours = {theirs: name for name, theirs in hub.get("columns", {}).items()}
+    paths = hub.get("columns", {})
+    renamed = {path.partition(".")[0] for path in paths.values()}
     for row in hub_rows(hub["path"], hub.get("name"), split=hub["split"], revision=hub.get("revision")):
-        yield Row(row.number, row.place, {ours.get(column, column): value for column, value in row.value.items()})
+        kept = {column: value for column, value in row.value.items() if column not in renamed}
+        yield Row(row.number, row.place, kept | {name: look_up(row.value, path) for name, path in paths.items()})

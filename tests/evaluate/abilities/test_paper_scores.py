@@ -340,9 +340,22 @@ def test_a_gold_answer_begins_with_a_space_but_in_a_chat(own):
         assert (ability._gold_answer(True, request), ability._gold_answer(False, request)) == (gold, f" {gold}")
 
 
+def test_the_file_published_with_the_paper_is_asked_as_the_folders_rows_are(own, tmp_path, monkeypatch):
+    """A file at an address, in the published form: `answer`, and `output`, a list that holds the passage."""
+    published = [{"question": row["question"], "answer": row["answers"], "output": [row["passage"]]}
+                 for row in ROWS["open_qa"]]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in published))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    address = f"file://{tmp_path}/rows.jsonl"
+    ability = compose(["task=[paper_open_qa]", f"task.paper_open_qa.hub.path='{address}'"]).tasks["paper_open_qa"]
+    fetched = BuiltAbility("paper_open_qa", ability, "hub", None)
+    folder = built("open_qa", own).task
+    asked = [[task.doc_to_text(doc) for doc in task.eval_docs] for task in (fetched.task, folder)]
+    assert asked[0] == asked[1] and [doc["answers"] for doc in fetched.task.eval_docs] == [
+        row["answers"] for row in ROWS["open_qa"]]  # fmt: skip
+
+
 def test_what_the_papers_tasks_cannot_have_is_refused_by_name(own, tmp_path):
-    with pytest.raises(BadInput, match="task=paper_open_qa names no hub data set; use data=mini or data=<folder>"):
-        built("open_qa", "hub")
     (tmp_path / "rte.jsonl").write_text((own / "paper" / "rte.jsonl").read_text())
     with pytest.raises(BadInput, match=r"task=paper_nli.*looked for nli.jsonl or paper/rte.jsonl"):
         built("nli", tmp_path)
