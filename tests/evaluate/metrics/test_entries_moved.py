@@ -9,8 +9,8 @@ from afteredit.evaluate.metrics.drift import entries_moved
 
 
 def test_distance_and_shares_count_every_entry_by_its_own_size():
-    base = [[1.0, -2.0, 0.0], [10.0, 4.0, -8.0]]
-    now = [[1.1, -2.0, 0.5], [10.0, 3.0, -8.8]]
+    base = [[1.0, -2.0, 0.0, 0.0], [10.0, 4.0, -8.0, 2.0]]
+    now = [[1.1, -2.0, 0.5, 0.0], [10.0, 3.0, -8.8, 2.0]]
     distance, past = 0.0, {0.077: 0, 0.171: 0}
     for base_row, now_row in zip(base, now, strict=True):
         for before, after in zip(base_row, now_row, strict=True):
@@ -20,7 +20,7 @@ def test_distance_and_shares_count_every_entry_by_its_own_size():
     assert past == {0.077: 4, 0.171: 2}
     found = entries_moved(torch.tensor(now), torch.tensor(base), list(past))
     assert found["manhattan"] == pytest.approx(distance, rel=1e-6)
-    assert {share: 6 * found[f"moved_{share}"] for share in past} == pytest.approx(past)
+    assert {share: 8 * found[f"moved_{share}"] for share in past} == pytest.approx(past)
 
 
 def test_nothing_is_computed_that_nobody_asked_for():
