@@ -6,10 +6,12 @@ Reads rows of results and the scores of examples only, so that it serves the pro
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from afteredit.evaluate.intervals import interval
+
+PAPER = "paper_"  # opens the names of the abilities that are scored as Gu et al. did
 
 
 def share_left(score: float, base: float, chance: float) -> float:
@@ -27,10 +29,19 @@ def retained_mean(
 ) -> float | None:
     """Returns the mean share left of the abilities `names` in `row`, given the row `base` at 0 edits; None of no names.
 
-    `names` are those that are measurable on the unedited model.
+    `names` are those of `of_one_scoring`.
     """
     shares = [share_left(row[f"ability/{name}"], base[f"ability/{name}"], chance[name]) for name in names]
     return sum(shares) / len(shares) if shares else None
+
+
+def of_one_scoring(measurable: Sequence[str], asked: Collection[str]) -> list[str]:
+    """Returns the measurable abilities that are averaged: not the paper's scorings where others are asked too.
+
+    The two score other answers of the same ability, which would count twice.
+    """
+    clean = [name for name in asked if not name.startswith(PAPER)]
+    return [name for name in measurable if name in (clean or asked)]
 
 
 def measurable(samples: Sequence[Mapping[str, Any]], chance: Mapping[str, float]) -> list[str]:

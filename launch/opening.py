@@ -137,6 +137,7 @@ def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
             run.environment.keep(lm.device, run.journal.n_edits, x.settings.resume)
             run.environment.note("model", lm.fingerprint_parts)
             run.environment.note("weights", lm.stored_as)
+            run.environment.note("facts", edits_sha256)
     except BadInput:
         run.journal.close()
         raise

@@ -14,6 +14,7 @@ from afteredit.record.settings import Resume
 from afteredit.store.checked_lines import read_checked, write_checked
 from afteredit.store.code_version import ROOT, differences, editing_version
 from afteredit.store.errors import BadInput
+from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
-    "lines": {}, "weights": None,
+    "lines": {}, "weights": None, "facts": None,
 }  # fmt: skip
 
 
@@ -32,8 +33,8 @@ class Environment:
     other hardware that later edits were made under, `speed` the speed keys, each with the number of edits before it.
     `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
     the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, `lines`
-    how many lines each JSON-lines file had after the last checkpoint, and `weights` the types that the weights were
-    stored in before they were made plain numbers, where a GGUF file held them.
+    how many lines each JSON-lines file had after the last checkpoint, `weights` the types that the weights were stored
+    in before they were made plain numbers, where a GGUF file held them, and `facts` the SHA-256 of the edit set.
     """
 
     def __init__(self, folder: Path):
@@ -107,6 +108,11 @@ def _flat(parts: Any) -> dict[str, Any]:
         inner = _flat(value)
         flat |= {f"{key}.{name}": entry for name, entry in inner.items()} if inner else {key: value}
     return flat
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str | None:
+    """Returns the fingerprint of a run's model, given the stored parts of it; None for a run of an older version."""
+    return content_hash(parts) if parts else None
 
 
 def commit() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.evaluate.metrics.editing_success import means
-from afteredit.record.environment import commit
+from afteredit.record.environment import commit, fingerprint
 from afteredit.record.run_directory import RunDirectory
 from afteredit.record.settings import Mode, TrackerSettings
 from afteredit.record.terminal import Display, bold
@@ -172,7 +172,9 @@ def begin_tracking(run: RunDirectory, settings: TrackerSettings, config: Mapping
     edited = run.journal.n_edits
     measured = max((row["n_edits"] for row in run.results.rows if row["n_edits"] <= edited), default=-1)
     run_id = f"{run.folder.name}-{run.results.digest}"
-    config = {**config, "commit": commit(), "evaluation": run.results.digest, "weights": run.environment["weights"]}
+    kept = {key: run.environment[key] for key in ("weights", "facts")}
+    config = {**config, "commit": commit(), "evaluation": run.results.digest,
+              "fingerprint": fingerprint(run.environment["model"]), **kept}  # fmt: skip
     tracker = Tracker(settings, run.folder, run_id, config, commit(), edited, measured)
     ids, stored = {**tracker.ids, "results": run.results.digest}, run.environment["wandb"]
     if tracker.ids and ids not in stored:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.retention import measurable, retained_mean
+from afteredit.evaluate.retention import measurable, of_one_scoring, retained_mean
 from afteredit.record.collapse import collapses
 from afteredit.record.environment import Environment
 from afteredit.record.immediate_success import ImmediateSuccess
@@ -190,7 +190,8 @@ class RunDirectory:
         if n_edits == 0:
             row |= {"chance": self.chance, "measurable": measurable(measured.samples, self.chance)}
         unedited = self.results.row(0) if self.results.has(0) else row
-        retained = retained_mean(row, unedited, unedited.get("measurable", []), self.chance)
+        names = of_one_scoring(unedited.get("measurable", []), self.chance)
+        retained = retained_mean(row, unedited, names, self.chance)
         if retained is not None:
             row["ability/retained"] = retained
         self.environment.note("evaluators", {**self.environment["evaluators"], self.evaluator: self.measuring})

@@ -18,7 +18,7 @@ from afteredit.analysis.numbers.run_summary import summarise
 from afteredit.analysis.numbers.run_values import Value, common_checkpoints, number
 from afteredit.analysis.numbers.single_edits import averaged
 from afteredit.analysis.read.run import Run, at
-from afteredit.evaluate.retention import share_left
+from afteredit.evaluate.retention import of_one_scoring, share_left
 
 log = logging.getLogger(__name__)
 NO_INTERVAL = (math.nan, math.nan)
@@ -51,6 +51,11 @@ class Comparison:
         if not stored:
             log.warning("%s: no run says which abilities are measurable; none is taken to be", self.title)
         return [name for name in (stored or [[]])[0] if name in self.chance and not math.isnan(self.chance[name])]
+
+    @cached_property
+    def in_retained(self) -> list[str]:
+        """Returns the abilities that `ability/retained` is the mean of."""
+        return of_one_scoring(self.measurable, self.first.abilities)
 
     @cached_property
     def checkpoints(self) -> list[int]:
@@ -151,9 +156,9 @@ class Comparison:
         return points
 
     def _retained_interval(self, runs: Sequence[Run], pairs: Mapping[str, statistics.Paired]) -> tuple[float, float]:
-        if not self.measurable or not set(self.measurable) <= set(pairs):
+        if not self.in_retained or not set(self.in_retained) <= set(pairs):
             return NO_INTERVAL
-        above_chance = {name: [_base(run, name) - self.chance[name] for run in runs] for name in self.measurable}
+        above_chance = {name: [_base(run, name) - self.chance[name] for run in runs] for name in self.in_retained}
         return statistics.retained_interval({name: pairs[name] for name in above_chance}, above_chance)
 
 

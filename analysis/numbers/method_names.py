@@ -23,7 +23,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
     Only keys that all of them have are compared: a key that some lack was added or dropped by a version.
     """
-    values = {id(run): {key: text for key, text in _flat(run.config) if _tells_methods_apart(key)} for run in runs}
+    values = {id(run): _values(run) for run in runs}
     labelled: dict[str, list[Run]] = {}
     for run in runs:
         this = values[id(run)]
@@ -34,15 +34,28 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {label: sorted(labelled[label], key=lambda run: (run.seed, run.name)) for label in sorted(labelled)}
 
 
+def differences(run: Run, other: Run) -> list[str]:
+    """Returns what keeps two runs from being one line: model, edit set, facts, data, and keys of a method.
+
+    What one of them does not say, being of an older version, is taken to be the same.
+    """
+    this, that = ({"model": run.fingerprint, "edits": edit_set(run), "facts": run.facts, "data": _data(run),
+                   **_values(run)} for run in (run, other))  # fmt: skip
+    return [key for key, value in this.items() if value is not None and that.get(key) not in (None, value)]
+
+
 def comparison_title(run: Run) -> str:
-    """Returns model, edit set, setting and evaluation in words; runs are compared where all of this is the same."""
+    """Returns model, edit set, setting and evaluation in words; runs are compared where all of this is the same.
+
+    A name may stand for several models or sets of facts (another file, another start token): hashes of their contents,
+    which older versions did not keep, tell them apart.
+    """
     parts = [model_name(run), edit_set(run), at(run.config, "setting")]
     limit = at(run.config, "limit")
-    data = Path(str(at(run.config, "data"))).name  # a folder's path is not shown
-    rows = f"data {data}" + (f", {limit} rows each" if limit else "")
-    return " · ".join(
-        [*(str(part) for part in parts if part), rows, f"evaluation {run.evaluation or _evaluation(run)}"]
-    )
+    rows = f"data {_data(run)}" + (f", {limit} rows each" if limit else "")
+    contents = [f"{what} {sha256[:8]}" for what, sha256 in (("model", run.fingerprint), ("facts", run.facts)) if sha256]
+    evaluation = f"evaluation {run.evaluation or _evaluation(run)}"
+    return " · ".join([*(str(part) for part in parts if part), rows, *contents, evaluation])
 
 
 def model_name(run: Run) -> str:
@@ -54,6 +67,16 @@ def edit_set(run: Run) -> str:
     """Returns the edit set's name; a sweep agent's config holds the name alone in place of the group's keys."""
     edits = run.config.get("edits")
     return edits if isinstance(edits, str) else str(at(edits, "name", ""))
+
+
+def _data(run: Run) -> str:
+    """Returns where the rows come from; a folder's path is not shown."""
+    return Path(str(at(run.config, "data"))).name
+
+
+def _values(run: Run) -> dict[str, str]:
+    """Returns the keys of a run's config that tell methods apart, with their values as text."""
+    return {key: text for key, text in _flat(run.config) if _tells_methods_apart(key)}
 
 
 def _evaluation(run: Run) -> str:

@@ -24,6 +24,8 @@ class Run:
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)  # every example at every checkpoint; may be empty
     edits: Sequence[Mapping[str, Any]] = ()  # one record per update, with the success right after it; may be empty
     reported_collapse: int | None = None  # after how many edits the run said that it collapsed, where `edits` is empty
+    fingerprint: str | None = None  # of the unedited model; None where an older version wrote the run
+    facts: str | None = None  # SHA-256 of the edit set; None likewise
     faults: Sequence[str] = ()  # sentences about files of the directory that do not match their checksums
     models: Sequence[Mapping[str, Any]] = ()  # setting=single: the rows that the last of `rows` is the mean of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pyarrow import ArrowException
 
 from afteredit.analysis.read.lines_of_a_run import LinesOfARun
 from afteredit.analysis.read.run import Run, at
+from afteredit.record.environment import fingerprint
 from afteredit.store.checked_lines import config_fault, read_checked, read_config, refuse_strange_files
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit, fault_of_immediate, fault_of_row, is_count, is_number
@@ -24,15 +26,27 @@ NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparse
 
 
 def read(paths: Iterable[Path]) -> list[Run]:
-    """Returns the runs at `paths`: run directories, or folders that hold some at any depth.  Raises BadInput."""
-    runs: dict[tuple[str, str], tuple[Path, Run]] = {}
+    """Returns the runs at `paths`: run directories, or folders that hold some at any depth.
+
+    Raises BadInput where two folders hold the same run: under one name, or a copy of it under another.
+    """
+    runs: dict[tuple[Path, str], Run] = {}
+    folders: dict[tuple[str, str], Path] = {}
     for path in paths:
         for folder in _run_folders(path):
             for run in read_run(folder):
-                other, _ = runs.setdefault((run.name, run.evaluation), (folder, run))
-                if other.resolve() != folder.resolve():
-                    raise BadInput(f"{other} and {folder} hold the same run; give one of them")
-    return [run for _, run in runs.values()]
+                for mark in (run.name, _begin(run)):
+                    other = folders.setdefault((mark, run.evaluation), folder)
+                    if other.resolve() != folder.resolve():
+                        raise BadInput(f"{other} and {folder} hold the same run; give one of them")
+                runs[folder.resolve(), run.evaluation] = run
+    return list(runs.values())
+
+
+def _begin(run: Run) -> str:
+    """Returns the row of the unedited model, with the seconds that it took, which no other run has; the name of a run
+    that says no time.  A copy may have gone on with other edits since."""
+    return json.dumps(run.rows[0], sort_keys=True) if "time/eval_s" in run.rows[0] else run.name
 
 
 def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = None) -> list[Run]:
@@ -57,7 +71,8 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
         seen = _under_its_view(config, environment.get("evaluations", {}), digest)
         immediate = lines.read(folder / f"immediate-{digest}.jsonl", fault_of_immediate)
         runs.append(Run(name or folder.resolve().name, digest, seen, rows, _samples(folder, digest, rows, faults),
-                        _with_immediate(edits, immediate)))  # fmt: skip
+                        _with_immediate(edits, immediate), fingerprint=environment.get("fingerprint"),
+                        facts=environment.get("facts")))  # fmt: skip
         lines.compare(edits, rows, path)
     for fault in faults:
         log.warning("%s", fault)
@@ -68,8 +83,9 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
 
 
 def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, Any]:
-    """Returns what environment.json says of the measurements: `evaluations`, what decided each, and `lines`, how many
-    were written.  Copies, those in W&B and those called results.jsonl, have none."""
+    """Returns what environment.json says of the measurements: `evaluations`, what decided each, `lines`, how many were
+    written, `fingerprint` of the model, and `facts`.  Copies, those in W&B and those called results.jsonl, have none.
+    """
     path = folder / "environment.json"
     if not path.exists() and (copied or (folder / "results.jsonl").exists()):
         return {}
@@ -79,7 +95,10 @@ def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, 
         views = [decided.get("view") for decided in evaluations.values()]
         if not all(isinstance(view["class"], str) for view in views if view) or not all(map(is_count, lines.values())):
             raise ValueError
-        return {"evaluations": evaluations, "lines": lines}
+        model, facts = stored.get("model", {}), stored.get("facts")
+        if not isinstance(model, dict) or not isinstance(facts, str | None):
+            raise ValueError
+        return {"evaluations": evaluations, "lines": lines, "fingerprint": fingerprint(model), "facts": facts}
     except (BadInput, ValueError, TypeError, AttributeError, KeyError):
         faults.append(f"{path} is missing or damaged: under which views was measured, and whether lines of other files "
                       "are missing, is not known; restore it")  # fmt: skip

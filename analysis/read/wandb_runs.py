@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,20 @@ def _runs(tracked: Any) -> list[Run]:
     artifact = _artifact(tracked)
     if artifact is not None:
         with tempfile.TemporaryDirectory() as folder:
-            return read_run(Path(artifact.download(root=folder)), name=tracked.name)
+            runs = read_run(Path(artifact.download(root=folder)), name=tracked.name)
+            return [replace(run, **_contents(tracked)) for run in runs]
     rows = _history(tracked.scan_history(), tracked.summary)
     if not rows or rows[0]["n_edits"] != 0:
         log.warning("W&B run %s (%s) is left out: the unedited model has no row in it yet", tracked.name, tracked.id)
         return []
     config, collapsed = dict(tracked.config), tracked.summary.get("summary/collapse")
     return [Run(tracked.name, config.get("evaluation", ""), config.get("resolved", config), rows,
-                reported_collapse=None if collapsed is None else int(collapsed))]  # fmt: skip
+                reported_collapse=None if collapsed is None else int(collapsed), **_contents(tracked))]  # fmt: skip
+
+
+def _contents(tracked: Any) -> dict[str, Any]:
+    """Returns what says which model was edited, and by which facts."""
+    return {key: tracked.config.get(key) for key in ("fingerprint", "facts")}
 
 
 def _artifact(tracked: Any) -> Any:

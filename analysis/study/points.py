@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from afteredit.analysis.numbers.method_names import model_name
+from afteredit.analysis.numbers.method_names import differences, model_name
 from afteredit.analysis.numbers.paired_examples import paired
 from afteredit.analysis.numbers.single_edits import averaged
 from afteredit.analysis.numbers.statistics import change_interval
 from afteredit.analysis.read.run import Run, at
 from afteredit.analysis.study.published import FIGURES, KEY, SUCCESS
 from afteredit.evaluate.intervals import bootstrap
+from afteredit.evaluate.retention import PAPER
+from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
 
-PAPER = "paper_"  # opens the names of the abilities that are scored as the paper scored
 CONSTRAINTS = {"Unconstrained": "none", "Rect": "rect", "RandomEntries": "random", "Pca": "pca",
                "PcaPublished": "pca_published"}  # fmt: skip
 CURVE = ["model", "scoring", *KEY]
@@ -44,7 +45,8 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
     """Returns one row per curve and x: CURVE, x, value (the mean over runs), low, high, n_runs, runs.
 
     `change`, with its 95 % interval over examples from `low` to `high`, is since the unedited model; where editing
-    success is shown, `change` is the value itself.
+    success is shown, `change` is the value itself.  Raises BadInput where runs of one point differ in more than the
+    seed and the order of the facts.
     """
     rows = []
     for run in _measured_alike(runs):
@@ -53,17 +55,11 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
         for place in places(run, method, constraint):
             row = run.row(place.n_edits)
             if row is not None and place.key in row:
-                curve = (
-                    model_name(run),
-                    place.scoring,
-                    place.figure,
-                    method,
-                    constraint,
-                    place.batch_size,
-                    place.quantity,
-                )
-                rows.append((*curve, place.x, float(row[place.key]), place, run))
-    table = pd.DataFrame(rows, columns=[*CURVE, "x", "value", "place", "run"])
+                curve = (model_name(run), place.scoring, place.figure, method, constraint, place.batch_size,
+                         place.quantity)  # fmt: skip
+                rows.append((*curve, place.x, run.name, float(row[place.key]), place, run))
+    table = pd.DataFrame(rows, columns=[*CURVE, "x", "name", "value", "place", "run"])
+    table = table.drop_duplicates([*CURVE, "x", "name"])  # two evaluations of one run may hold the same number
     found = [_merged(dict(zip([*CURVE, "x"], key, strict=True)), group) for key, group in table.groupby([*CURVE, "x"])]
     return pd.DataFrame(found, columns=[*CURVE, "x", "value", "change", "low", "high", "measurable", "n_runs", "runs"])
 
@@ -82,7 +78,7 @@ def places(run: Run, method: str, constraint: str) -> Iterator[Place]:
                     yield Place("sequential", 1, n_edits, quantity, scoring, key, n_edits)
                 if method == "rome_published" and quantity in FIGURES["rect_general"].quantities:
                     yield Place("rect_general", 1, n_edits, quantity, scoring, key, n_edits)
-            elif not run.single and constraint == "none":
+            elif not run.single and constraint == "none" and n_edits % size == 0:
                 yield Place("batch_sequential", size, n_edits // size, quantity, scoring, key, n_edits)
         if run.single and size == 1 and n_edits:
             for quantity, probe in SUCCESS.items():
@@ -118,6 +114,7 @@ def _measured_alike(runs: Sequence[Run]) -> list[Run]:
 def _merged(curve: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
     """Returns the point of all runs of one curve at one x."""
     place, runs = group["place"].iloc[0], list(group["run"])
+    _refuse_unlike(runs)
     value = group["value"].mean()
     point = {**curve, "value": value, "change": value, "low": math.nan, "high": math.nan, "measurable": True,
              "n_runs": len(runs), "runs": " ".join(sorted(run.name for run in runs))}  # fmt: skip
@@ -133,6 +130,14 @@ def _merged(curve: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
         if pairs:
             point["low"], point["high"] = change_interval(*pairs)
     return point
+
+
+def _refuse_unlike(runs: Sequence[Run]) -> None:
+    for run in runs[1:]:
+        names = [name for name in differences(runs[0], run) if name != "edits.order"]
+        if names:
+            raise BadInput(f"{runs[0].name} and {run.name} would be averaged in the study, but they differ in "
+                           f"{', '.join(names)}; give one of them")  # fmt: skip
 
 
 def _success(run: Run, place: Place) -> np.ndarray:

@@ -37,7 +37,7 @@ def final_table(run: Run) -> Table:
             interval = "[{:+.3f}, {:+.3f}]".format(*change_interval(*pairs)) if pairs else ""
             table.add_row(name + mark, f"{level:.2f}", *_change(run, key, interval))
     table.add_section()
-    for key, label in (("ability/retained", "retained, all measurable"), (PERPLEXITY, "perplexity")):
+    for key, label in (("ability/retained", "retained"), (PERPLEXITY, "perplexity")):
         if key in first and key in last:
             table.add_row(label, "", *_change(run, key, ""))
     return table

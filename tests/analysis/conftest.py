@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from afteredit.analysis import report
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.read.run_folders import read
+from afteredit.evaluate.retention import of_one_scoring
 from afteredit.store.checked_lines import with_check, write_checked
 
 TASKS = {
@@ -41,6 +42,7 @@ def write_run(
     measurable: Sequence[str] = ("nli",),
     perplexity: Mapping[int, float] | None = None,
     config: Mapping | None = None,
+    environment: Mapping | None = None,
     digest: str = "aaaaaaaa",
     tasks: Mapping[str, Mapping] = TASKS,
 ) -> Path:
@@ -52,7 +54,8 @@ def write_run(
              "task": {name: dict(tasks[name]) for name in checkpoints[0]}, "seed": seed, "setting": "sequential",
              "data": "mini", "limit": None, "collapse_perplexity": 100.0, **(config or {})}  # fmt: skip
     (folder / "config.yaml").write_bytes(with_check(yaml.safe_dump(whole).encode()))
-    write_checked(folder / "environment.json", {"evaluations": {}, "model": {"name": "tiny"}})
+    stored = {"evaluations": {}, "model": {"name": "tiny"}, "facts": "fac7" * 16}
+    write_checked(folder / "environment.json", stored if environment is None else environment)
     edits = [{"n_edits": n, "requests": [{"id": str(n)}], "edit_s": 1.5} for n in range(1, max(checkpoints) + 1)]
     (folder / "edits.jsonl").write_text("".join(map(checked, edits)), encoding="utf-8")
     rows = []
@@ -70,7 +73,7 @@ def write_run(
             }
         if n_edits == 0:
             base, row["measurable"] = score, list(measurable)
-        chance = {name: tasks[name]["chance"] for name in measurable}
+        chance = {name: tasks[name]["chance"] for name in of_one_scoring(measurable, abilities)}
         kept = [(score[name] - level) / (base[name] - level) for name, level in chance.items()]
         rows.append(row | ({"ability/retained": sum(kept) / len(kept)} if kept else {}))
         pd.DataFrame([

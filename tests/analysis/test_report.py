@@ -122,7 +122,7 @@ def with_new_chart(tmp_path_factory, made_run) -> tuple[Path, str]:
     folder, root = tmp_path_factory.mktemp("new-chart"), Path(report.__file__).parents[1]
     copy = folder / "import" / "afteredit"
     copy.mkdir(parents=True)
-    for wing in ("evaluate", "record", "store"):
+    for wing in ("edit", "evaluate", "model", "record", "store"):
         (copy / wing).symlink_to(root / wing)
     shutil.copytree(root / "analysis", copy / "analysis", ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "analysis" / "pictures" / "report_charts" / "edits_made.py").write_text(NEW_CHART)

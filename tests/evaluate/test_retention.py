@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from afteredit.evaluate.retention import measurable, retained_mean, share_left
+from afteredit.evaluate.retention import measurable, of_one_scoring, retained_mean, share_left
 
 
 @pytest.mark.parametrize(("score", "share"), [(0.75, 1.0), (0.5, 0.0), (0.625, 0.5), (0.25, -1.0), (1.0, 2.0)])
@@ -25,6 +25,19 @@ def test_the_retained_mean_is_over_the_named_abilities_alone():
     assert retained_mean(row, base, ["nli", "ner"], chance) == pytest.approx((0 + 0.5) / 2)
     assert retained_mean(base, base, ["nli", "ner"], chance) == 1
     assert retained_mean(row, base, [], chance) is None
+
+
+@pytest.mark.parametrize(
+    ("measurable", "asked", "averaged"),
+    [
+        (["nli", "paper_nli", "paper_ner"], ["nli", "ner", "paper_nli", "paper_ner"], ["nli"]),
+        (["paper_nli"], ["nli", "paper_nli"], []),  # nothing of what is clean can be measured
+        (["paper_nli", "paper_ner"], ["paper_nli", "paper_ner", "paper_open_qa"], ["paper_nli", "paper_ner"]),
+        (["nli"], ["nli", "ner"], ["nli"]),
+    ],
+)
+def test_two_scorings_of_an_ability_are_not_averaged(measurable, asked, averaged):
+    assert of_one_scoring(measurable, asked) == averaged
 
 
 def test_measurable_is_what_stands_above_chance_with_its_whole_interval():

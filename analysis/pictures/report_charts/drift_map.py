@@ -27,7 +27,7 @@ NOTE = ("One mark per checkpoint and run, without the unedited model's. Dashed: 
 
 
 def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part | None:
-    if not comparison.chosen_checkpoints(checkpoints) or not comparison.measurable:
+    if not comparison.chosen_checkpoints(checkpoints) or not comparison.in_retained:
         return None
     return Part("Does drift say what is lost?", NOTE, {"drift": drift_map(comparison)})
 

@@ -21,7 +21,7 @@ from afteredit.analysis.pictures.report_style import RETAINED_LABEL, caption
 from afteredit.analysis.report_part import Part
 
 PLACE = 70
-ALL = "all measurable"
+ALL = "retained"
 NOTE = ("Share of the unedited model's score above chance, mean over runs; in small print half the 95 % interval over "
         "examples. The method that lost least comes first. n. m.: not measurable; –: not measured so far.")  # fmt: skip
 
@@ -34,7 +34,7 @@ def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part | None:
 
 
 def shares(comparison: Comparison, n_edits: int) -> pd.DataFrame:
-    """Returns what is left after `n_edits` by method and ability, and of all measurable ones together; NaN: unknown."""
+    """Returns what is left after `n_edits` by method and ability, and the mean of them, `retained`; NaN: unknown."""
     table = {label: {comparison.ability_title(name): mean_over(runs, n_edits, comparison.share(name))
                      if name in comparison.measurable else math.nan for name in comparison.first.abilities}
              | {ALL: mean_over(runs, n_edits, number("ability/retained"))}

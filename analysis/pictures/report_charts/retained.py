@@ -1,4 +1,4 @@
-"""Draws what is left of all measurable abilities, and perplexity, over the number of edits."""
+"""Draws what is left of the measurable abilities, and perplexity, over the number of edits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _overview(comparison: Comparison, look: Styles) -> Figure:
         draw_method(left, comparison, label, "retained", RETAINED, look, 100, band=len(comparison.runs) <= TOGETHER)
         draw_runs_and_mean(right, runs, perplexity_ratio, look[label])
     chance = retained_axis(left)
-    left.set_title(f"Ability retained, mean over measurable abilities ({len(comparison.measurable)})")
+    left.set_title(f"Ability retained, mean over measurable abilities ({len(comparison.in_retained)})")
     low, high = drawn_range(right, "y")
     log_axis(right, "y", min(0.9, 0.95 * low), max(1.2, 1.1 * high))  # a change of 1 % must not look like a cliff
     right.axhline(1, color="0.25", linewidth=1, zorder=1.5)

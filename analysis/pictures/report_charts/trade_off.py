@@ -30,7 +30,7 @@ NOTE = ("Each path goes from checkpoint to checkpoint, the numbers are edits app
 
 
 def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part | None:
-    if not comparison.chosen_checkpoints(checkpoints) or not comparison.measurable:
+    if not comparison.chosen_checkpoints(checkpoints) or not comparison.in_retained:
         return None
     return Part("Efficacy against ability", NOTE, {"trade-off": trade_off(comparison)})
 

@@ -13,7 +13,7 @@ from afteredit.store.checked_lines import Lines
 
 def main() -> None:
     (run,) = (path.parent for path in Path(sys.argv[1]).glob("*/config.yaml"))
-    folder = Path(sys.argv[2]) / run.name
+    folder = Path(f"{sys.argv[1]}.kept")  # moved to its place when it is whole
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     for pattern in ("config.yaml", "environment.json", "results-*.jsonl", "immediate-*.jsonl", "samples/*.parquet"):
@@ -25,6 +25,10 @@ def main() -> None:
         del record["check"]
         record["requests"] = [{"id": request["id"]} for request in record["requests"]]
         kept.append(record)
+    place = Path(sys.argv[2])
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    shutil.move(folder, place / run.name)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,17 @@ def test_chance_is_the_results_own_else_the_configs_else_not_known(tmp_path, mad
     assert known.chance == {"nli": 0.5, "reasoning": 0.0, "arc": 0.25} and known.measurable == ["nli", "arc"]
 
 
+def test_where_both_scorings_are_asked_retained_is_of_the_clean_tasks(tmp_path, made_run):
+    tasks = {name: {"title": name, "chance": 0.0} for name in ("nli", "paper_nli")}
+    scores = {0: {name: [1.0] * 8 + [0.0] * 2 for name in tasks},
+              5: {"nli": [1.0] * 4 + [0.0] * 6, "paper_nli": [0.0] * 10}}  # fmt: skip
+    made_run(tmp_path, "rome", 1, scores, measurable=list(tasks), tasks=tasks)
+    (x,) = comparisons(read([tmp_path]))
+    assert x.measurable == ["nli", "paper_nli"] and x.in_retained == ["nli"]
+    point = x.curves.set_index(["curve", "n_edits"]).loc[("retained", 5)]
+    assert point["value"] == 0.5 and 0.1 < point["low"] < 0.5 < point["high"] < 1  # of both: from .12 down
+
+
 def test_chosen_checkpoints(losses):
     assert losses.chosen_checkpoints([]) == [10, 20] and losses.chosen_checkpoints([20]) == [20]
 

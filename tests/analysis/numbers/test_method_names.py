@@ -10,6 +10,7 @@ import yaml
 from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.numbers.method_names import NOT_OF_A_METHOD
 from afteredit.analysis.read.run_folders import read
+from afteredit.store.user_cache import content_hash
 
 START = {"nli": [1, 1, 1, 1, 0], "reasoning": [1, 0, 0, 0, 0]}
 
@@ -54,6 +55,28 @@ def test_what_was_not_measured_alike_is_never_compared(tmp_path, made_run, other
     made_run(tmp_path, "rome", 1, {0: START})
     made_run(tmp_path, "rome", 2, {0: START}, config=other)
     assert [list(map(len, x.runs.values())) for x in comparisons(read([tmp_path]))] == [[1], [1]]
+
+
+KNOWN = {"evaluations": {}, "model": {"weights": "1a2b"}, "facts": "c3d4" * 16}
+
+
+@pytest.mark.parametrize("other", [{"model": {"weights": "5e6f"}}, {"facts": "0708" * 16}])
+def test_other_contents_under_the_same_names_are_another_comparison(tmp_path, made_run, other):
+    """Another file of facts, another start token: the names are the same."""
+    for seed, environment in enumerate([KNOWN, KNOWN, KNOWN | other]):
+        made_run(tmp_path, "rome", seed, {0: START}, environment=environment)
+    found = {x.title: [run.seed for run in x.runs["rome"]] for x in comparisons(read([tmp_path]))}
+    assert sorted(found.values()) == [[0, 1], [2]]
+
+
+def test_a_title_says_the_contents_that_the_run_knows(tmp_path, made_run):
+    """Older versions kept neither, or no facts."""
+    for seed, keys in enumerate([[], ["model"], ["model", "facts"]]):
+        made_run(tmp_path, "rome", seed, {0: START}, environment={"evaluations": {}, **{k: KNOWN[k] for k in keys}})
+    model = f"model {content_hash(KNOWN['model'])[:8]}"
+    contents = ["", f" · {model}", f" · {model} · facts c3d4c3d4"]
+    titles = {f"tiny · facts · sequential · data mini{text} · evaluation aaaaaaaa" for text in contents}
+    assert {x.title for x in comparisons(read([tmp_path]))} == titles
 
 
 def test_a_run_of_an_older_version_is_of_the_same_method(tmp_path, made_run):

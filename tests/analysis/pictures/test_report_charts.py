@@ -107,7 +107,7 @@ def test_what_is_not_measurable_is_grey_and_named_in_curves_and_hatched_in_the_m
 def test_the_map_puts_the_method_that_lost_least_first_and_gives_each_cells_interval(x):
     heat, bar = heat_map.heat_map(x, [5, 10]).axes[1:]
     assert [text.get_text() for text in heat.get_yticklabels()] == ["memit", "rome"]
-    assert [text.get_text() for text in heat.get_xticklabels()] == ["Inference", "Reasoning", "all measurable"]
+    assert [text.get_text() for text in heat.get_xticklabels()] == ["Inference", "Reasoning", "retained"]
     rome = x.curves.query("method == 'rome' and n_edits == 10").set_index("curve")
     half = 100 * (rome.loc["ability/nli", "high"] - rome.loc["ability/nli", "low"]) / 2 / (0.9 - 0.5)
     cells = [[text.get_text() for text in heat.texts if getattr(text, "xy", None) == (0, i)] for i in (0, 1)]
@@ -186,4 +186,4 @@ def test_collapse_is_marked(tmp_path, made_run):
 def test_shares_of_methods_and_abilities(losses):
     table = heat_map.shares(losses, 20)
     assert table.loc["rome", "Inference"] == pytest.approx(0.25) and table.loc["memit", "Inference"] == 1
-    assert math.isnan(table.loc["rome", "Reasoning"]) and table.loc["rome", "all measurable"] == pytest.approx(0.25)
+    assert math.isnan(table.loc["rome", "Reasoning"]) and table.loc["rome", "retained"] == pytest.approx(0.25)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,20 @@ def test_the_same_run_in_two_places_is_refused(tmp_path, made_run):
         made_run(tmp_path / place, "rome", 1, {0: START})
     with pytest.raises(BadInput, match="hold the same run; give one of them"):
         read([tmp_path])
+
+
+@pytest.mark.parametrize("went_on", [False, True])
+def test_a_copy_under_another_name_is_the_same_run(tmp_path, made_run, went_on):
+    folder, copy = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE}), tmp_path / "rome-copy"
+    results = folder / "results-aaaaaaaa.jsonl"
+    rows = [{**json.loads(line), "time/eval_s": 3.25 + i} for i, line in enumerate(results.read_text().splitlines())]
+    results.write_text("".join(map(checked, rows)))
+    shutil.copytree(folder, copy)
+    if went_on:
+        results.write_text("".join(map(checked, [*rows, {**rows[-1], "n_edits": 10}])))
+    with pytest.raises(BadInput, match=f"{copy} and {folder} hold the same run; give one of them"):
+        read([tmp_path])
+    assert [run.name for run in read([copy])] == ["rome-copy"]
 
 
 @pytest.mark.parametrize(("perplexity", "collapsed"), [({5: 1999.0}, None), ({5: 2001.0}, 5), ({5: math.nan}, 5)])

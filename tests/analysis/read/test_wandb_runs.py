@@ -16,8 +16,10 @@ from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.read import wandb_runs as from_wandb
 from afteredit.analysis.read.run_folders import read
 from afteredit.analysis.read.wandb_runs import read_project, read_sweep
+from afteredit.record.environment import fingerprint
 from afteredit.record.settings import Mode, TrackerSettings
 from afteredit.record.tracker import Tracker
+from afteredit.store.checked_lines import read_checked
 from afteredit.store.errors import BadInput
 
 START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}
@@ -28,7 +30,7 @@ def artifact(folder: Path, run_id: str, version: int):
     """What the run logged: `folder` as it was."""
 
     def download(root):
-        return shutil.copytree(folder, root, dirs_exist_ok=True)
+        return shutil.copytree(folder, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("environment.json"))
 
     name = f"results-{run_id}:v{version}"
     return SimpleNamespace(type="results", name=name, version=f"v{version}", download=download)
@@ -53,7 +55,9 @@ def tracked(folder: Path, run_id: str, artifacts=()):
     """A W&B run as the tracker leaves it before its end, seen through W&B's API."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
     names = {"method": "rome", "model": "tiny", "edits": "facts", "task": list(config["task"])}
-    whole = {**config, **names, "overrides": [], "resolved": config, "evaluation": "aaaaaaaa", "commit": "abc123"}
+    stored = read_checked(folder / "environment.json")
+    whole = {**config, **names, "overrides": [], "resolved": config, "evaluation": "aaaaaaaa", "commit": "abc123",
+             "facts": stored["facts"], "fingerprint": fingerprint(stored["model"])}  # fmt: skip
     sent = Sent(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wandb, "init", lambda **_: sent)

@@ -10,6 +10,7 @@ from afteredit.analysis.read.run_folders import read
 from afteredit.analysis.study.points import constraint_name, points
 from afteredit.analysis.study.published import FIGURES, published
 from afteredit.analysis.study.verdicts import not_run, verdicts
+from afteredit.store.errors import BadInput
 from afteredit.tests.analysis.conftest import write_run
 
 N = 40
@@ -21,11 +22,12 @@ def right(share: float) -> list[float]:
     return [1.0] * round(share * N) + [0.0] * (N - round(share * N))
 
 
-def rome(runs, seed=0, last=0.1, measurable=tuple(TASKS), **config):
+def rome(runs, seed=0, last=0.1, measurable=tuple(TASKS), environment=None, digest="aaaaaaaa", **config):
     scores = {0: {"paper_sentiment": right(0.6), "sentiment": right(0.8), "paper_ner": right(0.5)},
               5: {"paper_sentiment": right(0.5), "sentiment": right(0.7), "paper_ner": right(0.5)},
               20: {"paper_sentiment": right(last), "sentiment": right(0.5), "paper_ner": right(0.5)}}  # fmt: skip
-    return write_run(runs, "rome_published", seed, scores, measurable=measurable, tasks=TASKS, config=config)
+    return write_run(runs, "rome_published", seed, scores, measurable=measurable, tasks=TASKS, config=config,
+                     environment=environment, digest=digest)  # fmt: skip
 
 
 def only(table: pd.DataFrame, **values) -> pd.Series:
@@ -115,6 +117,37 @@ def test_runs_of_fewer_rows_are_left_out_and_named(tmp_path, caplog):
     found = points(read([tmp_path]))
     assert only(found, figure="sequential", quantity="sentiment", scoring="paper", x=20)["n_runs"] == 1
     assert "limit=8" in caplog.text and "64 rows" in caplog.text
+
+
+def test_a_run_measured_twice_counts_once(tmp_path):
+    rome(tmp_path)
+    rome(tmp_path, digest="bbbbbbbb")
+    assert only(points(read([tmp_path])), figure="sequential", quantity="ner", x=20)["n_runs"] == 1
+
+
+OTHERS = {"model": {"environment": {"model": {"name": "other"}}}, "facts": {"environment": {"facts": "0708" * 16}},
+          "edits": {"edits": {"name": "zsre"}}, "data": {"data": "/rows"},
+          "method.layer": {"method": {"_target_": "afteredit.edit.rome_published.X", "layer": 9}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_unlike_runs_are_not_averaged(tmp_path, what):
+    one = rome(tmp_path, environment={"facts": "fac7" * 16, "model": {"name": "tiny"}})
+    other = rome(tmp_path, seed=1, **OTHERS[what])
+    with pytest.raises(BadInput, match=f"{one.name} and {other.name} would be averaged .* they differ in {what};"):
+        points(read([tmp_path]))
+
+
+def test_other_seeds_orders_and_older_versions_are_averaged(tmp_path):
+    rome(tmp_path, edits={"name": "facts", "order": "file"})
+    rome(tmp_path, seed=1, edits={"name": "facts", "order": "shuffled"}, environment={"model": {"name": "tiny"}})
+    assert only(points(read([tmp_path])), figure="sequential", quantity="ner", x=20)["n_runs"] == 2
+
+
+def test_a_round_that_is_not_whole_has_no_place(tmp_path):
+    scores = {n: {"paper_ner": right(0.5)} for n in (0, 30, 45, 60, 70)}
+    write_run(tmp_path, "memit", 1, scores, config={"batch_size": 30}, measurable=("paper_ner",), tasks=TASKS)
+    assert list(points(read([tmp_path]))["x"]) == [0, 1, 2]
 
 
 def test_the_command_writes_page_pictures_and_numbers(tmp_path, capsys):
