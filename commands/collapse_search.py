@@ -1,4 +1,4 @@
-"""Finds, by bisection, a batch by which a run has lost a given share of an ability."""
+"""Finds, by bisection, a batch by which a run has lost a given share of an ability, or of all of them in the mean."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from afteredit.evaluate.retention import share_left
 from afteredit.record.terminal import bold
 from afteredit.store.errors import BadInput
 
+RETAINED = "retained"  # in the place of a task: the mean share left of all measurable abilities
+
 
 def find_crossing(rebuilt: RebuiltRun, task: str, level: float) -> None:
     """Prints between which neighbouring borders the share of `task` that is left falls to `level`, if it does."""
-    base, chance = rebuilt.row(0), rebuilt.run.chance[task]
-    if task not in base["measurable"]:
-        raise BadInput(f"replay.collapse={task}: the unedited model does not stand above chance on it "
-                       f"({base[f'ability/{task}']:.3f}, chance {chance:g}), so there is nothing to lose; take more "
-                       "rows (limit=…) or another task")  # fmt: skip
+    _refuse_at_chance(rebuilt, task)
     borders, console = rebuilt.borders, rebuilt.console
     n_steps = math.ceil(math.log2(max(1, len(borders) - 1)))
     console.log(f"bisecting {borders[-1]} edits: {n_steps + 1} evaluations at most")
@@ -31,9 +29,22 @@ def find_crossing(rebuilt: RebuiltRun, task: str, level: float) -> None:
     console.log(verdict)
 
 
+def _refuse_at_chance(rebuilt: RebuiltRun, task: str) -> None:
+    """Raises BadInput where the unedited model has nothing to lose."""
+    base, remedy = rebuilt.row(0), "so there is nothing to lose; take more rows (limit=…) or another task"
+    if task == RETAINED and f"ability/{RETAINED}" not in base:
+        raise BadInput(f"replay.collapse={RETAINED}: the unedited model stands above chance on none of this command's "
+                       f"tasks ({', '.join(rebuilt.run.chance)}), {remedy}")  # fmt: skip
+    if task != RETAINED and task not in base["measurable"]:
+        raise BadInput(f"replay.collapse={task}: the unedited model does not stand above chance on it "
+                       f"({base[f'ability/{task}']:.3f}, chance {rebuilt.run.chance[task]:g}), {remedy}")  # fmt: skip
+
+
 def share_after(rebuilt: RebuiltRun, task: str, n_edits: int) -> float:
     """Returns the share of `task` that is left after so many edits; measures it where that has not been done yet."""
     key = f"ability/{task}"
+    if task == RETAINED:
+        return float(rebuilt.row(n_edits)[key])
     return share_left(rebuilt.row(n_edits)[key], rebuilt.row(0)[key], rebuilt.run.chance[task])
 
 

@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afteredit.commands.collapse_search import find_crossing, share_after
+from afteredit.commands.collapse_search import RETAINED, find_crossing, share_after
 from afteredit.commands.export_model import export
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.evaluate.abilities.build import check_files
@@ -72,11 +72,18 @@ def _table(rebuilt: RebuiltRun, task: str | None) -> Table:
 
 
 def _with_only(x: Experiment, task: str) -> Experiment:
-    """Returns `x` with no other ability than `task`: a search measures nothing else.  Raises BadInput for no task."""
+    """Returns `x` with no other ability than `task`, since a search measures nothing else; with all for `retained`.
+
+    Raises BadInput where none is asked.
+    """
     known = [*x.tasks, *x.settings.harness]
+    if task == RETAINED and known:
+        return x
     if task not in known:
+        remedy = (f"task=[{task}], or harness=[{task}] for one that lm-eval ships" if task != RETAINED else
+                  "those that are averaged: task=[nli,sentiment], or task=all")  # fmt: skip
         raise BadInput(f"replay.collapse={task} is none of this command's tasks ({', '.join(known) or 'none'}); give "
-                       f"task=[{task}], or harness=[{task}] for one that lm-eval ships")  # fmt: skip
+                       f"{remedy}")  # fmt: skip
     tasks = {task: x.tasks[task]} if task in x.tasks else {}
     settings = dataclasses.replace(x.settings, harness=[] if tasks else [task])
     return dataclasses.replace(x, tasks=tasks, settings=settings)

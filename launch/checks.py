@@ -55,7 +55,7 @@ def check_replay(replay: ReplaySettings, settings: Settings) -> None:
     if set(given) not in ({"at"}, {"collapse"}, {"at", "export"}):
         keys = " and ".join(f"replay.{key}" for key in given) or "neither"
         raise BadInput(f"replay.run with {keys}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
-                       "replay.export=<new folder>, or replay.collapse=<task>")  # fmt: skip
+                       "replay.export=<new folder>, or replay.collapse=<task or retained>")  # fmt: skip
     if not 0 < replay.drop < 1:
         raise BadInput(f"replay.drop={replay.drop}; it is the share that is lost, between 0 and 1 (0.5: half)")
     if replay.collapse is not None and settings.single:

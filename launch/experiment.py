@@ -57,7 +57,7 @@ class ReplaySettings:
 
     run: str | None = None  # null: an ordinary run
     at: int | None = None  # the model after so many edits is measured, or with `export` written
-    collapse: str | None = None  # a task: the batch is searched after which `drop` of it is lost
+    collapse: str | None = None  # a task, or retained: the batch by which `drop` of it is lost is searched
     drop: float = 0.5  # the lost share of (score - chance) of the unedited model
     export: str | None = None  # a new folder
 
