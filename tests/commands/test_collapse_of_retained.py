@@ -1,4 +1,4 @@
-"""The search for the edit by which half of `ability/retained` is lost, against a look at every edit, on a tiny Llama."""
+"""The search for the edit by which half of `ability/retained` is lost finds what a look at every edit finds."""
 
 from __future__ import annotations
 
@@ -45,15 +45,20 @@ def measured(monkeypatch):
 
         def checkpoint(self, done, *, last):
             looked_at.append(len(done))
-            row = {f"ability/{name}": score for name, score in scores(lost_at, len(done)).items()}
-            samples = [{"kind": "ability", "name": name, "numerator": float(i < round(N_ROWS * scores(lost_at, len(done))[name])),
-                        "denominator": 1.0} for name in TASKS for i in range(N_ROWS)]  # fmt: skip
+            by_task = scores(lost_at, len(done))
+            row = {f"ability/{name}": score for name, score in by_task.items()}
+            samples = [{"kind": "ability", "name": name, "numerator": float(i < round(N_ROWS * score)),
+                        "denominator": 1.0} for name, score in by_task.items() for i in range(N_ROWS)]  # fmt: skip
             return Checkpoint({**row, "drift/perplexity": 10.0, "time/eval_s": 0.0}, samples)
 
         monkeypatch.setattr(Measure, "checkpoint", checkpoint)
         return looked_at
 
     return begin
+
+
+def out(capsys) -> str:
+    return " ".join(capsys.readouterr().out.split())
 
 
 def first_with_half_lost(lost_at: int) -> int | None:
@@ -71,11 +76,9 @@ def test_the_edit_found_is_that_of_a_linear_scan(run, fixed, measured, capsys, l
     task = f"task=[{','.join(TASKS)}]"
     assert main([*fixed, f"replay.run={run}", "replay.collapse=retained", task]) == 0
     expected = first_with_half_lost(lost_at)
-    said = " ".join(capsys.readouterr().out.split())
+    said = out(capsys)
     assert expected == lost_at
-    assert (
-        f"1.00 of retained is left after {expected - 1} edits, 0.50 of retained is left after {expected} edits" in said
-    )
+    assert f"1.00 of retained is left after {expected - 1} edits, 0.50 of retained is left after {expected}" in said
     assert {0, expected - 1, expected} <= set(looked_at)
     assert len(looked_at) == len(set(looked_at)) < N_EDITS + 1
     (path,) = (path for path in run.glob("results-*.jsonl") if len(Lines(path).records) == len(looked_at))
