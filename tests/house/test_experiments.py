@@ -38,7 +38,7 @@ def header(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_its_header_says_what_was_published_what_is_expected_and_what_it_costs(path):
     parts = header(path)
-    assert "Gu et al. (EMNLP 2024)" in parts[""]
+    assert path.parent.name != "gu2024" or "Gu et al. (EMNLP 2024)" in parts[""]
     for name in PARTS:
         assert len(parts.get(name, "").split()) >= 3, f"{path.name}: no {name}: line"
     _, colon, other = parts["Cost"].partition("that of experiment=")
@@ -92,6 +92,36 @@ def test_batches_in_sequence_are_looked_at_after_the_published_rounds(size):
     rows = [row for row in PUBLISHED if (row["figure"], row["batch_size"]) == ("batch_sequential", str(size))]
     rounds = sorted({int(row["x"]) for row in rows} - {0})
     assert x_axis(f"gu2024/batch_sequential_memit_{size}") == [size * n for n in rounds]
+
+
+BATCHED = ("memit", "memit_seq", "alphaedit", "emmet", "ultraedit", "ft")
+
+
+@pytest.mark.parametrize("method", BATCHED)
+def test_limits_take_every_method_in_batches_up_to_all_that_the_edit_set_holds(method):
+    x = compose(["experiment=limits", f"method={method}"])
+    assert (x.names["method"], x.names["edits"], x.settings.batch_size) == (method, "counterfact_3k", 50)
+    assert (x.settings.single, x.settings.on_collapse.name) == (False, "stop")
+    assert compose(["experiment=limits", f"method={method}", "n_edits=1950"]).settings.n_edits == 1950
+    assert compose(["experiment=limits_zsre", f"method={method}"]).names["edits"] == "zsre_3k"
+
+
+@pytest.mark.parametrize("method", [*BATCHED, "rome", "rome_published"])
+def test_limits_one_by_one_take_every_method(method):
+    settings = compose(["experiment=limits_one_by_one", f"method={method}"]).settings
+    assert (settings.batch_size, settings.n_edits) == (1, 300)
+
+
+def test_the_x_axis_of_limits_is_even_on_a_logarithmic_scale():
+    assert x_axis("limits") == [50, 100, 200, 500, 1000]
+    assert x_axis("limits_one_by_one") == [1, 2, 5, 10, 20, 50, 100, 200]  # and the last
+
+
+def test_the_recipe_is_measured_as_limits_is_and_names_every_part():
+    recipe, limits = (compose([f"experiment={name}"]) for name in ("least_harm", "limits"))
+    assert recipe.settings == limits.settings and recipe.tasks == limits.tasks and recipe.edits == limits.edits
+    changed = {key for key, value in vars(recipe.method).items() if value != getattr(limits.method, key)}
+    assert changed == {"merge_subjects", "ridge", "ridge_kind", "value_norm", "stop_steps"}
 
 
 @pytest.mark.parametrize("name", ["rect_general", "rect_editing_rome", "rect_editing_memit"])
