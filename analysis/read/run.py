@@ -95,6 +95,12 @@ class Run:
         collapsed = self.collapsed
         return sum(row["n_edits"] in collapsed for row in self.edited)
 
+    @property
+    def n_dropped(self) -> int | None:
+        """Returns how many edits were not written, their values being too long for the anchor; None without one."""
+        counts = [edit["diagnostics"]["dropped"] for edit in self.edits if "dropped" in edit.get("diagnostics", {})]
+        return round(sum(counts)) if counts else None
+
     @cached_property
     def examples(self) -> dict[tuple[str, int], pd.DataFrame]:
         """Holds, for each (ability, n_edits), numerator, denominator, gold_nll and unparseable by doc_id.

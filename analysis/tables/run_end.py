@@ -38,5 +38,7 @@ def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
         summary = summarise(run.rows, run.chance)
         if run.collapsed_at is not None:
             summary["summary/collapse"] = run.collapsed_at
+    if run.n_dropped is not None:
+        summary["summary/dropped"] = run.n_dropped
     picture = draw_curves(run.rows, run.chance, folder / "curves.png", title)
     return RunEnd(picture, summary, [final_table(run), editing_table(run)])

@@ -50,7 +50,7 @@ def editing_table(run: Run) -> Table:
     if run.single:
         title = (f"editing success: immediate of {last.get(COVERED, 0)} edits, retained of {len(run.models)} models "
                  "(unedited model)")  # fmt: skip
-    table = _table(title, ["", *WAYS], pad_edge=False)
+    table = _table(title, ["", *WAYS], pad_edge=False, caption=_dropped_in_words(run))
     for when in ("immediate", "retained"):
         for what in PROMPTS:
             keys = [f"editing/{when}/{way}/{what}" for way in WAYS]
@@ -82,6 +82,14 @@ def _collapses_in_words(run: Run) -> str | None:
     n_others = len(run.collapsed) - run.n_collapsed
     others = f"; NaN in the update of {n_others} that {'was' if n_others == 1 else 'were'} not measured"
     return f"{run.n_collapsed} of {len(run.models)} models collapsed{others if n_others else ''}"
+
+
+def _dropped_in_words(run: Run) -> str | None:
+    """Returns how many edits an anchor left unwritten, None without an anchor."""
+    if run.n_dropped is None:
+        return None
+    n_edits = sum(len(edit["requests"]) for edit in run.edits)
+    return f"{run.n_dropped} of {n_edits} edits not written (method.drop_above); every number above counts them"
 
 
 def _with_unedited(first: Mapping[str, Any], last: Mapping[str, Any], key: str) -> str:
