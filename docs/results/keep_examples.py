@@ -1,6 +1,6 @@
-"""Keeps what the study stands on of a finished run: config, rows, scores by example; no weights and no texts of facts.
+"""Keeps what the study and the limits stand on: config, rows, scores by example; no weights and no texts of facts.
 
-python docs/results/study/keep.py FOLDER_OF_ONE_RUN_DIRECTORY FOLDER
+python docs/results/keep_examples.py FOLDER_OF_ONE_RUN_DIRECTORY FOLDER
 """
 
 import json
