@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 where the page was written and names damaged files; 2 where it could not be written."""
     given = _parser().parse_args(argv)
     print_in_any_encoding()
+    os.environ["MPLBACKEND"] = "Agg"  # pictures are files; Jupyter hands children a backend of its own
     logging.basicConfig(handlers=[log_handler(PlainConsole(stderr=True, soft_wrap=True))], level=logging.WARNING)
     try:
         runs = _runs(given)

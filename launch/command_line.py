@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.compose import CONF, MOVED, experiment, unknown_key
+from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import unreadable
+from afteredit.launch.overrides import as_typed, choices, unreadable
 from afteredit.launch.stored_config import as_it_ran
 from afteredit.store.errors import BadInput
 
@@ -22,6 +22,8 @@ def compose(overrides: Sequence[str]) -> Experiment:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    refuse_wrong_choices(overrides)
+    overrides = as_typed(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
@@ -32,6 +34,26 @@ def compose(overrides: Sequence[str]) -> Experiment:
     return experiment_from(config, config.hydra)
 
 
+def refuse_wrong_choices(arguments: Sequence[str]) -> None:
+    """Raises BadInput where a group of conf/ is given what names no entry, or several entries, of which Hydra would
+    merge the files.  Only `task` takes several."""
+    for group, given, value in choices(arguments):
+        if not (CONF / group).is_dir() or isinstance(value, dict):
+            continue
+        if isinstance(value, list) and (group != "task" or not all(isinstance(name, str) and name for name in value)):
+            rest = "a list takes names" if group == "task" else "it takes one entry (with -m, a,b are tried one by one)"
+        elif value is None or value in ("", "base"):
+            rest = {"task": "task=[] is none", "experiment": "leave it out for none"}.get(group, "it takes one entry")
+        else:
+            continue
+        raise BadInput(f"{given} names no entry of {group}; {rest}. Allowed: {', '.join(_entries(group))}")
+
+
+def _entries(group: str) -> list[str]:
+    files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
+    return sorted(file.as_posix() for file in files if file.name != "base")
+
+
 def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     """Returns the typed experiment of a composed config.  Raises BadInput."""
     from omegaconf import open_dict
@@ -40,6 +62,7 @@ def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     names = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     with open_dict(config):
         config.pop("hydra", None)
+    refuse_no_groups(config)
     try:
         if config.replay.run is not None:
             config = as_it_ran(config, hydra.overrides.task)
@@ -59,12 +82,11 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
         return sentence
     message = " ".join(str(problem).split())
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
-        if value == "null" and (CONF / key).is_dir() and type(problem) is ValueError:
-            return f"{key}=null names no entry of {key}; " + ("task=[] is none" if key == "task" else "give one")
-    for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
+        if message == f"Error merging override {key}={value}":  # a list for a mapping, a number for a list
+            reason = str(problem.__cause__).splitlines()[0]
+            return f"{key}={value} cannot be put there: {reason}; give {key} the kind of value that it has in conf/"
         if (CONF / key).is_dir():
-            files = (path.relative_to(CONF / key).with_suffix("") for path in (CONF / key).rglob("*.yaml"))
-            entries = sorted(file.as_posix() for file in files if file.name != "base")
+            entries = _entries(key)
             unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
             if unknown:
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")

@@ -7,6 +7,8 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +23,7 @@ from afteredit.launch.checks import check_replay, check_settings
 from afteredit.launch.experiment import Experiment, ReplaySettings, Settings, SpeedSettings
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, refuse_secrets
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PLACES = (
@@ -43,12 +45,32 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     settings = typed(Settings, OmegaConf.create(top_level), "")
     parts = {key: typed(cls, config[key], key) for key, cls in TYPED.items()}
     parts |= {key: build(config[key], key) for key in BUILT}
-    tasks = {str(name): build(node, f"task.{name}") for name, node in (config.get("task") or {}).items()}
+    tasks = {str(name): build(node, f"task.{name}") for name, node in _nodes(config.get("task"))}
     check_settings(settings, parts["method"])
     check_replay(parts["replay"], settings)
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    refuse_secrets(resolved)
     return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, overrides=list(overrides),
                       **parts)  # fmt: skip
+
+
+def refuse_no_groups(config: DictConfig) -> None:
+    """Raises BadInput where something else stands in the place of a group of keys, or nothing."""
+    for key in (*TYPED, *BUILT):
+        if not isinstance(config.get(key), DictConfig):
+            given = f"is {config[key]!r}" if key in config else "is taken out"
+            raise BadInput(f"{key} {given}, but no run is without it: it is a group of keys; leave it as conf/ has it, "
+                           f"or set one of its keys ({key}.…=…)")  # fmt: skip
+
+
+def _nodes(tasks: Any) -> list[tuple[Any, DictConfig]]:
+    """Returns the names and nodes under `task`.  Raises BadInput for what is none."""
+    nodes = list((tasks or {}).items()) if isinstance(tasks, DictConfig | None) else [("", tasks)]
+    for name, node in nodes:
+        if not isinstance(node, DictConfig):
+            raise BadInput(f"{f'task.{name!s}'.rstrip('.')} is {node!r}; an ability is a file of conf/task or its "
+                           "keys: task=[nli,sentiment]")  # fmt: skip
+    return nodes
 
 
 def build(node: DictConfig, key: str) -> Any:
@@ -88,9 +110,11 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
         for field in dataclasses.fields(cls):
-            if field.type == "dict[str, str]":
-                _refuse_no_texts(values.get(field.name), f"{dot}{field.name}")
-        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+            _refuse_no_texts(values.get(field.name), f"{dot}{field.name}", str(field.type))
+        schema = OmegaConf.structured(cls)
+        for name, value in values.items():
+            _refuse_other_kinds(schema._get_node(name)._metadata, value, f"{dot}{name}")
+        made = OmegaConf.to_object(OmegaConf.merge(schema, values))
         _refuse_nan(values, dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:
@@ -114,20 +138,61 @@ def _refuse_nan(value: Any, key: str) -> None:
         raise BadInput(f"{key} is nan; it must be a number")
 
 
-def _refuse_no_texts(values: Any, key: str) -> None:
-    """Raises BadInput for an entry of a map of texts that is a list, a mapping or null."""
-    for name, value in values.items() if isinstance(values, dict) else ():
+def _refuse_no_texts(values: Any, key: str, kind: str) -> None:
+    """Raises BadInput for an entry of a map of texts, or of a list, that is a list, a mapping or null."""
+    for name, value in values.items() if isinstance(values, dict) and kind == "dict[str, str]" else ():
         if value is None or isinstance(value, list | dict):
             raise BadInput(f"{key}.{name} is {value!r}; it must be a text, or take it out with ~{key}.{name}")
+    for value in values if isinstance(values, list) and kind.startswith("list[") else ():
+        if value is None or isinstance(value, list | dict):
+            raise BadInput(f"{key}={values!r} holds {value!r}; allowed: {kind}, written [a,b]")
+
+
+def _refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
+    """Raises BadInput for what OmegaConf would turn into a boolean or a member of an Enum, but is none: 2, 1.0."""
+    kind = wanted.ref_type
+    if kind is bool:
+        allowed, fits = ["true", "false"], str(value).lower() in ("true", "false", "yes", "no", "on", "off")
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        allowed = [member.name for member in kind]
+        fits = isinstance(value, kind) or (isinstance(value, str) and value in allowed)
+    else:
+        return
+    if not fits and not (value is None and wanted.optional):
+        raise BadInput(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
 
 
 def takes_text(key: str) -> bool:
     """Tells whether the key, or what stands inside it, is a text (or null) and no list, mapping or switch."""
-    group, _, rest = key.partition(".")
-    cls: Any = TYPED.get(group, Settings)
-    name = rest.partition(".")[0] if group in TYPED else key
-    kind = {field.name: str(field.type) for field in dataclasses.fields(cls)}.get(name, "")
-    return kind in ("str", "str | None") or (kind == "dict[str, str]" and rest != name)
+    kinds, inside = _kinds(key)
+    return bool(kinds) and kinds <= ({"dict[str, str]"} if inside else {"str", "str | None"})
+
+
+def takes_texts(key: str) -> bool:
+    """Tells whether the key is a list or a mapping of texts."""
+    kinds, inside = _kinds(key)
+    return bool(kinds) and not inside and kinds <= {"list[str]", "dict[str, str]"}
+
+
+def _kinds(key: str) -> tuple[set[str], bool]:
+    """Returns the types of the field that the key names in the classes that its group may be, and whether the key goes
+    on inside of it."""
+    group, *names = key.split(".")
+    if group == "task":
+        names = names[1:]
+    elif group not in (*TYPED, *BUILT):
+        group, names = "", [group, *names]
+    classes = _classes(group) if names else []
+    types = {str(field.type) for cls in classes for field in dataclasses.fields(cls) if field.name == names[0]}
+    return types, len(names) > 1
+
+
+@cache
+def _classes(group: str) -> list[Any]:
+    if group in BUILT:
+        configs = [OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml"))]
+        return [class_at(config._target_, group) for config in configs if "_target_" in config]
+    return [{"": Settings, "task": Ability, **TYPED}[group]]
 
 
 def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.command_line import CONF, experiment_from, explained_after_hydra
+from afteredit.launch.command_line import CONF, experiment_from, explained_after_hydra, refuse_wrong_choices
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
 from afteredit.launch.experiment import Experiment
+from afteredit.launch.overrides import as_typed
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     from omegaconf.errors import OmegaConfBaseException
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
-    sys.argv[1:] = argv
+    refuse_wrong_choices(argv)
+    sys.argv[1:] = as_typed(argv)
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
     except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as problem:

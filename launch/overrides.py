@@ -4,10 +4,44 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from afteredit.launch.compose import takes_text, takes_texts
+
+QUOTED = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
+IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or nothing and a word
+IN_MAPPING = re.compile(rf"""{QUOTED}|([{{,][^:,{{}}'"]+:)([^,{{}}'"]+)""")  # what is quoted, or a key and a word
 LISTS = "a list is written [a,b], with -m values to try one by one a,b"
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with quotes around what Hydra would read as a number or a boolean where a text is wanted:
+    `runs=2024_01` is no 202401, `model.revision=1e5` no 100000.0."""
+    multirun = bool({"-m", "--multirun"} & set(arguments))
+    return [_as_typed(argument, multirun=multirun) for argument in arguments]
+
+
+def _as_typed(argument: str, *, multirun: bool) -> str:
+    given, equals, value = argument.partition("=")
+    key = given.lstrip("+")
+    wanted = not key.startswith(("-", "~")) and (takes_text(key) or takes_texts(key))
+    override = _parsed(argument) if equals and wanted else None
+    unquoted = re.sub(QUOTED, "", value)
+    calls = "(" in unquoted or "${" in unquoted  # Hydra's functions and interpolations
+    if override is None or calls or (override.is_sweep_override() and not multirun):
+        return argument
+    if value.lstrip().startswith(("[", "{")) and takes_text(key):  # refused as what it is
+        return argument
+    pattern = IN_MAPPING if value.lstrip().startswith("{") else IN_LIST
+    return f"{given}={pattern.sub(_word_as_text, value)}"
+
+
+def _word_as_text(piece: re.Match[str]) -> str:
+    word = (piece[2] or "").strip()
+    override = _parsed(f"x={word}") if word else None
+    is_other = override is not None and not override.is_sweep_override() and isinstance(override.value(), int | float)
+    return piece[1] + in_quotes(word) if is_other else piece[0]
 
 
 def quoted(key: str, value: str) -> str:
@@ -48,6 +82,18 @@ def _in_ansi_quotes(letter: str) -> str:
     if letter in "\\'":
         return "\\" + letter
     return letter if letter.isprintable() else f"\\U{ord(letter):08x}"
+
+
+def choices(arguments: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yields the key, the argument and each value that it gives, of several to be tried one by one each."""
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+
+    for argument in arguments:
+        override = None if argument.startswith(("-", "~")) else _parsed(argument)
+        if override is not None:
+            value = override._value if override.is_sweep_override() else override.value()
+            for one in value.list if isinstance(value, ChoiceSweep) else [value]:
+                yield override.key_or_group, argument, one.text if isinstance(one, QuotedString) else one
 
 
 def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.sweep_agent import overrides_from_agent
 from afteredit.record.terminal import print_in_any_encoding
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, refuse_secrets
 
 
 def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
@@ -20,9 +21,16 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
     print_in_any_encoding()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # run.py sets it while modules are imported
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["MPLBACKEND"] = "Agg"  # pictures are files; Jupyter hands children a backend of its own
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own progress bars would break ours
     try:
+        if sys.flags.optimize > 1:
+            raise BadInput("PYTHONOPTIMIZE=2 (python -OO) takes away the docstrings, from which transformers makes its "
+                           "models; unset it, or set it to 1")  # fmt: skip
         _refuse_other_encodings(argv)
+        for argument in argv:  # before Hydra prints them
+            key, _, value = argument.partition("=")
+            refuse_secrets(value, key)
         if any(argument.startswith("-") for argument in argv):
             from afteredit.launch.multirun import hydra_command_line
 

@@ -38,6 +38,9 @@ def overrides_from_agent(arguments: Sequence[str], environment: Mapping[str, str
         stored = parameters["overrides"]
         if not isinstance(stored, list) or not all(isinstance(override, str) for override in stored):
             raise BadInput(f"the sweep's parameter overrides is {stored!r}; it must be a list of texts, key=value each")
+        for override in stored:
+            if override not in arguments:
+                _refuse_look_ups("overrides", override)
         fixed = [argument for argument in arguments if argument.partition("=")[0] not in parameters]
         return [*fixed, *stored]
     overrides: list[str] = []
@@ -58,12 +61,22 @@ def _parameters(path: Path) -> dict[str, Any]:
 
 def _overrides_of(key: str, value: Any) -> Iterator[str]:
     """Yields one override, or one for each key of a nested parameter."""
+    _refuse_look_ups(key, value)
     if isinstance(value, dict) and value:
         for name, nested in value.items():
             yield from _overrides_of(f"{key}.{name}", nested)
     else:
+        if takes_text(key) and isinstance(value, bool | int | float):
+            value = str(value).lower() if isinstance(value, bool) else str(value)
         text = quoted if takes_text(key) else as_meant
         yield text(key, value) if isinstance(value, str) else f"{key}={_element(value)}"
+
+
+def _refuse_look_ups(key: str, value: Any) -> None:
+    """Raises BadInput for a text that OmegaConf would resolve, from the environment too: a sweep's values are data."""
+    if "${" in str(value):
+        raise BadInput(f"the sweep's parameter {key} holds {value!r}, but nothing that a sweep says is looked up; "
+                       "write the value itself, or put key=${…} into the sweep's command")  # fmt: skip
 
 
 def _element(value: Any) -> str:

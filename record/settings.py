@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, refuse_secrets
 from afteredit.store.field_roles import COURSE, decides
 
 OnCollapse = Enum("OnCollapse", ["stop", "continue"])  # in this form because `continue` is a keyword
@@ -57,7 +58,9 @@ class TrackerSettings:
     log_updates: bool = False  # every edit's factors go up with the results
 
     def __post_init__(self) -> None:
-        """Raises BadInput for what W&B refuses even offline."""
+        """Raises BadInput for what W&B refuses even offline, and for a server's address with a password in it."""
+        if self.mode is not Mode.disabled:
+            refuse_secrets(os.environ.get("WANDB_BASE_URL", ""), "WANDB_BASE_URL")
         if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
             raise BadInput(f"tracker.project={self.project!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
         for tag in self.tags:

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from afteredit.edit.request import EditRequest
+from afteredit.store.errors import without_secrets
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab and line feed
 
@@ -145,8 +146,8 @@ def log_handler(console: Console) -> logging.Handler:
 
 
 def print_error(problem: BaseException | str) -> None:
-    """Prints one line to standard error."""
-    line = bold("error: ", style="bold red") + Text(visible(str(problem)))
+    """Prints one line to standard error, without the users and passwords of addresses."""
+    line = bold("error: ", style="bold red") + Text(visible(without_secrets(str(problem))))
     PlainConsole(stderr=True).print(line, soft_wrap=True)
 
 

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from typing import Any
+
+USER_OF_ADDRESS = re.compile(r"(?<=://)[^\s/?#'\"]*@")  # the user, and often a password or token
 
 
 class BadInput(ValueError):
-    """Something that the user gave cannot be used; the message says what was given, what is allowed, what to do."""
+    """Something that the user gave cannot be used; the message says what was given, what is allowed, what to do.
+
+    Addresses stand in the message without their user and password.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(without_secrets(message))
+
+
+def without_secrets(text: str) -> str:
+    """Returns the text with the user and the password left out of the addresses in it."""
+    return USER_OF_ADDRESS.sub("", text)
+
+
+def refuse_secrets(value: Any, key: str = "") -> None:
+    """Raises BadInput for an address with a user or a password, wherever it stands in the values."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            refuse_secrets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, str) and USER_OF_ADDRESS.search(value):
+        raise BadInput(f"{key} is {value!r} with a user or a password in its address, which would be kept with the "
+                       "run; leave them out, and log in by ~/.netrc, HF_TOKEN or `wandb login`")  # fmt: skip
 
 
 class NoEdit(BadInput):

@@ -61,7 +61,9 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
             if not path.exists() or not _matches(path):
                 log.info("making %s (once; later runs use it)", path)
                 _make(path, make)
-    except (FileExistsError, NotADirectoryError, PermissionError) as problem:
+    except OSError as problem:
+        if path.parent.is_dir() and not isinstance(problem, PermissionError | NotADirectoryError | FileExistsError):
+            raise  # of what is made, or of a full disk
         raise BadInput(f"the cache cannot be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
                        "AFTEREDIT_CACHE to a folder that can be read and written") from None  # fmt: skip
     return path

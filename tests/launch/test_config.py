@@ -92,6 +92,58 @@ BAD = [
     (["constraint=rect", "constraint.eps=nan"], ["constraint.eps", "nan"]),
     (["task=[nli]", "task.nli.chance=2"], ["chance is 2.0", "below 1"]),
     (["task=[nli]", "task.nli.chance=nan"], ["task.nli.chance is nan"]),
+    (["edits=[facts,zsre]"], ["edits=[facts,zsre]", "one entry", "counterfact"]),
+    (["model=[hf,gpt2-xl]"], ["model=[hf,gpt2-xl]", "one entry", "smollm2"]),
+    (["constraint=[none]"], ["constraint=[none]", "one entry", "rect_20"]),
+    (["tracker=[none,wandb]"], ["tracker=[none,wandb]", "one entry", "none, wandb"]),
+    (["experiment=[]"], ["experiment=[]", "one entry", "gu2024/"]),
+    *(
+        ([f"{group}={value}"], [f"{group}={value} ", "one entry", f"Allowed: {first}, "])
+        for value in ("null", "[]", "''", "")
+        for group, first in {
+            "model": "gpt2",
+            "method": "alphaedit",
+            "edits": "counterfact",
+            "constraint": "none",
+            "tracker": "none",
+        }.items()
+    ),
+    (["model=1.5"], ["model=1.5", "model=gpt2"]),
+    (["model=base"], ["model=base", "one entry", "gpt2"]),
+    (["task=[1.5]"], ["task=[1.5]", "names", "nli"]),
+    (["task=[null]"], ["task=[null]", "names", "nli"]),
+    (["task={nli:1}"], ["task.nli is 1", "task=[nli,sentiment]"]),
+    (["speed=null"], ["speed is None", "group of keys"]),
+    (["replay=null"], ["replay is None", "group of keys"]),
+    (["~model"], ["model is taken out", "group of keys"]),
+    (["edits.columns=[a]"], ["edits.columns=[a]", "ListConfig"]),
+    (["tracker.tags=[[a]]"], ["tracker.tags", "['a']", "list[str]"]),
+    (["eval_at=[[1]]"], ["eval_at", "[1]", "list[int]"]),
+    (["change_shares=[{a:1}]"], ["change_shares", "{'a': 1}", "list[float]"]),
+    (["runs=[a]"], ["runs", "['a']", "str"]),
+    *(
+        ([f"{key}={value}"], [key, f"is {value}", "allowed: true, false"])
+        for value in (2, 0, 1.5)
+        for key in (
+            "edits.distinct",
+            "edits.drop_unchanged",
+            "model.trust_remote_code",
+            "tracker.log_updates",
+            "method.contexts_count_opening",
+        )
+    ),
+    *(
+        ([f"{key}=1"], [f"{key} is 1", "allowed: ", allowed])
+        for key, allowed in {
+            "on_collapse": "stop, continue",
+            "resume": "same, force, whole",
+            "dtype": "bfloat16",
+            "setting": "single",
+            "edits.order": "shuffled",
+            "tracker.mode": "offline",
+            "model.prompt": "chat",
+        }.items()
+    ),
 ]
 
 
@@ -101,6 +153,28 @@ def test_what_is_wrong_is_refused_with_its_key_and_what_is_allowed(overrides, na
         compose(overrides)
     for text in named:
         assert text in str(refused.value)
+
+
+NUMBERLIKE = ["2024_01_05", "1e3", "1.50", ".5", "true", "False", "007", "1_0", "-0", "+1", "inf", "nan"]
+
+
+@pytest.mark.parametrize("text", NUMBERLIKE)
+def test_a_key_of_texts_takes_what_was_typed(text):
+    x = compose([f"{key}={text}" for key in ("runs", "data", "edits.file", "edits.columns.id", "held_out",
+                                             "model.revision", "tracker.project", "method.second_moment_text")]
+                + [f"tracker.tags=[{text}, a,{text}]", f"+edits.hub_columns={{id: {text},subject:'1_0'}}", "task=[nli]",
+                   f"task.nli.title={text}", f"task.nli.rows=[{text}]"])  # fmt: skip
+    taken = (x.settings.runs, x.settings.data, x.edits.file, x.edits.columns["id"], x.settings.held_out,
+             x.model.revision, x.tracker.project, x.method.second_moment_text, x.tasks["nli"].title)  # fmt: skip
+    assert taken == (text,) * 9
+    assert x.tracker.tags == [text, "a", text] and x.tasks["nli"].rows == [text]
+    assert x.edits.hub_columns == {"id": text, "subject": "1_0"}
+
+
+def test_numbers_null_and_interpolations_stay_what_they_are():
+    x = compose(["seed=1_0", "method.value_lr=1e-1", "model.revision=null", "runs=${seed}/a", "data='2_0'"])
+    assert (x.settings.seed, x.method.value_lr, x.model.revision, x.settings.runs) == (10, 0.1, None, "10/a")
+    assert x.settings.data == "2_0"
 
 
 LATE = [

@@ -128,3 +128,33 @@ def test_whole_numbers_that_an_agent_writes_as_floats_are_whole(handed):
 def test_stored_overrides_that_are_no_list_of_texts_are_refused(handed, stored):
     with pytest.raises(BadInput, match="parameter overrides is .* must be a list of texts"):
         handed({"overrides": stored})
+
+
+@pytest.mark.parametrize(("given", "text"), [(2024, "2024"), (1.5, "1.5"), (1000.0, "1000.0"), (True, "true"),
+                                             ("1_0", "1_0"), ("1e3", "1e3"), ("true", "true")])  # fmt: skip
+def test_what_a_key_of_texts_is_given_is_its_text(handed, given, text):
+    assert compose(handed({"runs": given})).settings.runs == text
+    assert compose(handed({"edits": {"columns": {"id": given}}})).edits.columns["id"] == text
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", ["${oc.env:HOME}"], {"file": "${oc.env:HOME}"}])
+@pytest.mark.parametrize("key", ["edits", "tracker.tags", "data", "n_edits"])
+def test_nothing_that_a_sweep_says_is_looked_up(handed, key, value):
+    with pytest.raises(BadInput, match=rf"the sweep's parameter {key}.* holds .*oc\.env:HOME.* write the value itself"):
+        handed({key: value})
+
+
+def test_what_a_run_handed_out_again_looks_up_was_said_by_its_own_command(handed, monkeypatch):
+    monkeypatch.setenv("PLACE", "/place")
+    own = "runs=${oc.env:PLACE}/runs"
+    assert compose(handed({"overrides": [own]}, own)).settings.runs == "/place/runs"
+    with pytest.raises(BadInput, match="overrides holds .*PLACE"):
+        handed({"overrides": [own]})
+
+
+@pytest.mark.parametrize("parameters", [{"tracker.tags": [["a"]]}, {"harness": [["hellaswag"]]}, {"task": None},
+                                        {"edits.distinct": 2}, {"on_collapse": 1.0}, {"model": ["hf", "gpt2"]},
+                                        {"task": [["nli"]]}, {"eval_at": [[1]]}])  # fmt: skip
+def test_values_of_another_kind_are_refused_by_their_key(handed, parameters):
+    with pytest.raises(BadInput, match=f"^{next(iter(parameters))}"):
+        compose(handed(parameters))
