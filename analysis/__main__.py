@@ -2,6 +2,7 @@
 
 python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep ID [--out DIR] [--at N …]
 python -m afteredit.analysis study RUNS… | --wandb … | --sweep … [--out DIR]
+python -m afteredit.analysis limits RUNS… | --wandb … | --sweep … [--out DIR]
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ def _written(given: argparse.Namespace, runs: list[Run]) -> Path:
             from afteredit.analysis.study.page import write_study
 
             return write_study(runs, given.out)
+        if given.command == "limits":
+            from afteredit.analysis.limits.page import write_limits
+
+            return write_limits(runs, given.out)
         from afteredit.analysis.report import write_report
 
         return write_report(runs, given.out, given.at)
@@ -70,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     study = commands.add_parser(
         "study", help="draw the figures of Gu et al. with the published values beside the runs'"
     )
-    for command, out in ((report, "report"), (study, "study")):
+    limits = commands.add_parser("limits", help="draw how far each method comes, and tabulate where it breaks")
+    for command, out in ((report, "report"), (study, "study"), (limits, "limits")):
         command.add_argument("runs", nargs="*", type=Path, help="run directories, or folders that hold some")
         command.add_argument("--wandb", metavar="ENTITY/PROJECT", help="every run of a W&B project")
         command.add_argument("--sweep", metavar="ID", help="every run of a W&B sweep: [ENTITY/PROJECT/]ID")

@@ -1,0 +1,57 @@
+"""Sorts long runs into the lines of a picture: one for each method and batch size, whatever the seed and the order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from afteredit.analysis.numbers.method_names import by_method, comparison_title
+from afteredit.analysis.read.run import Run, at
+from afteredit.store.errors import BadInput
+
+RECIPE = "least_harm"
+FILE = Path(__file__).resolve().parents[2] / "conf" / "experiment" / f"{RECIPE}.yaml"
+
+
+def panels(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Returns the lines by title: runs of one model and one set of facts that were measured alike share a picture.
+
+    Raises BadInput where none has edits that add up.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.single and run.n_edits:
+            groups.setdefault(comparison_title(run), []).append(run)
+    if not groups:
+        raise BadInput("none of these runs has edits in sequence; make some: python run.py experiment=limits "
+                       "method=memit_seq data=<folder>")  # fmt: skip
+    return {title: by_method([_as_line(run) for run in group]) for title, group in sorted(groups.items())}
+
+
+def _as_line(run: Run) -> Run:
+    """Returns the run under the name of its line: the recipe's where it is that; the order of its facts is left out."""
+    edits = run.config.get("edits")
+    if isinstance(edits, Mapping):
+        run = replace(run, config={**run.config, "edits": {k: v for k, v in edits.items() if k != "order"}})
+    if run.method == _recipe_method() and all(at(run.config, f"method.{k}") == v for k, v in _recipe().items()):
+        run = replace(run, name=RECIPE + run.name.removeprefix(run.method))
+    return run
+
+
+@cache
+def _written() -> Mapping[str, Any]:
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+def _recipe() -> Mapping[str, Any]:
+    """Returns the keys of its method that the recipe sets."""
+    return _written()["method"]
+
+
+def _recipe_method() -> str:
+    return next(entry["override /method"] for entry in _written()["defaults"] if "override /method" in entry)

@@ -1,0 +1,108 @@
+"""Writes where methods break: a page with a picture and a table for each model and edit set, and the numbers as CSV."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from afteredit.analysis.limits.lines import panels
+from afteredit.analysis.limits.picture import PANELS, draw
+from afteredit.analysis.numbers.cell_text import each, spread, until_text
+from afteredit.analysis.numbers.run_summary import summarise
+from afteredit.analysis.numbers.run_values import number
+from afteredit.analysis.read.run import Run, at
+from afteredit.store.atomic_files import make_folder, written_together
+
+NOTE = """\
+Edits until something: the first checkpoint at which it was seen, so it came between that one and the one before; "> n":
+not by n edits, where the run ended. Edits retained are those among the first hundred, the last hundred and a hundred by
+chance, and all at the run's end; edits that were not written are among them.
+"""
+HALF = 0.5
+
+
+def write_limits(runs: Sequence[Run], out: Path) -> Path:
+    """Writes limits.md, limits.csv, points.csv and a picture for each panel into `out`; returns the page.
+
+    Raises BadInput.
+    """
+    shown, page = panels(runs), out / "limits.md"
+    tables, points, text = [], [], ["# Where methods break", "", NOTE]
+    make_folder(out)
+    with written_together() as write:
+        for index, (title, lines) in enumerate(shown.items(), start=1):
+            name = "limits.png" if len(shown) == 1 else f"limits-{index}.png"
+            picture, png = draw(title, lines), io.BytesIO()
+            picture.savefig(png, format="png", dpi=110)
+            plt.close(picture)
+            write(out / name, png.getvalue())
+            table = limits_table(lines)
+            tables.append(table.assign(panel=title))
+            points += _points(title, lines)
+            text += [f"## {title}", "", f"![Abilities and edits retained over the number of edits]({name})", "",
+                     *_markdown(table), ""]  # fmt: skip
+        write(out / "limits.csv", pd.concat(tables).to_csv(index=False).encode())
+        write(out / "points.csv", pd.DataFrame(points).to_csv(index=False).encode())
+        write(page, "\n".join(text).encode())
+    return page
+
+
+def limits_table(lines: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Returns one row per line, as text: edits until losses, and what is left at the end."""
+    return pd.DataFrame([_row(label, runs) for label, runs in lines.items()])
+
+
+def _row(label: str, runs: Sequence[Run]) -> dict[str, str]:
+    ends = [run.n_edits for run in runs]
+    prob, generated = list(PANELS)[1:]
+    dropped = [run.n_dropped for run in runs if run.n_dropped is not None]
+    return {
+        "method": label, "batch": each([str(at(run.config, "batch_size", 1)) for run in runs]), "runs": str(len(runs)),
+        "edits": each([str(end) for end in ends]),
+        "until 10 % of abilities are lost": until_text([_until_lost(run, 10) for run in runs], ends),
+        "until 50 % of abilities are lost": until_text([_until_lost(run, 50) for run in runs], ends),
+        "until half of the edits no longer hold": _until_half(runs, prob, ends),
+        "until half are no longer said": _until_half(runs, generated, ends),
+        "collapse": until_text([run.collapsed_at for run in runs], ends),
+        "abilities left (%)": _at_the_end(runs, "ability/retained"), "edits that hold (%)": _at_the_end(runs, prob),
+        "edits said (%)": _at_the_end(runs, generated),
+        "edits not written": each([str(n) for n in dropped]) if dropped else "",
+        "s an edit": spread([_seconds(run) for run in runs]),
+    }  # fmt: skip
+
+
+def _until_lost(run: Run, percent: int) -> float | None:
+    return summarise(run.rows, run.chance).get(f"summary/retained/edits_until_{percent}_percent_lost")
+
+
+def _until_half(runs: Sequence[Run], key: str, ends: Sequence[int]) -> str:
+    """Returns the edits until half or fewer hold; nothing where this was not asked (no true answers)."""
+    if not all(key in row for run in runs for row in run.rows[1:]):
+        return ""
+    return until_text([next((row["n_edits"] for row in run.rows[1:] if row[key] <= HALF), None) for run in runs], ends)
+
+
+def _at_the_end(runs: Sequence[Run], key: str) -> str:
+    value = number(key, 100)
+    return spread([value(run, run.rows[-1]) for run in runs])
+
+
+def _seconds(run: Run) -> float:
+    n_facts = sum(len(edit["requests"]) for edit in run.edits)
+    return sum(edit["edit_s"] for edit in run.edits) / n_facts if n_facts else math.nan
+
+
+def _points(title: str, lines: Mapping[str, Sequence[Run]]) -> list[dict[str, object]]:
+    return [{"panel": title, "method": label, "run": run.name, "seed": run.seed, "n_edits": row["n_edits"],
+             **{key: row.get(key) for key in PANELS}}
+            for label, runs in lines.items() for run in runs for row in run.rows]  # fmt: skip
+
+
+def _markdown(table: pd.DataFrame) -> list[str]:
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return [f"| {' | '.join(row)} |" for row in rows]
