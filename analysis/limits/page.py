@@ -64,8 +64,8 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, str]:
     return {
         "method": label, "batch": each([str(at(run.config, "batch_size", 1)) for run in runs]), "runs": str(len(runs)),
         "edits": each([str(end) for end in ends]),
-        "until 10 % of abilities are lost": until_text([_until_lost(run, 10) for run in runs], ends),
-        "until 50 % of abilities are lost": until_text([_until_lost(run, 50) for run in runs], ends),
+        "until 10 % of abilities are lost": _until_lost(runs, 10, ends),
+        "until 50 % of abilities are lost": _until_lost(runs, 50, ends),
         "until half of the edits no longer hold": _until_half(runs, prob, ends),
         "until half are no longer said": _until_half(runs, generated, ends),
         "collapse": until_text([run.collapsed_at for run in runs], ends),
@@ -76,8 +76,12 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _until_lost(run: Run, percent: int) -> float | None:
-    return summarise(run.rows, run.chance).get(f"summary/retained/edits_until_{percent}_percent_lost")
+def _until_lost(runs: Sequence[Run], percent: int, ends: Sequence[int]) -> str:
+    """Returns the edits until so much is lost; nothing where no ability was measurable."""
+    if not all("ability/retained" in row for run in runs for row in run.rows):
+        return ""
+    key = f"summary/retained/edits_until_{percent}_percent_lost"
+    return until_text([summarise(run.rows, run.chance).get(key) for run in runs], ends)
 
 
 def _until_half(runs: Sequence[Run], key: str, ends: Sequence[int]) -> str:

@@ -66,6 +66,13 @@ def test_what_has_not_come_is_said_with_the_runs_last_edit(tmp_path):
     assert row["edits not written"] == "5"
 
 
+def test_where_no_ability_is_measurable_no_loss_is_denied(tmp_path):
+    write_run(tmp_path, "memit", 1, {0: left(1), 50: left(0)}, measurable=())
+    row = only_table(tmp_path).loc["memit"]
+    assert row["until 10 % of abilities are lost"] == row["until 50 % of abilities are lost"] == ""
+    assert row["abilities left (%)"] == ""
+
+
 def test_a_share_of_the_unedited_model_is_no_edit_that_was_lost(tmp_path):
     """At 0 edits hardly any new answer is the likelier one."""
     long_run(tmp_path, "memit", holds=(0.1, 0.9, 0.9, 0.9, 0.9, 0.9))
