@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
 from afteredit.launch.console import new_console  # noqa: E402
-from afteredit.launch.endings import Interrupted, Interruption  # noqa: E402
 from afteredit.launch.experiment import Experiment  # noqa: E402
 from afteredit.launch.start import start  # noqa: E402
+from afteredit.store.errors import Interrupted  # noqa: E402
+from afteredit.store.interruption import Interruption  # noqa: E402
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,31 +10,50 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from afteredit.analysis.read.run import Run
-from afteredit.analysis.read.run_folders import read
-from afteredit.record.terminal import PlainConsole, log_handler, print_error, print_in_any_encoding
-from afteredit.store.errors import BadInput
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
+from afteredit.analysis.read.run import Run  # noqa: E402
+from afteredit.analysis.read.run_folders import read  # noqa: E402
+from afteredit.record.terminal import PlainConsole, log_handler, print_error, print_in_any_encoding  # noqa: E402
+from afteredit.store.errors import REMEDIES, BadInput, Interrupted  # noqa: E402
+from afteredit.store.interruption import Interruption  # noqa: E402
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0; 1 where the page was written and names damaged files; 2 where it could not be written."""
+    """Returns 0; 1 where the page was written and names damaged files; 2 where it could not be written, or where the
+    output cannot say so; 130 after Ctrl-C."""
     given = _parser().parse_args(argv)
     print_in_any_encoding()
     os.environ["MPLBACKEND"] = "Agg"  # pictures are files; Jupyter hands children a backend of its own
     logging.basicConfig(handlers=[log_handler(PlainConsole(stderr=True, soft_wrap=True))], level=logging.WARNING)
+    page = None
     try:
-        runs = _runs(given)
-        page = _written(given, runs)
+        with Interruption(at_once=True):
+            runs = _runs(given)
+            page = _written(given, runs)
         PlainConsole().print(f"{given.command}   {page}", highlight=False, soft_wrap=True)
-    except (BadInput, OSError) as problem:
-        print_error(problem if isinstance(problem, BadInput) else f"{problem.filename or 'a file'} cannot be used "
-                    f"({problem.strerror or problem}); make it readable, and the output writable")  # fmt: skip
+    except Interrupted as problem:
+        print_error(f"stopped; {_kept(given, page)}")
+        return problem.exit_code
+    except BadInput as problem:
+        print_error(problem)
+        return 2
+    except OSError as problem:
+        remedy = REMEDIES.get(problem.errno or 0, "make it readable, and the output writable")
+        print_error(f"{problem.filename or 'a file'} cannot be used ({problem.strerror or problem}); {remedy}; "
+                    f"{_kept(given, page)}")  # fmt: skip
         return 2
     return 1 if any(run.faults for run in runs) else 0
+
+
+def _kept(given: argparse.Namespace, page: Path | None) -> str:
+    """Returns in words what is on the disk when the command ends early."""
+    return f"nothing was written to {given.out}" if page is None else f"{page} was written"
 
 
 def _written(given: argparse.Namespace, runs: list[Run]) -> Path:

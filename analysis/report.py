@@ -25,6 +25,7 @@ from afteredit.analysis.read.run import Run
 from afteredit.analysis.report_part import Part
 from afteredit.store.atomic_files import written_together
 from afteredit.store.errors import BadInput
+from afteredit.store.plain_json import printable
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
@@ -55,7 +56,7 @@ def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()
             log.info("%s: %d methods", comparison.title, len(comparison.runs))
             folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"
             sections.append(_section(comparison, folder, checkpoints, write))
-        write(page, _template().render(sections=sections, faults=faults).encode())
+        write(page, printable(_template().render(sections=sections, faults=faults)).encode())
     return page
 
 

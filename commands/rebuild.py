@@ -12,18 +12,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.editor import Editor
-from afteredit.launch.endings import Interruption
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import build_measure, load_model
 from afteredit.record.run_directory import RunDirectory
 from afteredit.record.terminal import bold
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
+from afteredit.store.interruption import Interruption
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from afteredit.edit.update import Update
     from afteredit.evaluate.measure import Measure
     from afteredit.model.lm import LM
 
@@ -86,27 +85,10 @@ class RebuiltRun:
         for index in range(self._applied, target):
             self.interruption.check()
             self._editor.begin(self.batches[index])
-            self._editor.apply(self.batches[index], self._update(index))
+            self._editor.apply(self.batches[index], self.run.journal.update(index))
             self._applied = index + 1
         self._print_whether_identical(n_edits, self._editor.weights_sha256())
         return self._editor
-
-    def _update(self, index: int) -> Update:
-        """Returns a stored update.  Raises BadInput where it fits no matrix of the model."""
-        update = self.run.journal.update(index)
-        for name, change in update.changes.items():
-            try:
-                shape = tuple(self.lm.weights.W(name).shape)
-            except (AttributeError, ValueError):
-                shape = ()
-            if change.shape != shape:
-                raise BadInput(f"{self.run.folder}: update {index} changes {name} with shape {change.shape}, but the "
-                               f"model has {shape or 'no such matrix'}; restore the run directory")  # fmt: skip
-        factors = [tensor for change in update.changes.values() for tensor in change.tensors().values()]
-        if not update.is_finite() or not all(tensor.is_floating_point() for tensor in factors):
-            raise BadInput(f"{self.run.folder}: update {index} holds NaN, infinity or no floating-point numbers, which "
-                           "no run stores; restore the run directory")  # fmt: skip
-        return update
 
     def row(self, n_edits: int) -> dict[str, Any]:
         """Returns the row of results after so many edits; measures and stores it where it is not there yet.

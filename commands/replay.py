@@ -13,11 +13,11 @@ from afteredit.commands.collapse_search import RETAINED, find_crossing, share_af
 from afteredit.commands.export_model import export
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.evaluate.abilities.build import check_files
-from afteredit.launch.endings import Interrupted, Interruption
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import open_folder
 from afteredit.record.terminal import bold
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, Interrupted
+from afteredit.store.interruption import Interruption
 
 if TYPE_CHECKING:
     from rich.console import Console

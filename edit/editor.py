@@ -16,7 +16,7 @@ from afteredit.edit.method import Method, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
-from afteredit.store.errors import NoEdit
+from afteredit.store.errors import BadInput, NoEdit
 
 if TYPE_CHECKING:
     from afteredit.model.lm import LM
@@ -86,7 +86,11 @@ class Editor:
         return Update({}, diagnostics={"collapsed": 1.0})
 
     def apply(self, batch: Sequence[EditRequest], update: Update) -> None:
-        """Changes the weights by `update` as the constraint lets it through, and takes it into the state."""
+        """Changes the weights by `update` as the constraint lets it through, and takes it into the state.
+
+        Raises BadInput for an update that the method cannot have made: a journal may come from anywhere.
+        """
+        self._refuse_foreign(batch, update)
         weights = self._lm.weights
         weights.add(self._constraint.constrain(update, weights.W, weights.W_base).changes)
         if self._prepared is not None:
@@ -97,6 +101,22 @@ class Editor:
     def weights_sha256(self) -> str:
         """Returns the SHA-256 of the edited matrices as they are now, ordered by name."""
         return self._lm.weights.sha256()
+
+    def _refuse_foreign(self, batch: Sequence[EditRequest], update: Update) -> None:
+        """Raises BadInput for a change to a matrix that the method does not edit, of another shape, or no numbers."""
+        of = f"the update of {batch[0].id}{' and others' if len(batch) > 1 else ''}"
+        edited = self._method.edited(self._lm)
+        for name, change in update.changes.items():
+            if name not in edited:
+                raise BadInput(f"{of} changes {name}, which this method does not edit (it edits {', '.join(edited)}); "
+                               "restore the run directory")  # fmt: skip
+            if change.shape != (shape := tuple(self._lm.weights.W(name).shape)):
+                raise BadInput(f"{of} changes {name} with shape {change.shape}, but the model has {shape}; restore "
+                               "the run directory")  # fmt: skip
+        factors = [tensor for change in update.changes.values() for tensor in change.tensors().values()]
+        if not update.is_finite() or not all(tensor.is_floating_point() for tensor in factors):
+            raise BadInput(f"{of} holds NaN, infinity or no floating-point numbers, which no run stores; restore the "
+                           "run directory")  # fmt: skip
 
     def _values_for(self, batch: Sequence[EditRequest], prepared: Prepared) -> dict[str, Any]:
         """Returns the optimised values of `batch`; where edits are independent, finds a whole group's at once."""

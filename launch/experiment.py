@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
+from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.settings import MeasureSettings
@@ -90,3 +92,8 @@ class Experiment:
     names: dict[str, str] = field(default_factory=dict)  # the chosen file of each group in conf/
     resolved: dict[str, Any] = field(default_factory=dict)  # the whole config as plain data
     overrides: list[str] = field(default_factory=list)  # those of the command
+
+    @cached_property
+    def training(self) -> list[EditRequest]:
+        """The facts of the training split; read once."""
+        return self.edits.training(self.settings.data)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from afteredit.launch.command_line import CONF, experiment_from, explained_after_hydra, refuse_wrong_choices
-from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
+from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.overrides import as_typed
 from afteredit.store.errors import BadInput
@@ -56,7 +56,7 @@ def _one(config: DictConfig, run: Callable[[Experiment], Any]) -> None:
         overrides = " ".join(HydraConfig.get().overrides.task)
         if not isinstance(problem, BadInput | OSError):
             traceback.print_exc()
-        print_error(f"{problem}  (the run with {overrides}; the others go on)")
+        print_error(f"{in_words(problem)}  (the run with {overrides}; the others go on)")
         raise OneOfManyFailed from None
     finally:
         _free_memory()

@@ -101,7 +101,7 @@ def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
     changes_updates = type(x.constraint).constrain is not Unconstrained.constrain
     return {
         "model": lm.fingerprint, "device": lm.device.type, "method": values_by_role(x.method, WEIGHTS),
-        "content": x.method.content(Given(x.settings.seed, lambda: x.edits.training(x.settings.data))),
+        "content": x.method.content(Given(x.settings.seed, lambda: x.training)),
         "constraint": values_by_role(x.constraint, WEIGHTS) if changes_updates else None,
         "plugins": plugin_code(type(x.method), type(x.constraint) if changes_updates else None),
         "requests": edits_sha256, "edits": values_by_role(x.edits, WEIGHTS),
@@ -183,7 +183,7 @@ def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[S
     lm.weights.keep_base(x.method.edited(lm))
     run.refuse_other_model(lm.weights.sha256(), x.model.source)
     checked = learnable if x.edits.on_bad_row is OnBadRow.skip else refuse_unlearnable
-    given = Given(x.settings.seed, lambda: checked(lm, x.edits.training(x.settings.data)))
+    given = Given(x.settings.seed, lambda: checked(lm, x.training))
     prepared = run.with_contexts(x.method.prepare(lm, given))
     planned = [request for batch in batches for request in batch]
     refuse_long_prefixes(lm, planned, prepared.contexts)

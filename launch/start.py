@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # run.py sets it while modules are imported
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MPLBACKEND"] = "Agg"  # pictures are files; Jupyter hands children a backend of its own
+    logging.raiseExceptions = False  # a full disk under the output is told once, without a traceback
     os.environ.setdefault("TQDM_DISABLE", "1")  # the libraries' own progress bars would break ours
     try:
         if sys.flags.optimize > 1:

@@ -112,18 +112,25 @@ class Journal:
                 "requests": [asdict(request) for request in batch],
                 "update": str(path.relative_to(self.folder)),
                 "sha256": hashlib.sha256(content).hexdigest(),
+                "changes": sorted(update.changes),
                 "diagnostics": dict(update.diagnostics),
                 "edit_s": seconds,
             }
         )
 
     def update(self, index: int) -> Update:
-        """Returns the stored update of a batch.  Raises BadInput where it is damaged or missing."""
+        """Returns the stored update of a batch.  Raises BadInput where it is damaged or missing, or changes other
+        matrices than its record names."""
         path = self._update_path(index)
         if not self._holds_update(index):
             raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; "
                            f"{self._lines.remedy(index)}")  # fmt: skip
-        return load_update(path)
+        update = load_update(path)
+        changed, named = sorted(update.changes), self.records[index].get("changes", sorted(update.changes))
+        if changed != named:  # the records of an older version name none
+            raise BadInput(f"{path} changes {', '.join(changed) or 'no matrix'}, but by edits.jsonl it changes "
+                           f"{named}; restore it")  # fmt: skip
+        return update
 
     def _update_path(self, index: int) -> Path:
         """Returns the path by the batch's place, not as the record names it: stored text never becomes a path."""

@@ -7,9 +7,10 @@ the model's config.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
+
+from afteredit.store.plain_json import read_json
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 5
@@ -19,7 +20,7 @@ def older_commit(folder: Path, key: str = "speed") -> str | None:
     """Returns the commit of the older version that made the run in `folder`; None where environment.json has the `key`
     of this version."""
     try:
-        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        environment = read_json((folder / "environment.json").read_bytes())
         return None if key in environment else str(environment["commit"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

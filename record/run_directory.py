@@ -25,7 +25,7 @@ from afteredit.record.settings import OnCollapse, RecordSettings, Resume
 from afteredit.store.atomic_files import make_folder
 from afteredit.store.checked_lines import read_checked, refuse_strange_files, write_checked
 from afteredit.store.code_version import Version, differences, version_name
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import NO_ROOM, BadInput
 from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def run_folder(runs: str, label: str, weights: Mapping[str, Any]) -> Path:
             name_older_runs(folder, label)
         make_folder(folder)
     except OSError as problem:
-        raise BadInput(f"runs={runs}: the run directory cannot be made there: {problem}") from None
+        raise BadInput(f"runs={runs}: the run directory cannot be made there: {problem}"
+                       f"{'; make room' if problem.errno in NO_ROOM else ''}") from None  # fmt: skip
     return folder
 
 
@@ -92,10 +93,9 @@ class RunDirectory:
         try:
             yield
         except OSError as problem:
-            raise BadInput(
-                f"{self.folder} cannot be used ({problem.strerror}: {problem.filename}); make all of it readable and "
-                "writable, or change runs=<folder> to start over"
-            ) from None
+            remedy = "make room" if problem.errno in NO_ROOM else "make all of it readable and writable"
+            raise BadInput(f"{self.folder} cannot be used ({problem.strerror}: {problem.filename}); {remedy}, or "
+                           "change runs=<folder> to start over") from None  # fmt: skip
 
     def is_finished(self, batches: Sequence[Sequence[EditRequest]]) -> bool:
         """Tells whether all of `batches` are written and measured.

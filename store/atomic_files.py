@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from afteredit.store.interruption import Interruption
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes the whole file or nothing.  The file is on the disk when this returns."""
@@ -38,8 +40,9 @@ def written_together() -> Iterator[Callable[[Path, bytes], None]]:
 
     try:
         yield write
-        for temporary, path in places.items():
-            os.replace(temporary, path)
+        with Interruption():  # a signal that comes now is too late
+            for temporary, path in places.items():
+                os.replace(temporary, path)
     finally:
         for temporary in places:
             temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ import yaml
 
 from afteredit.store.atomic_files import sync, write_atomically, write_json
 from afteredit.store.errors import BadInput
+from afteredit.store.plain_json import read_json, refuse_half
 
 log = logging.getLogger(__name__)
 
@@ -160,10 +161,10 @@ def _lines(path: Path) -> list[bytes]:
 def _without_check(line: bytes, *, required: bool = False) -> Record | None:
     """Returns the record of a line; None if the checksum does not match, or is `required` and absent."""
     try:
-        record = json.loads(line)
+        record = read_json(line)
         check = record.pop("check") if required else record.pop("check", None)
         matches = check is None or check == _digest(json.dumps(record, ensure_ascii=False, sort_keys=True))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         return None
     return record if matches and not (required and check is None) else None
 
@@ -186,7 +187,7 @@ def refuse_strange_files(folder: Path) -> None:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Takes no aliases, which can multiply a short file without end, and no deep nesting."""
+    """Takes no aliases, which can multiply a short file without end, no deep nesting and no half characters."""
 
     depth = 0
 
@@ -200,6 +201,11 @@ class _PlainLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        text = super().construct_scalar(node)
+        refuse_half(str(text))
+        return text
 
 
 def with_check(config_yaml: bytes) -> bytes:

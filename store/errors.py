@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from typing import Any
 
 USER_OF_ADDRESS = re.compile(r"(?<=://)[^\s/?#'\"]*@")  # the user, and often a password or token
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
+REMEDIES = {**dict.fromkeys(NO_ROOM, "make room"), **dict.fromkeys(NO_RIGHT, "make it readable and writable"),
+            errno.EPIPE: "keep what reads it open"}  # fmt: skip
 
 
 class BadInput(ValueError):

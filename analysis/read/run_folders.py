@@ -20,6 +20,7 @@ from afteredit.record.environment import fingerprint
 from afteredit.store.checked_lines import config_fault, read_checked, read_config, refuse_strange_files
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit, fault_of_immediate, fault_of_row, is_count, is_number
+from afteredit.store.plain_json import printable
 
 log = logging.getLogger(__name__)
 NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparseable")  # columns of the examples
@@ -67,10 +68,11 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
         if not rows or rows[0]["n_edits"] != 0:
             log.warning("%s is left out: the unedited model has no row in it yet", path)
             continue
-        digest = path.stem.partition("-")[2]
+        digest = printable(path.stem.partition("-")[2])
         seen = _under_its_view(config, environment.get("evaluations", {}), digest)
         immediate = lines.read(folder / f"immediate-{digest}.jsonl", fault_of_immediate)
-        runs.append(Run(name or folder.resolve().name, digest, seen, rows, _samples(folder, digest, rows, faults),
+        samples = _samples(folder, digest, rows, faults)
+        runs.append(Run(name or printable(folder.resolve().name), digest, seen, rows, samples,
                         _with_immediate(edits, immediate), fingerprint=environment.get("fingerprint"),
                         facts=environment.get("facts")))  # fmt: skip
         lines.compare(edits, rows, path)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from afteredit.model.loading.gguf_header import parts_of, read_header
 from afteredit.store.errors import BadInput
+from afteredit.store.plain_json import read_json
 from afteredit.store.user_cache import cache_folder, cache_key, made_once
 
 FORMAT = 1  # raised when the same file is converted to something else
@@ -61,7 +62,7 @@ def weights_in_words(folder: Path) -> str | None:
     """Returns the types that the weights were stored in before they were converted; None where they never were."""
     if folder.parent != cache_folder() / MODELS or not (folder / ORIGIN).is_file():  # a stranger's folder says nothing
         return None
-    return str(json.loads((folder / ORIGIN).read_bytes())["weights"])
+    return str(read_json((folder / ORIGIN).read_bytes())["weights"])
 
 
 def _convert(parts: list[Path], folder: Path) -> None:

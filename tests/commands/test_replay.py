@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from afteredit.commands.collapse_search import crossing
@@ -475,6 +477,25 @@ def test_an_altered_config_is_refused(copied, monkeypatch, capsys, without_first
     go(folder, "replay.at=1", rc=2)
     error = capsys.readouterr().err
     assert f"{folder / 'config.yaml'} does not match its checksum, or lacks it" in error and "restore it" in error
+
+
+def test_a_stored_update_of_another_block_is_refused(copied, capsys):
+    """With right checksums, which anybody can write."""
+    folder = copied(*STRAIGHT)
+    path = folder / "updates" / "000001.safetensors"
+    path.write_bytes(save({k.replace("layers.1", "layers.2"): v for k, v in load_file(path).items()}))
+    lines = Lines(folder / "edits.jsonl").records
+    lines[1]["changes"] = ["model.layers.2.mlp.down_proj.weight"]
+    lines[1]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "edits.jsonl").unlink()
+    journal = Lines(folder / "edits.jsonl")
+    for line in lines:
+        journal.append(line)
+    before = rows(folder)
+    go(folder, "replay.at=3", rc=2)
+    error = capsys.readouterr().err
+    assert "layers.2.mlp.down_proj.weight, which this method does not edit" in error and "layers.1.mlp" in error
+    assert rows(folder) == before
 
 
 def test_points_are_refused_where_no_run_is_named(capsys):

@@ -12,7 +12,7 @@ from afteredit.edit.editor import Editor
 from afteredit.edit.method import Method, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
-from afteredit.edit.update import Dense, Update
+from afteredit.edit.update import Dense, LowRank, Update
 from afteredit.store.errors import BadInput, NoEdit
 
 LAYER = 1
@@ -126,6 +126,25 @@ def test_in_a_sequence_weights_and_state_add_up(make_lm):
     assert edit(editor, *batches) == [0, 1]
     assert_close(lm.weights.W(lm.mlp_out_name(LAYER)), W_DF + 2)
     assert (editor.n_edits, editor.carried) == (4, REQUESTS)
+
+
+@pytest.mark.parametrize(
+    ("layer", "change", "said"),
+    [
+        (LAYER + 1, lambda D, F: Dense(torch.ones(D, F)), "which this method does not edit"),
+        (LAYER, lambda D, F: Dense(torch.ones(D, F + 1)), "but the model has"),
+        (LAYER, lambda D, F: LowRank(torch.ones(D, 2), torch.ones(F, 1)), "but the model has"),
+        (LAYER, lambda D, F: Dense(torch.full((D, F), torch.nan)), "NaN, infinity or no floating-point"),
+        (LAYER, lambda D, F: Dense(torch.ones(D, F, dtype=torch.int64)), "NaN, infinity or no floating-point"),
+    ],
+)
+def test_an_update_that_the_method_cannot_have_made_is_refused_and_changes_nothing(make_lm, layer, change, said):
+    lm = make_lm("gpt2")
+    before = {name: parameter.clone() for name, parameter in lm.model.named_parameters()}
+    update = Update({lm.mlp_out_name(layer): change(*lm.widths(LAYER))})
+    with pytest.raises(BadInput, match=f"the update of r0 .*{said}"):
+        Editor(lm, Adding(), Unconstrained()).apply(REQUESTS[:1], update)
+    assert all(torch.equal(before[name], parameter) for name, parameter in lm.model.named_parameters())
 
 
 def test_in_single_edits_every_batch_starts_from_the_unedited_model(make_lm):

@@ -238,3 +238,10 @@ def test_what_is_allowed_is_what_the_chosen_files_allow(overrides, named):
 def test_an_argument_that_is_no_utf_8_is_refused(capsys):
     assert main(["data=/tmp/\udcff"]) == 2
     assert r"data=/tmp/\udcff" in capsys.readouterr().err
+
+
+def test_the_training_split_is_read_and_told_once(caplog):
+    caplog.set_level("INFO", logger="afteredit")
+    x = compose(["method=mend", "edits=facts"])
+    assert x.training and x.training is x.training
+    assert caplog.text.count("training facts left out") == 1

@@ -7,8 +7,10 @@ import signal
 
 import pytest
 
-from afteredit.launch.endings import Interrupted, Interruption, exit_code
+from afteredit.launch.endings import exit_code
 from afteredit.record.terminal import PlainConsole
+from afteredit.store.errors import Interrupted
+from afteredit.store.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

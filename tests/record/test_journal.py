@@ -1,11 +1,13 @@
 """The journal: what was written is read back, a torn end is dropped, anything altered is refused by name."""
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from afteredit.edit.update import LowRank, Update
 from afteredit.record.journal import Journal, Stopwatch
@@ -117,6 +119,22 @@ def test_an_altered_or_missing_update_is_refused_by_name(folder, fact):
     assert same(journal.update(0), an_update(0))
     path.write_bytes(content)
     assert same(journal.update(1), an_update(1))
+
+
+@pytest.mark.parametrize(("held", "said"), [({}, "no matrix"), ({"v.weight": 0}, "v.weight")])
+def test_an_update_that_changes_other_matrices_than_its_record_says_is_refused(tmp_path, fact, held, said):
+    """With a right checksum, which anybody can write.  A dropped fact's update is empty, and its record says so."""
+    content = save(Update({name: an_update(0).changes["w.weight"] for name in held}, {"key": torch.ones(6)}).flat())
+    journal = Journal(tmp_path)
+    journal.append(batch(fact, 0), an_update(0))
+    journal.append(batch(fact, 1), Update({}))
+    (tmp_path / "updates" / "000000.safetensors").write_bytes(content)
+    journal.records[0]["sha256"] = hashlib.sha256(content).hexdigest()
+    with pytest.raises(BadInput, match=rf"000000.safetensors changes {said}, but by edits.jsonl .*w.weight"):
+        journal.update(0)
+    assert not journal.update(1).changes
+    del journal.records[0]["changes"]  # as an older version wrote it
+    assert set(journal.update(0).changes) == set(held)
 
 
 def test_batches_of_other_edits_are_refused(folder, fact):

@@ -21,13 +21,13 @@ from afteredit.edit.methods.rome import Rome
 from afteredit.edit.update import load_update
 from afteredit.evaluate import measure
 from afteredit.launch import opening
-from afteredit.launch.endings import Interrupted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record import journal
 from afteredit.record.tracker import Tracker
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines, read_checked, write_checked
 from afteredit.store.code_version import version_name
+from afteredit.store.errors import Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = "task=[sentiment,open_qa]"

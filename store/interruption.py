@@ -1,0 +1,43 @@
+"""Turns the signals that stop a command into an exception, where it may stop without loss."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+from afteredit.store.errors import Interrupted
+
+
+class Interruption:
+    """A context manager that turns the first SIGTERM or Ctrl-C into Interrupted.
+
+    By default the signal is remembered until `check` is called, so that a whole edit is written first.  With `at_once`
+    Interrupted is raised where the signal comes.  A second signal acts as it did outside.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
+        self._signal: int | None = None
+        self._handlers_before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        self._handlers_before = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        signal.signal(number, self._handlers_before[number])
+        if self._at_once:
+            self.check()
+
+    def check(self) -> None:
+        """Raises Interrupted where a signal has come."""
+        if self._signal is not None:
+            raise Interrupted(self._signal)
