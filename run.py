@@ -16,8 +16,7 @@ if __name__ == "__main__":
 from afteredit.launch.console import new_console  # noqa: E402
 from afteredit.launch.experiment import Experiment  # noqa: E402
 from afteredit.launch.start import start  # noqa: E402
-from afteredit.store.errors import Interrupted  # noqa: E402
-from afteredit.store.interruption import Interruption  # noqa: E402
+from afteredit.store.interruption import Interrupted, Interruption  # noqa: E402
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from afteredit.edit.edit_set import EditSet
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Experiment
+from afteredit.launch.opening import decides_weights
 from afteredit.run import main
 from afteredit.store.errors import BadInput
 
@@ -240,8 +243,12 @@ def test_an_argument_that_is_no_utf_8_is_refused(capsys):
     assert r"data=/tmp/\udcff" in capsys.readouterr().err
 
 
-def test_the_training_split_is_read_and_told_once(caplog):
-    caplog.set_level("INFO", logger="afteredit")
+def test_the_training_split_is_read_once_in_a_start(monkeypatch):
+    """To name the run, and to learn from."""
+    n_read, training = [], EditSet.training
+    monkeypatch.setattr(EditSet, "training", lambda edits, data: n_read.append(data) or training(edits, data))
     x = compose(["method=mend", "edits=facts"])
-    assert x.training and x.training is x.training
-    assert caplog.text.count("training facts left out") == 1
+    lm = SimpleNamespace(fingerprint="of the model", device=SimpleNamespace(type="cpu"))
+    before = decides_weights(x, lm, "of the edit set")["content"]
+    assert x.training == x.edits.training("mini") and len(n_read) == 2
+    assert decides_weights(x, lm, "of the edit set")["content"] == before and len(n_read) == 2
