@@ -35,7 +35,8 @@ def _refuse_at_chance(rebuilt: RebuiltRun, task: str) -> None:
     if task == RETAINED and f"ability/{RETAINED}" not in base:
         raise BadInput(f"replay.collapse={RETAINED}: the unedited model stands above chance on none of this command's "
                        f"tasks ({', '.join(rebuilt.run.chance)}), {remedy}")  # fmt: skip
-    if task != RETAINED and task not in base["measurable"]:
+    at_chance = task not in base["measurable"] or not base[f"ability/{task}"] > rebuilt.run.chance.get(task, math.inf)
+    if task != RETAINED and at_chance:
         raise BadInput(f"replay.collapse={task}: the unedited model does not stand above chance on it "
                        f"({base[f'ability/{task}']:.3f}, chance {rebuilt.run.chance[task]:g}), {remedy}")  # fmt: skip
 
