@@ -492,7 +492,7 @@ def test_a_stored_update_of_another_block_is_refused(copied, capsys):
     for line in lines:
         journal.append(line)
     before = rows(folder)
-    go(folder, "replay.at=3", rc=2)
+    go(folder, "replay.at=3", "task=[sentiment]", rc=2)
     error = capsys.readouterr().err
     assert "layers.2.mlp.down_proj.weight, which this method does not edit" in error and "layers.1.mlp" in error
     assert rows(folder) == before
