@@ -14,6 +14,7 @@ from afteredit.store.errors import BadInput, NoEdit
 
 TOO_FEW_TOKENS = ("the second moment of keys is singular: it was estimated from too few tokens; raise "
                   "method.tokens_per_key_dim")  # fmt: skip
+LEAST_OWN = 1e-10  # a key's squared part of its own, ÷ the whole: float32 keys that are one differ by 1e-6 or less
 
 
 def factors(moments: Mapping[str, Tensor], device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -55,7 +56,8 @@ def solve_weighted(weight: float, keys_FE: Tensor, factor_FF: Tensor) -> Tensor:
     """Returns X = (λ C + K Kᵀ)⁻¹ K, (F, E) float64 on the CPU, by C's Cholesky factor.
 
     By Woodbury's identity X = C⁻¹K (λ I + Kᵀ C⁻¹K)⁻¹, so that the system solved for each batch is E wide, not F.
-    X is NaN where keys have overflowed.  Raises NoEdit where that system is singular.
+    X is NaN where keys have overflowed.  Raises NoEdit where that system is singular, or is regular by rounding alone:
+    the square of a pivot is what the keys before it leave of a key's kᵀ C⁻¹ k + λ.
     """
     solved_FE = inverse_times(factor_FF, keys_FE)
     keys_FE = keys_FE.cpu().double()
@@ -63,7 +65,7 @@ def solve_weighted(weight: float, keys_FE: Tensor, factor_FF: Tensor) -> Tensor:
         return torch.full_like(keys_FE, torch.nan)
     inner_EE = weight * torch.eye(keys_FE.shape[1], dtype=torch.float64) + keys_FE.T @ solved_FE
     factor_EE, failed = torch.linalg.cholesky_ex((inner_EE + inner_EE.T) / 2)
-    if failed:
+    if failed or bool((factor_EE.diagonal().square() < LEAST_OWN * inner_EE.diagonal()).any()):
         raise NoEdit("facts of this batch have keys too alike to be told apart at this weight; raise "
                      "method.second_moment_weight or, with EMMET, method.damping, or write them in batches of their "
                      "own")  # fmt: skip

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 def finished_run(tmp_path_factory) -> Path:
     """A run directory: two ROME edits of SmolLM2, two abilities, W&B offline."""
     runs = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, str(ROOT / "run.py"), "n_edits=2", "eval_every=1", "task=[sentiment,open_qa]", "limit=6",
+    command = [sys.executable, str(ROOT / "run.py"), "n_edits=2", "eval_every=1", "task=[sentiment,open_qa]", "limit=3",
                "held_out_tokens=128", "method.contexts_long=2", "method.contexts_short=2",
                "tracker.mode=offline", f"runs={runs}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=runs)
@@ -52,8 +52,8 @@ def server(tmp_path):
 
 def test_a_batch_of_memit_takes_on_the_real_model(tmp_path):
     """Two facts in one update of five blocks; the text behind the second moment is the run's above."""
-    command = [sys.executable, str(ROOT / "run.py"), "method=memit", "n_edits=2", "batch_size=2", "eval_every=2",
-               "task=none", "held_out_tokens=128", "tracker=none", f"runs={tmp_path}"]  # fmt: skip
+    command = [sys.executable, str(ROOT / "run.py"), "method=memit", "method.contexts=1", "n_edits=2", "batch_size=2",
+               "eval_every=2", "task=none", "held_out_tokens=128", "tracker=none", f"runs={tmp_path}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = tmp_path.iterdir()

@@ -1,6 +1,8 @@
-"""Which keys FT and UltraEdit need on SmolLM2, on rows of CounterFact that are used for nothing else.
+"""Which keys a method needs on a model, on rows of CounterFact that are used for nothing else.
 
     python docs/results/smollm2-tuning/batches.py METHOD DATA N BATCH "key=value;key=value" … >> METHOD.jsonl
+
+MODEL, a variable of the environment, says another model than smollm2: "model=<name> model.source=<file>".
 
 DATA: the folder of counterfact_reduced.jsonl, counterfact.jsonl, counterfact_train.jsonl and
 published/counterfact_3k.json.  The facts are the last N of the reduced file whose subject stands in none of the others.
@@ -8,6 +10,7 @@ Each further argument is one configuration of the method's keys.  Every batch ed
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -25,7 +28,8 @@ WITH_PERPLEXITY = 4  # of so many batches one is asked for its perplexity
 
 def main() -> None:
     name, data, n, size, *configurations = sys.argv[1:]
-    base = compose([f"method={name}", "edits=counterfact", "edits.file=counterfact_reduced.jsonl", "task=none",
+    model = os.environ.get("MODEL", "model=smollm2").split()
+    base = compose([*model, f"method={name}", "edits=counterfact", "edits.file=counterfact_reduced.jsonl", "task=none",
                     "tracker=none"])  # fmt: skip
     elsewhere = subjects(Path(data))
     requests, _ = base.edits.read(data, 0)
@@ -34,7 +38,7 @@ def main() -> None:
     before = respond(lm, facts)
     held_out = held_out_windows(lm, (CONF.parent / "data" / "heldout.txt").read_text(encoding="utf-8"), 256)
     for configuration in configurations:
-        method = compose([f"method={name}", "task=none", "tracker=none",
+        method = compose([*model, f"method={name}", "task=none", "tracker=none",
                           *(f"method.{pair}" for pair in configuration.split(";"))]).method  # fmt: skip
         editor = Editor(lm, method, base.constraint, method.prepare(lm, Given(0, list)), planned=facts, single=True)
         samples, numbers, perplexity, seconds = [], [], [], 0.0

@@ -40,10 +40,17 @@ def test_a_singular_second_moment_is_named():
         factor(torch.zeros(4, 4))
 
 
-def test_keys_too_alike_are_named():
-    keys_FE = 1e9 * torch.ones(4, 1).expand(4, 3)
+@pytest.mark.parametrize(("weight", "noise"), [(1e-3, 0.0), (0.0, 0.0), (0.0, 1e-6)])
+def test_keys_too_alike_are_named(weight, noise):
+    """Float32 rounding alone tells the last ones apart."""
+    keys_FE = 1e9 * (1 + noise * torch.randn(4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
     with pytest.raises(NoEdit, match="second_moment_weight"):
-        solve_weighted(1e-3, keys_FE, factor(spd(4)))
+        solve_weighted(weight, keys_FE, factor(spd(4)))
+
+
+def test_keys_that_differ_in_a_thousandth_are_told_apart():
+    keys_FE = 1 + 1e-3 * torch.eye(4, 2, dtype=torch.float64)
+    assert_close(keys_FE.T @ solve_weighted(0.0, keys_FE, factor(spd(4))), torch.eye(2).double(), rtol=0, atol=1e-7)
 
 
 def test_keys_that_have_overflowed_give_no_number_instead_of_an_error():

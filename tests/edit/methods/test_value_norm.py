@@ -57,8 +57,10 @@ BARE_ROME = {"second_moment": SecondMoment.identity, "contexts_short": 0, "conte
 CHEAP = {"contexts": 0, "tokens_per_key_dim": 10}
 
 
-@pytest.mark.parametrize("distribute", Distribute)
-@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
+@pytest.mark.parametrize(
+    ("cls", "distribute"),
+    [(Memit, Distribute.boundary), (MemitSeq, Distribute.spread), (AlphaEdit, Distribute.boundary)],
+)
 def test_an_anchored_batch(model, cache, cls, distribute):
     """v* = v₀ + δ gets the length a, and z moves with it; nothing is dropped."""
     keys = {"ridge": 0.3, "threshold": 1e6} if cls is AlphaEdit else {"second_moment_weight": LAMBDA}
