@@ -18,7 +18,8 @@ from afteredit.tests.house.source import ROOT
 LISTS = sorted((ROOT / "docs" / "results").glob("*/runs.tsv"))
 LINES = [(path.parent.name, *line.split("\t")) for path in LISTS
          for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]  # fmt: skip
-KINDS = {(*line[:2], *line[4:5], re.sub(r"[0-9]+", "N", line[5])): line for line in LINES}  # the same but for numbers
+# the same but for numbers, shares kept and, as every experiment takes every model, the model
+KINDS = {(line[0], *line[4:5], re.sub(r"rect_[0-9]+|[0-9]+", "N", line[5])): line for line in LINES}
 STUB = """#!{python}
 # Stands in for `python run.py` and `python docs/results/keep_examples.py`: writes a run directory of as many edits as
 # are asked for, or sleeps where its name says so; keeps it whole.
