@@ -16,7 +16,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.plain_json import read_json
 from afteredit.store.user_cache import cache_folder, cache_key, made_once
 
-FORMAT = 1  # raised when the same file is converted to something else
+FORMAT = 2  # raised when the same file is converted to something else
 MODELS = "models"  # folder of the cache
 ORIGIN = "gguf.json"  # file of a converted model: what its weights were before
 

@@ -8,10 +8,13 @@ and local theta.  llama.cpp's source says what an absent key means.
 from __future__ import annotations
 
 import logging
+import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 from afteredit.model.loading.gguf_header import Header
+from afteredit.model.loading.gguf_tokenizer import special_ids
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -23,7 +26,20 @@ PASSED_OVER = {"vocab_size", "rope.dimension_count", "attention.value_length", "
                "rope.scaling.original_context_length", "rope.scaling.finetuned", "rope.freq_base_swa",
                "attention.sliding_window_pattern", "final_logit_softcapping", "attention.causal"}  # fmt: skip
 CHANGES_ANSWERS = re.compile(r"scale|scaling|softcap|sliding|expert|alibi|residual|clamp")
-TOKENS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding", "unk_token_id": "unknown"}
+# keys of transformers' tables that a file may leave out, and llama.cpp has a default for
+MAY_LACK = {"rope.dimension_count", "rope.freq_base", "attention.head_count_kv", "attention.key_length", "vocab_size"}
+# kinds of values, by the last word of a key
+KINDS: list[tuple[str, str, Callable[[Any], bool]]] = [
+    (r"causal|finetuned|add_(bos|eos)_token|add_space_prefix", "true or false, no text or number",
+     lambda value: type(value) is bool),
+    (r"type|model|pre|chat_template", "a text", lambda value: isinstance(value, str)),
+    (r"\w+_length|block_count|head_count(_kv)?|sliding_window|dimension_count", "a whole number of at least 1",
+     lambda value: type(value) is int and value >= 1),
+    (r"factor|freq_base(_swa)?|final_logit_softcapping", "a finite number of at least 0",
+     lambda value: type(value) in (int, float) and 0 <= value < math.inf),
+    (r"layer_norm(_rms)?_epsilon", "at least 0 and below 1",
+     lambda value: type(value) in (int, float) and 0 <= value < 1),
+]  # fmt: skip
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # all of them
 
 
@@ -39,6 +55,7 @@ def settings_of(header: Header, file: str) -> dict[str, Any]:
     if architecture not in ARCHITECTURES:
         raise BadInput(f"{file} is of architecture {architecture!r} (general.architecture); GGUF files of "
                        f"{', '.join(ARCHITECTURES)} can be read; give others as a folder of safetensors")  # fmt: skip
+    _check_kinds(metadata, architecture, file)
     own = {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()
            if key.startswith(f"{architecture}.")}  # fmt: skip
     if own.get("expert_count", 0) or any("_exps." in name for name in tensors):
@@ -49,15 +66,20 @@ def settings_of(header: Header, file: str) -> dict[str, Any]:
                        "a whole decoder-only model")  # fmt: skip
     names: dict[str, Any] = GGUF_CONFIG_MAPPING[architecture]  # type: ignore[assignment]
     _look_at_the_rest(own, set(names) | PASSED_OVER, file)
+    for key in names:
+        if key not in own and key not in MAY_LACK:
+            raise BadInput(f"{file} lacks {architecture}.{key}, on which the model's answers depend and which has no "
+                           "default; write it to the file, or give another file")  # fmt: skip
     settings = {name: own[key] for key, name in names.items() if name and key in own}
     n_blocks = own.get("block_count")
     if type(n_blocks) is not int or not 1 <= n_blocks <= len(tensors):
         raise BadInput(f"{file}: {architecture}.block_count={n_blocks!r}, but it holds {len(tensors)} tensors")
-    settings |= {name: metadata.get(f"tokenizer.ggml.{key}_token_id") for name, key in TOKENS.items()}
+    ids = special_ids(header, file)
+    settings |= {f"{role}_id": index for role, index in ids.items()}
     settings["vocab_size"] = tensors["token_embd.weight"].shape[0]
     settings["tie_word_embeddings"] = "output.weight" not in tensors
     if architecture == "gpt2":
-        positions, inner = settings.pop("n_ctx", 1024), settings.pop("feed_forward_length", None)
+        positions, inner = settings.pop("n_ctx"), settings.pop("feed_forward_length")
         return {"model_type": "gpt2", **settings, "n_positions": positions, "n_inner": inner}
     return settings | _with_rotary_positions(architecture, own, settings, header, file)
 
@@ -66,10 +88,7 @@ def _with_rotary_positions(
     architecture: str, own: dict[str, Any], settings: dict[str, Any], header: Header, file: str
 ) -> dict[str, Any]:
     """Returns what the younger four architectures' configs say beyond GPT-2's."""
-    heads, width = settings.get("num_attention_heads"), settings.get("hidden_size")
-    if type(heads) is not int or type(width) is not int or heads < 1:
-        raise BadInput(f"{file}: {architecture}.attention.head_count={heads!r} and embedding_length={width!r} make no "
-                       "heads")  # fmt: skip
+    heads, width = settings["num_attention_heads"], settings["hidden_size"]
     query = header.tensors.get("blk.0.attn_q.weight")
     head = own.get("attention.key_length", (query.shape[0] if query else width) // heads)
     if own.get("rope.dimension_count", head) != head:
@@ -84,22 +103,32 @@ def _with_rotary_positions(
         return added | biases | {"rope_parameters": rope}
     local = {"rope_type": "default", "rope_theta": own.get("rope.freq_base_swa", 10000.0)}
     every = own.get("attention.sliding_window_pattern", 6)
-    layers = every if isinstance(every, list) else [(block + 1) % every != 0 for block in range(own["block_count"])]
+    if type(every) is int and every >= 1:
+        layers = [(block + 1) % every != 0 for block in range(own["block_count"])]
+    elif isinstance(every, list) and len(every) == own["block_count"] and all(type(each) is bool for each in every):
+        layers = every
+    else:
+        raise BadInput(f"{file}: gemma3.attention.sliding_window_pattern={every!r}; it must be a whole number of at "
+                       f"least 1, or true or false for each of {own['block_count']} blocks")  # fmt: skip
     return added | {
         "model_type": "gemma3_text",
         "rope_parameters": {"full_attention": rope, "sliding_attention": local},
         "layer_types": ["sliding_attention" if slides else "full_attention" for slides in layers],
         "query_pre_attn_scalar": width // heads if own["block_count"] == 62 else head,  # Gemma 3 27B alone
-        "final_logit_softcapping": own.get("final_logit_softcapping"),
+        "final_logit_softcapping": own.get("final_logit_softcapping") or None,  # 0: none
     }
 
 
 def _scaled(own: dict[str, Any], header: Header, head: int, settings: dict[str, Any], file: str) -> dict[str, Any]:
-    """Returns how the rotary positions are scaled."""
-    kind, factor = own.get("rope.scaling.type", "none"), own.get("rope.scaling.factor", 1.0)
-    if "rope_freqs.weight" in header.tensors:
+    """Returns how the rotary positions are scaled: linearly where a factor stands alone, and not at all by 0 or 1."""
+    kind, factor = own.get("rope.scaling.type", "linear"), own.get("rope.scaling.factor", 1.0) or 1.0
+    unscaled = kind == "none" or (kind == "linear" and factor == 1.0)
+    if "rope_freqs.weight" in header.tensors and unscaled:
         return _llama3(header, head, settings, file)
-    if kind == "none" or (kind == "linear" and factor in (0.0, 1.0)):
+    if "rope_freqs.weight" in header.tensors:
+        raise BadInput(f"{file} scales positions twice: by rope_freqs.weight and by rope.scaling.type={kind!r}; give "
+                       "the model as a folder of safetensors")  # fmt: skip
+    if unscaled:
         return {"rope_type": "default"}
     if kind == "linear":
         return {"rope_type": "linear", "factor": factor}
@@ -130,6 +159,19 @@ def _llama3(header: Header, head: int, settings: dict[str, Any], file: str) -> d
             return rule
     raise BadInput(f"{file}: rope_freqs.weight scales positions by no rule of Llama 3's; give the model as a folder of "
                    "safetensors")  # fmt: skip
+
+
+def _check_kinds(metadata: dict[str, Any], architecture: str, file: str) -> None:
+    """Raises BadInput where a value is of another kind than its key, or the file holds no model."""
+    for key, value in metadata.items():
+        if key.startswith((f"{architecture}.", "tokenizer.")):
+            for pattern, kind, holds in KINDS:
+                if re.fullmatch(pattern, key.rpartition(".")[2]) and not holds(value):
+                    raise BadInput(f"{file}: {key}={value!r:.100}; it must be "
+                                   f"{kind}; mend the file's metadata, or give another file")  # fmt: skip
+    if metadata.get("general.type", "model") != "model":
+        raise BadInput(f"{file} holds no model but {metadata['general.type']!r} (general.type); give the file of a "
+                       "whole model; an adapter is merged into its base model first")  # fmt: skip
 
 
 def _look_at_the_rest(own: dict[str, Any], known: set[str], file: str) -> None:

@@ -8,6 +8,8 @@ of special tokens in letters of other alphabets.  It cuts texts as GPT-2 does wh
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from afteredit.model.loading.gguf_header import Header
 from afteredit.store.errors import BadInput
 
 # ways of cutting a text (tokenizer.ggml.pre); smollm's single digits come out alike, but after several spaces
-AS_GPT2 = {"gpt-2", "default", "smollm"}
+AS_GPT2 = {"gpt-2", "smollm"}
 # of llama.cpp's ways of cutting, those with the whole words of the vocabulary first, and a BOS unless the file says no
 WORDS_FIRST = {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"}
 KINDS = {"gpt2", "llama"}  # byte-level BPE, and SentencePiece's
+# SentencePiece's own, which llama.cpp takes where a file does not name them
+DEFAULTS = {"bos": (1, "<s>"), "eos": (2, "</s>"), "unknown": (0, "<unk>")}
 ROLES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
@@ -31,11 +35,11 @@ def save_tokenizer(header: Header, folder: Path, file: str) -> None:
     metadata = header.metadata
     given = {name: metadata[f"tokenizer.{key}"] for key, name in GGUF_TOKENIZER_MAPPING["tokenizer"].items()
              if f"tokenizer.{key}" in metadata}  # fmt: skip
-    kind, pre = given.get("tokenizer_type"), given.get("pre_tokenizer_type", "default")
-    _check(given, kind, pre, file)
+    kind, pre, tokens = given["tokenizer_type"], given.get("pre_tokenizer_type", "default"), given["tokens"]
+    special = special_ids(header, file)
+    given |= {f"{role}_id": index for role, index in special.items() if index is not None}
     backend, _ = convert_gguf_tokenizer(metadata["general.architecture"], given)
-    rules, tokens = json.loads(backend.to_str()), given["tokens"]
-    special = {role: _index(metadata, f"tokenizer.ggml.{key}_token_id", tokens, file) for role, key in ROLES.items()}
+    rules = json.loads(backend.to_str())
     _name_special_tokens(rules, tokens, [index for index in special.values() if index is not None])
     if pre == "qwen2":
         rules["normalizer"] = {"type": "NFC"}
@@ -47,6 +51,10 @@ def save_tokenizer(header: Header, folder: Path, file: str) -> None:
     puts = {"bos": kind == "llama" or pre in WORDS_FIRST, "eos": False}
     around = {end: special[f"{end}_token"] if metadata.get(f"tokenizer.ggml.add_{end}_token", default) else None
               for end, default in puts.items()}  # fmt: skip
+    for end, default in puts.items():
+        if around[end] is None and metadata.get(f"tokenizer.ggml.add_{end}_token", default):
+            raise BadInput(f"{file} puts its {end.upper()} around a text, but lacks tokenizer.ggml.{end}_token_id; "
+                           "write it to the file, or give another file")  # fmt: skip
     rules["post_processor"] = _around(around["bos"], around["eos"], tokens)
     names = {role: tokens[index] for role, index in special.items() if index is not None}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(rules)), **names)
@@ -54,29 +62,52 @@ def save_tokenizer(header: Header, folder: Path, file: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _check(given: dict[str, Any], kind: Any, pre: Any, file: str) -> None:
+def special_ids(header: Header, file: str) -> dict[str, int | None]:
+    """Returns the ids of the special tokens by transformers' names of their roles; None where there is no such token.
+
+    Raises BadInput where an id is none of a token, or the lists of the vocabulary do not fit.
+    """
+    metadata = header.metadata
+    _check(metadata, file)
+    tokens, ids = metadata["tokenizer.ggml.tokens"], {}
+    for role, name in ROLES.items():
+        key = f"tokenizer.ggml.{name}_token_id"
+        index = metadata.get(key)
+        if index is None and metadata["tokenizer.ggml.model"] == "llama" and name in DEFAULTS:
+            index, default = DEFAULTS[name]
+            if tokens[index : index + 1] != [default]:
+                raise BadInput(f"{file} lacks {key}; llama.cpp takes {index} then, SentencePiece's {default!r}, but "
+                               f"here that is {tokens[index : index + 1]}; write it to the file, or give another "
+                               "file")  # fmt: skip
+        if index is not None and not (type(index) is int and 0 <= index < len(tokens)):
+            raise BadInput(f"{file}: {key}={index!r}, but there are {len(tokens)} tokens; fetch it again")
+        ids[role] = index
+    return ids
+
+
+def _check(metadata: dict[str, Any], file: str) -> None:
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-    tokens = given.get("tokens")
+    kind, pre, tokens = (metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre", "tokens"))
     if kind not in KINDS or not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise BadInput(f"{file} holds no tokenizer that can be made (tokenizer.ggml.model={kind!r}; "
                        f"{' and '.join(sorted(KINDS))} can); give the model as a folder of safetensors")  # fmt: skip
+    named = Counter(token for token in tokens if token)  # llama.cpp gives the empty ones names of their own
+    if named and named.most_common(1)[0][1] > 1:
+        raise BadInput(f"{file}: tokenizer.ggml.tokens holds {named.most_common(1)[0][0]!r} more than once; fetch it "
+                       "again")  # fmt: skip
     lists = [("merges", str)] if kind == "gpt2" else [("scores", float)]
     for name, item in [*lists, ("token_type", int)]:
-        values = given.get(name, [] if name == "token_type" else None)
+        values = metadata.get(f"tokenizer.ggml.{name}", [] if name == "token_type" else None)
         whole = name == "merges" or len(values or tokens) == len(tokens)
-        if not isinstance(values, list) or not whole or not all(isinstance(value, item) for value in values):
+        if not isinstance(values, list) or not whole or not all(type(value) is item for value in values):
             raise BadInput(f"{file}: tokenizer.ggml.{name} does not fit its {len(tokens)} tokens; fetch it again")
-    if kind == "gpt2" and pre not in AS_GPT2 | set(GGUF_PRE_TOKENIZER_SPLITS):
+        if name == "scores" and not all(map(math.isfinite, values)):
+            raise BadInput(f"{file}: tokenizer.ggml.scores holds a number that is not finite; fetch it again")
+    plain = metadata["general.architecture"] == "gpt2" and pre in (None, "default")
+    if kind == "gpt2" and not plain and pre not in AS_GPT2 | set(GGUF_PRE_TOKENIZER_SPLITS):
         raise BadInput(f"{file}: tokenizer.ggml.pre={pre!r} is no known way of cutting a text before its tokens are "
                        "found; give the model as a folder of safetensors")  # fmt: skip
-
-
-def _index(metadata: dict[str, Any], key: str, tokens: list[str], file: str) -> int | None:
-    index = metadata.get(key)
-    if index is not None and not (type(index) is int and 0 <= index < len(tokens)):
-        raise BadInput(f"{file}: {key}={index!r}, but there are {len(tokens)} tokens; fetch it again")
-    return index
 
 
 def _name_special_tokens(rules: dict[str, Any], tokens: list[str], special: list[int]) -> None:

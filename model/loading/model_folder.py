@@ -147,7 +147,8 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
 
 
 def _check_kind(config: dict[str, Any], file: Path) -> None:
-    """Raises BadInput where `model_type` and `architectures` name different models, or a length is below one token."""
+    """Raises BadInput where `model_type` and `architectures` name different models, or a length is below one token: of
+    the model, or of a sliding window that is not switched off."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
     kind, named = config.get("model_type"), config.get("architectures")
@@ -160,6 +161,11 @@ def _check_kind(config: dict[str, Any], file: Path) -> None:
         if key in LENGTH_KEYS and isinstance(value, int) and value < 1:
             raise BadInput(f"{file}: {key}={value!r}; a model reads at least one token; give its length, or delete the "
                            "key")  # fmt: skip
+    for part in _parts(config):
+        window = part.get("sliding_window")
+        if isinstance(window, int | float) and window < 1 and part.get("use_sliding_window") is not False:
+            raise BadInput(f"{file}: sliding_window={window!r}; a window holds at least one token; give its length, or "
+                           "null for none")  # fmt: skip
 
 
 def _refuse_code_from_elsewhere(content: dict[str, Any], file: Path, trust_remote_code: bool) -> None:

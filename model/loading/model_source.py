@@ -150,9 +150,11 @@ class ModelSource:
             return self._converted(path)
         if self.source.startswith((".", "/", "~")) or path.is_dir():
             if not (path / "config.json").is_file():
-                raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there; give "
-                               "model.source=<folder with config.json and safetensors>, <GGUF file> or "
-                               "<hub id>")  # fmt: skip
+                held = sorted(path.glob("*.[gG][gG][uU][fF]"))  # none where there is no folder
+                instead = f"; it holds {held[0].name}: give model.source={held[0]}" if held else ""
+                raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there"
+                               f"{instead or '; give model.source=<folder with config.json and safetensors>, '}"
+                               f"{'' if instead else '<GGUF file> or <hub id>'}")  # fmt: skip
             return str(path)
         try:
             return snapshot(self.source, self.revision)

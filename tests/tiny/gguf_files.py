@@ -58,6 +58,7 @@ def write_gguf(file: Path, architecture: str, model: Any, vocabulary: dict[str, 
     writer = GGUFWriter(file, architecture, split_max_tensors=-(-n // parts) if parts else 0)
     _write_metadata(writer, architecture, model.config)
     for key, value in {**vocabulary, **(extra or {})}.items():
+        writer.kv_data[0].pop(key, None)  # one that the config has is said otherwise
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string,
                list: writer.add_array}[type(value)]  # fmt: skip
         add(key, value)

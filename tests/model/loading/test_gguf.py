@@ -128,6 +128,28 @@ def test_scaled_positions_are_read(case, described, tmp_path):
         assert_same(lm, plain)  # so the scale does count here
 
 
+def test_a_factor_of_positions_without_a_kind_is_linear(described, tmp_path):
+    theirs, metadata = described("llama")
+    model = tiny("llama", len(theirs), rope_parameters=LINEAR)
+    write_gguf(tmp_path / "m.gguf", "llama", model, metadata, extra={"llama.rope.scaling.factor": 4.0})
+    assert_same(loaded(tmp_path / "m.gguf"), model)
+    model = tiny("llama", len(theirs), rope_parameters={"rope_type": "default", "rope_theta": 10000.0})
+    none = {"llama.rope.scaling.factor": 4.0, "llama.rope.scaling.type": "none"}
+    write_gguf(tmp_path / "m.gguf", "llama", model, metadata, extra=none)
+    assert_same(loaded(tmp_path / "m.gguf"), model)
+
+
+def test_special_tokens_that_sentencepiece_does_not_name_are_its_own(described, tmp_path):
+    theirs, metadata = described("llama")
+    named = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.unknown_token_id": 0}
+    assert {key: metadata.pop(key) for key in named} == named
+    write_gguf(tmp_path / "m.gguf", "llama", tiny("llama", len(theirs)), metadata)
+    lm = loaded(tmp_path / "m.gguf")
+    assert lm.tokens.start_ids == [1] and lm.tokenizer("x").input_ids[0] == 1
+    assert (lm.tokenizer.bos_token, lm.tokenizer.eos_token, lm.tokenizer.unk_token) == ("<s>", "</s>", "<unk>")
+    assert (lm.model.config.bos_token_id, lm.model.config.eos_token_id) == (1, 2)
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen3"])
 def test_biases_of_attention_are_read(architecture, described, tmp_path):
     theirs, metadata = described(architecture)

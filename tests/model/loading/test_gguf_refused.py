@@ -1,14 +1,16 @@
 """GGUF files of strangers: damaged, lying or of models that cannot be edited; each is refused by a sentence."""
 
+import math
 import random
 import struct
 
 import pytest
+from transformers.models.gemma.tokenization_gemma import GemmaTokenizer
 
 from afteredit.model.loading import gguf_header
 from afteredit.model.loading.gguf import converted
 from afteredit.store.errors import BadInput
-from afteredit.tests.tiny.gguf_files import byte_level_vocabulary, tiny, write_gguf
+from afteredit.tests.tiny.gguf_files import byte_level_vocabulary, sentencepiece, tiny, write_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +108,18 @@ def rewritten(tmp_path, tokenizer, architecture="qwen2", extra=None, vocabulary=
         ({"qwen2.rope.scaling.type": "longrope"}, "rope.scaling.type='longrope' cannot be read"),
         ({"qwen2.attention.causal": False}, "no decoder"),
         ({"qwen2.rope.dimension_count": 4}, "only 4 of 16 entries of a head turn"),
+        ({"general.type": "adapter"}, "holds no model but 'adapter'"),
+        ({"qwen2.attention.causal": "false"}, "causal='false'; it must be true or false, no text"),
+        ({"qwen2.rope.freq_base": "10000"}, "freq_base='10000'; it must be a finite number"),
+        ({"qwen2.rope.scaling.type": 3}, "rope.scaling.type=3; it must be a text"),
+        ({"qwen2.context_length": 0}, "context_length=0; it must be a whole number of at least 1"),
+        ({"qwen2.embedding_length": 64.0}, "embedding_length=64.0; it must be a whole number"),
+        ({"qwen2.attention.head_count_kv": [2, 2, 2]}, r"head_count_kv=\[2, 2, 2\]; it must be a whole number"),
+        ({"qwen2.attention.layer_norm_rms_epsilon": math.nan}, "epsilon=nan; it must be at least 0 and below 1"),
+        ({"qwen2.rope.scaling.factor": math.inf}, "factor=inf; it must be a finite number"),
+        ({"tokenizer.ggml.add_bos_token": "false"}, "add_bos_token='false'; it must be true or false"),
+        ({"tokenizer.ggml.add_eos_token": 1}, "add_eos_token=1; it must be true or false"),
+        ({"tokenizer.chat_template": True}, "chat_template=True; it must be a text"),
         ({"split.count": 3}, "is of a model in 3 files, but 1 are given"),
         ({"split.tensors.count": 3}, "counts 3 tensors in all parts"),
     ],
@@ -123,12 +137,72 @@ def test_what_the_config_cannot_say_is_refused(extra, words, tmp_path, tokenizer
         ({"tokenizer.ggml.merges": None}, "tokenizer.ggml.merges does not fit"),
         ({"tokenizer.ggml.merges": ["a b c d"]}, "cannot be converted"),
         ({"tokenizer.ggml.token_type": [1, 2]}, "tokenizer.ggml.token_type does not fit its 600 tokens"),
+        ({"tokenizer.ggml.pre": None}, "pre=None is no known way of cutting"),
+        ({"tokenizer.ggml.tokens": ["x", "twice", *map(str, range(597)), "twice"]}, "holds 'twice' more than once"),
+        (
+            {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": None},
+            "puts its BOS around a text, but lacks tokenizer.ggml.bos_token_id",
+        ),
         ({"tokenizer.ggml.eos_token_id": 10**6}, "eos_token_id=1000000, but there are 600 tokens"),
     ],
 )
 def test_a_tokenizer_that_cannot_be_made_is_refused(vocabulary, words, tmp_path, tokenizer):
     with pytest.raises(BadInput, match=words):
         converted(rewritten(tmp_path, tokenizer, vocabulary=vocabulary))
+
+
+NEEDED = ["context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key"),
+    [
+        *((architecture, key) for architecture in ("qwen2", "gpt2") for key in NEEDED),
+        ("qwen2", "attention.layer_norm_rms_epsilon"),
+        ("gpt2", "attention.layer_norm_epsilon"),
+        ("gemma3", "attention.sliding_window"),
+    ],
+)
+def test_a_file_without_a_key_that_has_no_default_is_refused_by_its_name(architecture, key, tmp_path, tokenizer):
+    pre = {"gpt2": "gpt-2"}.get(architecture, "qwen2")
+    file = rewritten(tmp_path, tokenizer, architecture, vocabulary={"tokenizer.ggml.pre": pre})
+    old = f"{architecture}.{key}".encode()
+    file.write_bytes(file.read_bytes().replace(old, b"general." + b"x" * (len(old) - 8)))
+    with pytest.raises(BadInput, match=f"m.gguf lacks {architecture}.{key},"):
+        converted(file)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"attention.sliding_window": 0}, "sliding_window=0; it must be a whole number of at least 1"),
+        ({"attention.sliding_window_pattern": 0}, "sliding_window_pattern=0; it must be a whole number"),
+        ({"attention.sliding_window_pattern": [True, False]}, "or true or false for each of 7 blocks"),
+        ({"attention.sliding_window_pattern": "6"}, "sliding_window_pattern='6'"),
+    ],
+)
+def test_a_window_that_no_pass_can_look_through_is_refused(extra, words, tmp_path, tokenizer):
+    extra = {f"gemma3.{key}": value for key, value in extra.items()}
+    with pytest.raises(BadInput, match=words):
+        converted(rewritten(tmp_path, tokenizer, "gemma3", extra=extra))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tokenizer.ggml.bos_token_id": None}, "lacks tokenizer.ggml.bos_token_id; llama.cpp takes 1 then.*<eos>"),
+        ({"tokenizer.ggml.unknown_token_id": None}, "lacks tokenizer.ggml.unknown_token_id; llama.cpp takes 0"),
+        ({"tokenizer.ggml.scores": math.nan}, "tokenizer.ggml.scores holds a number that is not finite"),
+    ],
+)
+def test_a_sentencepiece_that_cannot_be_told_is_refused(change, words, tmp_path):
+    theirs, metadata = sentencepiece(GemmaTokenizer, ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"))
+    for key, value in change.items():
+        metadata[key] = [*metadata[key][:-1], value] if value is not None else None
+    metadata = {key: value for key, value in metadata.items() if value is not None}
+    write_gguf(tmp_path / "m.gguf", "gemma3", tiny("gemma3", len(theirs)), metadata)
+    with pytest.raises(BadInput, match=words):
+        converted(tmp_path / "m.gguf")
 
 
 @pytest.mark.parametrize("name", ["mamba", "qwen2moe", "bert", "../../etc"])

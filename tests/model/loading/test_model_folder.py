@@ -64,6 +64,8 @@ BAD = {
         in_config(model_type="gemma"),
         ["model_type='gemma'", "LlamaForCausalLM", "'llama'"],
     ),
+    "a window of nothing": (in_config(sliding_window=0), ["sliding_window=0", "at least one token"]),
+    "a window of less": (in_config(use_sliding_window=True, sliding_window=-1), ["sliding_window=-1"]),
     "a length of nothing": (in_config(max_position_embeddings=0), ["max_position_embeddings=0", "at least one token"]),
     "a length below nothing": (in_config(max_position_embeddings=-1), ["max_position_embeddings=-1"]),
     "a model of no kind": (in_config(model_type="nonsense"), ["config.json", "nonsense"]),

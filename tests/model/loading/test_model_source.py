@@ -55,6 +55,12 @@ def test_a_folder_that_is_not_there_is_refused_with_the_file_looked_for(tmp_path
     assert "model=mine" in str(problem.value)
 
 
+def test_a_folder_that_holds_a_gguf_file_alone_is_refused_with_its_name(tmp_path):
+    (tmp_path / "m.GGUF").write_bytes(b"GGUF")
+    with pytest.raises(BadInput, match=rf"it holds m\.GGUF: give model\.source={tmp_path}/m\.GGUF"):
+        ModelSource("mine", str(tmp_path)).load("cpu", "float32")
+
+
 def test_a_folder_without_weights_is_refused(tiny_folder):
     (tiny_folder / "model.safetensors").unlink()
     with pytest.raises(BadInput, match=f"model=hf: weights not found: looked for '{tiny_folder}'"):
