@@ -77,7 +77,7 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
                         facts=environment.get("facts")))  # fmt: skip
         lines.compare(edits, rows, path)
     for fault in faults:
-        log.warning("%s", fault)
+        log.warning("%s", printable(fault))
     if not runs:
         raise BadInput(f"{folder} holds no measured checkpoint ({'; '.join(faults) or 'nothing is damaged'}); let the "
                        "run measure the unedited model first")  # fmt: skip

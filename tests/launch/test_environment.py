@@ -18,7 +18,7 @@ from afteredit.store.user_cache import made_once
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "https://bob:hunter2@host/m"
-BACKENDS = ["module://matplotlib_inline.backend_inline", "nope", "TkAgg"]
+BACKENDS = ["module://matplotlib_inline.backend_inline", "nope"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
