@@ -11,6 +11,7 @@ from typing import Any
 
 from afteredit.evaluate.intervals import interval
 
+RETAINED = "retained"  # the name of the mean over abilities, which no ability may have
 PAPER = "paper_"  # opens the names of the abilities that are scored as Gu et al. did
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from afteredit.edit.method import Method
+from afteredit.evaluate.retention import RETAINED
+from afteredit.evaluate.settings import names_of_shares
 from afteredit.launch.experiment import ReplaySettings, Settings
 from afteredit.store.errors import BadInput
 
@@ -33,6 +36,7 @@ def check_settings(settings: Settings, method: Method) -> None:
         if not (share >= 0 and math.isfinite(share)):
             raise BadInput(f"change_shares={settings.change_shares}: {share} is no change; each must be at least 0 "
                            "(0.077: by more than 7.7 %)")  # fmt: skip
+    names_of_shares(settings.change_shares)
     rest = settings.n_edits % settings.batch_size
     if rest:  # a last batch that is cut short could not be completed when n_edits is raised
         whole = [n for n in (settings.n_edits - rest, settings.n_edits - rest + settings.batch_size) if n]
@@ -42,6 +46,15 @@ def check_settings(settings: Settings, method: Method) -> None:
     if most is not None and settings.batch_size > most:
         raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
                        f"batch_size={most}")  # fmt: skip
+
+
+def check_tasks(tasks: Collection[str], harness: Collection[str]) -> None:
+    """Raises BadInput where two scores would have one name: of two tasks, or of a task and a mean."""
+    for name in tasks:
+        if name == RETAINED:
+            raise BadInput(f"task.{name}: ability/{name} is the mean of all abilities; give the task another name")
+        if name in harness:
+            raise BadInput(f"harness={list(harness)} names {name}, which task.{name} is already; leave one out")
 
 
 def check_replay(replay: ReplaySettings, settings: Settings) -> None:

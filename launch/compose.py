@@ -19,7 +19,7 @@ from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
 from afteredit.evaluate.abilities.ability import Ability
-from afteredit.launch.checks import check_replay, check_settings
+from afteredit.launch.checks import check_replay, check_settings, check_tasks
 from afteredit.launch.experiment import Experiment, ReplaySettings, Settings, SpeedSettings
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
@@ -47,6 +47,7 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     parts |= {key: build(config[key], key) for key in BUILT}
     tasks = {str(name): build(node, f"task.{name}") for name, node in _nodes(config.get("task"))}
     check_settings(settings, parts["method"])
+    check_tasks(tasks, settings.harness)
     check_replay(parts["replay"], settings)
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     refuse_secrets(resolved)

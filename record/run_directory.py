@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.method import Prepared
 from afteredit.edit.request import EditRequest
-from afteredit.evaluate.retention import measurable, of_one_scoring, retained_mean
+from afteredit.evaluate.retention import RETAINED, measurable, of_one_scoring, retained_mean
 from afteredit.record.collapse import collapses
 from afteredit.record.environment import Environment
 from afteredit.record.immediate_success import ImmediateSuccess
@@ -193,7 +193,7 @@ class RunDirectory:
         names = of_one_scoring(unedited.get("measurable", []), self.chance)
         retained = retained_mean(row, unedited, names, self.chance)
         if retained is not None:
-            row["ability/retained"] = retained
+            row[f"ability/{RETAINED}"] = retained
         self.environment.note("evaluators", {**self.environment["evaluators"], self.evaluator: self.measuring})
         evaluations = {**self.environment["evaluations"], self.results.digest: self.measurement}
         self.environment.note("evaluations", evaluations)

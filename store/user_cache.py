@@ -1,7 +1,8 @@
 """The user's cache holds constants that many runs share.  A file's name contains a hash of everything its content
 depends on, and one process at a time makes a file.
 
-Every file has its SHA-256 in a second file.  A file that does not match its SHA-256 is named in the log and made again.
+Every file, and every folder, has its SHA-256 in a second file.  One that does not match its SHA-256 is named in the log
+and made again.
 """
 
 from __future__ import annotations
@@ -80,12 +81,10 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
         make(temporary)
         for file in [temporary, *temporary.rglob("*")]:
             sync(file)
-        if temporary.is_file():
-            write_atomically(_sum_of(path), _sha256(temporary).encode())
-            os.replace(temporary, path)
-        else:
+        write_atomically(_sum_of(path), _sha256(temporary).encode())
+        if path.is_dir():  # a file gives way at once, a folder only to none
             _remove(path)
-            os.rename(temporary, path)
+        os.replace(temporary, path)
         sync(path.parent)
     except SafetensorError as problem:  # safetensors raises this where others raise OSError
         raise BadInput(f"{path} cannot be written ({problem}); make room, or set AFTEREDIT_CACHE to another "
@@ -95,9 +94,7 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _matches(path: Path) -> bool:
-    """Says whether a file matches its SHA-256.  Folders are not read: every run checks the weights of its model."""
-    if path.is_dir():
-        return True
+    """Says whether a file or folder matches its SHA-256."""
     checksum = _sum_of(path)
     if checksum.is_file() and checksum.read_text() == _sha256(path):
         return True
@@ -110,6 +107,9 @@ def _sum_of(path: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, or of the names and checksums of the files in a folder."""
+    if path.is_dir():
+        return content_hash({str(file.relative_to(path)): _sha256(file) for file in path.rglob("*") if file.is_file()})
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

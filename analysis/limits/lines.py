@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -13,6 +14,8 @@ import yaml
 from afteredit.analysis.numbers.method_names import by_method, comparison_title
 from afteredit.analysis.read.run import Run, at
 from afteredit.store.errors import BadInput
+
+log = logging.getLogger(__name__)
 
 RECIPE = "least_harm"
 FILE = Path(__file__).resolve().parents[2] / "conf" / "experiment" / f"{RECIPE}.yaml"
@@ -27,6 +30,9 @@ def panels(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
     for run in runs:
         if not run.single and run.n_edits:
             groups.setdefault(comparison_title(run), []).append(run)
+        else:
+            why = "its edits do not add up (setting=single)" if run.single else "it has no edits yet"
+            log.warning("%s is left out: %s", run.name, why)
     if not groups:
         raise BadInput("none of these runs has edits in sequence; make some: python run.py experiment=limits "
                        "method=memit_seq data=<folder>")  # fmt: skip

@@ -58,7 +58,8 @@ def _shipped_task(name: str) -> Any:
     manager = _task_manager()
     if name not in manager.all_subtasks:
         close = get_close_matches(name, manager.all_subtasks, n=3)
-        raise BadInput(f"harness task {name!r} is not one that lm-eval ships; did you mean {close}? "
+        guess = f"; did you mean {close}?" if close else ";"
+        raise BadInput(f"harness task {name!r} is not one that lm-eval ships{guess} "
                        "`lm-eval ls tasks` lists them all")  # fmt: skip
     try:
         (task,) = manager.load([name])["tasks"].values()

@@ -11,6 +11,7 @@ from torch import Tensor
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import score
+from afteredit.evaluate.settings import names_of_shares
 from afteredit.model.lm import LM
 
 
@@ -41,8 +42,8 @@ def entries_moved(W_DF: Tensor, base_DF: Tensor, shares: Sequence[float]) -> dic
         return {}
     moved_DF = (W_DF.double() - base_DF.double()).abs()
     return {"manhattan": float(moved_DF.sum()),
-            **{f"moved_{share:g}": float((moved_DF > share * base_DF.double().abs()).double().mean())
-               for share in shares}}  # fmt: skip
+            **{f"moved_{name}": float((moved_DF > share * base_DF.double().abs()).double().mean())
+               for name, share in names_of_shares(shares).items()}}  # fmt: skip
 
 
 def spectral_norm(W_DF: Tensor) -> float:

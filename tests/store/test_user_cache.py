@@ -74,6 +74,28 @@ def test_a_file_that_is_not_as_it_was_made_is_named_and_made_anew(cache, harm, c
     assert made_once("thing.txt", pytest.fail).read_text() == "again"
 
 
+@pytest.mark.parametrize("harm", ["altered", "lost", "added", "without_sum"])
+def test_a_folder_that_is_not_as_it_was_made_is_named_and_made_anew(cache, harm, caplog):
+    def make(folder: Path) -> None:
+        (folder / "deep").mkdir(parents=True)
+        for name in ("config.json", "deep/weights"):
+            (folder / name).write_text(f"{name}: 1")
+
+    path = made_once("models/tiny", make)
+    weights = path / "deep" / "weights"
+    if harm == "without_sum":
+        (cache / "models" / "tiny.sha256").unlink()
+    elif harm == "lost":
+        weights.unlink()
+    else:
+        (weights if harm == "altered" else path / "tokenizer.json").write_text("deep/weights: 2")
+    with caplog.at_level("WARNING"):
+        assert made_once("models/tiny", make) == path
+    assert "tiny does not match its checksum" in caplog.text
+    assert weights.read_text() == "deep/weights: 1" and not (path / "tokenizer.json").exists()
+    assert made_once("models/tiny", pytest.fail) == path
+
+
 def test_what_killed_processes_left_is_cleared_away(cache):
     (cache / "models").mkdir(parents=True)
     (cache / "models" / "tiny.123.part").mkdir()

@@ -178,6 +178,10 @@ CONFIG = {  # overrides; what the error must say
     "batch_of_more_than_all": ("method=memit n_edits=3 batch_size=10 eval_every=10", ["set n_edits=10, or another"]),
     "before_the_first_edit": ("eval_at=[0,2]", ["eval_at=[0, 2]", "at least 1"]),
     "less_than_no_change": ("change_shares=[-0.1]", ["change_shares=[-0.1]", "-0.1", "at least 0"]),
+    "one_share_twice": ("change_shares=[0.2,0.1,0.10000001]", ["change_shares=[0.2, 0.1, 0.10000001]", "both 0.1"]),
+    "same_share": ("change_shares=[0.077,0.077]", ["change_shares=[0.077, 0.077]", "both 0.077", "leave one out"]),
+    "task_of_a_means_name": ("+task.retained=${task.nli}", ["task.retained", "mean of all abilities", "another name"]),
+    "one_task_twice": ("harness=[nli]", ["harness=['nli']", "task.nli", "leave one out"]),
     "rome_in_batches": ("batch_size=5", ["batch_size=5", "at most 1", "set batch_size=1"]),
 }  # fmt: skip
 

@@ -128,3 +128,10 @@ def test_runs_whose_edits_do_not_add_up_are_refused(tmp_path, capsys):
     write_run(tmp_path / "runs", "rome", 1, {0: left(1), 1: left(1)}, config={"setting": "single"})
     assert main(["limits", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
     assert "experiment=limits" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_edits_do_not_add_up_is_left_out_by_name(tmp_path, caplog):
+    long_run(tmp_path / "runs", "memit", 1)
+    single = write_run(tmp_path / "runs", "rome", 1, {0: left(1), 1: left(1)}, config={"setting": "single"})
+    assert main(["limits", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert f"{single.name} is left out: its edits do not add up (setting=single)" in caplog.text

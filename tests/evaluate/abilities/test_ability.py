@@ -153,6 +153,8 @@ def few_shipped(monkeypatch, tmp_path):
 def test_an_unknown_shipped_task_is_refused_with_near_names(few_shipped):
     with pytest.raises(BadInput, match=r"'evennes' is not one that lm-eval ships; did you mean \['evenness'"):
         shipped_ability("evennes")
+    with pytest.raises(BadInput, match=r"'zzz' is not one that lm-eval ships; `lm-eval ls tasks` lists"):
+        shipped_ability("zzz")
 
 
 def test_a_shipped_task_is_measured_by_its_name_alone(few_shipped, lm):

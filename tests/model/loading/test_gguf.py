@@ -198,6 +198,19 @@ def test_a_file_is_converted_once(described, tmp_path, monkeypatch):
     assert first.stored_as == "F32"
 
 
+def test_a_converted_model_that_was_altered_in_the_cache_is_named_and_made_anew(described, tmp_path, caplog):
+    theirs, metadata = described("llama")
+    model = tiny("llama", len(theirs))
+    write_gguf(tmp_path / "m.gguf", "llama", model, metadata)
+    folder = gguf.converted(tmp_path / "m.gguf")
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert_same(loaded(tmp_path / "m.gguf"), model)
+    assert f"{folder} does not match its checksum" in caplog.text
+
+
 PEAK = """
 import sys, torch, transformers
 from pathlib import Path
