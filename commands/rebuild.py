@@ -102,20 +102,14 @@ class RebuiltRun:
         return self.run.results.row(n_edits)
 
     def _add_row(self, n_edits: int) -> None:
-        """Stores the row that the run itself would have stored after so many edits.
-
-        Immediate success was measured by the run; it is that of the edits since it was last due to be measured.
-        """
+        """Stores the row that the run itself would have stored after so many edits; it measured immediate success."""
         editor, settings = self.rebuild(n_edits), self.x.settings
         others = self.run.other_evaluators()
         if others:
             self.console.log(bold(others, "; every row names its evaluator"))
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
         last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
-        size = settings.batch_size
-        last_checkpoint = max((n for n in range(0, n_edits, size) if settings.due(n, size)), default=0)
-        immediate = self.run.immediate_samples(above=last_checkpoint, up_to=n_edits)
-        measured = self._measure.checkpoint(editor.carried, last=last).with_immediate(immediate)
+        measured = self._measure.checkpoint(editor.carried, last=last)
         self.run.add_checkpoint(n_edits, editor.weights_sha256(), measured)
         row = measured.row
         scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.chance]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,16 @@ class ImmediateSuccess:
                             "generated": measured.texts, "immediate_s": measured.seconds})  # fmt: skip
         self._by_batch[batch] = self._lines.records[-1]
 
-    def samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
-        """Returns the samples of the batches that ended above so many edits and up to so many, in order."""
-        rows = sorted(self._by_batch.values(), key=lambda row: row["batch"])
-        return [sample for row in rows if above < row["n_edits"] <= up_to for sample in row["immediate"]]
+
+def samples_between(files: Sequence[ImmediateSuccess], journal: Sequence[Record], above: int,
+                    up_to: int) -> list[dict[str, Any]]:  # fmt: skip
+    """Returns the samples of the batches that ended above so many edits and up to so many, in order.
+
+    Each batch is read from the first of `files` that has it; an older version of this program kept it in the journal.
+    """
+    samples: list[dict[str, Any]] = []
+    for index, record in enumerate(journal):
+        if above < record["n_edits"] <= up_to:
+            row = next((file.row(index) for file in files if file.has(index)), record)
+            samples += row.get("immediate", [])
+    return samples

@@ -38,7 +38,6 @@ class Recorder:
         self._tracker = Tracker(TrackerSettings(Mode.disabled), run.folder, "", {}, "")  # until `tracked`
         self._border = 0  # how many batches were passed on to W&B and the terminal
         self._passed_step = -1
-        self._last_checkpoint = 0  # the number of edits at the last checkpoint
 
     @contextmanager
     def tracked(self, settings: TrackerSettings, config: Mapping[str, Any], config_yaml: bytes) -> Iterator[None]:
@@ -48,6 +47,7 @@ class Recorder:
         """
         run, console = self._run, self.display.console
         with run.in_use():
+            run.correct_immediate()  # an older version left rows that overlap
             write_atomically(run.folder / "config.yaml", config_yaml)
         self._tracker = begin_tracking(run, settings, config)
         if self._tracker.ids:
@@ -81,12 +81,10 @@ class Recorder:
 
     def checkpoint(self, n_edits: int, sha256: str, measured: Checkpoint) -> None:
         """Stores a checkpoint, with the means of the immediate success of the edits since the last one."""
-        recent = self._run.immediate.samples(above=self._last_checkpoint, up_to=n_edits)
-        self._run.add_checkpoint(n_edits, sha256, measured.with_immediate(recent))
+        self._run.add_checkpoint(n_edits, sha256, measured)
         self._end_checkpoint(n_edits)
 
     def _end_checkpoint(self, n_edits: int) -> None:
-        self._last_checkpoint = n_edits
         self._pass_on(checkpoint_step(n_edits))
         self._begin_edit(n_edits)
 

@@ -54,6 +54,20 @@ class Results:
         write_atomically(self.samples_path(row["n_edits"]), buffer.getvalue())
         self._lines.append({**row, "samples_sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
 
+    def replace(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a row and its samples in the place of those after as many edits.
+
+        Until both are written neither is there: where the command is killed in between, they are measured again.
+        """
+        self._lines.remove(next(i for i, old in enumerate(self._lines.records) if old["n_edits"] == row["n_edits"]))
+        self.append(row, samples)
+
+    def samples(self, n_edits: int) -> list[dict[str, Any]]:
+        """Returns the scores of the examples after so many edits."""
+        import pandas as pd
+
+        return [dict(sample) for sample in pd.read_parquet(self.samples_path(n_edits)).to_dict("records")]
+
     def samples_path(self, n_edits: int) -> Path:
         return self._samples / f"{self.digest}-{n_edits:06d}.parquet"
 

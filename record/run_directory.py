@@ -17,7 +17,7 @@ from afteredit.edit.request import EditRequest
 from afteredit.evaluate.retention import RETAINED, measurable, of_one_scoring, retained_mean
 from afteredit.record.collapse import collapses
 from afteredit.record.environment import Environment
-from afteredit.record.immediate_success import ImmediateSuccess
+from afteredit.record.immediate_success import ImmediateSuccess, samples_between
 from afteredit.record.journal import Journal, request_of
 from afteredit.record.older_versions import name_older_runs
 from afteredit.record.results import Results
@@ -184,7 +184,11 @@ class RunDirectory:
         return [request_of(stored) for stored in read_checked(self.folder / "first_facts.json")["requests"]]
 
     def add_checkpoint(self, n_edits: int, sha256: str, measured: Checkpoint) -> None:
-        """Stores what was measured after so many edits, on matrices with this SHA-256."""
+        """Stores what was measured after so many edits, on matrices with this SHA-256.
+
+        Adds the immediate success of the edits since the row before; the row after it no longer counts these.
+        """
+        measured = measured.with_immediate(self._immediate_samples(self._checkpoint_before(n_edits), n_edits))
         row: dict[str, Any] = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": self.evaluator}
         row |= measured.row
         if n_edits == 0:
@@ -198,24 +202,43 @@ class RunDirectory:
         evaluations = {**self.environment["evaluations"], self.results.digest: self.measurement}
         self.environment.note("evaluations", evaluations)
         self.results.append(row, [{"n_edits": n_edits, **sample} for sample in measured.samples])
+        self.correct_immediate()
         files = (self.journal, self.results, self.immediate)
         self.environment.note("lines", {**self.environment["lines"], **{f.path.name: f.n_lines for f in files}})
 
-    def immediate_samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
+    def correct_immediate(self) -> None:
+        """Makes each row's immediate success that of the edits since the checkpoint before it, which may have been
+        added after it."""
+        from afteredit.evaluate.measure import Checkpoint
+
+        for row in self.results.rows:
+            before = self._checkpoint_before(row["n_edits"])
+            n_since = row["n_edits"] - before
+            if row.get("editing/immediate/n_edits", n_since) != n_since:
+                immediate = self._immediate_samples(before, row["n_edits"])
+                if len({sample["request"] for sample in immediate}) == n_since:  # else some are still to be measured
+                    others = {key: value for key, value in row.items() if not key.startswith("editing/immediate/")}
+                    samples = [s for s in self.results.samples(row["n_edits"]) if s["kind"] != "immediate"]
+                    now = Checkpoint(others, samples).with_immediate(immediate)
+                    self.results.replace(now.row, [{"n_edits": row["n_edits"], **sample} for sample in now.samples])
+
+    def _checkpoint_before(self, n_edits: int) -> int:
+        """Returns the number of edits at the last checkpoint before so many, whether it is stored or still due."""
+        borders = {row["n_edits"] for row in self.results.rows}
+        borders |= {edit["n_edits"] for edit in self.journal.records
+                    if self.settings.due(edit["n_edits"], len(edit["requests"]))}  # fmt: skip
+        return max((n for n in borders if n < n_edits), default=0)
+
+    def _immediate_samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
         """Returns the immediate success of the edits above one number and up to another, whoever measured it.
 
         Where this evaluation has no row, one of another evaluation of the same weights (the same view) stands in, since
-        it does not depend on the abilities; an older version of this program kept it in the journal.
+        it does not depend on the abilities.
         """
         evaluations, view = self.environment["evaluations"], self.measurement["view"]
         others = [digest for digest, decided in evaluations.items() if decided["view"] == view]
         files = [self.immediate, *(ImmediateSuccess(self.folder, digest, read_only=True) for digest in others)]
-        samples: list[dict[str, Any]] = []
-        for index, record in enumerate(self.journal.records):
-            if above < record["n_edits"] <= up_to:
-                row = next((file.row(index) for file in files if file.has(index)), record)
-                samples += row.get("immediate", [])
-        return samples
+        return samples_between(files, self.journal.records, above, up_to)
 
     def refuse_other_model(self, sha256: str, source: str) -> None:
         """Raises BadInput where the row at 0 edits was measured on other matrices than those with this SHA-256."""

@@ -106,6 +106,13 @@ class Lines:
             sync(self.path.parent)
         self.records.append(json.loads(text))
 
+    def remove(self, place: int) -> None:
+        """Takes out the line at this place, counted from 0."""
+        self._set_torn_line_aside()
+        lines = _lines(self.path)
+        write_atomically(self.path, b"".join(lines[:place] + lines[place + 1 :]))
+        del self.records[place]
+
 
 def write_checked(path: Path, value: Mapping[str, Any]) -> None:
     """Writes `value` as indented JSON with its checksum under `check`."""

@@ -521,6 +521,47 @@ def test_a_run_goes_on_over_the_rows_that_a_replay_added(copied, made, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Measure, "checkpoint", refuse)
         assert main([*made.fixed, *STRAIGHT, f"runs={folder.parent}"]) == 0
-    immediate = {key for row in expected for key in row if key.startswith(("editing/immediate", "samples_sha256"))}
-    without = [{k: v for k, v in row.items() if k not in immediate} for row in expected]
-    assert [{k: v for k, v in untimed(row).items() if k not in immediate} for row in rows(folder)] == without
+    assert [untimed(row) for row in rows(folder)] == expected
+
+
+LATER = [
+    (("eval_at=[2]",),),
+    ((3,), ("eval_at=[2]",)),
+    (("eval_at=[3]",), (1,), ("eval_at=[2]",)),
+    (("eval_every=2",), ("eval_at=[1,3]",), ()),
+]
+
+
+@pytest.mark.parametrize("later", LATER, ids=str)
+def test_checkpoints_added_later_leave_the_rows_of_a_run_that_had_them_from_the_start(copied, made, later):
+    """Immediate success is counted again from the file of each edit: an edit counts in one row."""
+    run = ("n_edits=4", "eval_every=4", "task=none")
+    folder = copied(*run)
+    for step in later:
+        if step and isinstance(step[0], int):
+            go(folder, f"replay.at={step[0]}", "task=none")
+        else:
+            assert main([*made.fixed, *run, *step, f"runs={folder.parent}"]) == 0
+    measured = [row["n_edits"] for row in rows(folder)]
+    assert len(measured) > 2
+    straight = made(*run, f"eval_at={measured[1:]}".replace(" ", ""))
+    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(straight)]
+    (path,) = folder.glob("immediate-*.jsonl")
+    for before, row in zip(measured, rows(folder)[1:], strict=False):
+        edits = [edit for edit in Lines(path).records if before < edit["n_edits"] <= row["n_edits"]]
+        scores = [s["score"] for edit in edits for s in edit["immediate"] if s["name"] == "prob/efficacy"]
+        assert row["editing/immediate/n_edits"] == len(edits) == len(scores)
+        assert row["editing/immediate/prob/efficacy"] == pytest.approx(sum(scores) / len(scores))
+
+
+def test_rows_that_an_older_version_left_overlapping_are_mended_by_the_runs_own_command(copied, made):
+    run = ("n_edits=4", "eval_every=4", "eval_at=[2]", "task=none")
+    folder, seldom = copied(*run), made("n_edits=4", "eval_every=4", "task=none")
+    (results,), (other,) = folder.glob("results-*.jsonl"), seldom.glob("results-*.jsonl")
+    lines = results.read_bytes().splitlines(keepends=True)
+    results.write_bytes(b"".join([*lines[:-1], other.read_bytes().splitlines(keepends=True)[-1]]))
+    (last,) = seldom.glob("samples/*-000004.parquet")
+    shutil.copy(last, folder / "samples" / last.name)
+    assert rows(folder)[-1]["editing/immediate/n_edits"] == 4
+    assert main([*made.fixed, *run, f"runs={folder.parent}"]) == 0
+    assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in rows(made(*run))]
