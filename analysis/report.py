@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
 from afteredit.analysis.pictures.axes import without_formulas
-from afteredit.analysis.read.run import Run
+from afteredit.analysis.read.run import Run, faults
 from afteredit.analysis.report_part import Part
 from afteredit.store.atomic_files import written_together
 from afteredit.store.errors import BadInput
@@ -50,13 +50,12 @@ def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()
             allowed = ", ".join(map(str, measured)) or "none"
             raise BadInput(f"--at {n_edits}: nothing was measured there; allowed: {allowed}")
     sections, page = [], out / "report.html"
-    faults = list(dict.fromkeys(fault for run in runs for fault in run.faults))
     with written_together() as write:
         for number, comparison in enumerate(found, start=1):
             log.info("%s: %d methods", comparison.title, len(comparison.runs))
             folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"
             sections.append(_section(comparison, folder, checkpoints, write))
-        write(page, printable(_template().render(sections=sections, faults=faults)).encode())
+        write(page, printable(_template().render(sections=sections, faults=faults(runs))).encode())
     return page
 
 

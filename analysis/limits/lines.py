@@ -28,15 +28,22 @@ def panels(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        if not run.single and run.n_edits:
-            groups.setdefault(comparison_title(run), []).append(run)
-        else:
-            why = "its edits do not add up (setting=single)" if run.single else "it has no edits yet"
+        why = left_out(run)
+        if why:
             log.warning("%s is left out: %s", run.name, why)
+        else:
+            groups.setdefault(comparison_title(run), []).append(run)
     if not groups:
         raise BadInput("none of these runs has edits in sequence; make some: python run.py experiment=limits "
                        "method=memit_seq data=<folder>")  # fmt: skip
     return {title: by_method([_as_line(run) for run in group]) for title, group in sorted(groups.items())}
+
+
+def left_out(run: Run) -> str | None:
+    """Returns in words why a run makes no line; None where it makes one."""
+    if run.single:
+        return "its edits do not add up (setting=single)"
+    return None if run.n_edits else "it has no edits yet"
 
 
 def _as_line(run: Run) -> Run:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from afteredit.analysis.limits.lines import panels
+from afteredit.analysis.limits.lines import left_out, panels
 from afteredit.analysis.limits.picture import PANELS, draw
 from afteredit.analysis.numbers.cell_text import each, spread, until_text
 from afteredit.analysis.numbers.run_summary import summarise
 from afteredit.analysis.numbers.run_values import number
-from afteredit.analysis.read.run import Run, at
+from afteredit.analysis.read.run import Run, at, faults_as_markdown
+from afteredit.record.terminal import visible
 from afteredit.store.atomic_files import make_folder, written_together
 
 NOTE = """\
@@ -32,7 +33,7 @@ def write_limits(runs: Sequence[Run], out: Path) -> Path:
     Raises BadInput.
     """
     shown, page = panels(runs), out / "limits.md"
-    tables, points, text = [], [], ["# Where methods break", "", NOTE]
+    tables, points, text = [], [], ["# Where methods break", "", *faults_as_markdown(runs), *_left_out(runs), NOTE]
     make_folder(out)
     with written_together() as write:
         for index, (title, lines) in enumerate(shown.items(), start=1):
@@ -55,6 +56,12 @@ def write_limits(runs: Sequence[Run], out: Path) -> Path:
 def limits_table(lines: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     """Returns one row per line, as text: edits until losses, and what is left at the end."""
     return pd.DataFrame([_row(label, runs) for label, runs in lines.items()])
+
+
+def _left_out(runs: Sequence[Run]) -> list[str]:
+    return [
+        line for run in runs if (why := left_out(run)) for line in (f"- {visible(run.name)} is left out: {why}", "")
+    ]
 
 
 def _row(label: str, runs: Sequence[Run]) -> dict[str, str]:

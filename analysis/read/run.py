@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from afteredit.record.collapse import collapses
+from afteredit.record.terminal import visible
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,20 @@ class Run:
         rows, edits = ([row for row in part if row["n_edits"] <= n_edits] for part in (self.rows, self.edits))
         samples = self.samples[self.samples["n_edits"] <= n_edits] if len(self.samples) else self.samples
         return replace(self, rows=rows, edits=edits, samples=samples)
+
+
+def faults(runs: Sequence[Run]) -> list[str]:
+    """Returns what the readers of the runs found damaged, each once: a page names it at its top."""
+    return list(dict.fromkeys(fault for run in runs for fault in run.faults))
+
+
+def faults_as_markdown(runs: Sequence[Run]) -> list[str]:
+    """Returns the lines of a page that name what was found damaged; none where nothing was."""
+    found = [visible(fault).replace("`", "'") for fault in faults(runs)]
+    if not found:
+        return []
+    return ["## Damaged files", "", "What does not match its checksum is left out of this page:", "",
+            *(f"- `{fault}`" for fault in found), ""]  # fmt: skip
 
 
 def at(config: Any, path: str, default: Any = None) -> Any:

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 
 from afteredit.analysis.numbers.cell_text import signed
-from afteredit.analysis.read.run import Run
+from afteredit.analysis.read.run import Run, faults_as_markdown
 from afteredit.analysis.study.pictures import CURVE, MOST_BANDS, draw
 from afteredit.analysis.study.points import points
 from afteredit.analysis.study.published import FIGURES, SUCCESS, TASKS, published
@@ -32,7 +32,7 @@ def write_study(runs: Sequence[Run], out: Path) -> Path:
         raise BadInput("none of these runs belongs to a figure of Gu et al.; make some: python run.py -m "
                        "experiment=gu2024/sequential_rome data=<folder>")  # fmt: skip
     judged = verdicts(ours, theirs)
-    lines, page = ["# Gu et al. (EMNLP 2024), figure by figure", "", NOTE], out / "study.md"
+    lines, page = ["# Gu et al. (EMNLP 2024), figure by figure", "", *faults_as_markdown(runs), NOTE], out / "study.md"
     make_folder(out)
     with written_together() as write:
         write(out / "points.csv", ours.to_csv(index=False).encode())

@@ -421,8 +421,8 @@ REFUSED = [
 def test_what_cannot_be_asked_is_refused_by_name_before_a_model_is_loaded(
     copied, monkeypatch, capsys, overrides, named
 ):
-    monkeypatch.setattr(ModelSource, "load", refuse)
     folder = copied(*STRAIGHT)
+    monkeypatch.setattr(ModelSource, "load", refuse)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     go(folder, *overrides, rc=2)
     error = capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pandas as pd
+import pytest
 import yaml
 
 from afteredit.analysis.__main__ import main
@@ -135,3 +136,27 @@ def test_a_run_whose_edits_do_not_add_up_is_left_out_by_name(tmp_path, caplog):
     single = write_run(tmp_path / "runs", "rome", 1, {0: left(1), 1: left(1)}, config={"setting": "single"})
     assert main(["limits", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert f"{single.name} is left out: its edits do not add up (setting=single)" in caplog.text
+
+
+@pytest.mark.parametrize("command", ["limits", "study", "report"])
+def test_a_damaged_line_is_named_at_the_top_of_the_page(tmp_path, command, capsys):
+    """A line whose numbers were altered, so that its checksum is another."""
+    run = long_run(tmp_path / "runs", "memit", size=1, checkpoints=(0, 5, 10, 15, 20, 25))
+    (path,) = run.glob("results-*.jsonl")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[1].replace('"n_edits": 5', '"n_edits": 6'), *lines[2:]]))
+    assert main([command, str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 1
+    (page,) = [*(tmp_path / "out").glob("*.md"), *(tmp_path / "out").glob("*.html")]
+    text = page.read_text()
+    said = f"{path.name}:2 is damaged: no JSON object that matches its checksum; it is left out: restore it"
+    assert text.count(said) == 1 and text.index("Damaged files") < text.index(said)
+    rest = {"limits": "Edits until", "study": "Solid", "report": "<h3>"}[command]
+    assert text.index(said) < text.index(rest)
+
+
+def test_runs_without_a_line_are_named_on_the_page(tmp_path):
+    long_run(tmp_path / "runs", "memit")
+    alone = long_run(tmp_path / "runs", "rome", setting="single")
+    assert main(["limits", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "limits.md").read_text()
+    assert f"- {alone.name} is left out: its edits do not add up (setting=single)" in page
