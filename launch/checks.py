@@ -49,8 +49,11 @@ def check_settings(settings: Settings, method: Method) -> None:
 
 
 def check_tasks(tasks: Collection[str], harness: Collection[str]) -> None:
-    """Raises BadInput where two scores would have one name: of two tasks, or of a task and a mean."""
+    """Raises BadInput where two scores would have one name: of two tasks, or of a task and another column."""
     for name in tasks:
+        if "/" in name or name.endswith(("sha256", "n_edits")):
+            raise BadInput(f"task.{name}: its scores are ability/{name} and ability/{name}/…; a task's name holds no / "
+                           "and ends neither in sha256 nor in n_edits; give it another name")  # fmt: skip
         if name == RETAINED:
             raise BadInput(f"task.{name}: ability/{name} is the mean of all abilities; give the task another name")
         if name in harness:

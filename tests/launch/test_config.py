@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from afteredit.edit.edit_set import EditSet
+from afteredit.launch.checks import check_tasks
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import decides_weights
@@ -252,3 +253,10 @@ def test_the_training_split_is_read_once_in_a_start(monkeypatch):
     before = decides_weights(x, lm, "of the edit set")["content"]
     assert x.training == x.edits.training("mini") and len(n_read) == 2
     assert decides_weights(x, lm, "of the edit set")["content"] == before and len(n_read) == 2
+
+
+@pytest.mark.parametrize("name", ["nli/gold_nll", "retained", "of_sha256", "n_edits", "nli"])
+def test_a_task_whose_scores_would_have_the_names_of_other_columns_is_refused(name):
+    check_tasks(["sentiment", "paper_own"], ["nli"])
+    with pytest.raises(BadInput, match=name):
+        check_tasks([name], ["nli"])

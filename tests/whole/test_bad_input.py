@@ -180,6 +180,7 @@ CONFIG = {  # overrides; what the error must say
     "less_than_no_change": ("change_shares=[-0.1]", ["change_shares=[-0.1]", "-0.1", "at least 0"]),
     "one_share_twice": ("change_shares=[0.2,0.1,0.10000001]", ["change_shares=[0.2, 0.1, 0.10000001]", "both 0.1"]),
     "same_share": ("change_shares=[0.077,0.077]", ["change_shares=[0.077, 0.077]", "both 0.077", "leave one out"]),
+    "task_of_a_hashs_name": ("+task.nli_sha256=${task.nli}", ["task.nli_sha256", "neither in sha256", "another name"]),
     "task_of_a_means_name": ("+task.retained=${task.nli}", ["task.retained", "mean of all abilities", "another name"]),
     "one_task_twice": ("harness=[nli]", ["harness=['nli']", "task.nli", "leave one out"]),
     "rome_in_batches": ("batch_size=5", ["batch_size=5", "at most 1", "set batch_size=1"]),
