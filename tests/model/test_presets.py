@@ -17,7 +17,7 @@ from afteredit.model.lm import LM
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted({path.stem for path in (CONF / "model").glob("*.yaml")} - {"base", "hf"})  # hf takes any model
-UNTUNED = {"gpt2", "llama3.2-1b", "olmo2-1b", "qwen2.5-0.5b", "qwen2.5-coder-0.5b", "qwen3-0.6b", "smollm2-360m"}
+UNTUNED = {"gpt2", "llama3.2-1b", "olmo2-1b", "qwen2.5-0.5b", "qwen3-0.6b", "smollm2-360m"}
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
