@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 from afteredit.edit.request import EXTRA_TOKENS, EditRequest
@@ -87,11 +87,17 @@ def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
         context = lm.tokens.question_ids(prompt.prompt)
         new, *true = [scores[context, ids] for ids in ids_of_targets]
         n_tokens = longest[prompt] + EXTRA_TOKENS
-        text = lm.tokenizer.decode(texts[context][:n_tokens], skip_special_tokens=True)
+        text = _answer(lm, texts[context][:n_tokens])
         responses[prompt] = Response(
             new.nll, true[0].nll if true else None, new.argmax_ids, true[0].argmax_ids if true else (), text
         )
     return responses
+
+
+def _answer(lm: LM, ids: Sequence[int]) -> str:
+    """Returns the text of `ids` up to the first special token: there a text or a turn ends, and another begins."""
+    special = set(lm.tokenizer.all_special_ids)
+    return lm.tokenizer.decode(list(takewhile(lambda token: token not in special, ids)))
 
 
 def success_scores(lm: LM, now: Responses, unedited: Responses) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from afteredit.edit.method import Prepared
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank
+from afteredit.evaluate.metrics import editing_success
 from afteredit.evaluate.metrics.editing_success import SuccessPrompt, means, respond, success_prompts, success_scores
 from afteredit.model.lm import LM
 
@@ -42,8 +43,30 @@ def plain_response(lm, prompt: str, answer: str, n_tokens: int) -> tuple[float, 
         for _ in range(n_tokens):
             greedy.append(int(lm.model(torch.tensor([greedy])).logits[0, -1].argmax()))
     nll = -float(log_p_TV[range(len(ids)), ids].mean())
-    text = lm.tokenizer.decode(greedy[len(context) :], skip_special_tokens=True)
+    said = greedy[len(context) :]
+    ends = [i for i, token in enumerate(said) if token in lm.tokenizer.all_special_ids]
+    text = lm.tokenizer.decode(said[: min(ends, default=n_tokens)])
     return nll, ids, log_p_TV.argmax(-1).tolist(), text
+
+
+def test_an_answer_ends_where_its_text_or_turn_does(make_lm, fact, monkeypatch):
+    """As transformers' generate ends it; what a model writes after that is the begin of another text."""
+    lm = make_lm("gpt2")
+    eos = lm.tokenizer.eos_token_id
+    said = [*lm.tokenizer(f" {fact.target_new}").input_ids, eos, *lm.tokenizer("The man").input_ids]
+    assert lm.tokenizer.decode(said, skip_special_tokens=True) == f" {fact.target_new}The man"
+    plain = editing_success.score_and_generate
+
+    def saying(lm, continuations, n_tokens):
+        scores, ids = plain(lm, continuations, n_tokens)
+        return scores, dict.fromkeys(ids, said)
+
+    monkeypatch.setattr(editing_success, "score_and_generate", saying)
+    responses = respond(lm, [replace(fact, target_new=f"{fact.target_new} of all men")])
+    assert {response.text for response in responses.values()} == {f" {fact.target_new}"}
+    responses = respond(lm, [fact])
+    scores = {row["name"]: row["score"] for row in success_scores(lm, responses, responses)}
+    assert scores["generated/efficacy"] == 1
 
 
 def begins_with_whole_word(text: str, answer: str) -> bool:
