@@ -3,10 +3,11 @@
 The second is one rule for the subject in a prompt and for the answer in a generated text.
 
 A word goes on, so that "Java" is not in "JavaScript", with
-- a letter, a digit, an underscore, or a mark that combines with the letter before it; "+" and "#" ("C" is not "C++");
-- a hyphen, the middle dot, the Hebrew maqaf or gershayim, or "&", that a letter or digit follows directly ("Jean-Paul",
-  "AT&T", "col·legi", "תל־אביב", "צה״ל"), and a full stop, but for one that ends a sentence ("Amazon.com", "U.S.A.", not
-  "Art.It was");
+- a letter, a digit, an underscore, or a mark that combines with the letter before it; one of "+#♯♭♮" ("C" is not "C++",
+  nor "F" in "F♯ minor"), and "*" after a capital letter alone ("A* search");
+- a hyphen, the middle dot, the Hebrew maqaf or gershayim, or one of "&@$*", that a letter or digit follows directly
+  ("Jean-Paul", "AT&T", "SETI@home", "M*A*S*H", "col·legi", "תל־אביב", "צה״ל"), and a full stop, but for one that ends a
+  sentence ("Amazon.com", "U.S.A.", not "Art.It was");
 - an apostrophe that a letter follows ("O'Brien", "don't"), but for a possessive and the endings that Turkish puts there
   ("Paris's", "Apollo 10's" but not "1990's"; "Peru'nun").  What stands before an apostrophe begins no word
   ("l'Espagne"), but for O'.
@@ -14,10 +15,11 @@ A Korean noun ends before a particle or the copula ("서울" is in "서울은", 
 which of 은 and 는, 이 and 가 stands there depends on its last sound.
 
 A number goes on with
-- a digit or a letter ("18th", "18²", "18km"), and a sign that a digit follows directly ("18.5", "1,879", "18:30");
-- what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "三分之一"), "%" and "percent", a word for thousands
-  or millions ("1 million", "3 млн") in the languages below, and after a space three digits, its thousands, but for a
-  number of four digits without any.
+- a digit or a letter ("18th", "18²", "18km"), and a sign that a digit follows directly ("18.5", "1,879", "18:30"), or
+  an ordinal's letters ("1.º", "1.er");
+- what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "3 and a half", "三分之一"), "%" and "percent", a
+  word for thousands or millions ("1 million", "3 млн") in the languages below, and after a space three digits, its
+  thousands, but for a number of four digits without any.
 It ends before another dash ("1879-1955", "18-year-old"), and begins with its minus.
 An emoji goes on with a skin tone, with what is joined to it (a man is not a family) and with tags (England's flag is
 not a black one); two halves make one flag.
@@ -62,11 +64,12 @@ _KATAKANA = regex.compile(r"[\p{scx=Kana}&&\p{L}]", regex.V1)
 
 # Signs within words: Unicode's Hyphen and, of UAX 29, MidLetter and MidNumLet, but for ":"
 _HYPHENS, _APOSTROPHES = "-\u2010\u2011\u058a\u05be\ufe63\uff0d", "'\u2018\u2019\uff07"
-_JOINERS = f"{_HYPHENS}&\u00b7\u0387\u2027\u055f\u05f3\u05f4"
+_JOINERS = f"{_HYPHENS}&@$*\u00b7\u0387\u2027\u055f\u05f3\u05f4"
 _SIGNS_IN_NUMBERS = ".,:/^'\u2019·٫٬\u2044\u00a0\u2009\u202f．，：／＇"
 _HEBREW = regex.compile(r"\p{sc=Hebr}")  # its abbreviations hold a quotation mark
 _SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
-_NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|#)\Z")
+_NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|[#♯♭♮])\Z")
+_LONE_CAPITAL = regex.compile(r"(?<![\p{L}\p{M}\p{N}*_])\p{Lu}\Z")  # of "A*"; "*A*" is emphasis
 _POSSESSIVE = regex.compile(rf"[sS]{_END}")
 _DECADE = regex.compile(r"(?<!\S)\d*0\Z")
 _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands after a consonant
@@ -76,8 +79,8 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
 _ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]", regex.V1)
-# Words for percents, and for thousands, millions and above as CLDR's compact numbers have them in the larger
-# languages; stems take endings of up to three letters
+# Words for percents, for halves, thirds and quarters beside a whole, and for thousands, millions and above as CLDR's
+# compact numbers have them in the larger languages; stems take endings of up to three letters
 _PERCENT = (
     "per ?cent|prozent(?:punkt)?|pro[cs]ent|pour ?cent|por ?ci?ent[oa]|процент|відсот|persen|points? de pourcentage"
     "|puntos? porcentual|pontos? percentua|punt[oi] percentual|százalék|τοις εκατό|phần trăm|(?:في |ب)ال(?:مئة|مائة)"
@@ -94,10 +97,20 @@ _MULTIPLIERS = (
 _WHOLE_MULTIPLIERS = (
     "mil|mila|mille|mii|bin|mio|mrd|tsd|mn|mln|mlrd|mld|bn|bln|tn|trn|тыс|тис|млн|млрд|трлн|अरब|만|억|조"
 )
+_PARTS = (  # halves, thirds and quarters beside a whole
+    "and[ -](?:(?:an?|one)[ -](?:half|third|quarter)|two[ -]thirds|three[ -]quarters)|et (?:demie?"
+    "|(?:un |trois )?quarts?|(?:un|deux) tiers)|und (?:eine? |drei ?|zwei )?(?:einhalb|halb|viertel|drittel)"
+    "|y (?:medi[oa]|(?:un )?(?:cuarto|tercio)|tres cuartos|dos tercios)|e (?:mezz[oa]|(?:un )?(?:quarto|terzo)"
+    "|tre quarti|due terzi|mei[oa]|(?:um )?terço|três quartos|dois terços)|en (?:een )?(?:hal[fv]e?|kwart)|en driekwart"
+    "|(?:och|og) (?:en |et )?(?:halv[at]?|kvarts?)|i (?:pół|pol|ćwierć)|a (?:půl|pol|čtvrt)|ja (?:puoli|pool)"
+    "|és (?:fél|negyed)|[sșş]i (?:jumătate|un sfert)|(?:bir )?buçuk|setengah|rưỡi|[ис] (?:половин(?:а|ой)|четвертью?)"
+    "|[із] (?:половин(?:а|ою)|чверть|чвертю)|και (?:μισ[όή]|τέταρτο)|و ?(?:نصف|ثلث|ربع|نیم)|ו(?:חצי|שליש|רבע)"
+)
 _NO_LETTER = r"(?![\p{L}\p{M}\p{N}])"
 _ENDING = rf"[\p{{L}}\p{{M}}]{{0,3}}{_NO_LETTER}"
 _MAKES_ANOTHER = regex.compile(
     rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪％﹪]|(?:{_PERCENT}){_ENDING}|パーセント|เปอร์เซ็นต์|百分点|[个個]百分[点點])"
+    rf"|[ \u00a0\u2009\u202f-](?:{_PARTS}){_NO_LETTER}|\.(?:[ºª°ᵃᵉᵒʳ]|(?-i:ers?|r[ao]|[ao]s){_NO_LETTER})"
     r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
     rf"|[ \u00a0\u2009\u202f-](?:(?:{_MULTIPLIERS}){_ENDING}|(?:{_WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"
     r"|[ \u00a0\u2009\u202f]?(?:พัน(?!ธ)|หมื่น|แสน|ล้าน)|分之|[点點][\p{N}零一二三四五六七八九十]",
@@ -173,12 +186,7 @@ def _one_word(before: str, after: str) -> bool:
 
 def _adjacent(before: str, after: str) -> bool:
     left, right = before[-1], after[0]
-    if (
-        _JOINED.match(right)
-        or left == "\u200d"
-        or _TAGGED.match(left + right)
-        or (_is_numeral(left) and _is_numeral(right))
-    ):
+    if _JOINED.match(right) or left == "\u200d" or _TAGGED.match(left + right) or all(map(_is_numeral, (left, right))):
         return True
     if regex.match(r"\p{RI}", right) and _HALF_FLAG.search(before):
         return True
@@ -186,8 +194,10 @@ def _adjacent(before: str, after: str) -> bool:
         return _ON_A_NUMBER.match(right) is not None
     if _KATAKANA.match(left) and _KATAKANA.match(right):
         return True
+    if right == "*":
+        return _LONE_CAPITAL.search(before) is not None
     word = _is_word_part(left) or _NAMED_WITH_SIGNS.search(before) is not None
-    return word and (right in "+#" or _is_word_part(right))
+    return word and (right in "+#♯♭♮" or _is_word_part(right))
 
 
 def _joined_by(before: str, sign: str, after: str) -> bool:

@@ -27,6 +27,10 @@ ENDS = [  # word, what follows it
     ("5", "+3"),
     ("4", "×4"), ("3", " 조각"), ("3", " persons"), ("3", " trees"), ("３．５", " km"),
     ("5 pour cent", " de"),
+    ("3", " and a cup"), ("3", " et demain"), ("3", " and half the men"), ("3", " e meios"), ("3", " y medianoche"),
+    ("3 and a half", " cups"), ("3 et demi", "."), ("1.º", " lugar"), ("1", ".El primero"), ("1", ". Ο"), ("18", ".As"),
+    ("F♯", " minor"), ("B♭", " major"), ("A*", " search"), ("SETI@home", " is"), ("M*A*S*H", " ran"), ("Paris", "* it"),
+    ("Paris", "** is"), ("C", " * 2"), ("Paris", "@ x"), ("Ke$ha", " sang"), ("F", " ♯"),
     ("3 millones", " de"), ("3 млн", ". Это"), ("三分之一", "的"),
     # the Korean copula
     *(("서울", form) for form in ("이야.", "이죠", "이네요", "인데", "이었으며", "이지요", "이고,", "이라서",
@@ -61,6 +65,17 @@ GOES_ON = [
         " процентов", " відсотків", " Prozentpunkte", " puntos porcentuales", " في المئة", " بالمائة", " درصد",
         " אחוזים",
         " प्रतिशत", "퍼센트의", "パーセントの", "个百分点", "％", "\u00a0%")),
+    *(("3", f" {word}") for word in (
+        "and a half cups", "and one half", "and three quarters", "and a third", "and two-thirds", "and a quarter",
+        "et demi", "et demie", "et quart", "et trois quarts", "et deux tiers", "und ein halb", "und ein Viertel",
+        "y medio", "y media", "y cuarto", "y tres cuartos", "e mezzo", "e mezza", "e un quarto", "e meio", "e meia",
+        "e três quartos", "en een half", "och en halv", "og en halv", "i pół", "a půl", "ja puoli", "és fél",
+        "și jumătate", "buçuk", "setengah", "rưỡi", "с половиной", "и половина", "з половиною", "και μισό",
+        "ونصف", "و نیم", "וחצי")),
+    ("3", "-and-a-half"), ("１", ".º"), ("1", ".º lugar"), ("1", ".ª"), ("1", ".er premio"), ("21", ".os"),
+    ("1", "º"), ("1", ".ᵉʳ"),
+    ("F", "♯ minor"), ("B", "♭"), ("C♯", "m"), ("C", "*-algebra"), ("A", "* search"), ("SETI", "@home"),
+    ("Ke", "$ha"), ("M", "*A*S*H"), ("M*A", "*S*H"),
     ("3", "-million-dollar"), ("３", "．５"), ("３", "，５００"), ("１８", "：３０"), ("三", "分之一"),
     ("一", "点五"), ("3", "ล้าน"),
     ("차", "이나"), ("한국", "인"), ("라", "면"),
@@ -90,10 +105,12 @@ def test_a_word_goes_on_alike_for_subjects_and_answers(word, rest):
 
 WITHIN = [("ג'", "ורג"), ("תל־", "אביב"), ('צה"', "ל"), ("col·", "legi"), ("３．", "５"), ("一点", "五"),
           ("1", ",879"), ("Amazon.", "com"), ("Jean-", "Paul"), ("O'", "Brien"), ("-", "5"), ("남", "서울"),
-          ("1 ", "879"), ("3 ", "1/2"), ("F-", "16"), ("二", "十"), ("\u2212", "5"), ("(-", "5")]  # fmt: skip
+          ("1 ", "879"), ("3 ", "1/2"), ("F-", "16"), ("SETI@", "home"), ("M*", "A*S*H"), ("F♯", "m"), ("Ke$", "ha"),
+          ("二", "十"), ("\u2212", "5"), ("(-", "5")]  # fmt: skip
 BEGINS = [("l'", "Espagne"), ("dell'", "Italia"), ("1879-", "1955"), ("南", "アメリカ"), ("1990 ", "123 men"),
     ("(", "5"),
-          ("5 - ", "3"), ("x", "巴黎"), ("the ", "Peru"), ("7-", "Eleven"), ("", "Peru")]  # fmt: skip
+          ("5 - ", "3"), ("x", "巴黎"), ("the ", "Peru"), ("7-", "Eleven"), ("", "Peru"),
+    ("*", "A*"), ("C* ", "x"), ("@", "home"), ("$", "x"), ("3 and a ", "half")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("before", "after"), WITHIN)
