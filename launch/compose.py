@@ -49,10 +49,23 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     check_settings(settings, parts["method"])
     check_tasks(tasks, settings.harness)
     check_replay(parts["replay"], settings)
-    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
+    resolved = {key: _as_used(value, parts.get(key, getattr(settings, key, value))) for key, value in plain.items()}
+    for name, node in (plain.get("task") or {}).items():
+        resolved["task"][name] = _as_used(node, tasks[str(name)])
     refuse_secrets(resolved)
     return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, overrides=list(overrides),
                       **parts)  # fmt: skip
+
+
+def _as_used(given: Any, used: Any) -> Any:
+    """Returns what a key was given, as the run uses it: where a text stands for a number, or "yes" for true, the number
+    or true.  What is equal stays as it was given (1 for 1.0)."""
+    if dataclasses.is_dataclass(used):
+        return {key: _as_used(value, getattr(used, key, value)) for key, value in given.items()}  # `_target_` is none
+    if isinstance(used, Enum):
+        return used.name
+    return given if given == used else used
 
 
 def refuse_no_groups(config: DictConfig) -> None:
@@ -116,7 +129,7 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         for name, value in values.items():
             _refuse_other_kinds(schema._get_node(name)._metadata, value, f"{dot}{name}")
         made = OmegaConf.to_object(OmegaConf.merge(schema, values))
-        _refuse_nan(values, dot)  # after the class's own checks, which say what is allowed
+        _refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:
         inner = str(problem.full_key or "").removeprefix(dot)

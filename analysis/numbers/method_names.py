@@ -99,5 +99,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             pairs += _flat(value, f"{path}.")
         else:
-            pairs.append((path, str(value).rpartition(".")[2] if key == "_target_" else str(value)))
+            whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+            text = str(int(value) if whole else value)  # 1.0 is 1
+            pairs.append((path, text.rpartition(".")[2] if key == "_target_" else text))
     return pairs

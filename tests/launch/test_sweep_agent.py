@@ -50,6 +50,14 @@ def test_numbers_are_the_same_numbers(handed, given, meant):
     assert compose(handed({"method.value_lr": given})).method.value_lr == meant
 
 
+def test_numbers_that_yaml_reads_as_texts_are_stored_as_numbers(handed):
+    """YAML 1.1 reads 1e-1, without a dot, as text."""
+    parameters = yaml.safe_load("{method.value_lr: 1e-1, seed: '1', eval_at: ['1', 2], edits: {distinct: 'yes'}}")
+    assert parameters["method.value_lr"] == "1e-1"
+    x = compose(handed(parameters))
+    assert x.resolved == compose(["method.value_lr=0.1", "seed=1", "eval_at=[1,2]", "edits.distinct=true"]).resolved
+
+
 @pytest.mark.parametrize("text", ["/a/my rows (v1)", "/a/lr=0.1,seed=1", "<s>", "it's", "a\\", "a\\'b", "x,y", " x ",
                                   "1e3", "1_000", "[v1", "a#b", "Łódź {}", '"', "new\nline", ""])  # fmt: skip
 def test_every_text_arrives_as_it_is(handed, text):

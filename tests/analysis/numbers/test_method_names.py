@@ -87,3 +87,11 @@ def test_a_run_of_an_older_version_is_of_the_same_method(tmp_path, made_run):
         made_run(tmp_path, "rome", seed, {0: START}, config={"method": method})
     (x,) = comparisons(read([tmp_path]))
     assert [run.seed for run in x.runs["rome"]] == [0, 1]
+
+
+def test_a_whole_number_is_the_same_value_however_it_is_written(tmp_path, made_run):
+    for seed, rate in enumerate([1, 1.0, 1.5]):
+        made_run(tmp_path, "rome", seed, {0: START}, config={"method": {"value_lr": rate}})
+    (x,) = comparisons(read([tmp_path]))
+    seeds = [[run.seed for run in runs] for runs in x.runs.values()]
+    assert sorted(seeds) == [[0, 1], [2]]
