@@ -128,7 +128,7 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         schema = OmegaConf.structured(cls)
         for name, value in values.items():
             _refuse_other_kinds(schema._get_node(name)._metadata, value, f"{dot}{name}")
-        made = OmegaConf.to_object(OmegaConf.merge(schema, values))
+        made: Any = OmegaConf.to_object(OmegaConf.merge(schema, values))
         _refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:
