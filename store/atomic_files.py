@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from afteredit.store.errors import NO_ROOM, BadInput
 from afteredit.store.interruption import Interruption
 
 
@@ -46,6 +48,20 @@ def written_together() -> Iterator[Callable[[Path, bytes], None]]:
     finally:
         for temporary in places:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing_full_disks(what: str, remedy: str) -> Iterator[None]:
+    """Raises BadInput where the disk has no room.  safetensors and tokenizers, which are written in Rust, say that by
+    errors that are no OSError: "No space left on device (os error 28)"."""
+    try:
+        yield
+    except Exception as problem:
+        said = re.search(r"\(os error (\d+)\)", str(problem))
+        number = problem.errno if isinstance(problem, OSError) else int(said[1]) if said else None
+        if number is None or number not in NO_ROOM:
+            raise
+        raise BadInput(f"{what} cannot be written ({os.strerror(number)}); {remedy}") from None
 
 
 def sync(path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from afteredit.store.atomic_files import sync, write_atomically
+from afteredit.store.atomic_files import refusing_full_disks, sync, write_atomically
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -72,13 +72,12 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
 
 def _make(path: Path, make: Callable[[Path], None]) -> None:
     """Makes the file or folder so that it is complete and on the disk, or absent."""
-    from safetensors import SafetensorError
-
     for leftover in path.parent.glob(f"{path.name}.*.part"):  # left by a killed process: this one holds the lock
         _remove(leftover)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        make(temporary)
+        with refusing_full_disks(str(path), "make room, or set AFTEREDIT_CACHE to another folder"):
+            make(temporary)
         for file in [temporary, *temporary.rglob("*")]:
             sync(file)
         write_atomically(_sum_of(path), _sha256(temporary).encode())
@@ -86,9 +85,6 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
             _remove(path)
         os.replace(temporary, path)
         sync(path.parent)
-    except SafetensorError as problem:  # safetensors raises this where others raise OSError
-        raise BadInput(f"{path} cannot be written ({problem}); make room, or set AFTEREDIT_CACHE to another "
-                       "folder") from None  # fmt: skip
     finally:
         _remove(temporary)
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -284,6 +285,14 @@ def test_an_export_that_fails_leaves_nothing_and_a_folder_with_something_in_it_i
         patch.setattr("afteredit.commands.export_model.write_json", refuse)
         with pytest.raises(AssertionError):
             go(folder, "replay.at=2", f"replay.export={target}")
+    assert list(target.parent.iterdir()) == []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # as a full disk
+    try:
+        go(folder, "replay.at=2", f"replay.export={target}", rc=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"replay.export={target} cannot be written (File too large); make room" in capsys.readouterr().err
     assert list(target.parent.iterdir()) == []
     target.mkdir()
     go(folder, "replay.at=2", f"replay.export={target}")
