@@ -18,6 +18,7 @@ from afteredit.store.user_cache import content_hash
 # fields of a config that only say where a model came from or who wrote it; its parameters have the dtype
 PROVENANCE = {"_name_or_path", "_commit_hash", "transformers_version", "architectures", "auto_map", "dtype",
               "torch_dtype"}  # fmt: skip
+PROBE = "It is n't . Is it ? Oh ! a , b ' c 'm 's 've 're"  # what cleaning up changes
 CHUNK = 2**20  # integers hashed at once
 
 
@@ -57,7 +58,10 @@ def _tokenizer_hash(tokenizer: Any) -> str:
     # the part before says how the tokenizer would cut and pad a batch, which every call sets anew
     rules = tokenizer.backend_tokenizer.to_str().partition('"added_tokens"')[2]
     ways = [getattr(tokenizer, name, None) for name in ("clean_up_tokenization_spaces", "split_special_tokens")]
-    return content_hash([type(tokenizer).__name__, rules, tokenizer.special_tokens_map, ways])
+    ids = tokenizer.backend_tokenizer.encode(PROBE, add_special_tokens=False).ids
+    text, plain = tokenizer.decode(ids), tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
+    decoding = [text] if text != plain else []  # so that plain tokenizers keep their names
+    return content_hash([type(tokenizer).__name__, rules, tokenizer.special_tokens_map, ways, *decoding])
 
 
 def _weights_hash(model: nn.Module) -> str:

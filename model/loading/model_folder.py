@@ -23,6 +23,7 @@ N_BLOCKS = re.compile(r"n_layers?|num_(hidden_)?layers")
 ACTIVATIONS = {"hidden_act", "hidden_activation", "activation_function"}
 EPSILON = re.compile(r"(^|_)(eps|epsilon)$")
 ROPES = {"rope_scaling", "rope_parameters"}
+OTHER_PARTS = {"vision_config", "audio_config"}  # their ropes and activations are not the text model's
 CODE_IN_FOLDER = re.compile(r"\w+\.\w+")
 PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax|quant_map)$")
 
@@ -132,14 +133,16 @@ def _check_config(config: dict[str, Any], file: Path) -> None:
         raise BadInput(f"{file}: {config.get('model_type')} is an encoder-decoder; only decoder-only models can be "
                        "edited here")  # fmt: skip
     known = {"activation": ACT2FN, "rope": {"default", "mrope", *ROPE_INIT_FUNCTIONS}}
-    ropes = [value for key, value in _values(config) if key in ROPES and isinstance(value, dict)]
-    for key, value in [*_values(config), *(("rope_type", rope["type"]) for rope in ropes if "type" in rope)]:
+    text = list(_values({key: value for key, value in config.items() if key not in OTHER_PARTS}))
+    ropes = [value for key, value in text if key in ROPES and isinstance(value, dict)]
+    for key, value in _values(config):
         if key in ("quantization_config", "compression_config") and value:
             kind = value.get("quant_method", "") if isinstance(value, dict) else value
             raise BadInput(f"{file}: the weights are quantised ({key}: {kind}); edits need plain numbers; give the "
                            "model that was not quantised")  # fmt: skip
         if key.endswith("attn_implementation") and "/" in str(value):
             raise BadInput(f"{file}: {key}={value!r} is code of the hub, which no folder may ask for; delete the key")
+    for key, value in [*text, *(("rope_type", rope["type"]) for rope in ropes if "type" in rope)]:
         kind = "activation" if key in ACTIVATIONS else "rope" if key == "rope_type" else ""
         if kind and value is not None and not (isinstance(value, str) and value in known[kind]):
             raise BadInput(f"{file}: {key}={value!r} is no {kind} that transformers knows; known are "

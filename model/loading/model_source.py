@@ -92,6 +92,7 @@ class ModelSource:
         """Returns the tokenizer, and the model with what transformers says of its loading."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
         options: dict[str, Any] = {"trust_remote_code": self.trust_remote_code}
         headers = check_folder(Path(place), trust_remote_code=self.trust_remote_code)
@@ -100,6 +101,9 @@ class ModelSource:
         if config.is_encoder_decoder:
             raise BadInput(f"{type(config).__name__} is an encoder-decoder; only decoder-only models can be edited "
                            "here")  # fmt: skip
+        if not config.to_dict().get("auto_map") and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise BadInput(f"{place!r}: {type(config).__name__} (model_type={config.model_type!r}) is no text model "
+                           "that AutoModelForCausalLM knows; give the folder of its text model")  # fmt: skip
         with self._reading(place, "read on from: config.json"):
             if "sliding_attention" in (getattr(config.get_text_config(), "layer_types", None) or []):
                 DynamicCache(config=config)

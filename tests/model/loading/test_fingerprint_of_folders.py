@@ -110,6 +110,16 @@ def test_what_the_tokenizers_config_says_of_ids_and_texts_is_in_the_fingerprint(
     assert fingerprint(changed(folder, "tokenizer_config.json", TOKENIZER[what])) != fingerprint(folder)
 
 
+def test_tokenizers_that_decode_otherwise_are_two(saved):
+    clean = changed(saved("gpt2"), "tokenizer_config.json", {"clean_up_tokenization_spaces": True})
+    forced = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    other = changed(clean.rename(clean.with_name("clean")), "tokenizer_config.json", {forced: True})
+    one, two = (ModelSource("hf", str(folder)).load("cpu", "float32") for folder in (clean.with_name("clean"), other))
+    ids = one.tokenizer("a , b").input_ids
+    assert (one.tokenizer.decode(ids), two.tokenizer.decode(ids)) == ("a , b", "a, b")
+    assert one.fingerprint != two.fingerprint
+
+
 DATED = '{{ strftime_now("%d %b %Y") }}: {{ messages[0].content }}'
 
 

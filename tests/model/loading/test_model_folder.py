@@ -152,6 +152,7 @@ BAD = {
         ["tokenizer_config.json: auto_map"],
     ),
     "a tokenizer outside": (in_tokenizer_config(tokenizer_file="/etc/passwd"), ["tokenizer_file names '/etc/passwd'"]),
+    "a kernel of the hub for pictures": (in_config(vision_config={"attn_implementation": "a/b"}), ["code of the hub"]),
     "a kernel of the hub": (in_config(attn_implementation="someone/kernel"), ["someone/kernel", "code of the hub"]),
     "an adapter": (text("adapter_config.json", b"{}"), ["adapter", "merge"]),
     "no JSON": (text("config.json", b"{"), ["config.json is no JSON"]),
@@ -219,6 +220,9 @@ GOOD = {
     "states and attentions beside the answers": in_config(output_hidden_states=True, output_attentions=True),
     "no cache, as it was trained": in_config(use_cache=False),
     "the rope told twice alike": in_config(rope_theta=10000.0),
+    "ropes and activations of a part for pictures": in_config(
+        vision_config={"rope_parameters": {"rope_type": "axial"}, "hidden_act": "of_pictures"}
+    ),
     "old buffers": in_weights(
         lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     ),

@@ -6,6 +6,7 @@ import transformers
 
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.store.errors import BadInput
+from afteredit.tests.tiny.damages import in_config
 
 
 def test_a_folder_loads_as_an_lm(tiny_folder, make_lm):
@@ -102,6 +103,16 @@ def test_an_encoder_decoder_folder_is_refused_by_name(tmp_path):
     T5Config(d_model=8, d_ff=8, num_layers=1, num_heads=1, vocab_size=10).save_pretrained(tmp_path)
     with pytest.raises(BadInput, match="config.json: t5 is an encoder-decoder"):
         ModelSource("hf", str(tmp_path)).load("cpu", "float32")
+
+
+@pytest.mark.parametrize("kind", ["llava", "smolvlm", "paligemma"])
+def test_a_model_that_transformers_loads_as_no_text_model_is_refused_by_its_class(tiny_folder, kind):
+    in_config(model_type=kind, architectures=None)(tiny_folder)
+    with pytest.raises(
+        BadInput, match=rf"Config \(model_type='{kind}'\) is no text model that .*its text model"
+    ) as problem:
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+    assert "damaged" not in str(problem.value)
 
 
 @pytest.mark.parametrize(("room", "away"), [(250_000, "some"), (100_000, "all")])
