@@ -14,13 +14,12 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
-from matplotlib import pyplot as plt
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
-from afteredit.analysis.pictures.axes import without_formulas
+from afteredit.analysis.pictures.axes import as_png, without_formulas
 from afteredit.analysis.read.run import Run, faults
 from afteredit.analysis.report_part import Part
 from afteredit.store.atomic_files import written_together
@@ -100,12 +99,10 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
 
 def _save(figure: Figure, stem: Path, write: Write) -> str:
     """Writes the picture as PNG and SVG; returns the SVG as a data URI, so that no two pictures share ids."""
-    svg, png = io.BytesIO(), io.BytesIO()
+    svg = io.BytesIO()
     with rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
         without_formulas(figure).savefig(svg, format="svg", metadata={"Date": None})
-    figure.savefig(png, format="png", dpi=120)
-    plt.close(figure)
-    write(stem.with_name(f"{stem.name}.png"), png.getvalue())
+    write(stem.with_name(f"{stem.name}.png"), as_png(figure, 120))
     write(stem.with_name(f"{stem.name}.svg"), svg.getvalue())
     return "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode()
 

@@ -122,8 +122,7 @@ _MINUS = regex.compile(r"(?<![\p{L}\p{N})\]])[-\u2212\uff0d]\Z")
 
 # The copula after 이, which may be left out after a vowel; not 인 and 네, which make other words ("한국인")
 _COPULA = ("다|고|며|면서|자|라|라고|라는|라서|지만|니까|야|죠|지요|군요|구나|네요|에요|었(?:다|습니다|고|으며"
-           "|던|지만|는데|"
-           "어요|죠)")  # fmt: skip
+           "|던|지만|는데|어요|죠)")  # fmt: skip
 _FORMS = f"이(?:{_COPULA})|인데|인데요|인지|인가|인가요|입니다|입니까|입니다만|입니?\\Z"
 _ANY = "의|에|에서|에게|에게서|께|께서|도|만|까지|부터|조차|마저|처럼|같이|보다|한테|하고|밖에|뿐|쯤|" + _FORMS
 _CONSONANT = f"은|이|을|과|이나|이랑|이란|이면|이든지|으로|으로서|으로써|{_ANY}"
@@ -146,7 +145,7 @@ def goes_on(before: str, after: str, name: str = "") -> bool:
 
     `name`: the whole name that ends there, if it is known.  A possessive ends any name; a bare number may be a decade.
     """
-    before, after = _visible(before)[-_SEEN:], _visible(after)[:_SEEN]
+    before, after = without_invisible(before)[-_SEEN:], without_invisible(after)[:_SEEN]
     if after[:1] in _APOSTROPHES and _POSSESSIVE.match(after, pos=1) and any(map(str.isalpha, name)):
         return False
     return _one_word(before, after) and not (_is_word_part(before[-1]) and _is_particle(before[-1], after))
@@ -154,7 +153,7 @@ def goes_on(before: str, after: str, name: str = "") -> bool:
 
 def began_before(before: str, after: str) -> bool:
     """Tells whether the word or number that begins `after` began in `before`."""
-    before, after = _visible(before)[-_SEEN:], _visible(after)[:_SEEN]
+    before, after = without_invisible(before)[-_SEEN:], without_invisible(after)[:_SEEN]
     if not before or not after:
         return False
     if before[-1] in _APOSTROPHES and after[0].isalpha() and not _HEBREW.match(after[0]):
@@ -167,7 +166,8 @@ def _is_word_part(character: str) -> bool:
     return _IS_WORD.match(character) is not None
 
 
-def _visible(text: str) -> str:
+def without_invisible(text: str) -> str:
+    """Returns the text without what is not drawn, but for U+200B, a space, and for what emoji are made of."""
     return text if text.isascii() else _INVISIBLE.sub("", text)
 
 

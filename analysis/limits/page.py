@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import pyplot as plt
 
 from afteredit.analysis.limits.lines import left_out, panels
 from afteredit.analysis.limits.picture import PANELS, draw
 from afteredit.analysis.numbers.cell_text import each, spread, until_text
 from afteredit.analysis.numbers.run_summary import summarise
 from afteredit.analysis.numbers.run_values import number
+from afteredit.analysis.pictures.axes import as_png
 from afteredit.analysis.read.run import Run, at, faults_as_markdown
 from afteredit.record.terminal import visible
 from afteredit.store.atomic_files import make_folder, written_together
@@ -38,10 +37,7 @@ def write_limits(runs: Sequence[Run], out: Path) -> Path:
     with written_together() as write:
         for index, (title, lines) in enumerate(shown.items(), start=1):
             name = "limits.png" if len(shown) == 1 else f"limits-{index}.png"
-            picture, png = draw(title, lines), io.BytesIO()
-            picture.savefig(png, format="png", dpi=110)
-            plt.close(picture)
-            write(out / name, png.getvalue())
+            write(out / name, as_png(draw(title, lines), 110))
             table = limits_table(lines)
             tables.append(table.assign(panel=title))
             points += _points(title, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,6 +10,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")  # pictures are written to files: no display is needed
+from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
@@ -87,3 +89,11 @@ def without_formulas(figure: Figure) -> Figure:
         if id(text) not in formulas:
             text.set_parse_math(False)
     return figure
+
+
+def as_png(figure: Figure, dpi: int) -> bytes:
+    """Returns the figure as a PNG file, without formulas, and closes it."""
+    png = io.BytesIO()
+    without_formulas(figure).savefig(png, format="png", dpi=dpi)
+    plt.close(figure)
+    return png.getvalue()

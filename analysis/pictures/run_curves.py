@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from afteredit.analysis.pictures.axes import COLOURS, DASHES, FURTHEST, MARKERS, edits_axis, log_axis, without_formulas
+from afteredit.analysis.pictures.axes import COLOURS, DASHES, FURTHEST, MARKERS, as_png, edits_axis, log_axis
 from afteredit.analysis.pictures.editing_labels import EDITING_LABELS
 
 EDITING = ("immediate/prob/efficacy", "retained/prob/efficacy", "retained/generated/efficacy",
@@ -20,9 +20,7 @@ EDITING = ("immediate/prob/efficacy", "retained/prob/efficacy", "retained/genera
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], chance: Mapping[str, float], path: Path, title: str) -> Path:
     """Writes `curves_figure` as a PNG and returns its path."""
-    figure = curves_figure(rows, chance, title)
-    without_formulas(figure).savefig(path, dpi=120)
-    plt.close(figure)
+    path.write_bytes(as_png(curves_figure(rows, chance, title), 120))
     return path
 
 

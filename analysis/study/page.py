@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import pyplot as plt
 
 from afteredit.analysis.numbers.cell_text import signed
+from afteredit.analysis.pictures.axes import as_png
 from afteredit.analysis.read.run import Run, faults_as_markdown
 from afteredit.analysis.study.pictures import CURVE, MOST_BANDS, draw
 from afteredit.analysis.study.points import points
@@ -69,10 +68,7 @@ def _figure(figure: str, model: str, ours: pd.DataFrame, theirs: pd.DataFrame, j
         for part in [[scoring] for scoring in scorings] if many else [scorings]:
             name = "-".join(filter(None, (model, figure, family, *(part if many else ())))).replace("/", "_")
             picture = draw(figure, model, here[here["scoring"].isin(part)], there)
-            png = io.BytesIO()
-            picture.savefig(png, format="png", dpi=100)
-            plt.close(picture)
-            write(f"{name}.png", png.getvalue())
+            write(f"{name}.png", as_png(picture, 100))
             yield from (f"![{family}: {FIGURES[figure].title}, {model}]({name}.png)", "")
         of_this = (judged["figure"] == figure) & (judged["model"] == model) & judged["method"].isin(methods)
         yield from _table(judged[of_this])

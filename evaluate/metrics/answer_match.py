@@ -10,14 +10,10 @@ import unicodedata
 
 import regex
 
-from afteredit.model.scripts import goes_on
+from afteredit.model.scripts import goes_on, without_invisible
 
 _EMOJI = r"[\p{Extended_Pictographic}\p{Emoji_Modifier}]\ufe0f?"
-_TAGS = "\\U000e0020-\\U000e007f"  # of an emoji, as in the flag of England
-_INVISIBLE = regex.compile(  # U+200B is a space between words; U+200D joins emoji
-    rf"[\p{{Default_Ignorable_Code_Point}}--[\u200b\u200d{_TAGS}]]|(?<!{_EMOJI})\u200d|(?<![\p{{So}}{_TAGS}])[{_TAGS}]+",
-    regex.V1,
-)
+_LOOSE_JOINER = regex.compile(rf"(?<!{_EMOJI})\u200d")  # U+200D joins emoji
 _SPACE_AROUND = regex.compile(r"\A[\s\u200b]+|[\s\u200b]+\Z")
 
 
@@ -32,7 +28,7 @@ def gives_answer(text: str, answer: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return _SPACE_AROUND.sub("", _INVISIBLE.sub("", unicodedata.normalize("NFC", text)))
+    return _SPACE_AROUND.sub("", _LOOSE_JOINER.sub("", without_invisible(unicodedata.normalize("NFC", text))))
 
 
 def _folded(text: str) -> str:

@@ -82,22 +82,17 @@ def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
         aliases = [lm.tokens.answer_ids(alias, prompt.prompt) for alias in prompt.aliases]
         longest[prompt] = max(map(len, [*target_ids[prompt], *aliases]))
     scores, texts = score_and_generate(lm, continuations, max(longest.values(), default=0) + EXTRA_TOKENS)
-    responses = {}
+    responses, special = {}, frozenset(lm.tokenizer.all_special_ids)
     for prompt, ids_of_targets in target_ids.items():
         context = lm.tokens.question_ids(prompt.prompt)
         new, *true = [scores[context, ids] for ids in ids_of_targets]
         n_tokens = longest[prompt] + EXTRA_TOKENS
-        text = _answer(lm, texts[context][:n_tokens])
+        # a special token ends the text or the turn: what follows is the begin of another
+        text = lm.tokenizer.decode(list(takewhile(lambda token: token not in special, texts[context][:n_tokens])))
         responses[prompt] = Response(
             new.nll, true[0].nll if true else None, new.argmax_ids, true[0].argmax_ids if true else (), text
         )
     return responses
-
-
-def _answer(lm: LM, ids: Sequence[int]) -> str:
-    """Returns the text of `ids` up to the first special token: there a text or a turn ends, and another begins."""
-    special = set(lm.tokenizer.all_special_ids)
-    return lm.tokenizer.decode(list(takewhile(lambda token: token not in special, ids)))
 
 
 def success_scores(lm: LM, now: Responses, unedited: Responses) -> list[dict[str, Any]]:
