@@ -113,6 +113,15 @@ def test_two_edit_sets_are_two_pictures(tmp_path):
     assert page.count("| method |") == 2 and "counterfact_3k" in page and "zsre_3k" in page
 
 
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(tmp_path):
+    long_run(tmp_path / "runs", "memit", 1, shares=(1.0, 1.0, 0.9, 0.8, 0.5, 0.0))
+    (folder,) = (tmp_path / "runs").iterdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text().partition("\n")[2])
+    write_run(tmp_path / "odd", "memit", 1, {0: left(1), 50: left(1)}, config=config | {"edits": {"name": r"$\frac$"}})
+    assert main(["limits", str(tmp_path / "odd"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "limits.png").stat().st_size > 20_000
+
+
 def test_every_line_is_drawn_from_the_first_edit_on_a_logarithmic_axis(tmp_path):
     long_run(tmp_path, "memit", 1, shares=(1.0, 1.0, 0.9, 0.8, 0.5, 0.0))
     long_run(tmp_path, "rome", 2, size=1, checkpoints=(0, 1, 2), shares=(1.0, 0.5, 0.0), holds=(0.0, 1.0, 0.5))
