@@ -19,12 +19,21 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory) -> Path:
+def two_facts(tmp_path_factory) -> str:
+    """The override that names a file of the two facts that are written, so that no others are measured."""
+    path = tmp_path_factory.mktemp("facts") / "two.jsonl"
+    first = (ROOT / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:2]
+    path.write_text("".join(first), encoding="utf-8")
+    return f"edits.file={path}"
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, two_facts) -> Path:
     """A run directory: two ROME edits of SmolLM2, two abilities, W&B offline."""
     runs = tmp_path_factory.mktemp("runs")
     command = [sys.executable, str(ROOT / "run.py"), "n_edits=2", "eval_every=1", "task=[sentiment,open_qa]", "limit=3",
                "held_out_tokens=128", "method.contexts_long=2", "method.contexts_short=2",
-               "tracker.mode=offline", f"runs={runs}"]  # fmt: skip
+               "tracker.mode=offline", f"runs={runs}", two_facts]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=runs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "wandb sync" in done.stdout and "wandb leet" in done.stdout
@@ -50,10 +59,11 @@ def server(tmp_path):
         process.wait(timeout=20)
 
 
-def test_a_batch_of_memit_takes_on_the_real_model(tmp_path):
+def test_a_batch_of_memit_takes_on_the_real_model(tmp_path, two_facts):
     """Two facts in one update of five blocks; the text behind the second moment is the run's above."""
     command = [sys.executable, str(ROOT / "run.py"), "method=memit", "method.contexts=1", "n_edits=2", "batch_size=2",
-               "eval_every=2", "task=none", "held_out_tokens=128", "tracker=none", f"runs={tmp_path}"]  # fmt: skip
+               "eval_every=2", "task=none", "held_out_tokens=128", "tracker=none", two_facts,
+               f"runs={tmp_path}"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = tmp_path.iterdir()

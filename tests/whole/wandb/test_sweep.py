@@ -28,7 +28,7 @@ from afteredit.store.checked_lines import Lines
 
 ROOT = Path(__file__).resolve().parents[3]
 CHANCE = 0.1  # so that a random model stands above it, and the summary has something to say
-N_EDITS = 8
+N_EDITS = 6
 
 
 @dataclass
