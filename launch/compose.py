@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from types import NoneType, UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -125,10 +126,10 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
         for field in dataclasses.fields(cls):
             _refuse_no_texts(values.get(field.name), f"{dot}{field.name}", str(field.type))
-        schema = OmegaConf.structured(cls)
+        kinds = get_type_hints(cls)
         for name, value in values.items():
-            _refuse_other_kinds(schema._get_node(name)._metadata, value, f"{dot}{name}")
-        made: Any = OmegaConf.to_object(OmegaConf.merge(schema, values))
+            _refuse_other_kinds(kinds[name], value, f"{dot}{name}")
+        made: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
         _refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:
@@ -164,7 +165,8 @@ def _refuse_no_texts(values: Any, key: str, kind: str) -> None:
 
 def _refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
     """Raises BadInput for what OmegaConf would turn into a boolean or a member of an Enum, but is none: 2, 1.0."""
-    kind = wanted.ref_type
+    kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    kind = kinds[0]
     if kind is bool:
         allowed, fits = ["true", "false"], str(value).lower() in ("true", "false", "yes", "no", "on", "off")
     elif isinstance(kind, type) and issubclass(kind, Enum):
@@ -172,7 +174,7 @@ def _refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
         fits = isinstance(value, kind) or (isinstance(value, str) and value in allowed)
     else:
         return
-    if not fits and not (value is None and wanted.optional):
+    if not fits and not (value is None and NoneType in kinds):
         raise BadInput(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
 
 

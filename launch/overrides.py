@@ -91,7 +91,7 @@ def choices(arguments: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     for argument in arguments:
         override = None if argument.startswith(("-", "~")) else _parsed(argument)
         if override is not None:
-            value = override._value if override.is_sweep_override() else override.value()
+            value = override.value()
             for one in value.list if isinstance(value, ChoiceSweep) else [value]:
                 yield override.key_or_group, argument, one.text if isinstance(one, QuotedString) else one
 
