@@ -29,11 +29,11 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, save_tiny_llama):
-    """A tiny model, a text, and eight facts of four subjects: two facts of each subject are one batch."""
+    """A tiny model, a text, and six facts of three subjects: two facts of each subject are one batch."""
     folder = tmp_path_factory.mktemp("tiny")
     save_tiny_llama(folder / "model")
     (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 30)
-    facts = [json.loads(line) for line in (ROWS / "facts.jsonl").read_text("utf-8").splitlines()[:4]]
+    facts = [json.loads(line) for line in (ROWS / "facts.jsonl").read_text("utf-8").splitlines()[:3]]
     again = [
         {**fact, "id": f"{fact['id']}-again", "prompt": "Everyone says that {} is", "relation": "fame"}
         for fact in facts
@@ -63,18 +63,18 @@ def sha256(folder: Path) -> dict[int, str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_replay_and_a_run_that_went_on_later_end_in_the_same_bits(place, tmp_path, method):
     overrides = METHODS[method]
-    straight = run(place, tmp_path / "straight", "n_edits=8", *overrides)
+    straight = run(place, tmp_path / "straight", "n_edits=6", *overrides)
     expected, journal = sha256(straight), Lines(straight / "edits.jsonl").records
-    assert sorted(expected) == [0, 2, 4, 6, 8]
+    assert sorted(expected) == [0, 2, 4, 6]
     assert len(set(expected.values())) == len(expected) or method == "anchor"  # which may write nothing in a batch
     if method == "anchor":
-        assert 0 < sum(record["diagnostics"]["dropped"] for record in journal) < 8
+        assert 0 < sum(record["diagnostics"]["dropped"] for record in journal) < 6
     later = tmp_path / "later"
-    run(place, later, "n_edits=4", *overrides)
-    assert sha256(run(place, later, "n_edits=8", *overrides)) == expected
+    run(place, later, "n_edits=2", *overrides)
+    assert sha256(run(place, later, "n_edits=6", *overrides)) == expected
     for path in [*straight.glob("results-*.jsonl"), *straight.glob("samples/*")]:
         path.unlink()
-    for n_edits in (6, 2):  # forwards and back
+    for n_edits in (4, 2):  # forwards and back
         again = [f"replay.run={straight}", f"replay.at={n_edits}", f"model.source={place}/model"]
         assert main([*again, *MEASURED]) == 0
-    assert sha256(straight) == {n: expected[n] for n in (0, 2, 6)}
+    assert sha256(straight) == {n: expected[n] for n in (0, 2, 4)}

@@ -28,7 +28,7 @@ def test_each_value_composes(path):
     first = {key: options[0] for key, options in values.items()}
     for key, options in values.items():
         for value in options:
-            x = compose([f"{name}={given}" for name, given in (first | {key: value}).items()])
+            x = compose([f"{name}={given}" for name, given in ({"task": "none"} | first | {key: value}).items()])
             assert x.settings.seed in values["seed"]
 
 

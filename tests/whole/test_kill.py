@@ -8,19 +8,18 @@ import random
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
+from afteredit.tests.tiny.forked import begin_run
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = ("n_edits=3", "eval_every=1", "task=[sentiment]", "limit=3")
 POLL = 0.001  # seconds between two looks at the run directory
 
@@ -98,18 +97,18 @@ def share_left(runs: Path) -> float:
     return 1 - (len(results.read_bytes().splitlines()) if results else 0) / 4
 
 
-def killed(process: subprocess.Popen, runs: Path, moment: Callable[[], bool]) -> bool:
+def killed(process: BaseProcess, runs: Path, moment: Callable[[], bool]) -> bool:
     """Kills the process and its children once its start-up is over and `moment` has come; False: it ended first."""
     before = started(runs)
     come = False
-    while process.poll() is None and not come:
+    while process.is_alive() and not come:
         time.sleep(POLL)
         come = started(runs) != before and moment()
-    if process.poll() is None:
+    if process.is_alive():
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         return True
-    assert process.returncode == 0, process.communicate()[1]
+    assert process.exitcode == 0, runs.with_name("output").read_text()
     return False
 
 
@@ -135,12 +134,6 @@ def at_write(runs: Path, count: int) -> Callable[[], bool]:
         return len(seen) > count
 
     return come
-
-
-def begin(place: Place, runs: Path, tracker: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "run.py"), *place.command, *RUN, tracker, f"runs={runs}"]
-    return subprocess.Popen(command, env=place.environment, cwd=runs.parent, start_new_session=True,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
 
 
 def history(path: Path) -> dict[int, dict]:
@@ -182,7 +175,8 @@ def test_a_run_killed_at_any_moment_ends_where_an_uninterrupted_one_does(
     while kills < n_kills:
         moment = (after(chance.uniform(0, duration * share_left(runs))) if chance.random() < 0.5
                   else at_write(runs, chance.randint(1, 8)))  # fmt: skip
-        kills += killed(begin(place, runs, tracker), runs, moment)
+        arguments = [*place.command, *RUN, tracker, f"runs={runs}"]
+        kills += killed(begin_run(arguments, place.environment, tmp_path / "output"), runs, moment)
         if share_left(runs) == 0:
             assert left_by(the_run(runs)) == expected
             shutil.rmtree(runs)
@@ -201,13 +195,15 @@ def test_a_run_killed_at_any_moment_ends_where_an_uninterrupted_one_does(
 
 def test_of_two_runs_that_need_the_same_constants_one_makes_them(place, tmp_path):
     environment = place.environment | {"AFTEREDIT_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, str(ROOT / "run.py"), *place.command, "n_edits=1", "eval_every=1", "task=none",
-               "tracker=none", "method.tokens_per_key_dim=200"]  # fmt: skip
-    both = [subprocess.Popen([*command, f"runs={tmp_path}/{name}"], env=environment, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for name in ("one", "two")]  # fmt: skip
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    logs = ["".join(out.split()) for out, _ in said]  # the log is broken into lines wherever its width ends
+    arguments = [*place.command, "n_edits=1", "eval_every=1", "task=none", "tracker=none",
+                 "method.tokens_per_key_dim=200"]  # fmt: skip
+    both = {name: begin_run([*arguments, f"runs={tmp_path}/{name}"], environment, tmp_path / f"{name}.log")
+            for name in ("one", "two")}  # fmt: skip
+    for process in both.values():
+        process.join(timeout=120)
+    said = [(tmp_path / f"{name}.log").read_text() for name in both]
+    assert [process.exitcode for process in both.values()] == [0, 0], said
+    logs = ["".join(out.split()) for out in said]  # the log is broken into lines wherever its width ends
     assert sum(log.count("(once;laterrunsuseit)") for log in logs) == 1
     assert len(list((tmp_path / "cache" / "second_moment").glob("*.safetensors"))) == 1
     one, two = (left_by(the_run(tmp_path / name)) for name in ("one", "two"))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from afteredit.run import main
+
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.real
 
@@ -61,11 +63,9 @@ def server(tmp_path):
 
 def test_a_batch_of_memit_takes_on_the_real_model(tmp_path, two_facts):
     """Two facts in one update of five blocks; the text behind the second moment is the run's above."""
-    command = [sys.executable, str(ROOT / "run.py"), "method=memit", "method.contexts=1", "n_edits=2", "batch_size=2",
-               "eval_every=2", "task=none", "held_out_tokens=128", "tracker=none", two_facts,
-               f"runs={tmp_path}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    overrides = ["method=memit", "method.contexts=1", "n_edits=2", "batch_size=2", "eval_every=2", "task=none",
+                 "held_out_tokens=128", "tracker=none", two_facts, f"runs={tmp_path}"]  # fmt: skip
+    assert main(overrides) == 0
     (folder,) = tmp_path.iterdir()
     last = _rows(folder)[-1]
     assert last["editing/immediate/prob/efficacy"] == last["editing/immediate/generated/efficacy"] == 1.0
