@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from enum import Enum
@@ -37,11 +38,17 @@ KINDS = {"method": Method, "constraint": Constraint, "task": Ability}  # by the 
 TYPED = {"model": ModelSource, "edits": EditSet, "tracker": TrackerSettings, "replay": ReplaySettings,
          "speed": SpeedSettings}  # fmt: skip
 BUILT = ("method", "constraint")  # `_target_` names their class
+PATHS = ("runs", "data", "held_out", "edits.file", "method.second_moment_text", "model.source", "replay.run",
+         "replay.export")  # fmt: skip
 MOVED = {"method.together": "speed.together", "evaluate.cache_gib": "speed.cache_gib", "evaluate": "speed"}
 
 
 def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = ()) -> Experiment:
     """Returns the typed experiment.  Raises BadInput, naming the key, the given value and what is allowed."""
+    for key in PATHS:
+        path = OmegaConf.select(config, key)
+        if isinstance(path, str) and path.startswith("~/"):  # in quotes, or from a sweep, no shell has put it in
+            OmegaConf.update(config, key, os.path.expanduser(path))
     top_level = {key: config[key] for key in config if key not in (*TYPED, *BUILT, "task")}
     settings = typed(Settings, OmegaConf.create(top_level), "")
     parts = {key: typed(cls, config[key], key) for key, cls in TYPED.items()}

@@ -33,12 +33,13 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
         for argument in argv:  # before Hydra prints them
             key, _, value = argument.partition("=")
             refuse_secrets(value, key)
-        if any(argument.startswith("-") for argument in argv):
+        overrides = overrides_from_agent(argv)
+        if any(argument.startswith("-") for argument in overrides):
             from afteredit.launch.multirun import hydra_command_line
 
-            hydra_command_line(argv, run)
+            hydra_command_line(sorted(argv, key=lambda argument: argument not in ("-m", "--multirun")), run)
         else:
-            run(compose(overrides_from_agent(argv)))
+            run(compose(overrides))
     except (BadInput, OSError, Interrupted, KeyboardInterrupt) as problem:
         return exit_code(problem)
     except OneOfManyFailed:

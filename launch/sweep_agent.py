@@ -41,11 +41,12 @@ def overrides_from_agent(arguments: Sequence[str], environment: Mapping[str, str
         for override in stored:
             if override not in arguments:
                 _refuse_look_ups("overrides", override)
-        fixed = [argument for argument in arguments if argument.partition("=")[0] not in parameters]
+        keys = {argument: argument.removeprefix("--").partition("=")[0] for argument in arguments}
+        fixed = [argument for argument in arguments if keys[argument] not in parameters]
         return [*fixed, *stored]
     overrides: list[str] = []
     for argument in arguments:
-        key = argument.partition("=")[0]
+        key = argument.removeprefix("--").partition("=")[0]  # -- where the sweep's command is the agent's own
         overrides += _overrides_of(key, parameters[key]) if key in parameters else [argument]
     return overrides
 

@@ -20,6 +20,7 @@ from afteredit.model.hooks import answering_by
 from afteredit.model.loading.chat_template import CHAT_DATE
 from afteredit.model.loading.fingerprint import fingerprint_parts
 from afteredit.model.loading.model_folder import LENGTH_KEYS
+from afteredit.model.loading.special_tokens import end_ids
 from afteredit.model.row_by_row import forward_row_by_row
 from afteredit.model.tensors import wide
 from afteredit.model.tokens import Tokens
@@ -47,7 +48,7 @@ class LM:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.stored_as = tokenizer, stored_as
         n_rows = len(model.get_input_embeddings().weight)
-        self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date, n_rows)
+        self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date, n_rows, end_ids(model))
         self.anatomy = find_anatomy(model)
         self.weights = Weights(model)
         self.rope_limit = rope_limit(model.config.get_text_config())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from afteredit.model.loading.chat_template import CHAT_DATE, check_template, render
-from afteredit.model.loading.start_token import start_ids
+from afteredit.model.loading.special_tokens import special_ids, start_ids
 from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 
@@ -18,13 +20,15 @@ class Tokens:
     `start_ids` holds the ids that stand in front of every text; nothing for models trained without a start token.
     `separator` says what stands between a prompt and its answer: "auto", "space" or "none" (`edits.separator`).
     `chat_date` is the day, as year-month-day, that a chat template is told where it asks for the date.
+    `end_ids` holds the ids at which the model ends a text or its turn; `special_ids` those that are part of no answer.
     """
 
     def __init__(self, tokenizer: Any, start_token: str | None = None, prompt: str = "plain", separator: str = "auto",
-                 chat_date: str = CHAT_DATE, n_rows: int | None = None):  # fmt: skip
+                 chat_date: str = CHAT_DATE, n_rows: int | None = None, end_ids: Iterable[int] = ()):  # fmt: skip
         """Raises BadInput where the tokenizer is slow, lacks the start token, or has no template for `prompt=chat`.
 
-        `n_rows` is the number of rows of the model's embedding: an id beyond them is refused wherever it would be read.
+        `end_ids`: the model's own, beside the tokenizer's end of text.  `n_rows` is the number of rows of the model's
+        embedding: an id beyond them is refused wherever it would be read.
         """
         if not tokenizer.is_fast:
             raise BadInput(f"{type(tokenizer).__name__} is a slow tokenizer; subjects are located by the offsets that "
@@ -40,6 +44,8 @@ class Tokens:
         self.tokenizer = tokenizer
         self.prompt, self.separator, self.chat_date = prompt, separator, chat_date
         self.n_rows = n_rows
+        self.end_ids = frozenset({*end_ids, tokenizer.eos_token_id} - {None})
+        self.special_ids = special_ids(tokenizer, self.end_ids)
         self.start_ids = self._known(start_ids(tokenizer, start_token), f"model.start_token={start_token}")
 
     def _known(self, ids: list[int], place: str) -> list[int]:
@@ -102,26 +108,45 @@ class Tokens:
         return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
 
     def answer_ids(self, answer: str, question: str) -> tuple[int, ...]:
-        """Returns the ids of an answer as it continues `question`, with what `edits.separator` puts between the two.
+        """Returns the ids of an answer as it continues `question`, with what `between` puts between the two.
 
-        They are read off after a letter or a line break, since SentencePiece marks the space on the word, and only
-        there.  Raises BadInput where the tokenizer merges the answer with what stands before it.
+        They are read off after the turn that asks, or after a letter or a line break, since SentencePiece marks the
+        space on the word, and only there.  Raises BadInput where the tokenizer merges the answer with what stands
+        before it, or has no token for a letter of it.
         """
-        if self.prompt == "chat" and self.separator == "auto":
-            return tuple(self.text_ids(answer.strip()))
         text = self.between(question) + answer.strip()
-        for before in ("x", "\n"):
+        turn = [self.in_prompt_mode(question)[0]] if self.prompt == "chat" else []
+        for before in (*turn, "x", "\n"):
             start, continued = self.text_ids(before), self.text_ids(before + text)
-            if continued[: len(start)] == start and len(continued) > len(start):
-                return tuple(continued[len(start) :])
+            ids = continued[len(start) :]
+            if continued[: len(start)] == start and ids:
+                unknown = self.tokenizer.unk_token_id
+                if unknown in ids and self.tokenizer.unk_token not in answer:
+                    raise BadInput(f"the tokenizer has no token for a letter of the answer {answer!r}: it writes "
+                                   f"{self.tokenizer.convert_ids_to_tokens(ids)}")  # fmt: skip
+                return tuple(ids)
         raise BadInput(f"the answer {answer!r} cannot be told apart from the text before it by this tokenizer")
 
     def between(self, question: str) -> str:
         """Returns what stands between `question` and its answer: a space or nothing.
 
-        With "auto" it is nothing in a chat, where an answer begins the model's turn, and where the last letter of the
-        question belongs to a script that puts no spaces between words; else a space.
+        With "auto" it is in a chat what the template itself writes there, else nothing where the last letter of the
+        question belongs to a script that puts no spaces between words, else a space.
         """
         if self.separator != "auto":
             return " " if self.separator == "space" else ""
-        return "" if self.prompt == "chat" or ends_without_spaces(question) else " "
+        if self.prompt == "chat":
+            return self._before_a_reply
+        return "" if ends_without_spaces(question) else " "
+
+    @cached_property
+    def _before_a_reply(self) -> str:
+        """A space where the chat template writes one between the begin of the model's turn and its text."""
+        asked = [{"role": "user", "content": "What is it?"}]
+        begun = render(self.tokenizer, asked, self.chat_date)
+        try:
+            told = [*asked, {"role": "assistant", "content": "Bread"}]
+            whole = render(self.tokenizer, told, self.chat_date, add_generation_prompt=False)
+        except BadInput:  # it takes questions only
+            return ""
+        return " " if whole.startswith(f"{begun} Bread") else ""

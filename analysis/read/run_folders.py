@@ -27,7 +27,7 @@ NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparse
 
 
 def read(paths: Iterable[Path]) -> list[Run]:
-    """Returns the runs at `paths`: run directories, or folders that hold some at any depth.
+    """Returns the runs at `paths`: run directories, or folders that hold some, or links to some, at any depth.
 
     Raises BadInput where two folders hold the same run: under one name, or a copy of it under another.
     """
@@ -166,7 +166,8 @@ def _run_folders(path: Path) -> list[Path]:
         raise BadInput(f"{path} is no folder; give run directories (runs/<method>-<model>-<hash>)")
     if (path / "config.yaml").exists():
         return [path]
-    measured = sorted({results.parent for results in path.rglob("results*.jsonl")})
+    linked = (link for link in path.rglob("*") if link.is_symlink() and link.is_dir() and link.parent.name != "wandb")
+    measured = sorted({results.parent for place in (path, *linked) for results in place.rglob("results*.jsonl")})
     folders = [folder for folder in measured if (folder / "config.yaml").exists()]
     if not folders:
         raise BadInput(f"{path} is no run directory and holds none: there is no config.yaml beside a results-*.jsonl; "

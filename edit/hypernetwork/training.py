@@ -29,7 +29,7 @@ from afteredit.store.user_cache import cache_key, content_hash, made_once
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raised when the same rows and settings train another network
+FORMAT = 2  # raised when the same rows and settings train another network
 SEED = 0
 FEWEST_ROWS = 10
 MOST_HELD_BACK = 50

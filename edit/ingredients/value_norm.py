@@ -43,7 +43,7 @@ Optimise = Callable[
     [LM, Sequence[EditRequest], Sequence[str], int, ValueSettings], Sequence[TargetValue | TargetStream]
 ]
 
-FORMAT = 1  # raised when the same pilot edits get other norms
+FORMAT = 2  # raised when the same pilot edits get other norms
 SEED = 0  # of the rows that are drawn: the runs of a sweep share one anchor
 AT_ONCE = 8  # pilot edits optimised together
 LEFT_OUT = 0.05  # the share of the largest norms

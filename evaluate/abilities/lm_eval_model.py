@@ -152,7 +152,7 @@ class LmEvalModel(TemplateLM):
 
         def is_complete(ids: list[int]) -> bool:
             text = self.tokenizer.decode(ids)
-            return any(stop in text for stop in stop_texts)
+            return ids[-1] in self.lm.tokens.end_ids or any(stop in text for stop in stop_texts)
 
         scores, ids = score_and_generate(
             self.lm, continuations, n_tokens, is_complete, self.kept_blocks, self.next_call()
@@ -166,7 +166,7 @@ class LmEvalModel(TemplateLM):
             text = self._continued(context, ids[context])
             for stop in stop_texts:
                 text = text.split(stop)[0]
-            answers.append(text + eos_text * (ids[context][-1:] == [self.eot_token_id]))
+            answers.append(text + eos_text * (ids[context][-1] in self.lm.tokens.end_ids))
         return answers
 
     def _continued(self, context: Ids, ids: list[int]) -> str:

@@ -82,7 +82,7 @@ def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
         aliases = [lm.tokens.answer_ids(alias, prompt.prompt) for alias in prompt.aliases]
         longest[prompt] = max(map(len, [*target_ids[prompt], *aliases]))
     scores, texts = score_and_generate(lm, continuations, max(longest.values(), default=0) + EXTRA_TOKENS)
-    responses, special = {}, frozenset(lm.tokenizer.all_special_ids)
+    responses, special = {}, lm.tokens.special_ids
     for prompt, ids_of_targets in target_ids.items():
         context = lm.tokens.question_ids(prompt.prompt)
         new, *true = [scores[context, ids] for ids in ids_of_targets]
@@ -120,7 +120,7 @@ def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response)
         names = (prompt.target_new, *prompt.aliases)
         successes = [
             (f"forced/{prompt.group}", now.argmax_new == lm.tokens.answer_ids(prompt.target_new, prompt.prompt)),
-            (f"generated/{prompt.group}", any(gives_answer(now.text, name) for name in names)),
+            (f"generated/{prompt.group}", any(_gives(lm, prompt, now.text, name) for name in names)),
         ]
         if now.nll_true is not None:
             successes.append((f"prob/{prompt.group}", now.nll_new < now.nll_true))
@@ -132,6 +132,13 @@ def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response)
             ("forced/neighbourhood", now.argmax_true == unedited.argmax_true),
             ("prob/neighbourhood_paper", now.nll_true < now.nll_new),
             ("forced/neighbourhood_paper", now.argmax_true == lm.tokens.answer_ids(prompt.target_true, prompt.prompt)),
-            ("generated/neighbourhood_paper", gives_answer(now.text, prompt.target_true)),
+            ("generated/neighbourhood_paper", _gives(lm, prompt, now.text, prompt.target_true)),
         ]
     return successes
+
+
+def _gives(lm: LM, prompt: SuccessPrompt, text: str, answer: str) -> bool:
+    """Tells whether a text gives the answer, or the answer as the tokenizer writes it: some know no capitals."""
+    return gives_answer(text, answer) or gives_answer(
+        text, lm.tokenizer.decode(lm.tokens.answer_ids(answer, prompt.prompt))
+    )

@@ -28,6 +28,7 @@ def fingerprint_parts(model: Any, tokens: Tokens) -> dict[str, Any]:
     A run keeps the parts, so that it can say what another model differs in.
     """
     template = tokens.tokenizer.chat_template
+    other_ends = sorted(tokens.end_ids - {tokens.tokenizer.eos_token_id})
     return {
         "class": class_name(type(model)),
         "code": plugin_code(type(model)),
@@ -41,6 +42,7 @@ def fingerprint_parts(model: Any, tokens: Tokens) -> dict[str, Any]:
         "start_token": tokens.tokenizer.convert_ids_to_tokens(tokens.start_ids),
         "start_ids": tokens.start_ids,
         "prompt": tokens.prompt,
+        **({"end_ids": other_ends} if other_ends else {}),
     }
 
 

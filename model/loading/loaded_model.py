@@ -99,9 +99,11 @@ def check_answers(model: Any, place: str) -> None:
         values,
     ) in numbers.items():  # attention may make numbers of NaN in its scores: look at a rope itself
         if not values.isfinite().all():
+            half = "dtype=float16 holds no number above 65504: try bfloat16 or float32; or "
+            half = half if model.dtype == torch.float16 else ""
             raise BadInput(f"the model in {place} holds NaN or infinity in its {name}, although its weights are "
-                           "numbers; look for a value of its config.json that cannot be (rope_theta, a norm's epsilon, "
-                           "a scale)")  # fmt: skip
+                           f"numbers; {half}look for a value of its config.json that cannot be (rope_theta, a norm's "
+                           "epsilon, a scale)")  # fmt: skip
     if float((logits_BTV.amax(-1) - logits_BTV.amin(-1)).max()) < SMALLEST:
         raise BadInput(f"the model in {place} gives every token the same logit, whatever it is asked: no text of it "
                        "means anything; look for weights of zeros, or a value of its config.json that cannot be (an "

@@ -15,7 +15,7 @@ from afteredit.model.loading.chat_template import CHAT_DATE
 from afteredit.model.loading.gguf import converted, converted_package, weights_in_words
 from afteredit.model.loading.hub import snapshot
 from afteredit.model.loading.model_folder import check_folder, check_shapes
-from afteredit.model.loading.start_token import in_words
+from afteredit.model.loading.special_tokens import in_words
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import NOTHING, SPEED, WEIGHTS, decides
 

@@ -180,6 +180,16 @@ def test_a_key_of_texts_takes_what_was_typed(text):
     assert x.edits.hub_columns == {"id": text, "subject": "1_0"}
 
 
+def test_a_path_in_ones_home_is_there(monkeypatch):
+    """In quotes, or from a sweep, no shell has put the folder in."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    keys = ("runs", "data", "held_out", "edits.file", "method.second_moment_text", "model.source")
+    x = compose(without_tasks("model=hf", *(f"{key}='~/a b'" for key in keys)))
+    there = {x.settings.runs, x.settings.data, x.settings.held_out, x.edits.file, x.method.second_moment_text,
+             x.model.source, x.resolved["runs"], x.resolved["edits"]["file"]}  # fmt: skip
+    assert there == {"/home/someone/a b"}
+
+
 def test_numbers_null_and_interpolations_stay_what_they_are():
     x = compose(
         without_tasks("seed=1_0", "method.value_lr=1e-1", "model.revision=null", "runs=${seed}/a", "data='2_0'")

@@ -73,6 +73,13 @@ def test_where_a_key_wants_a_text_every_text_is_one(handed, key, text):
     assert OverridesParser.create().parse_override(override).value() == text
 
 
+def test_the_agents_own_way_to_write_arguments_is_read_too(handed):
+    """${args}, which stands in a sweep's command unless it says ${args_no_hyphens}."""
+    (override,) = handed({"seed": 3})
+    assert override == "seed=3"
+    assert overrides_from_agent(["--seed=3", "n_edits=2"]) == ["seed=3", "n_edits=2"]
+
+
 def test_texts_in_a_list_stay_texts(handed):
     texts = ["null", "true", "1", "nan", "a b", "it's", "[x]", "{y}", "1e3", "", "a,b", "a:b"]
     (override,) = handed({"tracker.tags": [*texts, None, True, 1, 0.5]})

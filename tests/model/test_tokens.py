@@ -135,6 +135,33 @@ def test_chat_mode_asks_in_a_turn_and_answers_without_a_space(chat_lm):
     assert chat_lm.tokenizer.decode(chat_lm.tokens.answer_ids(" boxing", "It is")) == "boxing"
 
 
+USER = "{% if m['role'] == 'user' %}USER: {{ m['content'] }}B{% endif %}"
+MODEL = "{% if m['role'] != 'user' %}MODEL:A{{ m['content'] }}</s>{% endif %}"
+TURNS = f"{{% for m in messages %}}{USER}{MODEL}{{% endfor %}}{{% if add_generation_prompt %}}MODEL:{{% endif %}}"
+
+
+@pytest.mark.parametrize(("before", "after"), [("\n", ""), ("\n", "\n"), (" ", " ")])
+def test_in_a_chat_an_answer_has_the_ids_that_the_template_gives_it(kind, tokenizers, make_lm, before, after):
+    """After a line break SentencePiece puts no space on it; where the template writes a space, there is one."""
+    chatty = copy.deepcopy(tokenizers[kind])
+    chatty.chat_template = TURNS.replace("B", before).replace("MODEL:A", f"MODEL:{after}")
+    if after == "\n":
+        chatty.chat_template = chatty.chat_template.replace("MODEL:{% endif", "MODEL:\n{% endif")
+    lm = LM(make_lm("gpt2").model, chatty, prompt="chat")
+    turns = [{"role": "user", "content": "The sport is"}, {"role": "assistant", "content": "boxing"}]
+    whole = chatty(chatty.apply_chat_template(turns, tokenize=False), add_special_tokens=False).input_ids
+    asked = lm.tokens.question_ids("The sport is")
+    answer = lm.tokens.answer_ids("boxing", "The sport is")
+    assert [*asked, *answer] == whole[: len(asked) + len(answer)]
+    assert lm.tokenizer.decode(whole[len(asked) + len(answer) :]).strip() == "</s>"
+
+
+def test_an_answer_that_the_tokenizer_cannot_write_is_refused(tokenizers, make_lm):
+    lm = LM(make_lm("gpt2").model, tokenizers["bpe"])
+    with pytest.raises(BadInput, match="no token for a letter of the answer '北京'"):
+        lm.tokens.answer_ids("北京", "The capital of China is")
+
+
 @pytest.mark.parametrize(("prompt", "between"), [
     ("法国的首都是", ""), ("法国的首都是：", ""), ("问题：法国的首都是？答案: ", ""), ("フランスの首都は", ""),
     ("เมืองหลวงของฝรั่งเศสคือ", ""), ("ປະເທດລາວ", ""), ("รถไฟฟ้า 2", ""), ("Paris 的中文名是", ""), ("東京タワー", ""),

@@ -28,6 +28,16 @@ def test_a_folder_of_runs_gives_each_once(tmp_path, made_run):
     assert (run.method, run.seed, run.n_edits, run.abilities) == ("memit", 1, 0, ["nli", "reasoning"])
 
 
+def test_runs_that_are_linked_into_a_folder_are_among_its_runs(tmp_path, made_run):
+    one = made_run(tmp_path / "picked", "rome", 1, {0: START})
+    two = made_run(tmp_path / "all" / "more", "memit", 1, {0: START})
+    (tmp_path / "picked" / two.name).symlink_to(two)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "more").symlink_to(two.parent)
+    assert {run.name for run in read([tmp_path / "picked"])} == {one.name, two.name}
+    assert [run.name for run in read([tmp_path / "links"])] == [two.name]
+
+
 def test_the_same_run_in_two_places_is_refused(tmp_path, made_run):
     for place in ("a", "b"):
         made_run(tmp_path / place, "rome", 1, {0: START})

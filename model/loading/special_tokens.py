@@ -1,7 +1,8 @@
-"""Finds the tokens that stand in front of every text."""
+"""Finds the tokens that stand in front of every text, those that end one, and those that are no part of one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from afteredit.store.errors import BadInput
@@ -25,6 +26,22 @@ def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
         raise BadInput(f"model.start_token={start_token!r} is no token of this tokenizer; special tokens it has: "
                        f"{known}; auto takes what it puts in front of a text itself, null takes none")  # fmt: skip
     return [token_id]
+
+
+def end_ids(model: Any) -> set[int]:
+    """Returns the ids at which transformers' `generate` would stop, as the model says: several in chat models."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return set(ends) if isinstance(ends, Iterable) else {ends} - {None}
+
+
+def special_ids(tokenizer: Any, ends: Iterable[int]) -> frozenset[int]:
+    """Returns the ids of special tokens, named ones and others: the ends, the begins of turns, `<s>`, `<mask>`.
+
+    What is special as padding or unknown token only is none of them: it may be a plain word (`"pad_token": "!"`).
+    """
+    added = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    only_named = {tokenizer.pad_token_id, tokenizer.unk_token_id} - {tokenizer.bos_token_id}
+    return frozenset(((added | set(tokenizer.all_special_ids)) - only_named) | set(ends))
 
 
 def in_words(ids: list[int], tokenizer: Any, start_token: str | None) -> str:
