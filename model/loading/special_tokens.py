@@ -31,7 +31,9 @@ def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
 def end_ids(model: Any) -> set[int]:
     """Returns the ids at which transformers' `generate` would stop, as the model says: several in chat models."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return set(ends) if isinstance(ends, Iterable) else {ends} - {None}
+    if ends is None:
+        return set()
+    return set(ends) if isinstance(ends, Iterable) else {ends}
 
 
 def special_ids(tokenizer: Any, ends: Iterable[int]) -> frozenset[int]:
