@@ -535,7 +535,7 @@ def test_a_run_goes_on_over_the_rows_that_a_replay_added(copied, made, monkeypat
 
 LATER = [
     (("eval_at=[2]",),),
-    ((3,), ("eval_at=[2]",)),
+    (("eval_at=[2]",), (3,)),
     (("eval_at=[3]",), (1,), ("eval_at=[2]",)),
     (("eval_every=2",), ("eval_at=[1,3]",), ()),
 ]
