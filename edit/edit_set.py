@@ -15,6 +15,8 @@ from pathlib import Path
 from afteredit.edit.read_facts import REQUIRED, BadRows, FactReader
 from afteredit.edit.request import EditRequest, by_row, conflicts
 from afteredit.edit.subject_place import SubjectPlace
+from afteredit.edit.typed_facts import FORM, typed_facts
+from afteredit.edit.usual_columns import found_columns, in_words
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import NOTHING, WEIGHTS, decides
 from afteredit.store.rows.normal_text import spelling
@@ -63,7 +65,9 @@ class EditSet:
 
     name: str = field(metadata=decides(NOTHING))
     file: str = field(metadata=READ)
+    # where it lacks subject, prompt or target_new, what it lacks is found by its usual names
     columns: dict[str, str] = field(metadata=READ)
+    in_data_folder: bool = field(default=True, metadata=READ)  # else `file` and `train` begin where the command runs
     # file of the training split, for methods that learn to edit; looked up as `file` is
     train: str = field(default="", metadata=READ)
     train_columns: dict[str, str] = field(default_factory=dict, metadata=READ)  # where they differ from `columns`
@@ -83,8 +87,14 @@ class EditSet:
     # the column whose list holds the facts of a row that has several; each is read as if the row held it alone, and
     # they stay together and in order
     facts_in: str = field(default="", metadata=READ)
+    # facts typed on the command line, in the place of rows; the next three belong to one that is alone
+    fact: list[str] = field(default_factory=list, metadata=READ)
+    fact_true: str | None = field(default=None, metadata=READ)
+    fact_paraphrases: list[str] = field(default_factory=list, metadata=READ)
+    fact_neighbourhood: list[str] = field(default_factory=list, metadata=READ)
 
     def __post_init__(self) -> None:
+        self._typed()
         known = [f.name for f in fields(EditRequest) if f.name != "row"]
         maps = {"columns": self.columns, "train_columns": self.train_columns, "hub_columns": self.hub_columns}
         for key, columns in maps.items():
@@ -117,7 +127,8 @@ class EditSet:
         if not self.train:
             raise BadInput(f"edits={self.name} has no training split, which this method must learn from; give "
                            "edits.train=<file of rows, in the folder data=…> or use another edit set")  # fmt: skip
-        split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", distinct=False,
+        split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", distinct=False, fact=[],
+                        fact_true=None, fact_paraphrases=[], fact_neighbourhood=[],
                         columns=self.train_columns or self.columns,
                         facts_in="" if self.train_columns else self.facts_in)  # fmt: skip
         training, source, _ = split._in_file_order(data, evaluation_file=self.file)
@@ -136,19 +147,31 @@ class EditSet:
 
     def _in_file_order(self, data: str, evaluation_file: str = "") -> tuple[list[EditRequest], str, str]:
         """Returns the requests, their source and their SHA-256.  `evaluation_file`: given for a training split."""
+        source, requests = ("edits.fact", self._typed()) if self.fact else self._read(data, evaluation_file)
+        if self.distinct:
+            requests = self._without_conflicts(requests)
+        content = json.dumps([vars(request) for request in requests], sort_keys=True)
+        return requests, source, hashlib.sha256(content.encode()).hexdigest()
+
+    def _typed(self) -> list[EditRequest]:
+        """Returns the facts of the command line.  Raises BadInput."""
+        return typed_facts(self.fact, self.fact_true, self.fact_paraphrases, self.fact_neighbourhood)
+
+    def _read(self, data: str, evaluation_file: str) -> tuple[str, list[EditRequest]]:
+        """Returns where the rows come from, and the requests that they hold."""
         bad = BadRows(self.name, skip=self.on_bad_row is OnBadRow.skip)
         source, rows = self._rows(data, bad, evaluation_file)
         columns = self.columns | self.hub_columns if source == self.hub else self.columns
         key = "edits.train_columns" if evaluation_file and self.train_columns else "edits.columns"
+        if rows and not set(REQUIRED) <= set(columns):
+            columns = found_columns([row.value for row in rows], columns, source)
+            log.info("edits=%s: read from %s: %s", self.name, source, in_words(columns))
         reader = FactReader(self.name, source, columns, key, self.drop_unchanged, self.subject_place, self.facts_in)
         requests = reader.read(rows, bad)
         bad.log()
         if not requests:
             raise BadInput(f"edits={self.name}: {source} holds no usable rows{bad.counted}; {how_to_fill(source)}")
-        if self.distinct:
-            requests = self._without_conflicts(requests)
-        content = json.dumps([vars(request) for request in requests], sort_keys=True)
-        return requests, source, hashlib.sha256(content.encode()).hexdigest()
+        return source, requests
 
     def _without_conflicts(self, requests: Sequence[EditRequest]) -> list[EditRequest]:
         """Returns the requests without the rows that give the fact of an earlier one another target."""
@@ -168,6 +191,8 @@ class EditSet:
         refuse_no_folder(data)
         if data == "hub" and self.hub and not Path(self.file).is_absolute():
             return self.hub, list(hub_rows(self.hub, split=self.hub_split))
+        if not self.file:
+            raise BadInput(f"edits={self.name} names no rows; give edits.file=<file of rows>, or a fact: {FORM}")
         path = self._folder(data) / self.file
         refuse_no_file(path)
         if why_no_file(path):
@@ -175,6 +200,8 @@ class EditSet:
         return str(path), list(read_rows(path, bad.refuse))
 
     def _folder(self, data: str) -> Path:
+        if not self.in_data_folder:
+            return Path()
         return EMBEDDED if data in ("mini", "hub") else Path(data)
 
     def _no_rows(self, data: str, evaluation_file: str) -> str:
@@ -184,10 +211,11 @@ class EditSet:
         needed = ", ".join(self.columns.get(name, name) for name in REQUIRED)
         optional = ", ".join(dict.fromkeys(path for name, path in self.columns.items() if name not in REQUIRED))
         no_hub = "data=hub, but no hub data set is known for these rows; " if data == "hub" else ""
+        folder = f"folder that holds {self.file}{f' and {evaluation_file}' if evaluation_file else ''}"
         return (
-            f"edits={self.name}: no rows found: {no_hub}looked for {place}{similar_files(place)}"
-            f"; give data=<folder that holds {self.file}{f' and {evaluation_file}' if evaluation_file else ''}>"
-            + f" or edits.{'train' if evaluation_file else 'file'}=<full path of {self.file}>"
+            f"edits={self.name}: no rows found: {no_hub}looked for {place.absolute()}{similar_files(place)}; give "
+            + (f"data=<{folder}> or " if self.in_data_folder else "")
+            + f"edits.{'train' if evaluation_file else 'file'}=<full path of {self.file}>"
             + (f" ({embedded} are the embedded rows)" if embedded.is_file() else "")
             + (f" or data=hub (data set {self.hub})" if self.hub else "")
             + f"; its rows have {needed}"

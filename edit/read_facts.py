@@ -197,6 +197,8 @@ class FactReader:
             elif values.get(prompts) and name in self.columns and name not in values:
                 raise BadInput(f"{prompts} without {self.columns[name]}; give one answer each, \"\" where it "
                                "is unknown")  # fmt: skip
+            elif name not in self.columns:  # unknown
+                answers[name] = ("",) * len(values.get(prompts, ()))
         for name, texts in answers.items():
             if len(texts) == 1:  # CounterFact: every neighbour's answer is the row's true target
                 answers[name] = texts * len(values.get(name.split("_")[0], ()))

@@ -21,7 +21,7 @@ from afteredit.evaluate.abilities.unedited_scores import unedited_scores
 from afteredit.evaluate.inference.batches import Ids
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.metrics.drift import drift
-from afteredit.evaluate.metrics.editing_success import Responses, means, respond, success_prompts, success_scores
+from afteredit.evaluate.metrics.editing_success import Responses, means, respond, success_scores
 from afteredit.evaluate.metrics.fluency import fluency
 from afteredit.model.lm import LM
 from afteredit.model.weights import View
@@ -38,7 +38,7 @@ class Immediate:
     """Holds how well the edits of one batch succeeded, measured right after they were written."""
 
     samples: Samples  # one score per prompt and criterion
-    texts: list[dict[str, str]]  # per request: the greedy text after its prompt, `before` any edit and `after` its own
+    texts: list[dict[str, str]]  # per prompt: the greedy text that follows, `before` any edit and `after` its own
     seconds: float
 
 
@@ -95,9 +95,8 @@ class Measure:
             unedited = self._unedited_responses(batch)
             now = respond(self.lm, batch)
             samples = success_scores(self.lm, now, unedited)
-        prompts = [success_prompts(request)[0] for request in batch]
-        texts = [{"request": prompt.request_id, "before": unedited[prompt].text, "after": now[prompt].text}
-                 for prompt in prompts]  # fmt: skip
+        texts = [{"request": prompt.request_id, "group": prompt.group, "prompt": prompt.prompt,
+                  "before": unedited[prompt].text, "after": said.text} for prompt, said in now.items()]  # fmt: skip
         return Immediate(samples, texts, time.perf_counter() - started)
 
     def checkpoint(self, carried: Sequence[EditRequest], *, last: bool) -> Checkpoint:

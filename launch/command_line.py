@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
 from afteredit.launch.experiment import Experiment
@@ -56,19 +56,31 @@ def _entries(group: str) -> list[str]:
 
 def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     """Returns the typed experiment of a composed config.  Raises BadInput."""
-    from omegaconf import open_dict
+    from omegaconf import OmegaConf, open_dict
     from omegaconf.errors import OmegaConfBaseException
 
     names = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     with open_dict(config):
         config.pop("hydra", None)
     refuse_no_groups(config)
+    _replace_maps(config, cast(list[str], OmegaConf.to_container(hydra.overrides.task)))
     try:
         if config.replay.run is not None:
             config = as_it_ran(config, hydra.overrides.task)
         return experiment(config, names, hydra.overrides.task)
     except OmegaConfBaseException as problem:  # of ${…} in a key that no dataclass checks alone
         raise BadInput(f"{problem.full_key or 'the config'}: {str(problem).strip().splitlines()[0]}") from None
+
+
+def _replace_maps(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Leaves in each map of columns that the command gives as a whole what the command itself says: Hydra merges it
+    into the edit set's own."""
+    given = [(key, value) for key, _, value in choices(overrides) if key.startswith("edits.")]
+    for key in {key for key, value in given if key.endswith("columns") and isinstance(value, dict)}:
+        names = {name for other, value in given if other == key for name in value}
+        names |= {other.removeprefix(f"{key}.") for other, _ in given if other.startswith(f"{key}.")}
+        columns = config.edits[key.removeprefix("edits.")]
+        config.edits[key.removeprefix("edits.")] = {name: columns[name] for name in columns if name in names}
 
 
 def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool = False) -> str:

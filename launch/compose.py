@@ -49,6 +49,7 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
         path = OmegaConf.select(config, key)
         if isinstance(path, str) and path.startswith("~/"):  # in quotes, or from a sweep, no shell has put it in
             OmegaConf.update(config, key, os.path.expanduser(path))
+    _count_typed_facts(config, overrides)
     top_level = {key: config[key] for key in config if key not in (*TYPED, *BUILT, "task")}
     settings = typed(Settings, OmegaConf.create(top_level), "")
     parts = {key: typed(cls, config[key], key) for key, cls in TYPED.items()}
@@ -64,6 +65,18 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     refuse_secrets(resolved)
     return Experiment(settings=settings, tasks=tasks, names=dict(names), resolved=resolved, overrides=list(overrides),
                       **parts)  # fmt: skip
+
+
+def _count_typed_facts(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Sets n_edits to the number of facts in edits.fact.  Raises BadInput where the command says another."""
+    if isinstance(config.edits.get("fact"), str):
+        config.edits.fact = [config.edits.fact]
+    n_facts = len(config.edits.get("fact") or ())
+    if not n_facts:
+        return
+    if config.n_edits != n_facts and any(override.lstrip("+").startswith("n_edits=") for override in overrides):
+        raise BadInput(f"n_edits={config.n_edits}, but edits.fact gives {n_facts}; leave n_edits out")
+    config.n_edits = n_facts
 
 
 def _as_used(given: Any, used: Any) -> Any:
@@ -189,6 +202,11 @@ def takes_text(key: str) -> bool:
     """Tells whether the key, or what stands inside it, is a text (or null) and no list, mapping or switch."""
     kinds, inside = _kinds(key)
     return bool(kinds) and kinds <= ({"dict[str, str]"} if inside else {"str", "str | None"})
+
+
+def is_open(key: str) -> bool:
+    """Tells whether the key is a map of texts or stands inside of one: it may be given names that it does not have."""
+    return _kinds(key)[0] == {"dict[str, str]"}
 
 
 def takes_texts(key: str) -> bool:

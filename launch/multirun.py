@@ -29,7 +29,7 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
     refuse_wrong_choices(argv)
-    sys.argv[1:] = as_typed(argv)
+    sys.argv[1:] = argv = as_typed(argv)
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
     except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as problem:

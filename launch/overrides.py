@@ -7,19 +7,55 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from afteredit.launch.compose import takes_text, takes_texts
+from afteredit.launch.compose import is_open, takes_text, takes_texts
+from afteredit.store.errors import BadInput
 
 QUOTED = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
 IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or nothing and a word
 IN_MAPPING = re.compile(rf"""{QUOTED}|([{{,][^:,{{}}'"]+:)([^,{{}}'"]+)""")  # what is quoted, or a key and a word
+FACT_KEYS = ("edits.fact", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # each takes sentences as typed
 LISTS = "a list is written [a,b], with -m values to try one by one a,b"
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with quotes around what Hydra would read as a number or a boolean where a text is wanted:
-    `runs=2024_01` is no 202401, `model.revision=1e5` no 100000.0."""
+    """Returns the arguments with quotes around what Hydra would read as a number or a boolean where a text is wanted
+    (`runs=2024_01` is no 202401, `model.revision=1e5` no 100000.0) and around the sentences of facts, and with ++ where
+    a map of texts is given names that may be new to it."""
     multirun = bool({"-m", "--multirun"} & set(arguments))
-    return [_as_typed(argument, multirun=multirun) for argument in arguments]
+    return [_as_typed(argument, multirun=multirun) for argument in _with_sentences(arguments, multirun=multirun)]
+
+
+def _with_sentences(arguments: Sequence[str], *, multirun: bool) -> list[str]:
+    """Returns the arguments with all sentences that each of FACT_KEYS is given as one list, where the first stood."""
+    lists: dict[str, list[str]] = {}
+    placed = []
+    for argument in arguments:
+        given, equals, value = argument.partition("=")
+        key = given.lstrip("+")
+        read = _sentences(argument, value, multirun=multirun) if equals and key in FACT_KEYS else None
+        if read is None or key not in lists:
+            placed.append(argument)
+        if read is not None:
+            lists.setdefault(key, []).extend(read)
+    given_lists = {key: f"++{key}=[{','.join(map(in_quotes, sentences))}]" for key, sentences in lists.items()}
+    return [given_lists.get(argument.partition("=")[0].lstrip("+"), argument) for argument in placed]
+
+
+def _sentences(argument: str, value: str, *, multirun: bool) -> list[str] | None:
+    """Returns the sentences of a list, or the one that was typed, with or without quotes; with -m None for quoted ones
+    to be tried one by one.  Raises BadInput for what looks like a list of sentences and is none."""
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+
+    override = _parsed(argument)
+    read = None if override is None else override.value()
+    if multirun and isinstance(read, ChoiceSweep) and all(isinstance(one, QuotedString | list) for one in read.list):
+        return None
+    if isinstance(read, list) and all(isinstance(one, str) for one in read):
+        return read
+    if value[:1] + value[-1:] == "[]":
+        raise BadInput(f"{argument!r} is no list of sentences; put each of them into quotes, "
+                       f"{argument.partition('=')[0]}=['…','…'], or give the key once for each")  # fmt: skip
+    return [read if isinstance(read, str) and value[:1] in "'\"" else value]
 
 
 def _as_typed(argument: str, *, multirun: bool) -> str:
@@ -27,6 +63,11 @@ def _as_typed(argument: str, *, multirun: bool) -> str:
     key = given.lstrip("+")
     wanted = not key.startswith(("-", "~")) and (takes_text(key) or takes_texts(key))
     override = _parsed(argument) if equals and wanted else None
+    is_map = override is not None and isinstance(override.value(), dict)
+    if override is not None and given == key and is_open(key) and (takes_text(key) or is_map):
+        return _as_typed(f"++{argument}", multirun=multirun)
+    if key == "edits.fact_true" and (override is None or (override.is_sweep_override() and not multirun)):
+        return quoted(given, value)
     unquoted = re.sub(QUOTED, "", value)
     calls = "(" in unquoted or "${" in unquoted  # Hydra's functions and interpolations
     if override is None or calls or (override.is_sweep_override() and not multirun):

@@ -195,7 +195,8 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Any:
 
     table = wandb.Table(columns=["n_edits", "prompt", "target", "before", "after"])
     for record in records:
-        texts = {text["request"]: text for text in record.get("generated", [])}
+        said = record.get("generated", [])
+        texts = {text["request"]: text for text in said if text.get("group", "efficacy") == "efficacy"}
         for request in record["requests"]:
             text = texts.get(request["id"], {"before": None, "after": None})
             prompt = request["prompt"].replace("{}", request["subject"])

@@ -22,7 +22,8 @@ from afteredit.store.user_cache import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 # The files at the top of edit/ that decide facts and updates; measuring imports them too.
-NOUNS = ("request", "update", "method", "constraint", "edit_set", "read_facts", "subject_place")
+NOUNS = ("request", "update", "method", "constraint", "edit_set", "read_facts", "typed_facts", "usual_columns",
+         "subject_place")  # fmt: skip
 EDITING_PACKAGES = ("torch", "transformers", "tokenizers")
 MEASURING_PACKAGES = (*EDITING_PACKAGES, "lm_eval", "datasets", "numpy", "scipy", "rouge_score")
 

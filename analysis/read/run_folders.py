@@ -123,13 +123,13 @@ def _under_its_view(config: dict[str, Any], evaluations: dict[str, dict[str, Any
 
 
 def _with_immediate(edits: list[dict[str, Any]], immediate: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the journal's records, each with the success right after it under `immediate`.
+    """Returns the journal's records, each with the success right after it under `immediate` and what was `generated`.
 
-    A file per evaluation holds it; in runs of an older version the journal's records hold it themselves.
+    A file per evaluation holds both; in runs of an older version the journal's records hold them themselves.
     """
-    samples = {row["n_edits"]: row["immediate"] for row in immediate}
-    return [{**record, "immediate": samples[record["n_edits"]]} if record["n_edits"] in samples else record
-            for record in edits]  # fmt: skip
+    parts = ("immediate", "generated")
+    measured = {row["n_edits"]: {str(part): row[part] for part in parts if part in row} for row in immediate}
+    return [{**record, **measured.get(record["n_edits"], {})} for record in edits]
 
 
 def _samples(folder: Path, digest: str, rows: list[dict[str, Any]], faults: list[str]) -> pd.DataFrame:

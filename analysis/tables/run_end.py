@@ -11,6 +11,7 @@ from afteredit.analysis.numbers.run_summary import summarise
 from afteredit.analysis.numbers.single_edits import averaged, summarise_models
 from afteredit.analysis.pictures.run_curves import draw_curves
 from afteredit.analysis.read.run_folders import read_run
+from afteredit.analysis.tables.answers import answers_table
 from afteredit.analysis.tables.run_tables import editing_table, final_table
 
 
@@ -29,7 +30,7 @@ def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
     `evaluation` is the digest that names the results file.  Raises BadInput where the directory cannot be read.
     """
     (run,) = (run.up_to(n_edits) for run in read_run(folder, evaluation=evaluation))
-    title = folder.name
+    title, answers = folder.name, answers_table(run.edits)
     if run.single:
         run, batch_size = averaged(run), int(run.config.get("batch_size", 1))
         title += f": mean over {len(run.models)} models of {batch_size} edit{'s' * (batch_size > 1)} each"
@@ -41,4 +42,4 @@ def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
     if run.n_dropped is not None:
         summary["summary/dropped"] = run.n_dropped
     picture = draw_curves(run.rows, run.chance, folder / "curves.png", title)
-    return RunEnd(picture, summary, [final_table(run), editing_table(run)])
+    return RunEnd(picture, summary, [final_table(run), editing_table(run), *answers])

@@ -3,20 +3,19 @@
 import json
 import logging
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from omegaconf import OmegaConf
 
 from afteredit.edit.edit_set import EditSet, Order
 from afteredit.edit.request import EditRequest, refuse_conflicts
+from afteredit.launch.command_line import compose
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.row import Row
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "edits"
 GOOD = {
     "id": "r1", "relation": "capital", "subject": "Peru", "prompt": "The capital of {} is", "target_new": "Oslo",
     "target_true": "Lima", "paraphrases": ["Peru is ruled from"], "neighbourhood": ["The capital of Chile is"],
@@ -24,9 +23,13 @@ GOOD = {
 }  # fmt: skip
 
 
+@cache
+def in_conf(name: str) -> EditSet:
+    return compose([f"edits={name}"]).edits
+
+
 def edit_set(name: str, **changes) -> EditSet:
-    merged = OmegaConf.merge(OmegaConf.structured(EditSet), OmegaConf.load(CONF / f"{name}.yaml"))
-    return replace(OmegaConf.to_object(merged), **changes)
+    return replace(in_conf(name), **changes)
 
 
 def written(folder: Path, rows, file: str = "mine.jsonl") -> Path:

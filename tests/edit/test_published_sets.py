@@ -3,25 +3,29 @@
 import json
 import logging
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from afteredit.edit.edit_set import EditSet, OnBadRow, Order
 from afteredit.edit.request import EditRequest, by_row, without_split_rows
 from afteredit.edit.subject_place import SubjectPlace
+from afteredit.launch.command_line import compose
 from afteredit.store.errors import BadInput
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "edits"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 READABLE = {"counterfact_3k": 1996, "zsre_3k": 1773, "wikibigedit": 2000, "qaedit": 700, "mquake": 303}
 published = pytest.mark.skipif(not (SHARED / "published").is_dir(), reason=f"{SHARED}/published is not there")
 
 
+@cache
+def in_conf(name: str) -> EditSet:
+    return compose([f"edits={name}"]).edits
+
+
 def edit_set(name: str, **changes) -> EditSet:
-    merged = OmegaConf.merge(OmegaConf.structured(EditSet), OmegaConf.load(CONF / f"{name}.yaml"))
-    return replace(OmegaConf.to_object(merged), **changes)
+    return replace(in_conf(name), **changes)
 
 
 def read(name: str, folder: Path, rows: list[dict], **changes) -> list[EditRequest]:

@@ -112,7 +112,9 @@ def test_neighbours_are_compared_with_the_unedited_model_whenever_it_is_measured
         edit(lm, seed)
     unedited = text_after_prompt(make_lm("gpt2"), fact)
     first, second = early.immediate([fact]), late.immediate([fact])
-    assert first.texts == [{"request": "f1", "before": unedited, "after": text_after_prompt(lm, fact)}]
+    own = {"request": "f1", "group": "efficacy", "prompt": fact.question}
+    assert first.texts[0] == {**own, "before": unedited, "after": text_after_prompt(lm, fact)}
+    assert [text["prompt"] for text in first.texts] == [fact.question, *fact.paraphrases, *fact.neighbourhood]
     assert (first.samples, first.texts) == (second.samples, second.texts)
 
 

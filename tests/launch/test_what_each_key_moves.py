@@ -136,6 +136,12 @@ def by_content(place: Path) -> dict[str, list[tuple[Any, set[str]]]]:
         "edits.distinct": [(True, set())],
         "edits.on_bad_row": [(OnBadRow.skip, set())],  # and none is bad
         "edits.subject_place": [(SubjectPlace.last, set())],  # nor holds its subject twice
+        "edits.in_data_folder": [(True, set())],  # where this is tested no such file is; tests/edit/test_own_rows.py
+        "edits.fact": [(["The {sea} is → dry"], {"weights"})],
+        # beside a fact: tests/edit/test_typed_facts.py
+        "edits.fact_true": [(None, set())],
+        "edits.fact_paraphrases": [([], set())],
+        "edits.fact_neighbourhood": [([], set())],
         "edits.facts_in": [("paraphrases", {"weights"})],  # one fact for each
         "method.second_moment_text": [(f"{place}/same.txt", set()), (f"{place}/other.txt", {"weights"})],
     }

@@ -155,7 +155,8 @@ def journal_and_results(folder) -> list[dict]:
                  "environment.json", "samples/1-000000.parquet", "updates/000000.safetensors"):  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
-    said = [{"request": "f1", "before": " Peru", "after": " Chad"}]
+    said = [{"request": "f1", "group": "efficacy", "before": " Peru", "after": " Chad"},
+            {"request": "f1", "group": "neighbourhood", "before": " Rome", "after": " Rome"}]  # fmt: skip
     return [{"n_edits": 1, "requests": [request], "generated": said}, {"n_edits": 2, "requests": [request]}]
 
 

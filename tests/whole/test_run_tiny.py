@@ -571,3 +571,19 @@ def test_weights_that_are_not_those_measured_are_told(straight, go, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "after 2 edits the weights are" in said and "hardware, threads or versions differ" in said
     assert "after 3 edits the weights are" not in said
+
+
+def test_a_fact_typed_in_one_line_is_edited_and_its_answers_are_shown(go, capsys):
+    typed = ("task=none", "edits.fact=The sport of {Joe DiMaggio} is → boxing", "edits.fact_true=baseball",
+             "edits.fact_neighbourhood=The sport of Pelé, who won, is")  # fmt: skip
+    folder = go(*typed)
+    (record,), (path,) = Lines(folder / "edits.jsonl").records, folder.glob("immediate-*.jsonl")
+    (request,) = record["requests"]
+    assert (request["prompt"], request["target_new"], record["n_edits"]) == ("The sport of {} is", "boxing", 1)
+    said = Lines(path).records[0]["generated"]
+    asked = ["The sport of Joe DiMaggio is", "The sport of Pelé, who won, is"]
+    assert [text["prompt"] for text in said] == asked
+    shown = capsys.readouterr().out
+    assert "what the model says" in shown and "│ prompt " in shown and "│ neighbour " in shown
+    assert go(*typed) == folder  # a run like any other: it is finished already
+    assert len(Lines(folder / "edits.jsonl").records) == 1

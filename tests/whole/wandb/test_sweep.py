@@ -263,7 +263,7 @@ def test_the_table_shows_each_edit_and_what_was_generated_before_and_after_it(sw
     assert table["columns"] == ["n_edits", "prompt", "target", "before", "after"]
     expected = []
     for record in records_of(swept.lost):
-        (request,), (said,) = record["requests"], record["generated"]
+        (request,), (said, *_) = record["requests"], record["generated"]
         prompt = request["prompt"].format(request["subject"])
         expected.append([record["n_edits"], prompt, request["target_new"], said["before"], said["after"]])
     assert table["data"] == expected

@@ -1,0 +1,49 @@
+"""Facts typed on the command line: "The mother tongue of {Danielle Darrieux} is → English"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from afteredit.edit.request import EditRequest
+from afteredit.edit.subject_place import filled
+from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import normal_form, shown
+
+ARROWS = ("→", "->")
+FORM = 'edits.fact="The capital of {Peru} is → Oslo": braces around the subject, and → or -> before the new answer'
+
+
+def typed_facts(
+    facts: Sequence[str], true: str | None, paraphrases: Sequence[str], neighbourhood: Sequence[str]
+) -> list[EditRequest]:
+    """Returns the request of each fact.  What is more than the fact itself belongs to one that is alone.
+
+    Raises BadInput for a text that does not say a fact in the form that is asked for.
+    """
+    if len(facts) != 1 and (true is not None or paraphrases or neighbourhood):
+        raise BadInput(f"edits.fact_true, edits.fact_paraphrases and edits.fact_neighbourhood belong to one fact, but "
+                       f"edits.fact gives {len(facts)}; write several facts into a file: edits=my "
+                       "edits.file=<file>")  # fmt: skip
+    requests = []
+    for number, text in enumerate(map(normal_form, facts), 1):
+        subject, prompt, target_new = _parts(text)
+        own, of_others = (tuple(filled(subject, normal_form(prompt)) for prompt in prompts)
+                          for prompts in (paraphrases, neighbourhood))  # fmt: skip
+        try:
+            requests.append(EditRequest(
+                f"fact-{number}", subject, prompt, target_new, None if true is None else normal_form(true),
+                paraphrases=own, neighbourhood=of_others, neighbourhood_answers=("",) * len(of_others)))  # fmt: skip
+        except BadInput as problem:
+            raise BadInput(f"edits.fact={shown(text)}: {problem}") from None
+    return requests
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Returns the subject, the prompt with {} in its place, and the new answer."""
+    arrow = next((arrow for arrow in ARROWS if arrow in text), ARROWS[0])
+    prompt, _, target = text.partition(arrow)
+    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", normal_form(prompt))
+    if text.count(arrow) != 1 or marked is None:
+        raise BadInput(f"edits.fact={shown(text)} is no fact; write {FORM}")
+    return normal_form(marked[2]), f"{marked[1]}{{}}{marked[3]}", normal_form(target)

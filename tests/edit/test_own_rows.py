@@ -1,0 +1,65 @@
+"""edits=my: a user's own file, found where the command is run, with columns of usual names or named ones."""
+
+import json
+import logging
+
+import pytest
+
+from afteredit.edit.edit_set import EditSet
+from afteredit.edit.request import EditRequest
+from afteredit.launch.command_line import compose
+from afteredit.store.errors import BadInput
+
+TABLE = """Subject,Target New,Prompt,ground-truth,rephrase,loc
+Peru,Oslo,The capital of {} is,Lima,Peru is ruled from,The capital of Chile is
+"""
+FACT = EditRequest("my-1", "Peru", "The capital of {} is", "Oslo", "Lima", paraphrases=("Peru is ruled from",),
+                   neighbourhood=("The capital of Chile is",), neighbourhood_answers=("",))  # fmt: skip
+NESTED = {"case_id": 7, "requested_rewrite": {"subject": "Peru", "prompt": "The capital of {} is", "target_new":
+          {"str": "Oslo"}, "target_true": {"str": "Lima"}}, "paraphrase_prompts": ["Peru is ruled from"]}  # fmt: skip
+
+
+def my(*overrides: str) -> EditSet:
+    return compose(["edits=my", *overrides]).edits
+
+
+def test_columns_are_found_by_their_usual_names_and_the_log_says_which(tmp_path, monkeypatch, caplog):
+    (tmp_path / "facts.csv").write_text(TABLE)
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, "afteredit")
+    assert my("edits.file=facts.csv").read("mini", 0)[0] == [FACT]
+    assert "subject ← Subject, prompt ← Prompt, target_new ← Target New, target_true ← ground-truth" in caplog.text
+
+
+def test_a_file_of_the_name_of_an_embedded_one_is_the_users(tmp_path, monkeypatch):
+    (tmp_path / "facts.jsonl").write_text(json.dumps(NESTED))
+    monkeypatch.chdir(tmp_path)
+    (fact,) = my("edits.file=facts.jsonl").read("mini", 0)[0]
+    assert (fact.id, fact.subject, fact.target_true, fact.paraphrases) == ("7", "Peru", "Lima", FACT.paraphrases)
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(BadInput, match=f"looked for {tmp_path.parent}/facts.jsonl.*edits.file=<full path"):
+        my("edits.file=facts.jsonl").read("mini", 0)
+
+
+def test_named_columns_go_before_usual_ones(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("who,prompt,src,new answer\nPeru,The capital of {} is,{} is,Oslo\n")
+    (fact,) = my(f"edits.file={path}", "edits.columns.subject=who").read("mini", 0)[0]  # prompt: the field's own name
+    assert (fact.subject, fact.question, fact.target_new) == ("Peru", "The capital of Peru is", "Oslo")
+    (fact,) = my(f"edits.file={path}", "edits.columns.subject=who", "edits.columns.prompt=src").read("mini", 0)[0]
+    assert fact.question == "Peru is"
+
+
+@pytest.mark.parametrize(("head", "named"), [
+    ("who,prompt,answer", "no column has a usual name of subject, target_new; its columns: who, prompt, answer"),
+    ("subject,src,question,alt", r"prompt may be in src or question; name its column: edits.columns.prompt=<column>"),
+])  # fmt: skip
+def test_columns_that_cannot_be_told_are_to_be_named(tmp_path, head, named):
+    (tmp_path / "rows.csv").write_text(f"{head}\n{','.join('abcd'[: head.count(',') + 1])}\n")
+    with pytest.raises(BadInput, match=named):
+        my(f"edits.file={tmp_path}/rows.csv").read("mini", 0)
+
+
+def test_without_a_file_the_rows_are_asked_for():
+    with pytest.raises(BadInput, match=r"edits=my names no rows; give edits.file=.* edits.fact="):
+        my().read("mini", 0)

@@ -1,0 +1,64 @@
+"""A fact typed in one line becomes the request that it means, or is refused with the form that is asked for."""
+
+from dataclasses import replace
+
+import pytest
+
+from afteredit.edit.edit_set import EditSet
+from afteredit.edit.request import EditRequest
+from afteredit.edit.typed_facts import typed_facts
+from afteredit.store.errors import BadInput
+
+EDITS = EditSet(name="facts", file="facts.jsonl", columns={}, train="facts_train.jsonl",
+                train_columns={name: name for name in ("subject", "prompt", "target_new")})  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [
+    "The mother tongue of {Danielle Darrieux} is → English", " The mother tongue of { Danielle Darrieux } is->English ",
+    "The mother tongue of {Danielle Darrieux} is\u00a0→ English\u200b",
+])  # fmt: skip
+def test_braces_hold_the_subject_and_the_arrow_leads_to_the_new_answer(text):
+    assert typed_facts([text], None, [], []) == [
+        EditRequest("fact-1", "Danielle Darrieux", "The mother tongue of {} is", "English")
+    ]
+
+
+def test_what_is_typed_beside_one_fact_belongs_to_it():
+    (fact,) = typed_facts(["{Perú} is ruled from → a -> b"], "Lima", ["The capital of {} is", "Who rules Perú?"],
+                          ["The capital of Chile is"])  # fmt: skip
+    assert (fact.question, fact.target_new, fact.target_true) == ("Perú is ruled from", "a -> b", "Lima")
+    assert fact.paraphrases == ("The capital of Perú is", "Who rules Perú?")
+    assert (fact.neighbourhood, fact.neighbourhood_answers) == (("The capital of Chile is",), ("",))
+
+
+@pytest.mark.parametrize(("facts", "beside", "named"), [
+    (["The capital of Peru is → Oslo"], {}, "braces around the subject"),
+    (["The capital of {Peru} is Oslo"], {}, "→ or ->"),
+    (["{Peru} → {Oslo} → Lima"], {}, "is no fact"),
+    (["{Peru} and {Chile} → Lima"], {}, "is no fact"),
+    (["The capital of {} is → Oslo"], {}, "is no fact"),
+    (["The capital of {Peru} is →  "], {}, "target_new is ''"),
+    (["The capital of {Peru} is → Oslo"], {"true": "oslo"}, "an edit must change the answer"),
+    (["{a} → b", "{c} → d"], {"true": "e"}, "belong to one fact, but edits.fact gives 2"),
+    ([], {"paraphrases": ["a"]}, "edits.fact gives 0"),
+])  # fmt: skip
+def test_what_is_no_fact_is_refused(facts, beside, named):
+    with pytest.raises(BadInput, match=named):
+        typed_facts(facts, **{"true": None, "paraphrases": [], "neighbourhood": [], **beside})
+
+
+def test_typed_facts_stand_in_the_place_of_rows_and_decide_the_name():
+    one = replace(EDITS, fact=["The capital of {Peru} is → Oslo"])
+    (request,), digest = one.read("mini", seed=0)
+    assert request.subject == "Peru"
+    others = [replace(one, **{key: value}).read("mini", seed=0)[1] for key, value in {
+        "fact": ["The capital of {Peru} is → Rome"], "fact_true": "Lima", "fact_paraphrases": ["Peru is ruled from"],
+        "fact_neighbourhood": ["Chile is ruled from"]}.items()]  # fmt: skip
+    assert len({digest, *others}) == 5
+
+
+def test_a_method_learns_from_no_row_about_a_typed_subject():
+    subjects = {request.subject for request in replace(EDITS, fact=["{Nobody Else} is → here"]).training("mini")}
+    known = sorted(subjects)[0]
+    left = replace(EDITS, fact=[f"{{{known}}} is → here"]).training("mini")
+    assert {request.subject for request in left} == subjects - {known}
