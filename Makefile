@@ -24,9 +24,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(PIP) -r requirements-dev.lock
 	touch $@
 
-# The main job: 20 real ROME edits on a real model, eight abilities measured before the first and after every 5.
+# The story: real edits on a real model, by ROME as it was published and by the faithful ROME, and what each leaves of
+# eight abilities.
 demo: setup
-	$(BIN)/python run.py n_edits=20 eval_every=5 limit=24 held_out_tokens=1024
+	$(BIN)/python run.py -m experiment=demo
+	$(BIN)/python -m afteredit.analysis report runs/demo --out runs/demo/report
 
 # One file at a time on each of two processes: the tiny models gain nothing from threads.
 test: dev
