@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Interruption(at_once=True):
             runs = _runs(given)
             page = _written(given, runs)
+        if given.command == "report":
+            _say(runs)
         PlainConsole().print(f"{given.command}   {page}", highlight=False, soft_wrap=True)
     except Interrupted as problem:
         print_error(f"stopped; {_kept(given, page)}")
@@ -49,6 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                     f"{_kept(given, page)}")  # fmt: skip
         return 2
     return 1 if any(run.faults for run in runs) else 0
+
+
+def _say(runs: list[Run]) -> None:
+    """Prints what happened, a paragraph for each comparison."""
+    from afteredit.analysis.numbers.comparison import comparisons
+    from afteredit.analysis.numbers.in_words import in_words
+
+    for comparison in comparisons(runs):
+        PlainConsole().print(" ".join(in_words(comparison)), highlight=False, soft_wrap=True)
 
 
 def _kept(given: argparse.Namespace, page: Path | None) -> str:

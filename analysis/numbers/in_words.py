@@ -1,13 +1,13 @@
-"""Says in three sentences what happened to the models of a comparison."""
+"""Says in a few sentences what happened to the models of a comparison."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.numbers.method_names import edit_set, model_name
 from afteredit.analysis.numbers.run_values import common_checkpoints, mean_over, number
-from afteredit.analysis.read.run import Run
 
 
 def last_common(comparison: Comparison) -> int:
@@ -16,48 +16,42 @@ def last_common(comparison: Comparison) -> int:
 
 
 def in_words(comparison: Comparison) -> list[str]:
-    """Returns what was done, what is left of the abilities after as many edits as all methods have, and of the edits.
+    """Returns what was done, what is left after as many edits as all methods have, and which models collapsed.
 
     Of several methods the best and the worst are named.  Nothing where nothing was measured after an edit.
     """
-    n_edits = last_common(comparison)
+    n_edits, first = last_common(comparison), comparison.first
     if n_edits == 0:
         return []
-    how = f"in batches into {model_name(comparison.first)}, each into the unedited model" if comparison.single else (
-        f"into {model_name(comparison.first)}, one after another")  # fmt: skip
-    said = [f"{n_edits} facts of {edit_set(comparison.first)} were written {how}, by {_list(list(comparison.runs))}."]
-    left = {label: mean_over(runs, n_edits, number("ability/retained")) for label, runs in comparison.runs.items()}
-    for values, text in ((left, _abilities), (_perplexities(comparison, n_edits), _perplexity)):
-        known = {label: value for label, value in values.items() if not math.isnan(value)}
-        if known:
-            best, worst = max(known, key=lambda label: known[label]), min(known, key=lambda label: known[label])
-            if text is _perplexity:
-                best, worst = worst, best
-            ends = [best] if known[best] == known[worst] else [best, worst]
-            said.append(f"After them {'; '.join(text(label, known[label]) for label in ends)}.")
-    return [*said, *_collapses(comparison)]
+    how = "each batch into the unedited model" if comparison.single else "one after another"
+    done = (f"{n_edits} facts (edit set {edit_set(first)}) were written into {model_name(first)}, {how}, by "
+            f"{_list(list(comparison.runs))}.")  # fmt: skip
+    perplexity, retained = number("drift/perplexity"), number("ability/retained", 100)
+    left = {label: mean_over(runs, n_edits, retained) for label, runs in comparison.runs.items()}
+    ratios = {label: mean_over(runs, n_edits, lambda run, row: perplexity(run, row) / perplexity(run, run.rows[0]))
+              for label, runs in comparison.runs.items()}  # fmt: skip
+    kept = _sentence("Left of the general abilities, above chance", left, min, " %")
+    read = _sentence("Perplexity of ordinary text, as a multiple of the unedited model's", ratios, max, "")
+    return [done, *kept, *read, *_collapses(comparison)]
 
 
-def _abilities(label: str, share: float) -> str:
-    return f"{label} leaves {100 * share:.0f} % of the general abilities above chance"
-
-
-def _perplexity(label: str, ratio: float) -> str:
-    return f"with {label} the perplexity of ordinary text is {ratio:.3g} times the unedited model's"
-
-
-def _perplexities(comparison: Comparison, n_edits: int) -> dict[str, float]:
-    value = number("drift/perplexity")
-    return {label: mean_over(runs, n_edits, lambda run, row: value(run, row) / value(run, run.rows[0]))
-            for label, runs in comparison.runs.items()}  # fmt: skip
+def _sentence(what: str, values: Mapping[str, float], worst: Callable[..., str], unit: str) -> list[str]:
+    """Returns a sentence on the methods that did least and most harm; none where there are no values."""
+    known = {label: value for label, value in values.items() if not math.isnan(value)}
+    if not known:
+        return []
+    best = min if worst is max else max
+    ends = dict.fromkeys(pick(known, key=lambda label: known[label]) for pick in (best, worst))
+    return [f"{what}: {', '.join(f'{known[label]:.3g}{unit} with {label}' for label in ends)}."]
 
 
 def _collapses(comparison: Comparison) -> list[str]:
-    ended: dict[str, list[Run]] = {
-        label: [run for run in runs if run.collapsed_at is not None] for label, runs in comparison.runs.items()
+    ends = {
+        label: [run.collapsed_at for run in runs if run.collapsed_at is not None]
+        for label, runs in comparison.runs.items()
     }
-    parts = [f"{label} after {min(run.collapsed_at or 0 for run in runs)} edits" for label, runs in ended.items() if runs]
-    return [f"The model collapsed with {_list(parts)}."] if parts else []
+    parts = [f"with {label} after {min(edits)} edits" for label, edits in ends.items() if edits]
+    return [f"The model collapsed {_list(parts)}."] if parts else []
 
 
 def _list(words: list[str]) -> str:

@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 from afteredit.analysis import report
 from afteredit.analysis.__main__ import main
 
-PICTURES = ("retained", "abilities", "editing", "trade-off", "heat-map", "drift")
+PICTURES = ("first-look", "retained", "abilities", "editing", "trade-off", "heat-map", "drift")
 TABLES = ("metrics", "curves", "edits", "summaries", "drops", "warnings")
 START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}
 WORSE = {"nli": [1.0] * 7 + [0.0] * 3, "reasoning": [0.0] * 10}

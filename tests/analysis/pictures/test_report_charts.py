@@ -11,7 +11,15 @@ from matplotlib import pyplot as plt
 
 from afteredit.analysis.numbers.comparison import comparisons
 from afteredit.analysis.numbers.statistics import Correlation
-from afteredit.analysis.pictures.report_charts import abilities, drift_map, editing, heat_map, retained, trade_off
+from afteredit.analysis.pictures.report_charts import (
+    abilities,
+    drift_map,
+    editing,
+    first_look,
+    heat_map,
+    retained,
+    trade_off,
+)
 from afteredit.analysis.pictures.report_style import TOGETHER, styles
 from afteredit.analysis.read.run_folders import read
 
@@ -53,6 +61,19 @@ def test_a_thick_line_for_each_method_a_thin_one_for_each_seed_and_bands(x):
     low, high = x.curves.query("method == 'rome' and curve == 'retained' and n_edits == 10").iloc[0][["low", "high"]]
     assert {y for at_x, y in band if at_x == 10} == {100 * low, 100 * high} and low < 0.5 < high
     assert {"memit", "rome", "one seed (thick: mean)", "95 % over examples"} <= set(legend_of(figure))
+
+
+def test_the_first_look_shows_every_ability_and_what_all_methods_leave(x):
+    figure, look = figure_of(first_look, x), styles(["memit", "rome"])
+    kept, perplexity, held, *each = figure.axes
+    at = (0.0, 5.0, 10.0)
+    assert drawn(kept, look["memit"]) == {(at, (100, 50, 100), 1.9): 1}
+    assert drawn(perplexity, look["memit"]) == {(at, (1, 1.25, 1.5), 1.9): 1}
+    assert drawn(held, look["memit"]) == {(at, (0, 100, 100), 1.9): 1}
+    assert [axis.get_title() for axis in each] == ["Inference", "Reasoning (at chance)"]
+    assert drawn(each[0], look["memit"]) == {(at, (90, 70, 90), 1.9): 1}
+    assert [line.get_ydata()[0] for line in each[0].lines if line.get_linestyle() == ":"] == [50]
+    assert "above chance: 100 % with memit" in first_look.part(x, []).note
 
 
 def test_axes_say_what_they_show_and_in_what_unit(x):
