@@ -96,14 +96,16 @@ def without_split_rows(batches: Sequence[Sequence[EditRequest]]) -> tuple[list[l
 
 
 def same_fact(request: EditRequest, other: EditRequest) -> bool:
-    """Returns whether both are about one fact of one subject, however it is spelled: the same relation or, where a
-    request has no relation, the same prompt or true answer."""
+    """Returns whether both are about one fact of one subject, however it is spelled: the same prompt, the same relation
+    or, where a request has no relation, the same true answer."""
     if spelling(request.subject) != spelling(other.subject):
         return False
+    if spelling(request.prompt) == spelling(other.prompt):
+        return True
     if request.relation and other.relation:
         return spelling(request.relation) == spelling(other.relation)
     true, other_true = (spelling(r.target_true or "") for r in (request, other))
-    return spelling(request.prompt) == spelling(other.prompt) or true == other_true != ""
+    return true == other_true != ""
 
 
 def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, EditRequest]]:
@@ -128,6 +130,6 @@ def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
         raise BadInput(
             f"edits {other.id} and {request.id} of one batch conflict: one fact of {shown(request.subject)} cannot "
             f"become both {shown(other.target_new)} and {shown(request.target_new)}; use a smaller batch_size, remove "
-            "one, set ++edits.distinct=true (of such rows the first only) or, if they are two facts, give both a "
-            "relation"
+            "one, set ++edits.distinct=true (of such rows the first only) or, if they are two facts that are asked for "
+            "in other words, give both a relation"
         )

@@ -17,6 +17,10 @@ def check_settings(settings: Settings, method: Method) -> None:
     for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
         if getattr(settings, name) < 1:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
+    if not settings.runs:
+        raise BadInput(
+            "runs is empty; it is the folder of the run directories: runs=runs (or a shell variable is not set)"
+        )
     if not 0 <= settings.seed < 2**63:
         raise BadInput(f"seed={settings.seed}; it must be at least 0 and below 2**63")
     for name in ("learning_rate", "alpha_learning_rate", "value_lr"):

@@ -14,6 +14,9 @@ from afteredit.store.errors import BadInput
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--info",
+                "-i", "--experimental-rerun")  # fmt: skip
+
 
 def compose(overrides: Sequence[str]) -> Experiment:
     """Returns the typed experiment of command-line overrides.  Raises BadInput."""
@@ -21,13 +24,14 @@ def compose(overrides: Sequence[str]) -> Experiment:
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     refuse_wrong_choices(overrides)
     overrides = as_typed(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         try:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as problem:
+        except (HydraException, OmegaConfBaseException, RecursionError, ValueError, YAMLError) as problem:
             if type(problem) is ValueError and "group" not in str(problem):
                 raise
             raise BadInput(_explained(problem, overrides)) from None
@@ -89,7 +93,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
     from hydra import compose as hydra_compose
     from omegaconf import OmegaConf
 
-    sentence = unreadable(overrides, multirun=multirun)
+    sentence = unreadable(overrides, multirun=multirun) or _of_a_file(problem)
     if sentence is not None:
         return sentence
     message = " ".join(str(problem).split())
@@ -106,9 +110,26 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             parent = key.rpartition(".")[0]
             node: Any = hydra_compose("run", _chosen_files(overrides))
             node = OmegaConf.select(node, parent) if parent else node
+            if node is None and (CONF / f"{parent.replace('.', '/')}.yaml").exists():
+                return f"{key}={value}, but {parent[5:]} is not measured; name it too: task=[…,{parent[5:]}]"
             known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
             return unknown_key(key, known) if known or key in MOVED else message
     return message
+
+
+def _of_a_file(problem: Exception) -> str | None:
+    """Returns what is wrong with a file of a user's own conf/ that is no YAML in UTF-8; None for other problems."""
+    from yaml import MarkedYAMLError
+
+    if isinstance(problem, UnicodeDecodeError):
+        begin = bytes(problem.object[: problem.start]).decode(errors="replace")
+        n_lines, last = begin.count("\n"), begin.rpartition("\n")[2]
+        return (f"a YAML file of the config is no text in UTF-8: {problem.reason} in its line {n_lines + 1}, which "
+                f"begins with {last!r}; save it as UTF-8")  # fmt: skip
+    mark = problem.problem_mark if isinstance(problem, MarkedYAMLError) else None
+    if mark is None:
+        return None
+    return f"{mark.name}, line {mark.line + 1}: {problem.problem}; YAML has spaces, no tabs, and each key once"
 
 
 def _chosen_files(overrides: Sequence[str]) -> list[str]:
@@ -125,5 +146,6 @@ def explained_after_hydra(problem: Exception, argv: Sequence[str]) -> str:
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        overrides = [argument for argument in argv if not argument.startswith("-")]
+        overrides = [argument for argument, before in zip(argv, ["", *argv], strict=False)
+                     if not argument.startswith("-") and before not in TAKE_A_VALUE]  # fmt: skip
         return _explained(problem, overrides, multirun=bool({"-m", "--multirun"} & set(argv)))

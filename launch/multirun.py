@@ -26,13 +26,14 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
     refuse_wrong_choices(argv)
     sys.argv[1:] = argv = as_typed(argv)
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
-    except (HydraException, OmegaConfBaseException, RecursionError, ValueError) as problem:
+    except (HydraException, OmegaConfBaseException, RecursionError, ValueError, YAMLError) as problem:
         if isinstance(problem, BadInput) or (type(problem) is ValueError and "group" not in str(problem)):
             raise
         raise BadInput(explained_after_hydra(problem, argv)) from None

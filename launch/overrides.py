@@ -15,6 +15,7 @@ IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or not
 IN_MAPPING = re.compile(rf"""{QUOTED}|([{{,][^:,{{}}'"]+:)([^,{{}}'"]+)""")  # what is quoted, or a key and a word
 FACT_KEYS = ("edits.fact", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # each takes sentences as typed
 LISTS = "a list is written [a,b], with -m values to try one by one a,b"
+SPACES = "no space stands around the sign = or between a list's entries: n_edits=3, task=[nli,sentiment]"
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:
@@ -130,7 +131,7 @@ def choices(arguments: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 
     for argument in arguments:
-        override = None if argument.startswith(("-", "~")) else _parsed(argument)
+        override = None if argument.startswith(("-", "~", "=")) else _parsed(argument)
         if override is not None:
             value = override.value()
             for one in value.list if isinstance(value, ChoiceSweep) else [value]:
@@ -143,12 +144,14 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
         key, equals, value = given.partition("=")
         override = _parsed(given)
         if override is None and (not equals or given.startswith("~")):
-            return f"{given!r} is no override (missing EQUAL): write key=value"
+            return f"{given!r} is no override (missing EQUAL): write key=value; {SPACES}"
         if override is None and _parsed(f"{key}=0") is None:
             meant = f"{_as_key(key)}={value}"
             meant = meant if _parsed(meant) else quoted(_as_key(key), value)
             return (f"{given!r} cannot be read, since {key!r} is no key: a key is words of letters, digits and _, "
                     f"joined by dots, with no space before the sign =: {for_shell(meant)}")  # fmt: skip
+        if override is None and value.startswith("[") and not value.endswith("]"):
+            return f"{given!r} cannot be read, since its list does not end; {SPACES}"
         if override is None:
             return (f"{given!r} cannot be read; a text that holds signs of Hydra's own grammar is quoted, also for the "
                     f"shell: {for_shell(quoted(key, value))}; {LISTS}")  # fmt: skip

@@ -107,7 +107,7 @@ def test_of_zsre_rows_about_one_fact_the_first_is_kept_so_that_no_batch_conflict
 
 def test_rows_of_one_relation_are_one_fact_whatever_the_true_answer_and_the_words(tmp_path):
     rows = [GOOD, GOOD | {"id": "r2", "target_new": "Bern", "prompt": "{} is ruled from", "target_true": None},
-            GOOD | {"id": "r3", "target_new": "Rome", "relation": "seat of parliament"},
+            GOOD | {"id": "r3", "target_new": "Rome", "relation": "seat of parliament", "prompt": "{} is led from"},
             GOOD | {"id": "r4", "target_new": "Bonn", "relation": None}]  # fmt: skip
     facts = edit_set("facts", file="mine.jsonl", distinct=True)
     assert [request.id for request in facts.read(str(written(tmp_path, rows)), 0)[0]] == ["r1", "r3"]
@@ -389,7 +389,10 @@ def test_the_seed_decides_a_shuffled_order_and_only_that(tmp_path):
 
 
 def test_conflicting_targets_in_one_batch_are_refused(fact):
-    refuse_conflicts([fact, replace(fact, id="f2"), replace(fact, id="f3", relation="city", target_new="Oslo")])
+    elsewhere = replace(fact, id="f3", relation="city", prompt="{} lives in", target_new="Oslo")
+    refuse_conflicts([fact, replace(fact, id="f2"), elsewhere])
+    with pytest.raises(BadInput, match="edits f1 and f3 of one batch conflict"):  # one prompt has one answer
+        refuse_conflicts([fact, replace(elsewhere, prompt=fact.prompt)])
     refuse_conflicts([fact, replace(fact, id="f2", subject="Ann", target_new="chess")])
     with pytest.raises(BadInput, match="f1 and f2.*'boxing'.*'chess'"):
         refuse_conflicts([fact, replace(fact, id="f2", target_new="chess")])

@@ -95,6 +95,10 @@ BAD = [
     (["method._target_=afteredit.edit.methods.rome.Rom"], ["method._target_", "Rom"]),
     (["n_edits"], ["n_edits", "EQUAL"]),
     (["task=null"], ["task=null", "task=[]"]),
+    (["n_edits", "=", "3"], ["n_edits", "EQUAL", "no space stands around"]),
+    (["task=[nli,", "sentiment]"], ["task=[nli,", "does not end", "no space stands around"]),
+    (["runs="], ["runs is empty", "shell variable"]),
+    (["task=[nli]", "task.sentiment.chance=0.5"], ["sentiment is not measured", "task=[…,sentiment]"]),
     (["edits.columns.subject=[a]"], ["edits.columns.subject", "['a']", "text"]),
     (["edits.columns.subject=null"], ["edits.columns.subject", "None", "text"]),
     (["method.stop_loss=nan"], ["method.stop_loss is nan", "number"]),
@@ -196,6 +200,23 @@ def test_numbers_null_and_interpolations_stay_what_they_are():
     )
     assert (x.settings.seed, x.method.value_lr, x.model.revision, x.settings.runs) == (10, 0.1, None, "10/a")
     assert x.settings.data == "2_0"
+
+
+OWN_FILES = {
+    "a tab": (b'name: x\nfile:\t"a\n\tb"\n', ["own.yaml, line 2", "no tabs"]),
+    "a key twice": (b"name: x\nfile: a\nname: y\n", ["own.yaml, line 3", "duplicate key name"]),
+    "Latin-1": (b"# x\nname: caf\xe9\n", ["no text in UTF-8", "line 2", "'name: caf'"]),
+}
+
+
+@pytest.mark.parametrize(("content", "named"), OWN_FILES.values(), ids=OWN_FILES)
+def test_a_file_of_ones_own_that_is_no_yaml_is_named(tmp_path, capsys, monkeypatch, content, named):
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    (tmp_path / "edits").mkdir()
+    (tmp_path / "edits" / "own.yaml").write_bytes(content)
+    assert main(["--config-dir", str(tmp_path), "edits=own", "task=none"]) == 2
+    error = capsys.readouterr().err
+    assert all(text in error for text in named) and "Traceback" not in error
 
 
 LATE = [
