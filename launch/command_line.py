@@ -126,9 +126,9 @@ def _of_a_file(problem: Exception) -> str | None:
         n_lines, last = begin.count("\n"), begin.rpartition("\n")[2]
         return (f"a YAML file of the config is no text in UTF-8: {problem.reason} in its line {n_lines + 1}, which "
                 f"begins with {last!r}; save it as UTF-8")  # fmt: skip
-    mark = problem.problem_mark if isinstance(problem, MarkedYAMLError) else None
-    if mark is None:
+    if not isinstance(problem, MarkedYAMLError) or problem.problem_mark is None:
         return None
+    mark = problem.problem_mark
     return f"{mark.name}, line {mark.line + 1}: {problem.problem}; YAML has spaces, no tabs, and each key once"
 
 
