@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.constraint import Unconstrained, view_file
 from afteredit.edit.edit_set import OnBadRow
-from afteredit.edit.method import Given
+from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest, refuse_conflicts, without_split_rows
 from afteredit.evaluate.abilities.build import (
     build_tasks,
@@ -171,6 +171,14 @@ def keep_speed(x: Experiment, run: RunDirectory) -> SpeedSettings:
     return SpeedSettings(**run.environment.keep_speed(asdict(x.speed), named, run.journal.n_edits))
 
 
+def prepare(x: Experiment, lm: LM) -> Prepared:
+    """Returns the constants of the experiment's method for the unedited model.  Raises BadInput."""
+    from afteredit.edit.preflight import learnable, refuse_unlearnable
+
+    checked = learnable if x.edits.on_bad_row is OnBadRow.skip else refuse_unlearnable
+    return x.method.prepare(lm, Given(x.settings.seed, lambda: checked(lm, x.training)))
+
+
 def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[Sequence[EditRequest]],
                    speed: SpeedSettings) -> Editor:  # fmt: skip
     """Returns the editor of a run, with the method's constants and the run's own context prefixes.
@@ -178,13 +186,11 @@ def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[S
     Raises BadInput where the model or the constants are not those that the run was begun with.
     """
     from afteredit.edit.editor import Editor
-    from afteredit.edit.preflight import learnable, refuse_long_prefixes, refuse_unlearnable
+    from afteredit.edit.preflight import refuse_long_prefixes
 
     lm.weights.keep_base(x.method.edited(lm))
     run.refuse_other_model(lm.weights.sha256(), x.model.source)
-    checked = learnable if x.edits.on_bad_row is OnBadRow.skip else refuse_unlearnable
-    given = Given(x.settings.seed, lambda: checked(lm, x.training))
-    prepared = run.with_contexts(x.method.prepare(lm, given))
+    prepared = run.with_contexts(prepare(x, lm))
     planned = [request for batch in batches for request in batch]
     refuse_long_prefixes(lm, planned, prepared.contexts)
     return Editor(lm, x.method, x.constraint, prepared, planned=planned, single=x.settings.single,

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from afteredit.analysis.read.run import Run
+from afteredit.analysis.read.run_folders import read
+
+
+def results(*folders: str | Path) -> pd.DataFrame:
+    """Returns a row for each checkpoint of the runs in `folders`, which are run directories or hold some, with every
+    number as a column of its own: `n_edits`, `ability/nli`, `drift/perplexity`, …  Raises BadInput."""
+    return pd.DataFrame([
+        {"method": run.method, "model": run.model, "seed": run.seed, "run": run.name, "evaluation": run.evaluation,
+         **{key: value for key, value in row.items() if _is_number(value)}}
+        for run in read(map(Path, folders)) for row in (run.rows[0], *run.edited)
+    ])  # fmt: skip
 
 
 def metrics_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
@@ -17,7 +29,7 @@ def metrics_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
         {"method": label, "run": run.name, "seed": run.seed, "n_edits": row["n_edits"], "metric": key, "value": value}
         for label, group in runs.items() for run in group for row in (run.rows[0], *run.edited)
         for key, value in row.items()
-        if key != "n_edits" and isinstance(value, int | float) and not isinstance(value, bool)
+        if key != "n_edits" and _is_number(value)
     ])  # fmt: skip
 
 
@@ -36,6 +48,10 @@ def samples_table(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
     frames = [run.samples.assign(method=label, run=run.name, seed=run.seed)
               for label, group in runs.items() for run in group if len(run.samples)]  # fmt: skip
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _update_columns(record: Mapping[str, Any]) -> dict[str, Any]:
