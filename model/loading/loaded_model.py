@@ -24,7 +24,8 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
     tokenizer has more tokens than the model.  `info` is what transformers says of the loading."""
     if info["missing_keys"]:  # transformers would leave them random
         missing = sorted(info["missing_keys"])
-        raise BadInput(f"the weights in {place} lack {len(missing)} parameters ({missing[0]}, …); {REMEDY}")
+        raise BadInput(f"the weights in {place} lack {len(missing)} parameters ({missing[0]}, …); "
+                       f"{_why_missing(model, missing, sorted(info['unexpected_keys'])) or REMEDY}")  # fmt: skip
     _check_surplus(model, sorted(info["unexpected_keys"]), place)
     for name, parameter in model.named_parameters():
         _check_numbers(name, parameter, place)
@@ -40,6 +41,20 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
                        f"({token!r} is {plain[token]}); the two are of different models")  # fmt: skip
     if beyond:
         log.warning("special tokens beyond the embedding, which no text may hold: %s", ", ".join(map(repr, beyond)))
+
+
+def _why_missing(model: Any, missing: list[str], surplus: list[str]) -> str | None:
+    """Returns what to do where the weights are those of a wrapper, or of a model that has no head over the vocabulary;
+    None where they are neither."""
+    wrapped = next((name for name in surplus if name.endswith(f".{missing[0]}")), None)
+    if wrapped:
+        return (f"their names begin with {wrapped.removesuffix(missing[0])!r}, which a wrapper (torch.compile, PEFT, "
+                "FSDP) put there: save the model inside it (a PEFT model merged)")  # fmt: skip
+    made_as, head = next(iter(model.config.architectures or []), ""), model.get_output_embeddings()
+    of_the_head = {name for name, parameter in model.named_parameters() if head and parameter is head.weight}
+    if made_as not in ("", type(model).__name__) and set(missing) <= of_the_head:
+        return f"{made_as}, which config.json names, has no head over the vocabulary: give the language model's folder"
+    return None
 
 
 def _check_numbers(name: str, parameter: torch.Tensor, place: str) -> None:

@@ -80,3 +80,19 @@ def infinity(tensors):
 
 def packed(tensors):
     tensors[DOWN.replace("weight", "qweight")] = torch.ones(6, 32, dtype=torch.int32)
+
+
+def wrapped(prefix):
+    """Returns a change: the names that a wrapper of the model gives its tensors."""
+
+    def change(tensors):
+        inside = dict(tensors)
+        tensors.clear()
+        tensors.update({prefix + name: value for name, value in inside.items()})
+
+    return change
+
+
+def as_a_classifier(folder):
+    in_weights(lambda tensors: tensors.update({"score.weight": tensors.pop("lm_head.weight")[:2].clone()}))(folder)
+    in_config(architectures=["LlamaForSequenceClassification"], tie_word_embeddings=False)(folder)

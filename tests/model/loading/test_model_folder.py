@@ -36,6 +36,11 @@ BAD = {
     "a billion blocks": (in_config(num_hidden_layers=10**9), ["num_hidden_layers=1000000000", "tensors"]),
     "a width of a trillion": (in_config(hidden_size=10**12), ["config.json"]),
     "more blocks than weights": (in_config(num_hidden_layers=5), ["lack 9 parameters", "model.layers.4"]),
+    "a compiled model": (
+        in_weights(damages.wrapped("_orig_mod.")),
+        ["names begin with '_orig_mod.'", "save the model"],
+    ),
+    "a classifier": (damages.as_a_classifier, ["LlamaForSequenceClassification", "no head over the vocabulary"]),
     "fewer blocks than weights": (
         in_config(num_hidden_layers=3),
         ["9 tensors that config.json has no place", "layers.3"],
