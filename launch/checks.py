@@ -8,7 +8,7 @@ from collections.abc import Collection
 from afteredit.edit.method import Method
 from afteredit.evaluate.retention import RETAINED
 from afteredit.evaluate.settings import names_of_shares
-from afteredit.launch.experiment import ReplaySettings, Settings
+from afteredit.launch.experiment import ExportFormat, ReplaySettings, Settings
 from afteredit.store.errors import BadInput
 
 
@@ -76,8 +76,22 @@ def check_replay(replay: ReplaySettings, settings: Settings) -> None:
         keys = " and ".join(f"replay.{key}" for key in given) or "neither"
         raise BadInput(f"replay.run with {keys}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
                        "replay.export=<new folder>, or replay.collapse=<task or retained>")  # fmt: skip
+    _check_export(replay)
     if not 0 < replay.drop < 1:
         raise BadInput(f"replay.drop={replay.drop}; it is the share that is lost, between 0 and 1 (0.5: half)")
     if replay.collapse is not None and settings.single:
         raise BadInput(f"replay.collapse={replay.collapse}, but in {replay.run} (setting=single) each batch edits the "
                        "unedited model, so the edits add up to no collapse; use replay.at")  # fmt: skip
+
+
+def _check_export(replay: ReplaySettings) -> None:
+    """Raises BadInput where keys of an export do not fit its format."""
+    adapter = replay.export is not None and replay.format is ExportFormat.adapter
+    if replay.export is None and replay.format is ExportFormat.adapter:
+        raise BadInput("replay.format=adapter has no meaning without replay.export=<new folder>")
+    if replay.rank is not None and (replay.rank < 1 or not adapter):
+        raise BadInput(f"replay.rank={replay.rank}; it is the rank of an adapter (replay.export=<new folder> "
+                       "replay.format=adapter) and must be at least 1")  # fmt: skip
+    if replay.dtype is not None and (adapter or replay.export is None):
+        raise BadInput(f"replay.dtype={replay.dtype.name}; it is the dtype of an exported model (replay.export=<new "
+                       "folder>); an adapter's factors are float32")  # fmt: skip

@@ -53,6 +53,13 @@ class Settings(MeasureSettings, RecordSettings):
         return self.setting is Setting.single
 
 
+class ExportFormat(Enum):
+    """What `replay.export` writes."""
+
+    model = "model"  # the whole model
+    adapter = "adapter"  # what changed, as a LoRA adapter
+
+
 @dataclass(frozen=True)
 class ReplaySettings:
     """Going back in the run in the directory `run`: either `at` or `collapse` is given with it."""
@@ -62,6 +69,9 @@ class ReplaySettings:
     collapse: str | None = None  # a task, or retained: the batch by which `drop` of it is lost is searched
     drop: float = 0.5  # the lost share of (score - chance) of the unedited model
     export: str | None = None  # a new folder
+    format: ExportFormat = ExportFormat.model
+    rank: int | None = None  # of each matrix of an adapter; null: that of the edits' factors together
+    dtype: Dtype | None = None  # of an exported model; null: the run's
 
 
 @dataclass(frozen=True)

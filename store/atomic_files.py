@@ -64,6 +64,15 @@ def refusing_full_disks(what: str, remedy: str) -> Iterator[None]:
         raise BadInput(f"{what} cannot be written ({os.strerror(number)}); {remedy}") from None
 
 
+def as_new_files(path: Path) -> None:
+    """Gives a file, or all files in a folder, the rights that the user's umask gives new ones: safetensors makes its
+    files readable for the user alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in (file for file in [path, *path.rglob("*")] if file.is_file()):
+        file.chmod(0o666 & ~umask)
+
+
 def sync(path: Path) -> None:
     """Waits until a file's content, or the list of a folder's files, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

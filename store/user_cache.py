@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from afteredit.store.atomic_files import refusing_full_disks, sync, write_atomically
+from afteredit.store.atomic_files import as_new_files, refusing_full_disks, sync, write_atomically
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
     try:
         with refusing_full_disks(str(path), "make room, or set AFTEREDIT_CACHE to another folder"):
             make(temporary)
+        as_new_files(temporary)
         for file in [temporary, *temporary.rglob("*")]:
             sync(file)
         write_atomically(_sum_of(path), _sha256(temporary).encode())

@@ -1,11 +1,15 @@
 """The cache: one process makes, all use."""
 
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import cache_folder, content_hash, made_once
@@ -48,6 +52,16 @@ def test_it_is_made_once_and_then_found(cache):
 def test_a_folder_can_be_made_too(cache):
     path = made_once("models/tiny", lambda folder: folder.mkdir())
     assert path.is_dir()
+
+
+def test_what_is_made_can_be_read_by_those_whom_the_umask_lets(cache):
+    """safetensors makes files for the user alone."""
+    umask = os.umask(0o027)
+    try:
+        made = made_once("x.safetensors", lambda path: save_file({"a": np.zeros(2)}, path))
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o640
 
 
 def test_what_was_half_made_is_made_again(cache):
