@@ -8,7 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from afteredit.launch.command_line import CONF, experiment_from, explained_after_hydra, refuse_wrong_choices
+from afteredit.launch.command_line import (
+    CONF,
+    TAKE_A_VALUE,
+    experiment_from,
+    explained_after_hydra,
+    refuse_wrong_choices,
+)
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.overrides import as_typed
@@ -37,6 +43,13 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
         if isinstance(problem, BadInput) or (type(problem) is ValueError and "group" not in str(problem)):
             raise
         raise BadInput(explained_after_hydra(problem, argv)) from None
+
+
+def options_first(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with Hydra's own options in front: argparse reads no overrides on both sides of them."""
+    values = {i + 1 for i, argument in enumerate(argv) if argument in TAKE_A_VALUE}
+    is_option = [i in values or argument.startswith("-") for i, argument in enumerate(argv)]
+    return [argv[i] for i in sorted(range(len(argv)), key=lambda i: not is_option[i])]
 
 
 def _one(config: DictConfig, run: Callable[[Experiment], Any]) -> None:

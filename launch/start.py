@@ -35,9 +35,9 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
             refuse_secrets(value, key)
         overrides = overrides_from_agent(argv)
         if any(argument.startswith("-") for argument in overrides):
-            from afteredit.launch.multirun import hydra_command_line
+            from afteredit.launch.multirun import hydra_command_line, options_first
 
-            hydra_command_line(sorted(argv, key=lambda argument: argument not in ("-m", "--multirun")), run)
+            hydra_command_line(options_first(argv), run)
         else:
             run(compose(overrides))
     except (BadInput, OSError, Interrupted, KeyboardInterrupt) as problem:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from afteredit.launch.multirun import options_first
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
@@ -92,6 +93,11 @@ def test_what_hydra_cannot_read_ends_the_command_before_any_run(command, wrong, 
     error = capsys.readouterr().err
     assert all(text in error for text in named) and "Traceback" not in error, error
     assert configs(tmp_path / "runs") == []
+
+
+def test_options_may_stand_anywhere():
+    argv = ["seed=1", "-m", "n_edits=2", "--config-dir", "/a b", "method=rome,memit"]
+    assert options_first(argv) == ["-m", "--config-dir", "/a b", "seed=1", "n_edits=2", "method=rome,memit"]
 
 
 SAY_WHO = """
