@@ -91,7 +91,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
     """Returns the given and the allowed for what Hydra cannot read, an unknown entry of a group or an unknown key;
     else Hydra's message."""
     from hydra import compose as hydra_compose
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     sentence = unreadable(overrides, multirun=multirun) or _of_a_file(problem)
     if sentence is not None:
@@ -107,13 +107,16 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             if unknown:
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
         elif f"'{key}'" in message and "Could not override" in message:
-            parent = key.rpartition(".")[0]
-            node: Any = hydra_compose("run", _chosen_files(overrides))
-            node = OmegaConf.select(node, parent) if parent else node
-            if node is None and (CONF / f"{parent.replace('.', '/')}.yaml").exists():
-                return f"{key}={value}, but {parent[5:]} is not measured; name it too: task=[…,{parent[5:]}]"
-            known = [f"{parent}.{k}" if parent else k for k in map(str, node or [])]
-            return unknown_key(key, known) if known or key in MOVED else message
+            whole: Any = hydra_compose("run", _chosen_files(overrides))
+            task = key.split(".")[1] if key.startswith("task.") else ""
+            if task and task not in whole.task and (CONF / "task" / f"{task}.yaml").exists():
+                return f"{key}={value}, but {task} is not measured; name it too: task=[…,{task}]"
+            unknown, parent = key, key.rpartition(".")[0]
+            while parent and not isinstance(OmegaConf.select(whole, parent), DictConfig):
+                unknown, parent = parent, parent.rpartition(".")[0]
+            node = OmegaConf.select(whole, parent) if parent else whole
+            known = [f"{parent}.{name}" if parent else name for name in map(str, node or [])]
+            return unknown_key(unknown, known) if known or key in MOVED else message
     return message
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
+TOKENIZER_FILES = ("tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "spiece*", "tekken.json")
 
 
 class Prompt(Enum):
@@ -107,6 +108,9 @@ class ModelSource:
         with self._reading(place, "read on from: config.json"):
             if "sliding_attention" in (getattr(config.get_text_config(), "layer_types", None) or []):
                 DynamicCache(config=config)
+        if not any(list(Path(place).glob(name)) for name in TOKENIZER_FILES):
+            raise BadInput(f"{place!r} holds no tokenizer (tokenizer.json); copy the tokenizer's files there, as "
+                           "tokenizer.save_pretrained writes them")  # fmt: skip
         with self._reading(place, "read: tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with self._reading(place, "built as config.json says"), torch.device("meta"):
@@ -150,6 +154,9 @@ class ModelSource:
         if kind == "package":
             return str(converted_package(package))
         path = Path(self.source).expanduser()
+        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
+            raise BadInput(f"model={self.name}: {self.source!r} is one file of a model's folder; give model.source="
+                           f"{path.parent}")  # fmt: skip
         if path.suffix.lower() == ".gguf" or path.is_file():
             return self._converted(path)
         if self.source.startswith((".", "/", "~")) or path.is_dir():

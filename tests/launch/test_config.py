@@ -65,6 +65,9 @@ def test_tuned_values_come_from_the_model_file_and_the_command_line_wins():
 BAD = [
     (["n_edit=3"], ["n_edit", "n_edits"]),
     (["+colour=red"], ["colour", "n_edits"]),
+    (["modl.source=x"], ["unknown key modl", "did you mean model?"]),
+    (["edits.colums.subject=x"], ["unknown key edits.colums", "did you mean edits.columns?"]),
+    (["model.hf.source=x"], ["unknown key model.hf", "model.source"]),
     (["model.sourc=x"], ["model.sourc", "model.source"]),
     (["method.layers=3"], ["method.layers", "method.layer"]),
     (["method.value_step=3"], ["method.value_step", "method.value_steps"]),

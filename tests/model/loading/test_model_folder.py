@@ -24,6 +24,12 @@ from afteredit.tests.tiny.damages import (
     text,
 )
 
+
+def no_tokenizer(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
 BAD = {
     "heads that do not divide": (in_config(num_attention_heads=3, num_key_value_heads=3), ["config.json"]),
     "key heads that do not divide": (in_config(num_key_value_heads=3), ["config.json makes", "k_proj"]),
@@ -165,6 +171,7 @@ BAD = {
     "a list": (text("config.json", b"[]"), ["holds a list"]),
     "deep": (text("config.json", b'{"a":' * 100_000 + b"1" + b"}" * 100_000), ["config.json is no JSON"]),
     "a tokenizer that is no JSON": (text("tokenizer.json", b"{"), ["tokenizer"]),
+    "no tokenizer": (no_tokenizer, ["holds no tokenizer (tokenizer.json)", "copy the tokenizer's files"]),
     "a tokenizer of nothing": (text("tokenizer.json", b"{}"), ["tokenizer"]),
     "a tokenizer config that is no JSON": (text("tokenizer_config.json", b"{"), ["tokenizer_config.json is no JSON"]),
     "a link that leads nowhere": (

@@ -17,6 +17,11 @@ def test_a_folder_loads_as_an_lm(tiny_folder, make_lm):
     assert not any(parameter.requires_grad for parameter in lm.model.parameters())
 
 
+def test_one_file_of_a_folder_is_refused_with_the_folder(tiny_folder):
+    with pytest.raises(BadInput, match=f"one file of a model's folder; give model.source={tiny_folder}"):
+        ModelSource("hf", str(tiny_folder / "model.safetensors")).load("cpu", "float32")
+
+
 def test_the_dtype_is_the_one_asked_for(tiny_folder):
     lm = ModelSource("hf", str(tiny_folder)).load("cpu", "bfloat16")
     assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
