@@ -13,6 +13,7 @@ import torch
 
 from afteredit.commands.adapter import write_adapter
 from afteredit.commands.model_card import model_card
+from afteredit.commands.push import push, refuse_no_hub
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.launch.experiment import ExportFormat
 from afteredit.record.terminal import bold
@@ -26,12 +27,9 @@ def export(rebuilt: RebuiltRun, n_edits: int, target: Path) -> None:
     Measures nothing, and leaves a model that is of no more use.  Raises BadInput where the folder is not empty, cannot
     be made or has no room, and where no adapter can say what was changed.
     """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise BadInput(f"replay.export={target} is there and not empty; give a new folder")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadInput(f"replay.export={target}: the folder cannot be made there: {problem}") from None
+    _prepare(target)
+    if rebuilt.x.replay.push is not None:
+        refuse_no_hub(rebuilt.x.replay.push)
     sha256, lm, x = rebuilt.rebuild(n_edits).weights_sha256(), rebuilt.lm, rebuilt.x
     start = " ".join(lm.tokenizer.convert_ids_to_tokens(lm.tokens.start_ids)) or None
     origin = {"run": rebuilt.run.folder.name, "n_edits": n_edits, "weights_sha256": sha256,
@@ -57,6 +55,18 @@ def export(rebuilt: RebuiltRun, n_edits: int, target: Path) -> None:
         rebuilt.console.log(note, highlight=False)
     if start is not None:
         rebuilt.console.log(f"in this run {start} stood in front of every text: put it there too")
+    if x.replay.push is not None:
+        rebuilt.console.log(bold("sent", f" to {push(target, x.replay.push)}"))
+
+
+def _prepare(target: Path) -> None:
+    """Makes the folder that is to hold `target`.  Raises BadInput where something is there, or none can be made."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise BadInput(f"replay.export={target} is there and not empty; give a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadInput(f"replay.export={target}: the folder cannot be made there: {problem}") from None
 
 
 def _write_model(rebuilt: RebuiltRun, folder: Path) -> list[str]:

@@ -89,6 +89,8 @@ def _check_export(replay: ReplaySettings) -> None:
     adapter = replay.export is not None and replay.format is ExportFormat.adapter
     if replay.export is None and replay.format is ExportFormat.adapter:
         raise BadInput("replay.format=adapter has no meaning without replay.export=<new folder>")
+    if replay.push is not None and replay.export is None:
+        raise BadInput(f"replay.push={replay.push} has no meaning without replay.export=<new folder>")
     if replay.rank is not None and (replay.rank < 1 or not adapter):
         raise BadInput(f"replay.rank={replay.rank}; it is the rank of an adapter (replay.export=<new folder> "
                        "replay.format=adapter) and must be at least 1")  # fmt: skip

@@ -72,6 +72,7 @@ class ReplaySettings:
     format: ExportFormat = ExportFormat.model
     rank: int | None = None  # of each matrix of an adapter; null: that of the edits' factors together
     dtype: Dtype | None = None  # of an exported model; null: the run's
+    push: str | None = None  # hub id that the exported folder is sent to
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from afteredit.commands import export_model
 from afteredit.edit.constraints.prune import Prune
 from afteredit.run import main
 from afteredit.tests.tiny.models import tiny_model
@@ -113,13 +114,18 @@ def test_a_rank_that_is_asked_for_leaves_out_the_smallest_singular_values_and_sa
     torch.testing.assert_close(logits(with_adapter(place, "llama", full)), edited, rtol=1e-4, atol=1e-5)
 
 
-def test_a_whole_model_is_written_in_the_dtype_asked_for_with_its_card_for_others_to_read(made, place, tmp_path):
-    run = made("llama", "memit")
+def test_a_whole_model_is_written_in_the_dtype_asked_for_with_its_card_for_others_to_read(
+    made, place, tmp_path, monkeypatch
+):
+    run, pushed = made("llama", "memit"), []
+    monkeypatch.setattr(export_model, "push", lambda folder, name: pushed.append((folder, name)))
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
     umask = os.umask(0o022)
     try:
-        whole = export(run, place, tmp_path / "whole", "replay.dtype=bfloat16")
+        whole = export(run, place, tmp_path / "whole", "replay.dtype=bfloat16", "replay.push=me/edited")
     finally:
         os.umask(umask)
+    assert pushed == [(whole, "me/edited")]
     (path,) = whole.glob("*.safetensors")
     with safe_open(path, "pt") as file:
         metadata, dtypes = file.metadata(), {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
@@ -136,6 +142,7 @@ def test_a_whole_model_is_written_in_the_dtype_asked_for_with_its_card_for_other
 
 @pytest.mark.parametrize(("overrides", "named"), [
     (["replay.format=adapter", "replay.at=0"], "these edits changed no weight"),
+    (["replay.push=edited"], "replay.push=edited is no hub id"),
     (["replay.rank=2"], "replay.rank=2; it is the rank of an adapter"),
     (["replay.format=adapter", "replay.rank=0"], "must be at least 1"),
     (["replay.format=adapter", "replay.dtype=bfloat16"], "an adapter's factors are float32"),
