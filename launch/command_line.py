@@ -111,12 +111,12 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             task = key.split(".")[1] if key.startswith("task.") else ""
             if task and task not in whole.task and (CONF / "task" / f"{task}.yaml").exists():
                 return f"{key}={value}, but {task} is not measured; name it too: task=[…,{task}]"
-            unknown, parent = key, key.rpartition(".")[0]
+            wrong, parent = key, key.rpartition(".")[0]
             while parent and not isinstance(OmegaConf.select(whole, parent), DictConfig):
-                unknown, parent = parent, parent.rpartition(".")[0]
+                wrong, parent = parent, parent.rpartition(".")[0]
             node = OmegaConf.select(whole, parent) if parent else whole
             known = [f"{parent}.{name}" if parent else name for name in map(str, node or [])]
-            return unknown_key(unknown, known) if known or key in MOVED else message
+            return unknown_key(wrong, known) if known or key in MOVED else message
     return message
 
 
