@@ -10,7 +10,7 @@ from afteredit.edit.subject_place import filled
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form, shown
 
-ARROWS = ("→", "->")
+ARROWS = ("→", "-+>")
 FORM = 'edits.fact="The capital of {Peru} is → Oslo": braces around the subject, and → or -> before the new answer'
 
 
@@ -28,8 +28,8 @@ def typed_facts(
     requests = []
     for number, text in enumerate(map(normal_form, facts), 1):
         subject, prompt, target_new = _parts(text)
-        own, of_others = (tuple(filled(subject, normal_form(prompt)) for prompt in prompts)
-                          for prompts in (paraphrases, neighbourhood))  # fmt: skip
+        own = tuple(_plain(subject, prompt, "paraphrases") for prompt in paraphrases)
+        of_others = tuple(_plain(subject, prompt, "neighbourhood") for prompt in neighbourhood)
         try:
             requests.append(EditRequest(
                 f"fact-{number}", subject, prompt, target_new, None if true is None else normal_form(true),
@@ -39,11 +39,18 @@ def typed_facts(
     return requests
 
 
+def _plain(subject: str, prompt: str, key: str) -> str:
+    """Returns another prompt without the braces around a subject.  Raises BadInput for an empty one."""
+    plain = filled(subject, re.sub(r"\{([^{}]+)\}", r"\1", normal_form(prompt)))
+    if not plain:
+        raise BadInput(f"edits.fact_{key} holds an empty prompt; write the prompts, [a,b], or leave the key out")
+    return plain
+
+
 def _parts(text: str) -> tuple[str, str, str]:
     """Returns the subject, the prompt with {} in its place, and the new answer."""
-    arrow = next((arrow for arrow in ARROWS if arrow in text), ARROWS[0])
-    prompt, _, target = text.partition(arrow)
-    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", normal_form(prompt))
-    if text.count(arrow) != 1 or marked is None:
+    parts = re.split(next((arrow for arrow in ARROWS if re.search(arrow, text)), ARROWS[0]), text)
+    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", normal_form(parts[0]))
+    if len(parts) != 2 or marked is None:
         raise BadInput(f"edits.fact={shown(text)} is no fact; write {FORM}")
-    return normal_form(marked[2]), f"{marked[1]}{{}}{marked[3]}", normal_form(target)
+    return normal_form(marked[2]), f"{marked[1]}{{}}{marked[3]}", normal_form(parts[1])

@@ -108,7 +108,8 @@ def ner_docs(rows: Iterable[Mapping[str, Any]]) -> Any:
         if len(tokens) != len(tags):
             raise ValueError(f"it has {len(tokens)} tokens and {len(tags)} tags")
         sentence = "".join(token if token in (",", ".") else f" {token}" for token in tokens)[1:]
-        docs += [{"sentence": sentence, "kind": kind, "word": word, "names": gold_names(tokens, tags, kind)}
+        begun = [_begun(tag, before) for tag, before in zip(tags, ["O", *tags], strict=False)]
+        docs += [{"sentence": sentence, "kind": kind, "word": word, "names": gold_names(tokens, begun, kind)}
                  for kind, word in KINDS.items()]  # fmt: skip
     return Dataset.from_list(docs)
 
@@ -116,6 +117,11 @@ def ner_docs(rows: Iterable[Mapping[str, Any]]) -> Any:
 def names_as_text(doc: Mapping[str, Any]) -> str:
     """Returns the names of a question as an answer would list them."""
     return " " + (", ".join(filter(None, doc["names"])) or "none")
+
+
+def _begun(tag: str, before: str) -> str:
+    """Returns the tag with B- where a name begins, which CoNLL-2003's own files mark only between two names."""
+    return f"B-{tag[2:]}" if tag.startswith("I-") and before[2:] != tag[2:] else tag
 
 
 def gold_names(tokens: Sequence[str], tags: Sequence[str], kind: str) -> list[str]:

@@ -16,6 +16,7 @@ EDITS = EditSet(name="facts", file="facts.jsonl", columns={}, train="facts_train
 @pytest.mark.parametrize("text", [
     "The mother tongue of {Danielle Darrieux} is → English", " The mother tongue of { Danielle Darrieux } is->English ",
     "The mother tongue of {Danielle Darrieux} is\u00a0→ English\u200b",
+    "The mother tongue of {Danielle Darrieux} is --> English",
 ])  # fmt: skip
 def test_braces_hold_the_subject_and_the_arrow_leads_to_the_new_answer(text):
     assert typed_facts([text], None, [], []) == [
@@ -24,8 +25,8 @@ def test_braces_hold_the_subject_and_the_arrow_leads_to_the_new_answer(text):
 
 
 def test_what_is_typed_beside_one_fact_belongs_to_it():
-    (fact,) = typed_facts(["{Perú} is ruled from → a -> b"], "Lima", ["The capital of {} is", "Who rules Perú?"],
-                          ["The capital of Chile is"])  # fmt: skip
+    (fact,) = typed_facts(["{Perú} is ruled from → a -> b"], "Lima", ["The capital of {} is", "Who rules {Perú}?"],
+                          ["The capital of {Chile} is"])  # fmt: skip
     assert (fact.question, fact.target_new, fact.target_true) == ("Perú is ruled from", "a -> b", "Lima")
     assert fact.paraphrases == ("The capital of Perú is", "Who rules Perú?")
     assert (fact.neighbourhood, fact.neighbourhood_answers) == (("The capital of Chile is",), ("",))
@@ -41,6 +42,8 @@ def test_what_is_typed_beside_one_fact_belongs_to_it():
     (["The capital of {Peru} is → Oslo"], {"true": "oslo"}, "an edit must change the answer"),
     (["{a} → b", "{c} → d"], {"true": "e"}, "belong to one fact, but edits.fact gives 2"),
     ([], {"paraphrases": ["a"]}, "edits.fact gives 0"),
+    (["The capital of {Peru} is → Oslo"], {"paraphrases": [" "]}, "edits.fact_paraphrases holds an empty prompt"),
+    (["The capital of {Peru} is → Oslo"], {"neighbourhood": [""]}, "edits.fact_neighbourhood holds an empty prompt"),
 ])  # fmt: skip
 def test_what_is_no_fact_is_refused(facts, beside, named):
     with pytest.raises(BadInput, match=named):

@@ -369,3 +369,10 @@ def test_what_the_papers_tasks_cannot_have_is_refused_by_name(own, tmp_path):
             build_tasks(compose(["task=[paper_ner]"]).tasks, compose([f"data={tmp_path}"]).settings)
     with pytest.raises(BadInput, match="chance=null, but its answers are not generated"):
         with_chance(compose(["task=[nli]", "task.nli.chance=null"]).tasks, compose([]).settings)
+
+
+def test_a_name_that_begins_with_an_i_is_one_as_in_conll_2003s_own_files():
+    iob1 = {"tokens": ["Ann", "Lee", "met", "Bob", "Ray", "here", "."],
+            "ner_tags": ["I-PER", "I-PER", "O", "I-PER", "B-PER", "O", "O"]}  # fmt: skip
+    docs = paper_scores.ner_docs([iob1])
+    assert {doc["kind"]: doc["names"] for doc in docs}["PER"] == ["Ann Lee", "Bob Ray"]
