@@ -44,7 +44,8 @@ class Immediate:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Holds all metrics of the model by the keys they are recorded under, and the scores of every example."""
+    """Holds all metrics of the model by the keys they are recorded under, and every example: its score and what the
+    model said."""
 
     row: dict[str, float]
     samples: Samples
@@ -121,12 +122,12 @@ class Measure:
             return Checkpoint(row, [sample for part in parts for sample in part.samples])
 
     def _retention(self, now: Responses, unedited: Responses, n_edits: int) -> Checkpoint:
-        scores = success_scores(self.lm, now, unedited)
+        scores = success_scores(self.lm, now, unedited, answers=True)
         row = means(scores, "editing/retained") | {"editing/retained/n_edits": n_edits}
         return Checkpoint(row, _labelled("retained", scores))
 
     def _retention_by_all(self, now: Responses, unedited: Responses) -> Checkpoint:
-        scores = success_scores(self.lm, now, unedited)
+        scores = success_scores(self.lm, now, unedited, answers=True)
         return Checkpoint(means(scores, "editing/retained_by_all"), _labelled("retained_by_all", scores))
 
     def _fluency(self, requests: Sequence[EditRequest]) -> Checkpoint:
@@ -146,7 +147,10 @@ class Measure:
             scores = measure(built, self.lm, self.kept_blocks)
             if unedited:
                 self._say_what_did_not_fit(built.name, scores)
-            samples = [{"kind": "ability", "name": built.name, **asdict(example)} for example in scores.examples]
+            questions = built.questions() if unedited else []  # kept once, beside the unedited model's answers
+            asked = dict(enumerate(questions))
+            samples = [{"kind": "ability", "name": built.name, **asdict(example), **asked.get(example.doc_id, {})}
+                       for example in scores.examples]  # fmt: skip
             yield Checkpoint(scores.row, samples)
 
     def _say_what_did_not_fit(self, name: str, scores: AbilityScores) -> None:

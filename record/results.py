@@ -1,4 +1,5 @@
-"""Results: one row per checkpoint, which is the source of truth, and a file with the scores of every example."""
+"""Results: one row per checkpoint, which is the source of truth, and a file with every example: its score and what the
+model said.  A text stands once in `samples/texts.jsonl`, and the files of all checkpoints refer to it."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from afteredit.store.atomic_files import make_folder, write_atomically
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_row
+from afteredit.store.plain_json import printable
+from afteredit.store.shared_texts import COLUMNS, FILE, SharedTexts, reference
 
 
 class Results:
@@ -26,6 +29,7 @@ class Results:
         self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
         self._samples = folder / "samples"
         make_folder(self._samples)
+        self._texts = SharedTexts(self._samples, fall_back=fall_back, read_only=read_only)
         self._lines.refuse(fault_of_row)
         for row in self._lines.records:
             self._check_samples(row)
@@ -46,11 +50,16 @@ class Results:
         return next(row for row in self._lines.records if row["n_edits"] == n_edits)
 
     def append(self, row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the samples and then the row, so that every row that is there has its samples."""
+        """Writes the texts, the samples and then the row, so that every row that is there has its samples."""
         import pandas as pd
 
+        said = [{name: printable(sample[name]) for name in COLUMNS if isinstance(sample.get(name), str)}
+                for sample in samples]  # fmt: skip
+        self._texts.keep(text for texts in said for text in texts.values())
+        references = [{name: reference(text) for name, text in texts.items()} for texts in said]
+        table = pd.DataFrame([{**sample, **texts} for sample, texts in zip(samples, references, strict=True)])
         buffer = io.BytesIO()
-        pd.DataFrame(samples).to_parquet(buffer, index=False)
+        table.to_parquet(buffer, index=False, compression="zstd")
         write_atomically(self.samples_path(row["n_edits"]), buffer.getvalue())
         self._lines.append({**row, "samples_sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
 
@@ -63,10 +72,12 @@ class Results:
         self.append(row, samples)
 
     def samples(self, n_edits: int) -> list[dict[str, Any]]:
-        """Returns the scores of the examples after so many edits."""
-        import pandas as pd
+        """Returns the examples after so many edits, with None where `append` was given nothing."""
+        import pyarrow.parquet as pq
 
-        return [dict(sample) for sample in pd.read_parquet(self.samples_path(n_edits)).to_dict("records")]
+        samples = pq.read_table(self.samples_path(n_edits)).to_pylist()
+        return [{name: self._texts.texts[value] if name in COLUMNS and value else value
+                 for name, value in sample.items()} for sample in samples]  # fmt: skip
 
     def samples_path(self, n_edits: int) -> Path:
         return self._samples / f"{self.digest}-{n_edits:06d}.parquet"
@@ -76,3 +87,15 @@ class Results:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row.get("samples_sha256"):
             raise BadInput(f"{path} is missing or does not match the checksum in {self.path.name}; restore it, or move "
                            f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
+        n_lost = len(_references(path) - self._texts.texts.keys())
+        if n_lost:
+            raise BadInput(f"{self._samples / FILE} lacks {n_lost} texts to which {path.name} refers; restore it, or move "
+                           f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
+
+
+def _references(path: Path) -> set[str]:
+    """Returns the references to texts in a file of examples."""
+    import pyarrow.parquet as pq
+
+    columns = [name for name in COLUMNS if name in pq.read_schema(path).names]
+    return {value for values in pq.read_table(path, columns=columns).to_pydict().values() for value in values if value}

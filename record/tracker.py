@@ -119,7 +119,8 @@ class Tracker:
         import wandb
 
         artifact = wandb.Artifact(f"results-{self._run.id}", type="results")
-        patterns = ["results-*.jsonl", "immediate-*.jsonl", "samples/*.parquet", "config.yaml", "edits.jsonl"]
+        patterns = ["results-*.jsonl", "immediate-*.jsonl", "samples/*.parquet", "samples/*.jsonl", "config.yaml",
+                    "edits.jsonl"]  # fmt: skip
         for pattern in [*patterns, "updates/*.safetensors"] if self._log_updates else patterns:
             for path in sorted(self._folder.glob(pattern)):
                 artifact.add_file(str(path), name=str(path.relative_to(self._folder)))

@@ -21,9 +21,10 @@ from afteredit.store.checked_lines import config_fault, read_checked, read_confi
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit, fault_of_immediate, fault_of_row, is_count, is_number
 from afteredit.store.plain_json import printable
+from afteredit.store.shared_texts import COLUMNS, FILE, read_texts
 
 log = logging.getLogger(__name__)
-NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparseable")  # columns of the examples
+NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparseable", "choice")  # columns of the examples
 
 
 def read(paths: Iterable[Path]) -> list[Run]:
@@ -149,7 +150,19 @@ def _samples(folder: Path, digest: str, rows: list[dict[str, Any]], faults: list
             frames.append(_examples(pd.read_parquet(io.BytesIO(content))))
         except (ArrowException, OSError, ValueError) as problem:
             faults.append(f"{path} is damaged ({problem}): no band and no test where its examples are needed")
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return _with_texts(pd.concat(frames, ignore_index=True), folder / "samples", faults) if frames else pd.DataFrame()
+
+
+def _with_texts(frame: pd.DataFrame, folder: Path, faults: list[str]) -> pd.DataFrame:
+    """Returns the examples with texts in place of the references to them; older versions kept no texts."""
+    columns = [name for name in COLUMNS if name in frame]
+    if columns:
+        texts, damaged = read_texts(folder)
+        n_lost = len({name for column in columns for name in frame[column].dropna()} - texts.keys())
+        lost = [f"{folder / FILE} lacks {n_lost} texts of the examples; restore it"] if n_lost and not damaged else []
+        faults += [fault for fault in (*damaged, *lost) if fault not in faults]
+        frame = frame.assign(**{name: frame[name].map(texts).astype(object) for name in columns})
+    return frame
 
 
 def _examples(frame: pd.DataFrame) -> pd.DataFrame:
@@ -158,6 +171,9 @@ def _examples(frame: pd.DataFrame) -> pd.DataFrame:
     texts = [name for name in NUMBERS if name in frame and frame[name].dtype.kind not in "iufb"]
     if lost or any(frame[name].notna().any() for name in texts):
         raise ValueError(f"its column {[*lost, *texts][0]} is missing or holds no numbers")
+    for name in (name for name in COLUMNS if name in frame):
+        if not all(isinstance(value, str) for value in frame[name].dropna()):
+            raise ValueError(f"its column {name} holds no references to texts")
     return frame
 
 

@@ -6,11 +6,15 @@ since it does not see weights).
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import as_pairs
@@ -29,7 +33,10 @@ NO_ANSWER = ("", "[invalid]")  # what lm-eval's filters leave where they find no
 
 @dataclass(frozen=True)
 class ExampleScore:
-    """Holds the score of one row; headline = Σ numerators / Σ denominators (these are 1 for a mean over rows)."""
+    """Holds the score of one row, and what the model said.
+
+    headline = Σ numerators / Σ denominators (these are 1 for a mean over rows).
+    """
 
     doc_id: int
     numerator: float
@@ -39,6 +46,9 @@ class ExampleScore:
     ran_out: float | None = None  # 1: the generated answer did not end within the tokens that it may have; None where
     # no text ends it, so that it is meant to be so long
     cut: float = 0.0  # 1: the prompt was cut on the left, being longer than the model reads
+    answer: str | None = None  # the text that was generated
+    choice: int | None = None  # which of the choices the model takes
+    log_likelihoods: list[float] | None = None  # nats, of every choice; of the text where that is what is scored
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,23 @@ class BuiltAbility:
         examples = [self._example(sample, pair, gold_nll.get(sample["doc_id"]), model)
                     for sample, pair in zip(samples, pairs, strict=True)]  # fmt: skip
         return AbilityScores(self._row(metrics, answer_filter, examples), examples)
+
+    def questions(self) -> list[dict[str, str]]:
+        """Returns, for each row, its `question` (without examples), the answer `wanted`, and its `choices` as JSON.
+
+        What a task does not have is left out.
+        """
+        task, kind = self.task, self.task.OUTPUT_TYPE
+        questions = []
+        for doc in islice(task.eval_docs, self.limit) if kind != "loglikelihood_rolling" else ():
+            texts = {"question": task.doc_to_text(doc), "wanted": task.doc_to_target(doc)}
+            if kind == "multiple_choice":
+                choices = [str(choice) for choice in task.doc_to_choice(doc)]
+                texts |= {"wanted": _chosen(choices, texts["wanted"]), "choices": json.dumps(choices)}
+            if isinstance(texts["wanted"], list):
+                texts["wanted"] = " | ".join(map(str, texts["wanted"]))
+            questions.append({name: text for name, text in texts.items() if isinstance(text, str)})
+        return questions
 
     def _headline_filter(self, metrics: Mapping[str, Any]) -> str:
         """Returns the filter of the headline; lm-eval's keys are `metric,filter`."""
@@ -158,4 +185,26 @@ class BuiltAbility:
                 answer = answer[0] if isinstance(answer, list) else answer
                 unparseable = float(str(answer).strip() in NO_ANSWER)
         cut = float(not contexts.isdisjoint(model.cut))
-        return ExampleScore(sample["doc_id"], *pair, gold_nll, unparseable, ran_out, cut)
+        return ExampleScore(sample["doc_id"], *pair, gold_nll, unparseable, ran_out, cut, **self._said(sample))
+
+    def _said(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what the model said of a row: the text it generated, or its choice and all log-likelihoods."""
+        responses = [responses[0] for responses in sample["resps"]]
+        if self.task.OUTPUT_TYPE == "generate_until":
+            return {"answer": str(responses[0])}
+        values = [float(response[0] if isinstance(response, tuple) else response) for response in responses]
+        if self.task.OUTPUT_TYPE != "multiple_choice":
+            return {"log_likelihoods": values}
+        choices = self.task.doc_to_choice(sample["doc"])
+        values = values[: len(choices)]  # lm-eval's acc_mutual_info asks for others after them
+        by_length = self.ability.headline == "acc_norm"  # lm-eval's, per character
+        compared = [value / (len(choice) if by_length else 1) for value, choice in zip(values, choices, strict=True)]
+        return {"choice": int(np.argmax(compared)), "log_likelihoods": values}
+
+
+def _chosen(choices: Sequence[str], target: Any) -> Any:
+    """Returns the texts of the right choices, which lm-eval names by number; what else it is given, as it is."""
+    numbers = target if isinstance(target, list) else [target]
+    if all(isinstance(number, int) and 0 <= number < len(choices) for number in numbers):
+        return [choices[number] for number in numbers]
+    return target

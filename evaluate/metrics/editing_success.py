@@ -95,13 +95,23 @@ def respond(lm: LM, requests: Iterable[EditRequest]) -> Responses:
     return responses
 
 
-def success_scores(lm: LM, now: Responses, unedited: Responses) -> list[dict[str, Any]]:
-    """Returns one row per prompt and criterion that applies: `name` (`prob/efficacy`, …) and `score` in {0, 1}."""
+def success_scores(lm: LM, now: Responses, unedited: Responses, *, answers: bool = False) -> list[dict[str, Any]]:
+    """Returns one row per prompt and criterion that applies: `name` (`prob/efficacy`, …) and `score` in {0, 1}.
+
+    With `answers` also what the model said: the greedy text, or the mean log p of the new and of the true target.
+    """
     return [
-        {"request": prompt.request_id, "probe": prompt.index, "name": name, "score": float(success)}
+        {"request": prompt.request_id, "probe": prompt.index, "name": name, "score": float(success),
+         **(_said(name, response) if answers else {})}
         for prompt, response in now.items()
         for name, success in _successes(lm, prompt, response, unedited[prompt])
     ]
+
+
+def _said(name: str, response: Response) -> dict[str, Any]:
+    if name.startswith("prob/") and response.nll_true is not None:
+        return {"log_likelihoods": [-response.nll_new, -response.nll_true]}
+    return {"answer": response.text} if name.startswith("generated/") else {}
 
 
 def means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float]:
