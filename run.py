@@ -105,7 +105,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
         with record.display, interruption:
             edit_and_measure(editor, batches, run.journal, measure, record, x.settings.due)
         end = run_end(run.folder, run.results.digest, x.settings.n_edits)
-        record.finish(end.summary, end.tables, end.picture)
+        record.finish(end.summary, end.tables, end.picture, end.said)
     return run.folder
 
 

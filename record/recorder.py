@@ -103,8 +103,8 @@ class Recorder:
         self._begin_edit(n_edits)
         return self._run.stops_at(n_edits)
 
-    def finish(self, summary: Mapping[str, float], tables: Sequence[Any], picture: Path) -> None:
-        """Ends a whole run: W&B gets what the files hold beyond this command's edits, and the summary.
+    def finish(self, summary: Mapping[str, float], tables: Sequence[Any], picture: Path, said: Any) -> None:
+        """Ends a whole run: W&B gets what the files hold beyond this command's edits, the summary and what was `said`.
 
         The terminal gets the tables, and is told where the picture, the results and the tracked run are.
         """
@@ -114,7 +114,8 @@ class Recorder:
             limit = f"{run.settings.collapse_perplexity:g} times the unedited model's"
             said = f" at {run.collapsed_at} edits: NaN in an update, or perplexity above {limit}"
             self.display.console.print(bold("collapsed", said, style="bold red"))
-        self._tracker.finish(summary, [{**record, **run.immediate.row(i)} for i, record in enumerate(records)])
+        records = [{**record, **run.immediate.row(i)} for i, record in enumerate(records)]
+        self._tracker.finish(summary, records, said)
         self.display.console.print(*tables)
         for line in (f"curves   {picture}", f"results  {run.results.path}", *self._where_to_look()):
             self.display.console.print(line, highlight=False, soft_wrap=True)

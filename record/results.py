@@ -89,8 +89,9 @@ class Results:
                            f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
         n_lost = len(_references(path) - self._texts.texts.keys())
         if n_lost:
-            raise BadInput(f"{self._samples / FILE} lacks {n_lost} texts to which {path.name} refers; restore it, or move "
-                           f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
+            raise BadInput(f"{self._samples / FILE} lacks {n_lost} texts to which {path.name} refers; restore it, or "
+                           f"move {self.path.name} away to measure every checkpoint again (all edits are "
+                           "kept)")  # fmt: skip
 
 
 def _references(path: Path) -> set[str]:

@@ -86,16 +86,21 @@ class Tracker:
         with self._mirrored("could not be told that the run failed"):
             self._finish(exit_code=1)
 
-    def finish(self, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> None:
-        """Ends a whole run: sends its summary, a table of the edits in `records`, and its files.
+    def finish(self, summary: Mapping[str, Any], records: Sequence[Mapping[str, Any]], said: Any) -> None:
+        """Ends a whole run: sends its summary, tables of the edits in `records` and of what was `said`, its files.
 
-        `records`: those of the journal, each with the texts that were `generated` right after it.
+        `records`: those of the journal, each with the texts that were `generated` right after it.  `said`: a
+        DataFrame of what was said to each question, which may be empty.
         """
         if self._run is None:
             return
-        with self._mirrored("was not given the table and the files"):
+        with self._mirrored("was not given the tables and the files"):
+            import wandb
+
             self._run.summary.update(dict(summary))
             self._run.summary["edits"] = _table(records)
+            if len(said):
+                self._run.summary["answers"] = wandb.Table(dataframe=said)
             self._run.log_artifact(self._results())
         with self._mirrored("did not get everything"):
             self._finish(exit_code=0, whole=True)

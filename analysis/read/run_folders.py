@@ -24,7 +24,15 @@ from afteredit.store.plain_json import printable
 from afteredit.store.shared_texts import COLUMNS, FILE, read_texts
 
 log = logging.getLogger(__name__)
-NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparseable", "choice")  # columns of the examples
+NUMBERS = (
+    "n_edits",
+    "doc_id",
+    "numerator",
+    "denominator",
+    "gold_nll",
+    "unparseable",
+    "choice",
+)  # columns of the examples
 
 
 def read(paths: Iterable[Path]) -> list[Run]:

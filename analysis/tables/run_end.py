@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.table import Table
 
 from afteredit.analysis.numbers.run_summary import summarise
+from afteredit.analysis.numbers.same_questions import same_questions
 from afteredit.analysis.numbers.single_edits import averaged, summarise_models
 from afteredit.analysis.pictures.run_curves import draw_curves
 from afteredit.analysis.read.run_folders import read_run
 from afteredit.analysis.tables.answers import answers_table
-from afteredit.analysis.tables.run_tables import editing_table, final_table
+from afteredit.analysis.tables.run_tables import editing_table, final_table, same_questions_table
+
+N_CHECKPOINTS = 5  # at which the answers to the same questions are shown
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class RunEnd:
     picture: Path
     summary: dict[str, float]
     tables: list[Table]
+    said: pd.DataFrame  # what was said to each question, see `same_questions`
 
 
 def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
@@ -42,4 +47,6 @@ def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
     if run.n_dropped is not None:
         summary["summary/dropped"] = run.n_dropped
     picture = draw_curves(run.rows, run.chance, folder / "curves.png", title)
-    return RunEnd(picture, summary, [final_table(run), editing_table(run), *answers])
+    said = same_questions(run, N_CHECKPOINTS)
+    tables = [final_table(run), editing_table(run), *answers, *([same_questions_table(said)] if len(said) else [])]
+    return RunEnd(picture, summary, tables, said)

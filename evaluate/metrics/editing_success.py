@@ -101,8 +101,13 @@ def success_scores(lm: LM, now: Responses, unedited: Responses, *, answers: bool
     With `answers` also what the model said: the greedy text, or the mean log p of the new and of the true target.
     """
     return [
-        {"request": prompt.request_id, "probe": prompt.index, "name": name, "score": float(success),
-         **(_said(name, response) if answers else {})}
+        {
+            "request": prompt.request_id,
+            "probe": prompt.index,
+            "name": name,
+            "score": float(success),
+            **(_said(name, response) if answers else {}),
+        }
         for prompt, response in now.items()
         for name, success in _successes(lm, prompt, response, unedited[prompt])
     ]

@@ -126,7 +126,7 @@ def refuse(*_args, **_kwargs):
 
 def test_rows_at_every_n_are_those_of_the_straight_run_from_its_journal_alone(copied, monkeypatch):
     folder = copied(*STRAIGHT)
-    samples = {path.name: pd.read_parquet(path) for path in folder.glob("samples/*")}
+    samples = {path.name: pd.read_parquet(path) for path in folder.glob("samples/*.parquet")}
     kept = {name: (folder / name).read_bytes() for name in ("config.yaml", "environment.json", "edits.jsonl")}
     expected = forget_results(folder)
     for verb in ("prepare", "update"):
@@ -135,8 +135,8 @@ def test_rows_at_every_n_are_those_of_the_straight_run_from_its_journal_alone(co
     for at in (3, 1, 4, 2):
         go(folder, f"replay.at={at}", "task=[sentiment]")
     assert [untimed(row) for row in rows(folder)] == [untimed(row) for row in expected]
-    assert {path.name for path in folder.glob("samples/*")} == set(samples)
-    for path in folder.glob("samples/*"):
+    assert {path.name for path in folder.glob("samples/*.parquet")} == set(samples)
+    for path in folder.glob("samples/*.parquet"):
         pd.testing.assert_frame_equal(pd.read_parquet(path), samples[path.name])
     assert {name: (folder / name).read_bytes() for name in kept} == kept
 

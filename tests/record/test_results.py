@@ -76,3 +76,36 @@ def test_samples_that_are_not_those_of_their_row_are_named(tmp_path, harm):
         Results(tmp_path, "abcd")
     path.write_bytes(content)
     assert len(Results(tmp_path, "abcd").rows) == 2
+
+
+ASKED = {"kind": "ability", "name": "open_qa", "question": "Where is Lima?", "wanted": "Peru"}
+SAID = {"kind": "ability", "name": "open_qa", "numerator": 1.0, "answer": " Peru", "log_likelihoods": None}
+CHOSEN = {"kind": "ability", "name": "nli", "numerator": 0.0, "choice": 1, "log_likelihoods": [-2.5, -0.25]}
+
+
+def test_what_the_model_said_comes_back_and_a_text_stands_once_for_all_checkpoints(tmp_path):
+    results = Results(tmp_path, "abcd")
+    results.append({"n_edits": 0, **SCORE}, [{**SAID, **ASKED}, CHOSEN, SAMPLES[1]])
+    size = (tmp_path / "samples" / "texts.jsonl").stat().st_size
+    results.append({"n_edits": 5, **SCORE}, [SAID, CHOSEN])
+    assert (tmp_path / "samples" / "texts.jsonl").stat().st_size == size
+    results.append({"n_edits": 10, **SCORE}, [{**SAID, "answer": " Chad"}])
+    again = Results(tmp_path, "abcd")
+    first, second, third = again.samples(0)
+    assert {k: v for k, v in first.items() if v is not None} == {
+        k: v for k, v in {**SAID, **ASKED}.items() if v is not None}  # fmt: skip
+    assert {k: second[k] for k in CHOSEN} == CHOSEN and third["answer"] is None
+    assert [again.samples(n)[0]["answer"] for n in (5, 10)] == [" Peru", " Chad"]
+    content = again.samples_path(0).read_bytes()
+    again.replace({"n_edits": 0, **SCORE}, again.samples(0))
+    assert again.samples_path(0).read_bytes() == content
+
+
+def test_texts_that_are_missing_are_named(tmp_path):
+    results = Results(tmp_path, "abcd")
+    results.append({"n_edits": 0, **SCORE}, [{**SAID, **ASKED}])
+    results.append({"n_edits": 5, **SCORE}, [{**SAID, "answer": " Chad"}])
+    path = tmp_path / "samples" / "texts.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(BadInput, match=r"texts.jsonl lacks 1 texts to which abcd-000005.parquet refers; restore it"):
+        Results(tmp_path, "abcd")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from afteredit.record.settings import Mode, TrackerSettings
@@ -152,7 +153,8 @@ def journal_and_results(folder) -> list[dict]:
     """One edit's record, and the files of a run directory."""
     request = {"id": "f1", "prompt": "{} is in", "subject": "Lima", "target_new": "Chad"}
     for name in ("results-1.jsonl", "results-2.jsonl", "immediate-1.jsonl", "config.yaml", "edits.jsonl",
-                 "environment.json", "samples/1-000000.parquet", "updates/000000.safetensors"):  # fmt: skip
+                 "environment.json", "samples/1-000000.parquet", "samples/texts.jsonl",
+                 "updates/000000.safetensors"):  # fmt: skip
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(name)
     said = [{"request": "f1", "group": "efficacy", "before": " Peru", "after": " Chad"},
@@ -165,15 +167,19 @@ def test_the_end_sends_summary_table_and_files_and_updates_where_asked_for(wandb
     records = journal_and_results(tmp_path)
     tracked = tracker(tmp_path, log_updates=log_updates)
     assert not tracked.delivered
-    tracked.finish({"summary/nli/area": 0.8}, records)
-    table = wandb_fake.run.summary.pop("edits")
+    answers = pd.DataFrame(
+        [{"ability": "nli", "row": "3", "question": "Is it?", "after 0": "✓ Yes", "after 5": "✗ No"}]
+    )
+    tracked.finish({"summary/nli/area": 0.8}, records, answers)
+    table, said = wandb_fake.run.summary.pop("edits"), wandb_fake.run.summary.pop("answers")
+    assert said.columns == list(answers) and said.data == answers.to_numpy().tolist()
     assert wandb_fake.run.summary == {"summary/nli/area": 0.8}
     assert table.columns == ["n_edits", "prompt", "target", "before", "after"]
     assert table.data == [[1, "Lima is in", "Chad", " Peru", " Chad"], [2, "Lima is in", "Chad", None, None]]
     (artifact,) = wandb_fake.run.artifacts
     assert (artifact.name, artifact.type) == ("results-r1", "results")
     expected = {"results-1.jsonl", "results-2.jsonl", "immediate-1.jsonl", "config.yaml", "edits.jsonl",
-                "samples/1-000000.parquet"}  # fmt: skip
+                "samples/1-000000.parquet", "samples/texts.jsonl"}  # fmt: skip
     assert set(artifact.manifest.entries) == expected | ({"updates/000000.safetensors"} if log_updates else set())
     assert wandb_fake.run.exit_code == 0 and tracked.delivered
 
@@ -200,7 +206,7 @@ def test_a_start_that_has_sent_only_a_part_of_what_was_held_is_passed_by_unless_
     assert passed_by(tmp_path) == [own]
     tracked.checkpoint({"n_edits": 0})
     tracked.edit({"n_edits": 1, "edit_s": 1.0, "diagnostics": {}}, {})
-    getattr(tracked, end)(*([{}, []] if end == "finish" else []))
+    getattr(tracked, end)(*([{}, [], pd.DataFrame()] if end == "finish" else []))
     assert passed_by(tmp_path) == ([earlier] if end == "finish" else [own])
 
 
@@ -215,7 +221,7 @@ def test_a_start_that_has_sent_more_takes_the_place_of_the_earlier_one(starts, t
     if end == "killed":
         tracked.edit({"n_edits": 2, "edit_s": 1.0, "diagnostics": {}}, {})
     else:
-        getattr(tracked, end)(*([{}, []] if end == "finish" else []))
+        getattr(tracked, end)(*([{}, [], pd.DataFrame()] if end == "finish" else []))
     assert passed_by(tmp_path) == [earlier]
 
 
@@ -245,7 +251,7 @@ def test_disabled_does_nothing(monkeypatch, tmp_path):
     tracked.edit({"n_edits": 1, "edit_s": 1.0, "diagnostics": {}}, {})
     tracked.preempt()
     tracked.fail()
-    tracked.finish({}, [])
+    tracked.finish({}, [], pd.DataFrame())
     assert tracked.ids == {} and list(tmp_path.iterdir()) == []
 
 
@@ -271,7 +277,7 @@ def test_a_setting_that_wandb_cannot_read_does_not_fail_the_run(tmp_path, monkey
     monkeypatch.setenv(variable, "x")
     tracked = tracker(tmp_path)
     tracked.checkpoint({"n_edits": 0})
-    tracked.finish({}, [])
+    tracked.finish({}, [], pd.DataFrame())
     assert "this run is not tracked" in caplog.text and tracked.ids == {} and not tracked.delivered
 
 
@@ -303,5 +309,5 @@ def test_a_failing_log_or_finish_does_not_fail_the_run(wandb_fake, tmp_path, mon
     for name in ("log", "log_artifact", "finish"):
         monkeypatch.setattr(wandb_fake.run, name, fails)
     tracked.checkpoint({"n_edits": 0})
-    tracked.finish({}, [])
+    tracked.finish({}, [], pd.DataFrame())
     assert caplog.text.count("gone") == 3 and not tracked.delivered

@@ -478,6 +478,8 @@ DAMAGED = {  # what happened to the run directory; further overrides; what the e
     "samples_altered": (changed("samples/*-000001.parquet", b"PAR1", b"par1"), "",
                         ["-000001.parquet", "checksum", "measure every checkpoint again"]),
     "samples_missing": (gone("samples/*-000001.parquet"), "", ["-000001.parquet is missing", "restore it"]),
+    "texts_altered": (changed("samples/texts.jsonl", b" ", b"_"), "", ["texts.jsonl:1", "checksum", "restore it"]),
+    "texts_missing": (gone("samples/texts.jsonl"), "", ["texts.jsonl lacks", "measure every checkpoint again"]),
     "other_code": (other_code, "n_edits=3", ["begun under other code", "resume=force", "runs=<folder>"]),
     "other_model": (other_model, "n_edits=3", ["is not the model that", "the same weights", "runs=<folder>"]),
     "other_constants": (other_constants, "n_edits=3", ["begun with constants", "restore it", "runs=<folder>"]),

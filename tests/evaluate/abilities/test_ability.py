@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,9 +163,35 @@ def test_a_shipped_task_is_measured_by_its_name_alone(few_shipped, lm):
     assert scores.row["ability/evenness"] == sum(example.numerator for example in scores.examples) / 4
 
 
-def test_an_example_is_flat_enough_for_a_table(lm):
-    examples = built("ner").measure(lm).examples
-    assert all(isinstance(value, int | float) for value in asdict(examples[0]).values())
+def test_the_answer_of_every_row_is_kept_and_the_question_can_be_had(lm):
+    config = compose(["task=[open_qa]"]).tasks["open_qa"].lm_eval
+    ability = built("open_qa", limit=2)
+    example = ability.measure(lm).examples[1]
+    questions = ability.questions()
+    assert len(questions) == 2 and questions[1].keys() == {"question", "wanted"}
+    row = json.loads((ROOT / "data" / "open_qa.jsonl").read_text(encoding="utf-8").splitlines()[1])
+    assert questions[1]["question"] == f"Question: {row['question']}?\nAnswer:"
+    assert questions[1]["wanted"] == " | ".join(row["answers"])
+    shots = "".join(f"Question: {shot['question']}?\nAnswer: {shot['answers'][0]}\n\n"
+                    for shot in config["fewshot_config"]["samples"])  # fmt: skip
+    assert example.answer == greedy_text(lm, shots + questions[1]["question"], 32).split("\n")[0]
+    assert example.choice is None and example.log_likelihoods is None
+
+
+def test_of_choices_the_one_taken_and_all_log_likelihoods_are_kept(lm):
+    ability = built("dialogue", limit=1)
+    (example,), (asked,) = ability.measure(lm).examples, ability.questions()
+    row = json.loads((ROOT / "data" / "dialogue.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert json.loads(asked["choices"]) == row["options"] and asked["question"] == row["dialogue"]
+    assert asked["wanted"] == row["options"]["ABCD".index(row["answer"])]
+    sums = []
+    for option in row["options"]:
+        context, whole = (lm.tokens.encode(row["dialogue"] + end) for end in ("", f" {option}"))
+        with torch.no_grad():
+            log_p_TV = lm.model(torch.tensor([whole])).logits[0, len(context) - 1 : -1].log_softmax(-1)
+        sums.append(float(log_p_TV[range(len(whole) - len(context)), whole[len(context) :]].sum()))
+    assert example.log_likelihoods == pytest.approx(sums, abs=1e-4)
+    assert example.choice == sums.index(max(sums)) and example.answer is None
 
 
 def test_rows_that_are_not_there_are_refused_before_anything_is_built(tmp_path):

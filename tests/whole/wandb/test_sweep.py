@@ -263,13 +263,13 @@ def test_results_samples_config_journal_and_updates_go_up_byte_for_byte(swept):
         patterns = (
             "results-*.jsonl",
             "immediate-*.jsonl",
-            "samples/*.parquet",
+            "samples/*",
             "config.yaml",
             "edits.jsonl",
             "updates/*.safetensors",
         )
         names = {path.relative_to(folder) for pattern in patterns for path in folder.glob(pattern)}
-        assert len(names) == 2 + (N_EDITS + 1) + 1 + 1 + N_EDITS
+        assert len(names) == 2 + (N_EDITS + 1) + 1 + 1 + 1 + N_EDITS
         assert {path.relative_to(artifact) for path in artifact.rglob("*") if path.is_file()} - {
             Path("manifest.json")
         } == names
@@ -277,7 +277,7 @@ def test_results_samples_config_journal_and_updates_go_up_byte_for_byte(swept):
 
 
 def test_the_table_shows_each_edit_and_what_was_generated_before_and_after_it(swept, records_of):
-    (path,) = (swept.server.folder / "files").rglob(f"{swept.run_id(swept.lost)}/media/table/*.json")
+    (path,) = (swept.server.folder / "files").rglob(f"{swept.run_id(swept.lost)}/media/table/edits*.json")
     table = json.loads(path.read_text())
     assert table["columns"] == ["n_edits", "prompt", "target", "before", "after"]
     expected = []

@@ -1,0 +1,45 @@
+"""What docs/results keeps of a run: no texts of facts, and of rows that are not this project's no questions."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import pytest
+
+from afteredit.analysis.read.run_folders import read_run
+from afteredit.record.results import Results
+from afteredit.store.checked_lines import Lines, with_check, write_checked
+from afteredit.tests.house.source import ROOT
+
+CONFIG = "data: {data}\nmethod: {{}}\ntask:\n  nli: {{chance: 0.5}}\nseed: 1\n"
+QUESTION = {"n_edits": 0, "kind": "ability", "doc_id": 0.0, "numerator": 1.0, "denominator": 1.0,
+            "question": "Where is it?", "wanted": "Oslo", "choices": '["Oslo", "Lima"]'}  # fmt: skip
+ROW = {"drift/perplexity": 20.0, "ability/nli": 1.0, "weights_sha256": "1", "evaluator": "e"}
+
+
+@pytest.mark.parametrize("data", ["mini", "/rows/of/others"])
+def test_a_copy_holds_what_the_model_said_and_questions_of_embedded_rows_alone(tmp_path, monkeypatch, data):
+    run = tmp_path / "runs" / "rome-tiny-1"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_bytes(with_check(CONFIG.format(data=data).encode()))
+    write_checked(run / "environment.json", {"model": {}, "facts": "f"})
+    results = Results(run, "aaaaaaaa")
+    shipped = {**QUESTION, "name": "hellaswag", "question": "From lm-eval?", "wanted": "Bern", "choices": "[]"}
+    edited = {"n_edits": 0, "kind": "retained", "name": "generated/efficacy", "score": 1.0, "answer": " Chad"}
+    results.append({"n_edits": 0, **ROW}, [{**QUESTION, "name": "nli", "answer": "Said", "choice": 1}, shipped, edited])
+    Lines(run / "edits.jsonl").append({"batch": 0, "n_edits": 1, "requests": [{"id": "f1", "prompt": "Fact"}]})
+    said = {"request": "f1", "group": "efficacy", "prompt": "Fact is", "before": " Peru", "after": " Chad"}
+    Lines(run / "immediate-aaaaaaaa.jsonl").append({"batch": 0, "n_edits": 1, "immediate": [], "generated": [said]})
+
+    monkeypatch.setattr(sys, "argv", ["keep_examples.py", str(run.parent), str(tmp_path / "kept")])
+    runpy.run_path(str(ROOT / "docs/results/keep_examples.py"), run_name="__main__")
+    kept = tmp_path / "kept" / run.name
+    content = b"".join(path.read_bytes() for path in kept.rglob("*") if path.is_file()).decode(errors="replace")
+    own = data == "mini"
+    assert "Said" in content and " Chad" in content and " Peru" in content and "Fact" not in content
+    assert [text in content for text in ("Where is it?", "Oslo", "Lima")] == [own] * 3
+    assert not any(text in content for text in ("From lm-eval?", "Bern"))
+    (read,) = read_run(kept)
+    assert not read.faults and read.samples["answer"].dropna().tolist() == ["Said", " Chad"]
+    assert read.samples["question"].dropna().tolist() == ["Where is it?"] * own and read.samples["choice"][0] == 1
