@@ -9,12 +9,12 @@ import pandas as pd
 from rich.table import Table
 
 from afteredit.analysis.numbers.run_summary import summarise
-from afteredit.analysis.numbers.same_questions import same_questions
 from afteredit.analysis.numbers.single_edits import averaged, summarise_models
 from afteredit.analysis.pictures.run_curves import draw_curves
 from afteredit.analysis.read.run_folders import read_run
 from afteredit.analysis.tables.answers import answers_table
-from afteredit.analysis.tables.run_tables import editing_table, final_table, same_questions_table
+from afteredit.analysis.tables.run_tables import editing_table, final_table
+from afteredit.analysis.tables.same_questions import same_questions, same_questions_table
 
 N_CHECKPOINTS = 5  # at which the answers to the same questions are shown
 

@@ -1,21 +1,18 @@
-"""The tables that a run prints at its end: what became of each ability, editing success, and what the model said."""
+"""The tables that a run prints at its end: what became of each ability, and editing success."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
 from rich.table import Table
 
 from afteredit.analysis.numbers.paired_examples import paired
-from afteredit.analysis.numbers.same_questions import LOST, shortened
 from afteredit.analysis.numbers.single_edits import COVERED, PERPLEXITY, worst
 from afteredit.analysis.numbers.statistics import change_interval
 from afteredit.analysis.read.run import Run
 
 WAYS = ("prob", "forced", "generated")
-N_ANSWERS, LENGTH = 3, 100  # rows whose answers are shown, characters of a text
 PROMPTS = ("efficacy", "paraphrase", "portability", "neighbourhood", "neighbourhood_paper")
 
 
@@ -62,23 +59,6 @@ def editing_table(run: Run) -> Table:
         table.add_section()
     if "editing/retained/fluency" in last:
         table.add_row("retained fluency (bits)", "", "", _with_unedited(first, last, "editing/retained/fluency"))
-    return table
-
-
-def same_questions_table(said: pd.DataFrame) -> Table:
-    """Returns those of the first rows of `same_questions` that lost something, or one, with their answers in lines."""
-    n_lost = int((said["change"] == LOST).sum())
-    table = Table(title=f"what the model said ({n_lost} of {len(said)} rows were right and are wrong now)")
-    for heading in ("row", "edits", "question and answers"):
-        table.add_column(heading, justify="right" if heading == "edits" else "left")
-    lost = said[said["change"].isin([LOST, "less"])]
-    for line in (lost if len(lost) else said[:1]).head(N_ANSWERS).map(shortened, length=LENGTH).to_dict("records"):
-        table.add_row(f"{line['ability']} {line['row']}", "", line["question"])
-        table.add_row("", "wanted", line["wanted"])
-        for name, answer in line.items():
-            if str(name).startswith("after "):
-                table.add_row("", str(name).removeprefix("after "), answer)
-        table.add_section()
     return table
 
 

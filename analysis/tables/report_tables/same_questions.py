@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from afteredit.analysis.numbers.comparison import Comparison
-from afteredit.analysis.numbers.same_questions import LOST, same_questions, shortened
 from afteredit.analysis.report_part import Part
+from afteredit.analysis.tables.same_questions import LOST, same_questions, shortened
 
 PLACE = 45
 N_ROWS = 8  # of each method

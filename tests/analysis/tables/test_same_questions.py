@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from afteredit.analysis.numbers.same_questions import same_questions, shortened
+from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.tables.report_tables.same_questions import part
+from afteredit.analysis.tables.same_questions import same_questions, same_questions_table, shortened
 
 
 def example(n_edits: int, name: str, doc_id: int, numerator: float, **said) -> dict:
@@ -79,6 +82,25 @@ def test_a_run_that_kept_no_answers_has_no_table(x):
     assert same_questions(Run("a", "b", {}, [{"n_edits": 0}]), 5).empty
     edits_alone = pd.DataFrame([{"kind": "retained", "n_edits": 0, "name": "generated/efficacy", "answer": " Chad"}])
     assert same_questions(Run("a", "b", {}, [{"n_edits": 0}], edits_alone), 5).empty  # task=none
+
+
+def test_the_report_shows_lost_rows_of_each_method_and_counts_them(run):
+    config = {"task": {"nli": {"title": "Inference <b>"}}, "seed": 1}
+    shown = part(Comparison("t", {"rome": [replace(run, config=config)], "memit": [replace(run, config=config)]}), [])
+    assert list(shown.table) == ["method", "ability", "row", "question", "wanted", "after 0", "after 5", "after 9"]
+    assert shown.table["method"].tolist() == ["rome"] * 6 + ["memit"] * 6
+    assert shown.table.iloc[1]["ability"] == "Inference <b>" and "rome: 3 of 6; memit: 3 of 6" in shown.note
+
+
+def test_the_terminal_shows_the_lost_rows_with_their_answers_below_each_other(run):
+    console = Console(width=90, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(same_questions_table(same_questions(run, 5)))
+    text = console.export_text()
+    assert "3 of 6 rows were right and are wrong now" in text
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    assert lines[:5] == [["open_qa 0", "", "Where is 0?"], ["", "wanted", "Town 0"], ["", "0", "✓ Town 0"],
+                         ["", "5", "✓ Town 0"], ["", "9", "✗ the the"]]  # fmt: skip
+    assert [line[0] for line in lines if line[0]] == ["open_qa 0", "nli 0", "open_qa 1"]
 
 
 def test_a_long_text_loses_its_middle():

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from rich.table import Table
 
 from afteredit.analysis.read.run import Run
 
 LOST = "right → wrong"
+N_ANSWERS, LENGTH = 3, 100  # rows whose answers are shown, characters of a text
 
 
 def same_questions(run: Run, most: int) -> pd.DataFrame:
@@ -40,6 +42,23 @@ def same_questions(run: Run, most: int) -> pd.DataFrame:
         line["turn"] = seen[place] = seen.get(place, 0) + 1
     lines.sort(key=lambda line: (line["change"] != LOST, -line["fall"], line["turn"]))
     return pd.DataFrame(lines).drop(columns=["fall", "turn"], errors="ignore")
+
+
+def same_questions_table(said: pd.DataFrame) -> Table:
+    """Returns those of the first rows of `same_questions` that lost something, or one, with their answers in lines."""
+    n_lost = int((said["change"] == LOST).sum())
+    table = Table(title=f"what the model said ({n_lost} of {len(said)} rows were right and are wrong now)")
+    for heading in ("row", "edits", "question and answers"):
+        table.add_column(heading, justify="right" if heading == "edits" else "left")
+    lost = said[said["change"].isin([LOST, "less"])]
+    for line in (lost if len(lost) else said[:1]).head(N_ANSWERS).map(shortened, length=LENGTH).to_dict("records"):
+        table.add_row(f"{line['ability']} {line['row']}", "", line["question"])
+        table.add_row("", "wanted", line["wanted"])
+        for name, answer in line.items():
+            if str(name).startswith("after "):
+                table.add_row("", str(name).removeprefix("after "), answer)
+        table.add_section()
+    return table
 
 
 def _line(name: str, doc_id: int, by_edits: dict[int, Any], shown: Sequence[int], *, mean: bool) -> dict[str, Any]:
