@@ -48,8 +48,9 @@ def same_questions_table(said: pd.DataFrame) -> Table:
     """Returns those of the first rows of `same_questions` that lost something, or one, with their answers in lines."""
     n_lost = int((said["change"] == LOST).sum())
     table = Table(title=f"what the model said ({n_lost} of {len(said)} rows were right and are wrong now)")
-    for heading in ("row", "edits", "question and answers"):
-        table.add_column(heading, justify="right" if heading == "edits" else "left")
+    table.add_column("row")
+    table.add_column("edits", justify="right")
+    table.add_column("question and answers", min_width=50)
     lost = said[said["change"].isin([LOST, "less"])]
     for line in (lost if len(lost) else said[:1]).head(N_ANSWERS).map(shortened, length=LENGTH).to_dict("records"):
         table.add_row(f"{line['ability']} {line['row']}", "", line["question"])

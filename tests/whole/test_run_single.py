@@ -81,7 +81,7 @@ def test_nan_in_one_update_stops_no_other_edit(go, second_is_nan, capsys):
 
 def test_the_end_of_a_run_is_a_mean_over_models_here_and_in_its_summary(go, second_is_nan, monkeypatch, capsys):
     told = []
-    monkeypatch.setattr(Tracker, "finish", lambda self, summary, records: told.append(summary))
+    monkeypatch.setattr(Tracker, "finish", lambda self, summary, records, said: told.append(summary))
     folder = go("n_edits=4", "eval_every=2", "task=[sentiment]")
     summary, (_, *models) = told[0], rows(folder)
     for key in ("ability/sentiment", "ability/retained", "editing/retained/prob/neighbourhood", "drift/perplexity"):
