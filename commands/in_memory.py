@@ -73,9 +73,15 @@ class InMemory:
 
     def says(self, prompt: str, n_tokens: int = 10) -> str:
         """Returns the greedy text of up to so many tokens after a prompt, which is read as edits and metrics read it:
-        with the model's start token or chat template."""
-        tokens = self._lm.tokens
-        (ids,) = generate(self._lm, [tokens.question_ids(prompt)], n_tokens)
+        with the model's start token or chat template.  Raises BadInput for an empty prompt, or one that leaves no room.
+        """
+        tokens, most = self._lm.tokens, self._lm.max_tokens
+        question = tokens.question_ids(prompt)
+        n_read = len(question) + n_tokens
+        if not prompt.strip() or (most and n_read > most):
+            raise BadInput(f"the prompt {prompt!r} is empty or too long: with {n_tokens} tokens of answer it has "
+                           f"{n_read}, and the model reads {most}; give another")  # fmt: skip
+        (ids,) = generate(self._lm, [question], n_tokens)
         return str(self.tokenizer.decode(list(takewhile(lambda token: token not in tokens.special_ids, ids))))
 
     def _new_editor(self) -> Editor:

@@ -62,6 +62,9 @@ def test_a_model_in_memory_holds_the_edits_of_a_run_and_undone_is_the_unedited_o
     prompt = "The capital of Peru is"
     assert same(weights(edited.model), weights(loaded)) and edited._lm.weights.sha256() == sha256[0]
     said = edited.says(prompt)
+    for refused in (" ", "word " * 3000):
+        with pytest.raises(BadInput, match="empty or too long"):
+            edited.says(refused)
     for _ in range(2):  # undone and made again, it is the same
         assert edited.edit(*FACTS) is edited.model and edited.n_edits == 2
         assert edited._lm.weights.sha256() == sha256[2] and edited.says(prompt) != said
