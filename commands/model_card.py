@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.commands.rebuild import RebuiltRun
-from afteredit.launch.overrides import for_shell
+from afteredit.launch.overrides import as_command
 from afteredit.store.checked_lines import Lines
 
 SHOWN = 20  # facts
@@ -39,7 +39,7 @@ def model_card(rebuilt: RebuiltRun, n_edits: int, origin: Mapping[str, Any], not
              *facts[:SHOWN],
              *([f"- … and {len(facts) - SHOWN} more"] if len(facts) > SHOWN else []), "",
              *_measured(run.folder, n_edits), "## Made by", "", "```",
-             f"python run.py {' '.join(map(for_shell, x.overrides))}", "```", ""]  # fmt: skip
+             *run.environment["commands"], as_command(x.overrides), "```", ""]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
-    "lines": {}, "weights": None, "facts": None,
+    "lines": {}, "weights": None, "facts": None, "commands": [],
 }  # fmt: skip
 
 
@@ -34,7 +34,8 @@ class Environment:
     `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
     the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, `lines`
     how many lines each JSON-lines file had after the last checkpoint, `weights` the types that the weights were stored
-    in before they were made plain numbers, where a GGUF file held them, and `facts` the SHA-256 of the edit set.
+    in before they were made plain numbers, where a GGUF file held them, `facts` the SHA-256 of the edit set, and
+    `commands` every command that began the run or went on with it, each once.
     """
 
     def __init__(self, folder: Path):

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -585,5 +586,8 @@ def test_a_fact_typed_in_one_line_is_edited_and_its_answers_are_shown(go, capsys
     assert [text["prompt"] for text in said] == asked
     shown = capsys.readouterr().out
     assert "what the model says" in shown and "│ prompt " in shown and "│ neighbour " in shown
-    assert go(*typed) == folder  # a run like any other: it is finished already
+    assert go(*typed) == go(*typed, "eval_every=1") == folder  # a run like any other: it is finished already
+    commands = read_checked(folder / "environment.json")["commands"]
+    again = [[part for part in shlex.split(command) if part.startswith("++edits.fact")] for command in commands]
+    assert len(again) == 2 and "++edits.fact=['The sport of {Joe DiMaggio} is → boxing']" in again[0]
     assert len(Lines(folder / "edits.jsonl").records) == 1
