@@ -26,6 +26,9 @@ from afteredit.store.errors import without_secrets
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab and line feed
 
 
+TIME = "[%X]"  # one format for the log and a run's own lines
+
+
 class Display:
     """Shows the progress of `batches`, measured wherever it is `due`; a context manager shows the bar.
 
@@ -119,7 +122,7 @@ class PlainConsole(Console):
     """A console that takes every text as it is."""
 
     def __init__(self, **options: Any):
-        super().__init__(markup=False, emoji=False, **options)
+        super().__init__(markup=False, emoji=False, log_path=False, log_time_format=TIME, **options)
 
     def print(self, *texts: Any, **options: Any) -> None:
         with _named(self.file):
@@ -140,7 +143,7 @@ class _VisibleFormatter(logging.Formatter):
 
 def log_handler(console: Console) -> logging.Handler:
     """Returns a handler that prints the log to the console."""
-    handler = RichHandler(console=console, show_path=False, show_level=False)
+    handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format=TIME)
     handler.setFormatter(_VisibleFormatter("%(message)s"))
     return handler
 

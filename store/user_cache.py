@@ -60,7 +60,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists() or not _matches(path):
-                log.info("making %s (once; later runs use it)", path)
+                log.info("making %s/%s (once; later runs use it)", path.parent.name, path.name)
                 _make(path, make)
     except OSError as problem:
         if path.parent.is_dir() and not isinstance(problem, PermissionError | NotADirectoryError | FileExistsError):
