@@ -1,4 +1,5 @@
-"""Answers what `replay.*` asks of an earlier run: measure it after any of its edits, find a collapse, export a model.
+"""Answers what `replay.*` asks of an earlier run: measure it after any of its edits, find a collapse, export a model,
+talk to it.
 
 Every point that is measured becomes a row of the run's own results, on the disk before the next point is begun.
 """
@@ -9,6 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from afteredit.commands.chat import chat
 from afteredit.commands.collapse_search import RETAINED, find_crossing, share_after
 from afteredit.commands.export_model import export
 from afteredit.commands.rebuild import RebuiltRun
@@ -42,6 +44,8 @@ def replay(x: Experiment, console: Console) -> Path:
                 find_crossing(rebuilt, wish.collapse, 1 - wish.drop)
             elif wish.at is not None and wish.export is not None:
                 export(rebuilt, wish.at, Path(wish.export))
+            elif wish.at is not None and wish.chat:
+                chat(rebuilt, wish.at)
             elif wish.at is not None:
                 if run.results.has(wish.at):
                     console.log(f"measured already after {wish.at} edits; the weights are rebuilt and compared")
@@ -50,7 +54,7 @@ def replay(x: Experiment, console: Console) -> Path:
         except Interrupted:
             console.log(bold("stopped", "; every row measured is kept; the same command goes on from there"))
             raise
-        if wish.export is None:
+        if wish.export is None and not wish.chat:
             console.print(_table(rebuilt, wish.collapse))
             console.print(f"results  {run.results.path}", highlight=False, soft_wrap=True)
     return folder

@@ -66,16 +66,18 @@ def check_tasks(tasks: Collection[str], harness: Collection[str]) -> None:
 
 def check_replay(replay: ReplaySettings, settings: Settings) -> None:
     """Raises BadInput where the keys of `replay` do not fit each other or the run."""
-    given = {key: getattr(replay, key) for key in ("at", "collapse", "export") if getattr(replay, key) is not None}
+    keys = {key: getattr(replay, key) for key in ("at", "collapse", "export", "chat")}
+    given = {key: value for key, value in keys.items() if value is not None and value is not False}
     if replay.run is None:
         if given:
             key, value = next(iter(given.items()))
             raise BadInput(f"replay.{key}={value} has no meaning without replay.run=<run directory>")
         return
-    if set(given) not in ({"at"}, {"collapse"}, {"at", "export"}):
-        keys = " and ".join(f"replay.{key}" for key in given) or "neither"
-        raise BadInput(f"replay.run with {keys}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
-                       "replay.export=<new folder>, or replay.collapse=<task or retained>")  # fmt: skip
+    if set(given) not in ({"at"}, {"collapse"}, {"at", "export"}, {"at", "chat"}):
+        named = " and ".join(f"replay.{key}" for key in given) or "neither"
+        raise BadInput(f"replay.run with {named}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
+                       "replay.export=<new folder> or replay.chat=true, or replay.collapse=<task or "
+                       "retained>")  # fmt: skip
     _check_export(replay)
     if not 0 < replay.drop < 1:
         raise BadInput(f"replay.drop={replay.drop}; it is the share that is lost, between 0 and 1 (0.5: half)")

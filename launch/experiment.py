@@ -68,6 +68,7 @@ class ReplaySettings:
     at: int | None = None  # the model after so many edits is measured, or with `export` written
     collapse: str | None = None  # a task, or retained: the batch by which `drop` of it is lost is searched
     drop: float = 0.5  # the lost share of (score - chance) of the unedited model
+    chat: bool = False  # with `at`: prompts are answered by the unedited model and by that one
     export: str | None = None  # a new folder
     format: ExportFormat = ExportFormat.model
     rank: int | None = None  # of each matrix of an adapter; null: that of the edits' factors together
