@@ -82,7 +82,8 @@ class Display:
         self._count("checkpoint", 1, row["time/eval_s"])
         scores = [f"{k.removeprefix('ability/')} {v:.2f}" for k, v in row.items() if _is_headline(k)]
         perplexity = row.get("drift/perplexity", float("nan"))
-        rest = f": {', '.join(scores)}; perplexity {perplexity:.1f}  {row['time/eval_s']:.0f} s"
+        measured = "; ".join(filter(None, [", ".join(scores), f"perplexity {perplexity:.1f}"]))
+        rest = f": {measured}  {row['time/eval_s']:.0f} s"
         self.console.log(bold(f"after {row['n_edits']} edits", rest))
 
     def _count(self, kind: str, n: int, seconds: float) -> None:

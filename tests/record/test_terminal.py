@@ -66,7 +66,9 @@ def test_a_line_stays_of_each_edit_and_checkpoint_and_texts_are_no_markup(consol
     with Display(console, batches(fact, 1, 1), due=lambda n, _new: n % 2 == 0) as display:
         display.measured(row(0, 30.0))
         display.edited(edit(1, 4.0), {"edit/immediate/prob/efficacy": 1.0})
+        display.measured({"n_edits": 2, "time/eval_s": 3.0, "drift/perplexity": 20.25})  # task=none
     written = console.file.getvalue()
+    assert "after 2 edits: perplexity 20.2  3 s" in written
     assert "after 0 edits: nli 0.75; perplexity 20.2  30 s" in written  # no gold_nll among the scores
     assert "edit 1: Town 0 →  [red]Rome[/red]  prob 1  4.0 s" in written
 
