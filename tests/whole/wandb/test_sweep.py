@@ -25,6 +25,7 @@ from afteredit.analysis import report
 from afteredit.analysis.__main__ import main as analyse
 from afteredit.analysis.numbers.run_summary import summarise
 from afteredit.analysis.read.run import Run
+from afteredit.analysis.read.run_folders import read_run
 from afteredit.analysis.read.wandb_runs import read_project
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
@@ -287,6 +288,19 @@ def test_the_table_shows_each_edit_and_what_was_generated_before_and_after_it(sw
         expected.append([record["n_edits"], prompt, request["target_new"], said["before"], said["after"]])
     assert table["data"] == expected
     assert any(before != after for *_, before, after in expected)
+
+
+def test_a_table_shows_what_was_said_to_every_question(swept):
+    (path,) = (swept.server.folder / "files").rglob(f"{swept.run_id(swept.finished)}/media/table/answers*.json")
+    table = json.loads(path.read_text())
+    assert table["columns"][:5] == ["ability", "row", "change", "question", "wanted"]
+    assert table["columns"][5] == "after 0" and table["columns"][-1] == f"after {N_EDITS}"
+    (results,) = swept.finished.glob("results-*.jsonl")
+    (run,) = read_run(swept.finished, evaluation=results.stem.removeprefix("results-"))
+    first = run.samples[(run.samples["kind"] == "ability") & (run.samples["n_edits"] == 0)]
+    assert {(row[1], row[3]) for row in table["data"]} == {
+        (f"{doc_id:.0f}", question) for doc_id, question in zip(first["doc_id"], first["question"], strict=True)
+    }
 
 
 def test_the_report_of_a_sweep_has_the_numbers_of_the_run_directories(swept, tmp_path):
