@@ -92,7 +92,7 @@ def _experiment(x: Experiment, console: Console) -> Path:
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
     from afteredit.analysis.tables.run_end import run_end
     from afteredit.launch.opening import build_measure, keep_speed, prepare_editor
-    from afteredit.launch.stored_config import as_yaml, for_tracking
+    from afteredit.launch.stored_config import as_command, as_yaml, for_tracking
     from afteredit.record.recorder import Recorder
     from afteredit.record.terminal import Display
 
@@ -101,7 +101,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     editor = prepare_editor(x, lm, run, batches, speed)
     record = Recorder(run, Display(console, batches, x.settings.due), interruption.check)
     measure = build_measure(x, lm, run.first_facts, speed, record.measuring)
-    with record.tracked(x.tracker, for_tracking(x), as_yaml(x)):
+    with record.tracked(x.tracker, for_tracking(x), as_yaml(x), as_command(x.overrides)):
         with record.display, interruption:
             edit_and_measure(editor, batches, run.journal, measure, record, x.settings.due)
         end = run_end(run.folder, run.results.digest, x.settings.n_edits)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.commands.rebuild import RebuiltRun
-from afteredit.launch.overrides import as_command
+from afteredit.launch.stored_config import as_command
 from afteredit.store.checked_lines import Lines
 
 SHOWN = 20  # facts

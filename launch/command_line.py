@@ -107,6 +107,8 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             if unknown:
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
         elif f"'{key}'" in message and "Could not override" in message:
+            if key in MOVED:
+                return unknown_key(key, [])
             whole: Any = hydra_compose("run", _chosen_files(overrides))
             task = key.split(".")[1] if key.startswith("task.") else ""
             if task and task not in whole.task and (CONF / "task" / f"{task}.yaml").exists():

@@ -22,7 +22,6 @@ from afteredit.evaluate.abilities.build import (
 )
 from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.launch.experiment import Experiment, SpeedSettings
-from afteredit.launch.overrides import as_command
 from afteredit.launch.stored_config import named_speed_keys
 from afteredit.store.code_version import measuring_version, plugin_code
 from afteredit.store.errors import BadInput
@@ -139,8 +138,6 @@ def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
             run.environment.note("model", lm.fingerprint_parts)
             run.environment.note("weights", lm.stored_as)
             run.environment.note("facts", edits_sha256)
-            commands = dict.fromkeys([*run.environment["commands"], as_command(x.overrides)])
-            run.environment.note("commands", list(commands))
     except BadInput:
         run.journal.close()
         raise

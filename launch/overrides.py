@@ -120,11 +120,6 @@ def for_shell(override: str) -> str:
     return shlex.quote(override) if re.search(r'["$`\\!]', override) else f'"{override}"'
 
 
-def as_command(overrides: Sequence[str]) -> str:
-    """Returns the command that gives these overrides, as a shell takes it."""
-    return " ".join(["python run.py", *map(for_shell, overrides)])
-
-
 def _in_ansi_quotes(letter: str) -> str:
     if letter in "\\'":
         return "\\" + letter

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from afteredit.launch.compose import BUILT, CONF, class_at
 from afteredit.launch.experiment import Experiment, Settings
-from afteredit.launch.overrides import quoted
+from afteredit.launch.overrides import for_shell, quoted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.older_versions import older_commit
 from afteredit.store.checked_lines import (
@@ -145,3 +145,8 @@ def named_speed_keys(x: Experiment) -> set[str]:
     """Returns the keys of `speed` that the command itself names."""
     keys = (override.lstrip("+~").partition("=")[0] for override in x.overrides)
     return {key.removeprefix("speed.") for key in keys if key.startswith("speed.")}
+
+
+def as_command(overrides: Sequence[str]) -> str:
+    """Returns the command that gives these overrides, as a shell takes it."""
+    return " ".join(["python run.py", *map(for_shell, overrides)])

@@ -40,8 +40,10 @@ class Recorder:
         self._passed_step = -1
 
     @contextmanager
-    def tracked(self, settings: TrackerSettings, config: Mapping[str, Any], config_yaml: bytes) -> Iterator[None]:
-        """Stores the config and mirrors the run in W&B; nothing can be refused any more.
+    def tracked(
+        self, settings: TrackerSettings, config: Mapping[str, Any], config_yaml: bytes, command: str
+    ) -> Iterator[None]:
+        """Stores the config and the command, and mirrors the run in W&B; nothing can be refused any more.
 
         Inside, an interruption leaves the W&B run to be continued, and any other error marks it as failed.
         """
@@ -49,6 +51,7 @@ class Recorder:
         with run.in_use():
             run.correct_immediate()  # an older version left rows that overlap
             write_atomically(run.folder / "config.yaml", config_yaml)
+            run.environment.note("commands", list(dict.fromkeys([*run.environment["commands"], command])))
         self._tracker = begin_tracking(run, settings, config)
         if self._tracker.ids:
             console.print(f"look     wandb leet {self._tracker.ids['folder']}", highlight=False, soft_wrap=True)
@@ -112,8 +115,8 @@ class Recorder:
         run, records = self._run, self._run.journal.records
         if run.collapsed_at is not None:
             limit = f"{run.settings.collapse_perplexity:g} times the unedited model's"
-            said = f" at {run.collapsed_at} edits: NaN in an update, or perplexity above {limit}"
-            self.display.console.print(bold("collapsed", said, style="bold red"))
+            where = f" at {run.collapsed_at} edits: NaN in an update, or perplexity above {limit}"
+            self.display.console.print(bold("collapsed", where, style="bold red"))
         records = [{**record, **run.immediate.row(i)} for i, record in enumerate(records)]
         self._tracker.finish(summary, records, said)
         self.display.console.print(*tables)

@@ -84,7 +84,7 @@ class Display:
         perplexity = row.get("drift/perplexity", float("nan"))
         measured = "; ".join(filter(None, [", ".join(scores), f"perplexity {perplexity:.1f}"]))
         rest = f": {measured}  {row['time/eval_s']:.0f} s"
-        self.console.log(bold(f"after {row['n_edits']} edits", rest))
+        self.console.log(bold(f"after {row['n_edits']} edit{'s' * (row['n_edits'] != 1)}", rest))
 
     def _count(self, kind: str, n: int, seconds: float) -> None:
         self._left[kind] = max(0, self._left[kind] - n)

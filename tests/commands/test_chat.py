@@ -79,7 +79,7 @@ def test_in_a_terminal_the_answers_stand_side_by_side(made, talk, monkeypatch, t
     assert talk(PROMPTS[0], "replay.at=2", "replay.chat=true") == 0
     frames = console.export_text().split("┏")[1:]
     columns = [[cell.split() for cell in line.split("│")[1:3]] for line in frames[-1].splitlines() if line[:1] == "│"]
-    assert len(frames) > 2 and "unedited" in frames[0] and "after 2 edits" in frames[0]  # they grow
+    assert len(frames) > 1 and "unedited" in frames[0] and "after 2 edits" in frames[0]  # they grow
     answer = "".join(visible(greedy_text(made[1], tokenizer, PROMPTS[0]).strip()).split())
     assert "".join(word for left, _ in columns for word in left) == answer
     assert "".join(word for _, right in columns for word in right) not in ("", answer)

@@ -19,6 +19,7 @@ from afteredit.analysis.report_part import Part
 
 PLACE = 0
 IN_A_ROW = 4
+TITLE = 36  # characters that fit over a small panel
 EFFICACY = "editing/retained/prob/efficacy"
 
 
@@ -65,7 +66,7 @@ def _ability(axis: Axes, comparison: Comparison, look: Styles, name: str) -> Non
     if name not in comparison.measurable:
         axis.set_facecolor("#ececec")
         title += " (at chance)"
-    axis.set_title(title, fontsize=10)
+    axis.set_title(title, fontsize=10 if len(title) < TITLE else 8)
     _, high = drawn_range(axis, "y")
     axis.set_ylim(-0.03 * high, 1.12 * max(high, 1))
     axis.set_ylabel("score (%)", fontsize=9)

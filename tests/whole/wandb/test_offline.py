@@ -139,6 +139,7 @@ def test_without_any_server_the_run_is_offline_and_its_results_are_the_same(
         assert main([*fixed, "n_edits=2", BARELY_WORSE, tracker, f"runs={tmp_path}/{runs}"]) == 0
     out = capsys.readouterr().out
     assert "tracked offline, sync it later" in " ".join(out.split())
+    assert "was not given" not in out  # though it collapsed
     away, none = (the_run(tmp_path / runs) for runs in ("away", "none"))
     assert rows_of(away) == rows_of(none)
     assert not (none / "wandb").exists()
