@@ -79,6 +79,8 @@ def test_a_server_that_is_killed_in_the_middle_gets_the_whole_run_from_one_sync(
     with monkeypatch.context() as patch:
         patch.setattr(Results, "append", dying)
         patch.setenv("WANDB_FINISH_TIMEOUT", "1")
+        for client in ("FILE_STREAM", "FILE_TRANSFER", "GRAPHQL"):
+            patch.setenv(f"WANDB_X_{client}_RETRY_MAX", "1")
         assert main([*fixed, "n_edits=3", f"runs={runs}"]) == 0
     folder = the_run(runs)
     (online,) = (folder / "wandb").glob("run-*")
