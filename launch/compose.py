@@ -178,6 +178,8 @@ def _refuse_no_texts(values: Any, key: str, kind: str) -> None:
     for name, value in values.items() if isinstance(values, dict) and kind == "dict[str, str]" else ():
         if value is None or isinstance(value, list | dict):
             raise BadInput(f"{key}.{name} is {value!r}; it must be a text, or take it out with ~{key}.{name}")
+    if kind.startswith("list[") and values is not None and not isinstance(values, list):
+        raise BadInput(f"{key} is {values!r}; allowed: {kind}, written [a,b]")
     for value in values if isinstance(values, list) and kind.startswith("list[") else ():
         if value is None or isinstance(value, list | dict):
             raise BadInput(f"{key}={values!r} holds {value!r}; allowed: {kind}, written [a,b]")

@@ -100,14 +100,16 @@ def _mlp_out(block: nn.Module, width: int, place: str) -> tuple[str, nn.Module]:
 
     That is the last matrix, in order of registration, that maps some F back to the residual width and has a sibling
     mapping the width to that F, or to 2 F where gate and up are one matrix.  Attention's output may look alike, but
-    stands before the MLP; Mamba's looks alike too, beside the convolution that mixes its tokens.
+    stands beside three matrices that read the width, or before the MLP; Mamba's beside the convolution that mixes its
+    tokens.
     """
     matrices = [(name, m) for name, m in block.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     for name, module in reversed(matrices):
         output, inner = matrix_shape(module)
         parent = name.rpartition(".")[0]
         siblings = [m for n, m in matrices if n.rpartition(".")[0] == parent and m is not module]
-        mixes_tokens = any(isinstance(child, nn.Conv1d) for child in block.get_submodule(parent).children())
+        n_readers = sum(matrix_shape(m)[1] == width for m in siblings)  # of queries, keys and values
+        mixes_tokens = n_readers > 2 or any(isinstance(m, nn.Conv1d) for m in block.get_submodule(parent).children())
         if (
             output == width
             and not mixes_tokens

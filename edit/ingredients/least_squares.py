@@ -23,13 +23,16 @@ def factors(moments: Mapping[str, Tensor], device: torch.device | str = "cpu") -
     A second moment is ill-conditioned, so float32 would not do.  A factor costs F³/3 operations (a minute on few cores
     where F is 16384, as GPT-J's) and is made once.  Raises BadInput where a second moment is singular.
     """
-    return {name: _factor(moment_FF, device) for name, moment_FF in moments.items()}
+    return {name: _factor(name, moment_FF, device) for name, moment_FF in moments.items()}
 
 
-def _factor(moment_FF: Tensor, device: torch.device | str) -> Tensor:
+def _factor(name: str, moment_FF: Tensor, device: torch.device | str) -> Tensor:
     factor_FF, failed = torch.linalg.cholesky_ex(moment_FF.to(device).double())
     if failed:
-        raise BadInput(TOO_FEW_TOKENS)
+        n_silent = int((moment_FF.diagonal() == 0).sum())
+        silent = (f"{n_silent} of the {len(moment_FF)} neurons before {name} never fire, so that the second moment of "
+                  "keys is singular; choose another block (method.layer, method.layers)")  # fmt: skip
+        raise BadInput(silent if n_silent else TOO_FEW_TOKENS)
     return factor_FF.cpu()
 
 

@@ -29,8 +29,8 @@ def test_the_page_holds_these_architectures_and_no_others():
     assert [line for line in text.splitlines() if line and line not in rows] == [*filter(None, empty.splitlines())]
 
 
-ODD = ["bloom", "cohere", "gemma3, text and vision", "granite", "openai-gpt", "opt, projected as in OPT-350m",
-       "qwen3_5_text"]  # fmt: skip
+ODD = ["bloom", "cohere", "falcon_h1", "gemma3, text and vision", "granite", "openai-gpt",
+       "opt, projected as in OPT-350m", "qwen3_5_text"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ODD)

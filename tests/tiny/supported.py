@@ -46,6 +46,7 @@ CASES: dict[str, dict[str, Any]] = {  # name of the case, which begins with its 
     "codegen": {**SHAPE, "rotary_dim": 4},
     "cohere": {**TEXT, "logit_scale": 0.0625},
     "falcon": SHAPE,
+    "falcon_h1": {**TEXT, **MAMBA, "mamba_d_ssm": 64},
     "falcon, new decoder": {**SHAPE, **TWO_NORMS},
     "falcon, no parallel attention": {**SHAPE, "parallel_attn": False},
     "gemma3, text and vision": {"text_config": TEXT, "vision_config": VISION},

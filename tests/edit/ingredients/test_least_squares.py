@@ -37,7 +37,9 @@ def test_a_singular_second_moment_is_named():
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
         solve_regularised(torch.zeros(4, 4), torch.ones(4, 1))
     with pytest.raises(BadInput, match="tokens_per_key_dim"):
-        factor(torch.zeros(4, 4))
+        factor(torch.ones(4, 4))
+    with pytest.raises(BadInput, match="1 of the 4 neurons before .* never fire.*another block"):
+        factor(torch.diag(torch.tensor([1.0, 0.0, 2.0, 3.0])))
 
 
 @pytest.mark.parametrize(("weight", "noise"), [(1e-3, 0.0), (0.0, 0.0), (0.0, 1e-6)])
