@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Interruption(at_once=True):
             runs = _runs(given)
             page = _written(given, runs)
-        if given.command == "report":
-            _say(runs)
+            if given.command == "report":
+                _say(runs)
         PlainConsole().print(f"{given.command}   {page}", highlight=False, soft_wrap=True)
     except Interrupted as problem:
         print_error(f"stopped; {_kept(given, page)}")

@@ -24,15 +24,8 @@ from afteredit.store.plain_json import printable
 from afteredit.store.shared_texts import COLUMNS, FILE, read_texts
 
 log = logging.getLogger(__name__)
-NUMBERS = (
-    "n_edits",
-    "doc_id",
-    "numerator",
-    "denominator",
-    "gold_nll",
-    "unparseable",
-    "choice",
-)  # columns of the examples
+# columns of the examples
+NUMBERS = ("n_edits", "doc_id", "numerator", "denominator", "gold_nll", "unparseable", "choice")
 
 
 def read(paths: Iterable[Path]) -> list[Run]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from lm_eval.api.instance import Instance
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 
 from afteredit.evaluate.abilities import lm_eval_model
 from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
@@ -85,3 +85,14 @@ def test_padding_that_is_a_plain_word_is_a_word(tokenizer, make_lm, fact, monkey
     assert "!" in tokenizer.all_special_tokens and tokenizer.pad_token_id not in lm.tokens.special_ids
     assert generated(lm, replace(fact, target_new="Yahoo!"), " Yahoo!", monkeypatch) == 1
     assert generated(lm, replace(fact, target_new="Yahoo!"), " Yahoo", monkeypatch) == 0
+
+
+def test_an_answer_counts_as_the_tokenizer_writes_it(tokenizer, make_lm, fact, monkeypatch):
+    """GPT-1's knows no capitals and no accents."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    lm = LM(make_lm("gpt2").model, tokenizer)
+    assert generated(lm, replace(fact, target_new="Zürich"), " Zürich", monkeypatch) == 1
+    assert generated(lm, replace(fact, target_new="Zürich"), " Zug", monkeypatch) == 0

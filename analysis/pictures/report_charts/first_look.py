@@ -24,7 +24,7 @@ EFFICACY = "editing/retained/prob/efficacy"
 
 
 def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part:
-    """Returns one picture, and what happened in three sentences."""
+    """Returns one picture, and what happened in a few sentences."""
     abilities = comparison.first.abilities
     n_rows = math.ceil(len(abilities) / IN_A_ROW)
     figure = plt.figure(figsize=(12, 3.4 + 2.2 * n_rows), layout="constrained")
