@@ -6,7 +6,7 @@ import transformers
 
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.store.errors import BadInput
-from afteredit.tests.tiny.damages import in_config
+from afteredit.tests.tiny.damages import in_config, in_weights
 
 
 def test_a_folder_loads_as_an_lm(tiny_folder, make_lm):
@@ -25,6 +25,13 @@ def test_one_file_of_a_folder_is_refused_with_the_folder(tiny_folder):
 def test_the_dtype_is_the_one_asked_for(tiny_folder):
     lm = ModelSource("hf", str(tiny_folder)).load("cpu", "bfloat16")
     assert {parameter.dtype for parameter in lm.model.parameters()} == {torch.bfloat16}
+
+
+def test_activations_that_half_precision_cannot_hold_are_named(tiny_folder):
+    in_weights(lambda tensors: tensors["model.norm.weight"].fill_(6e4))(tiny_folder)
+    with pytest.raises(BadInput, match="dtype=float16 holds no number above 65504: try bfloat16 or float32"):
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float16")
+    assert ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
 
 
 def test_a_package_that_is_not_installed_is_refused_with_the_remedy():
