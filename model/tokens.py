@@ -110,13 +110,12 @@ class Tokens:
     def answer_ids(self, answer: str, question: str) -> tuple[int, ...]:
         """Returns the ids of an answer as it continues `question`, with what `between` puts between the two.
 
-        They are read off after the turn that asks, or after a letter or a line break, since SentencePiece marks the
-        space on the word, and only there.  Raises BadInput where the tokenizer merges the answer with what stands
+        They are read off after a letter or a line break, since SentencePiece marks the space on the word, and only
+        there.  Raises BadInput where the tokenizer merges the answer with what stands
         before it, or has no token for a letter of it.
         """
         text = self.between(question) + answer.strip()
-        turn = [self.in_prompt_mode(question)[0]] if self.prompt == "chat" else []
-        for before in (*turn, "x", "\n"):
+        for before in ("x", "\n"):
             start, continued = self.text_ids(before), self.text_ids(before + text)
             ids = continued[len(start) :]
             if continued[: len(start)] == start and ids:
