@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+BROKEN = "an update held NaN or infinity, or could not be made"
 
 
 def broke(edit: Mapping[str, Any]) -> bool:
@@ -20,13 +23,22 @@ def is_past_limit(row: Mapping[str, Any], unedited: Mapping[str, Any], limit: fl
     return before is not None and now is not None and not now <= limit * before
 
 
-def collapses(edits: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], limit: float) -> list[int]:
-    """Returns the numbers of edits after which the model had collapsed, in order.
+def collapses(edits: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]], limit: float) -> dict[int, str]:
+    """Returns the numbers of edits after which the model had collapsed, in order, each with the condition that was met.
 
     `edits` are the journal's records and `rows` the checkpoints'; without the row at 0 edits no perplexity is judged.
     """
     rows = list(rows)
-    numbers = {int(edit["n_edits"]) for edit in edits if broke(edit)}
+    met = {}
     for unedited in (row for row in rows if row["n_edits"] == 0):
-        numbers |= {int(row["n_edits"]) for row in rows if is_past_limit(row, unedited, limit)}
-    return sorted(numbers)
+        met = {int(row["n_edits"]): _past_limit_in_words(row, unedited, limit)
+               for row in rows if is_past_limit(row, unedited, limit)}  # fmt: skip
+    met |= {int(edit["n_edits"]): BROKEN for edit in edits if broke(edit)}
+    return dict(sorted(met.items()))
+
+
+def _past_limit_in_words(row: Mapping[str, Any], unedited: Mapping[str, Any], limit: float) -> str:
+    before, now = (r["drift/perplexity"] for r in (unedited, row))
+    if math.isnan(now):
+        return "perplexity is NaN"
+    return f"perplexity {now:,.4g} is above {limit:g} times the unedited model's {before:,.4g}"

@@ -51,6 +51,10 @@ class Environment:
         if stored.get(key) != value:
             write_checked(self.path, stored | {key: value})
 
+    def extend(self, key: str, entries: Mapping[str, Any]) -> None:
+        """Adds `entries` to the mapping that is stored under `key`."""
+        self.note(key, {**self[key], **entries})
+
     def keep(self, device: torch.device, n_edits: int, resume: Resume) -> None:
         """Stores the code, versions and hardware that edits after the first `n_edits` are made under.
 

@@ -114,9 +114,8 @@ class Recorder:
         self._pass_on(math.inf, show=False)
         run, records = self._run, self._run.journal.records
         if run.collapsed_at is not None:
-            limit = f"{run.settings.collapse_perplexity:g} times the unedited model's"
-            where = f" at {run.collapsed_at} edits: NaN in an update, or perplexity above {limit}"
-            self.display.console.print(bold("collapsed", where, style="bold red"))
+            where = f" at {run.collapsed_at} edits: {run.collapsed[run.collapsed_at]}"
+            self.display.console.print(bold("collapsed", where, style="bold red"), soft_wrap=True)
         records = [{**record, **run.immediate.row(i)} for i, record in enumerate(records)]
         self._tracker.finish(summary, records, said)
         self.display.console.print(*tables)

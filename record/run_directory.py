@@ -131,10 +131,10 @@ class RunDirectory:
                 f"measured; changed since: {'; '.join(changed)}")  # fmt: skip
 
     @property
-    def collapsed(self) -> list[int]:
-        """The numbers of edits, up to `n_edits`, after which the model had collapsed."""
-        numbers = collapses(self.journal.records, self.results.rows, self.settings.collapse_perplexity)
-        return [n for n in numbers if n <= self.settings.n_edits]
+    def collapsed(self) -> dict[int, str]:
+        """The numbers of edits, up to `n_edits`, after which the model had collapsed, each with the condition met."""
+        met = collapses(self.journal.records, self.results.rows, self.settings.collapse_perplexity)
+        return {n: condition for n, condition in met.items() if n <= self.settings.n_edits}
 
     @property
     def collapsed_at(self) -> int | None:
@@ -188,9 +188,9 @@ class RunDirectory:
 
         Adds the immediate success of the edits since the row before; the row after it no longer counts these.
         """
-        measured = measured.with_immediate(self._immediate_samples(self._checkpoint_before(n_edits), n_edits))
-        row: dict[str, Any] = {"n_edits": n_edits, "weights_sha256": sha256, "evaluator": self.evaluator}
-        row |= measured.row
+        before = self._checkpoint_before(n_edits)
+        measured = measured.with_immediate(self._immediate_samples(before, n_edits))
+        row: dict[str, Any] = dict(n_edits=n_edits, weights_sha256=sha256, evaluator=self.evaluator, **measured.row)
         if n_edits == 0:
             row |= {"chance": self.chance, "measurable": measurable(measured.samples, self.chance)}
         unedited = self.results.row(0) if self.results.has(0) else row
@@ -198,13 +198,14 @@ class RunDirectory:
         retained = retained_mean(row, unedited, names, self.chance)
         if retained is not None:
             row[f"ability/{RETAINED}"] = retained
-        self.environment.note("evaluators", {**self.environment["evaluators"], self.evaluator: self.measuring})
-        evaluations = {**self.environment["evaluations"], self.results.digest: self.measurement}
-        self.environment.note("evaluations", evaluations)
+        met = collapses(self.journal.records, [unedited, row], self.settings.collapse_perplexity)
+        since = [condition for n, condition in met.items() if before < n <= n_edits]
+        row |= {"collapse": since[0]} if since else {}
+        self.environment.extend("evaluators", {self.evaluator: self.measuring})
+        self.environment.extend("evaluations", {self.results.digest: self.measurement})
         self.results.append(row, [{"n_edits": n_edits, **sample} for sample in measured.samples])
         self.correct_immediate()
-        files = (self.journal, self.results, self.immediate)
-        self.environment.note("lines", {**self.environment["lines"], **{f.path.name: f.n_lines for f in files}})
+        self.environment.extend("lines", {f.path.name: f.n_lines for f in (self.journal, self.results, self.immediate)})
 
     def correct_immediate(self) -> None:
         """Makes each row's immediate success that of the edits since the checkpoint before it, which may have been

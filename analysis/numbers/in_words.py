@@ -46,11 +46,10 @@ def _sentence(what: str, values: Mapping[str, float], worst: Callable[..., str],
 
 
 def _collapses(comparison: Comparison) -> list[str]:
-    ends = {
-        label: [run.collapsed_at for run in runs if run.collapsed_at is not None]
-        for label, runs in comparison.runs.items()
-    }
-    parts = [f"with {label} after {min(edits)} edits" for label, edits in ends.items() if edits]
+    ends = {label: [(n, run.collapsed[n]) for run in runs if (n := run.collapsed_at) is not None]
+            for label, runs in comparison.runs.items()}  # fmt: skip
+    first = {label: min(met) for label, met in ends.items() if met}
+    parts = [f"with {label} after {n_edits} edits ({condition})" for label, (n_edits, condition) in first.items()]
     return [f"The model collapsed {_list(parts)}."] if parts else []
 
 

@@ -78,12 +78,12 @@ class Run:
                 for name in dict.fromkeys(order) if name in self.abilities}  # fmt: skip
 
     @property
-    def collapsed(self) -> list[int]:
-        """Returns the numbers of edits after which the model had collapsed: an update held NaN or infinity or could
-        not be made, or the perplexity was past its limit or not finite."""
+    def collapsed(self) -> dict[int, str]:
+        """Returns the numbers of edits after which the model had collapsed, in order, each with the condition met: an
+        update held NaN or infinity or could not be made, or the perplexity was past its limit or not finite."""
         limit = float(self.config.get("collapse_perplexity", math.inf))
-        reported = set() if self.reported_collapse is None else {self.reported_collapse}
-        return sorted(reported | set(collapses(self.edits, [self.rows[0], *self.edited], limit)))
+        reported = {} if self.reported_collapse is None else {self.reported_collapse: "as the run reported"}
+        return dict(sorted((reported | collapses(self.edits, [self.rows[0], *self.edited], limit)).items()))
 
     @property
     def collapsed_at(self) -> int | None:

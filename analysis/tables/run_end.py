@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -24,7 +25,7 @@ class RunEnd:
     """Holds what is shown of a finished run."""
 
     picture: Path
-    summary: dict[str, float]
+    summary: dict[str, Any]
     tables: list[Table]
     said: pd.DataFrame  # what was said to each question, see `same_questions`
 
@@ -39,11 +40,12 @@ def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
     if run.single:
         run, batch_size = averaged(run), int(run.config.get("batch_size", 1))
         title += f": mean over {len(run.models)} models of {batch_size} edit{'s' * (batch_size > 1)} each"
-        summary = summarise_models(run.models, run.n_collapsed)
+        summary: dict[str, Any] = dict(summarise_models(run.models, run.n_collapsed))
     else:
-        summary = summarise(run.rows, run.chance)
+        summary = dict(summarise(run.rows, run.chance))
         if run.collapsed_at is not None:
             summary["summary/collapse"] = run.collapsed_at
+            summary["summary/collapse_condition"] = run.collapsed[run.collapsed_at]
     if run.n_dropped is not None:
         summary["summary/dropped"] = run.n_dropped
     picture = draw_curves(run.rows, run.chance, folder / "curves.png", title)

@@ -18,15 +18,21 @@ def rows(*perplexities: float) -> list[dict]:
 
 
 def test_broken_updates_and_perplexities_past_the_limit_are_collapses_in_order():
-    assert collapses(edits(WRITTEN, WRITTEN, BROKEN), rows(20.0, 201.0, 199.0), 10.0) == [1, 3]
+    assert collapses(edits(WRITTEN, WRITTEN, BROKEN), rows(20.0, 2010.25, 199.0), 10.0) == {
+        1: "perplexity 2,010 is above 10 times the unedited model's 20",
+        3: "an update held NaN or infinity, or could not be made",
+    }
 
 
 def test_a_perplexity_that_is_no_number_is_past_every_limit():
-    assert collapses([], rows(20.0, math.nan, math.inf, 200.0), 10.0) == [1, 2]
+    assert collapses([], rows(20.0, math.nan, math.inf, 200.0), 10.0) == {
+        1: "perplexity is NaN",
+        2: "perplexity inf is above 10 times the unedited model's 20",
+    }
 
 
 def test_without_the_row_of_the_unedited_model_no_perplexity_is_judged():
-    assert collapses(edits(BROKEN), rows(20.0, 500.0)[1:], 10.0) == [1]
+    assert list(collapses(edits(BROKEN), rows(20.0, 500.0)[1:], 10.0)) == [1]
 
 
 def test_a_row_without_a_perplexity_is_not_past_the_limit():

@@ -414,7 +414,8 @@ def test_nan_in_an_update_is_a_collapse_that_is_recorded_and_not_written(go, tmp
     folder = go("n_edits=4", "eval_every=2", "on_collapse=stop", runs=tmp_path / "runs")
     assert [row["n_edits"] for row in rows(folder)] == [0, 2, 3]
     assert rows(folder)[-1]["weights_sha256"] == rows(folder)[-2]["weights_sha256"]
-    assert "collapsed at 3 edits" in capsys.readouterr().out
+    assert "collapsed at 3 edits: an update held NaN" in capsys.readouterr().out
+    assert rows(folder)[-1]["collapse"].startswith("an update held NaN") and "collapse" not in rows(folder)[-2]
     go("n_edits=4", "eval_every=2", "on_collapse=stop", runs=tmp_path / "runs")
     assert "finished already: 3 edits" in " ".join(capsys.readouterr().out.split())
     go("n_edits=4", "eval_every=2", "on_collapse=continue", runs=tmp_path / "runs")
@@ -427,7 +428,9 @@ def test_perplexity_past_its_limit_is_a_collapse(go, tmp_path, monkeypatch, caps
     monkeypatch.setattr(measure, "drift", lambda *_: {"drift/perplexity": next(perplexities)})
     folder = go("n_edits=4", "eval_every=1", "on_collapse=stop", "collapse_perplexity=10", runs=tmp_path / "runs")
     assert [row["drift/perplexity"] for row in rows(folder)] == [40.0, 41.0, 401.0]
-    assert "collapsed at 2 edits" in capsys.readouterr().out
+    condition = "perplexity 401 is above 10 times the unedited model's 40"
+    assert f"collapsed at 2 edits: {condition}" in capsys.readouterr().out
+    assert [row.get("collapse") for row in rows(folder)] == [None, None, condition]
 
 
 def test_a_full_disk_ends_the_run_with_a_remedy_and_keeps_what_was_written(go, straight, tmp_path, monkeypatch, capsys):

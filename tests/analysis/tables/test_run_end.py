@@ -36,6 +36,7 @@ def test_a_sequential_run_gives_areas_and_its_first_collapse_up_to_the_edits_ask
     end = run_end(folder, "aaaaaaaa", 4)
     assert end.picture == folder / "curves.png" and "after 4 edits" in texts(end.tables)
     assert end.summary["summary/nli/left"] == pytest.approx((0.6 - 0.5) / (0.9 - 0.5))
+    assert end.summary["summary/collapse_condition"].startswith("an update held NaN")
     assert end.summary["summary/collapse"] == 4 and "summary/collapse" not in run_end(folder, "aaaaaaaa", 2).summary
     assert not [key for key in end.summary if key.endswith("_mean")]
     rows, title = drawn[0]
