@@ -4,15 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
 
-.PHONY: setup dev demo test check bench architectures sweep clean
+.PHONY: setup dev demo test check wheel pins bench architectures sweep clean
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(INSTALL) --no-deps
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -c requirements.lock torch  # brings what its build needs, such as CUDA's libraries
 	$(PIP) -r requirements.lock
 	$(PIP) --no-build-isolation -e .
 	touch $@
@@ -44,6 +46,21 @@ check: dev
 	$(BIN)/mypy $(WINGS:%=-p afteredit.%) -m afteredit.run
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not real"
 
+# dist/: the wheel, and the lock that it is installed with.
+wheel: setup
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	cp requirements.lock dist
+	rm -rf build
+
+# Asks the package index, without installing, whether every pin of the locks can be had for other Pythons: as a wheel, or, of
+# the pure Python packages that publish none, as source.
+SOURCE_ONLY := antlr4-python3-runtime,rouge-score,sqlitedict,word2number
+pins: setup
+	for python in 3.12 3.13; do $(BIN)/python -m pip install --dry-run --ignore-installed --no-deps --target none --quiet \
+		--python-version $$python --only-binary :all: --no-binary $(SOURCE_ONLY) \
+		-r requirements.lock -r requirements-dev.lock || exit 1; done
+
 # Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and the tables of docs/speed.md.
 ROWS ?= $(wildcard ../shared/data)
 bench: setup
@@ -64,4 +81,4 @@ sweep: setup
 	$(BIN)/wandb sweep $(SWEEP)
 
 clean:
-	rm -rf $(VENV) .typecheck .pytest_cache .ruff_cache .mypy_cache *.egg-info build
+	rm -rf $(VENV) .typecheck .pytest_cache .ruff_cache .mypy_cache *.egg-info build dist

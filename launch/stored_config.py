@@ -14,6 +14,7 @@ from afteredit.launch.compose import BUILT, CONF, class_at
 from afteredit.launch.experiment import Experiment, Settings
 from afteredit.launch.overrides import for_shell, quoted
 from afteredit.model.loading.model_source import ModelSource
+from afteredit.record.environment import RUN
 from afteredit.record.older_versions import older_commit
 from afteredit.store.checked_lines import (
     config_fault,
@@ -89,7 +90,7 @@ def _refuse_unknown_source(model: Any, folder: Path, overrides: Sequence[str]) -
     known = {(preset.get("name"), preset.get("source")) for preset in presets if preset.get("source")}
     if isinstance(model, Mapping) and (model.get("name"), model.get("source")) not in known:
         source = str(model.get("source"))
-        command = shlex.join(["python", "run.py", *overrides, quoted("model.source", source)])
+        command = f"{RUN} {shlex.join([*overrides, quoted('model.source', source)])}"
         raise BadInput(f"{folder} says that its model is {source!r}, which is none of conf/model, and a run directory "
                        f"may come from elsewhere: name the model if you trust it: {command}")  # fmt: skip
 
@@ -149,4 +150,4 @@ def named_speed_keys(x: Experiment) -> set[str]:
 
 def as_command(overrides: Sequence[str]) -> str:
     """Returns the command that gives these overrides, as a shell takes it."""
-    return " ".join(["python run.py", *map(for_shell, overrides)])
+    return " ".join([RUN, *map(for_shell, overrides)])

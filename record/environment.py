@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
+IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()  # else installed from a wheel
+RUN = "python run.py" if IN_CHECKOUT else "afteredit run"  # what a command begins with
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
     "lines": {}, "weights": None, "facts": None, "commands": [],
@@ -121,7 +124,10 @@ def fingerprint(parts: Mapping[str, Any]) -> str | None:
 
 
 def commit() -> str:
-    """Returns the commit of this program's checkout, with `-dirty` where files were changed; else `unknown`."""
+    """Returns the commit of this program's checkout, with `-dirty` where files were changed; `unknown` where git cannot
+    say it, and the release where there is no checkout: another repository may lie around the environment."""
+    if not IN_CHECKOUT:
+        return version("afteredit")
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

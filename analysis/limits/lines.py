@@ -13,6 +13,7 @@ import yaml
 
 from afteredit.analysis.numbers.method_names import by_method, comparison_title
 from afteredit.analysis.read.run import Run, at
+from afteredit.record.environment import RUN
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def panels(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
         else:
             groups.setdefault(comparison_title(run), []).append(run)
     if not groups:
-        raise BadInput("none of these runs has edits in sequence; make some: python run.py experiment=limits "
+        raise BadInput(f"none of these runs has edits in sequence; make some: {RUN} experiment=limits "
                        "method=memit_seq data=<folder>")  # fmt: skip
     return {title: by_method([_as_line(run) for run in group]) for title, group in sorted(groups.items())}
 

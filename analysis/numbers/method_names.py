@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.analysis.read.run import Run, at
+from afteredit.store.plain_json import printable
 
 # The keys in which runs of one method may differ and still be one line: the seed, and what no weight depends on.
 NOT_OF_A_METHOD = ("model", "task", "tracker", "harness", "limit", "data", "held_out", "held_out_tokens", "speed",
@@ -50,7 +51,8 @@ def comparison_title(run: Run) -> str:
     A name may stand for several models or sets of facts (another file, another start token): hashes of their contents,
     which older versions did not keep, tell them apart.
     """
-    parts = [model_name(run), edit_set(run), at(run.config, "setting")]
+    weights = f" ({printable(str(run.weights))})" if run.weights else ""  # of a GGUF file: "Q4_1 79 %, …, dequantised"
+    parts = [f"{model_name(run)}{weights}", edit_set(run), at(run.config, "setting")]
     limit = at(run.config, "limit")
     rows = f"data {_data(run)}" + (f", {limit} rows each" if limit else "")
     contents = [f"{what} {sha256[:8]}" for what, sha256 in (("model", run.fingerprint), ("facts", run.facts)) if sha256]

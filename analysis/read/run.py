@@ -27,6 +27,7 @@ class Run:
     reported_collapse: int | None = None  # after how many edits the run said that it collapsed, where `edits` is empty
     fingerprint: str | None = None  # of the unedited model; None where an older version wrote the run
     facts: str | None = None  # SHA-256 of the edit set; None likewise
+    weights: str | None = None  # the types that a GGUF file held them in; None likewise, and for plain numbers
     faults: Sequence[str] = ()  # sentences about files of the directory that do not match their checksums
     models: Sequence[Mapping[str, Any]] = ()  # setting=single: the rows that the last of `rows` is the mean of
 

@@ -76,7 +76,7 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
         samples = _samples(folder, digest, rows, faults)
         runs.append(Run(name or printable(folder.resolve().name), digest, seen, rows, samples,
                         _with_immediate(edits, immediate), fingerprint=environment.get("fingerprint"),
-                        facts=environment.get("facts")))  # fmt: skip
+                        facts=environment.get("facts"), weights=environment.get("weights")))  # fmt: skip
         lines.compare(edits, rows, path)
     for fault in faults:
         log.warning("%s", printable(fault))
@@ -88,7 +88,8 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
 
 def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, Any]:
     """Returns what environment.json says of the measurements: `evaluations`, what decided each, `lines`, how many were
-    written, `fingerprint` of the model, and `facts`.  Copies, those in W&B and those called results.jsonl, have none.
+    written, `fingerprint` and `weights` of the model, and `facts`.  Copies, those in W&B and those called
+    results.jsonl, have none.
     """
     path = folder / "environment.json"
     if not path.exists() and (copied or (folder / "results.jsonl").exists()):
@@ -99,10 +100,10 @@ def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, 
         views = [decided.get("view") for decided in evaluations.values()]
         if not all(isinstance(view["class"], str) for view in views if view) or not all(map(is_count, lines.values())):
             raise ValueError
-        model, facts = stored.get("model", {}), stored.get("facts")
-        if not isinstance(model, dict) or not isinstance(facts, str | None):
+        model, words = stored.get("model", {}), {key: stored.get(key) for key in ("facts", "weights")}
+        if not isinstance(model, dict) or not all(isinstance(text, str | None) for text in words.values()):
             raise ValueError
-        return {"evaluations": evaluations, "lines": lines, "fingerprint": fingerprint(model), "facts": facts}
+        return {"evaluations": evaluations, "lines": lines, "fingerprint": fingerprint(model), **words}
     except (BadInput, ValueError, TypeError, AttributeError, KeyError):
         faults.append(f"{path} is missing or damaged: under which views was measured, and whether lines of other files "
                       "are missing, is not known; restore it")  # fmt: skip

@@ -82,7 +82,7 @@ def _runs(tracked: Any) -> list[Run]:
 
 def _contents(tracked: Any) -> dict[str, Any]:
     """Returns what says which model was edited, and by which facts."""
-    return {key: tracked.config.get(key) for key in ("fingerprint", "facts")}
+    return {key: tracked.config.get(key) for key in ("fingerprint", "facts", "weights")}
 
 
 def _artifact(tracked: Any) -> Any:

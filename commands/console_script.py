@@ -1,0 +1,42 @@
+"""Is the command `afteredit`: a thin door to `python run.py` and `python -m afteredit.analysis`.
+
+It runs these programs as they are, so that both ways in do the same.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from importlib.metadata import version
+
+OF_RUN = {"run": [], "chat": ["replay.chat=true"]}  # what each adds to the words of run.py
+OF_ANALYSIS = ("report", "study", "limits")
+USAGE = """\
+usage: afteredit COMMAND …
+
+  run KEY=VALUE …                    edits a model and measures it; run --help lists the keys
+  chat replay.run=DIR replay.at=N    talks to a run's model after N edits, beside the unedited one
+  report RUNS…                       writes a page with every picture and number of runs
+  study RUNS…, limits RUNS…          draws the figures of Gu et al., and how far each method comes
+
+`run` and `chat` are `python run.py`, the others `python -m afteredit.analysis`; --version says the release.
+"""
+
+
+def main() -> int:
+    """Runs the program that the first word of the command line names.  Returns 2 where it names none."""
+    command, *words = sys.argv[1:] or ["--help"]
+    if command in ("--help", "-h"):
+        sys.stdout.write(USAGE)
+    elif command == "--version":
+        sys.stdout.write(f"afteredit {version('afteredit')}\n")
+    elif command in OF_RUN:
+        sys.argv[1:] = [*words, *OF_RUN[command]]
+        runpy.run_module("afteredit.run", run_name="__main__", alter_sys=True)
+    elif command in OF_ANALYSIS:
+        runpy.run_module("afteredit.analysis", run_name="__main__", alter_sys=True)
+    else:
+        meant = "; did you mean afteredit run?" if "=" in command else ""
+        sys.stderr.write(f"error: afteredit has no command {command!r}{meant}\n\n{USAGE}")
+        return 2
+    return 0
