@@ -6,25 +6,25 @@ import base64
 import gzip
 import io
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pandas as pd
-from jinja2 import Environment
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
 from afteredit.analysis.pictures.axes import as_png, without_formulas
+from afteredit.analysis.pictures.live_panels import key_to, live_panels
+from afteredit.analysis.pictures.report_style import styles
 from afteredit.analysis.read.run import Run, faults
+from afteredit.analysis.report_page import render
 from afteredit.analysis.report_part import Part
 from afteredit.store.atomic_files import written_together
 from afteredit.store.errors import BadInput
-from afteredit.store.plain_json import printable
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()
             log.info("%s: %d methods", comparison.title, len(comparison.runs))
             folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"
             sections.append(_section(comparison, folder, checkpoints, write))
-        write(page, printable(_template().render(sections=sections, faults=faults(runs))).encode())
+        write(page, render(sections, faults(runs)))
     return page
 
 
@@ -79,12 +79,12 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
     tables = {"metrics": metrics_table(comparison.runs), LARGE: samples_table(comparison.runs),
               "curves": comparison.curves, "edits": edits_table(comparison.runs),
               "summaries": comparison.summaries}  # fmt: skip
-    shown = []
+    shown, colours = [], {label: style["color"] for label, style in styles(list(comparison.runs)).items()}
     for part in parts(comparison, checkpoints):
         tables |= part.numbers
-        images = [_save(figure, folder / name, write) for name, figure in part.figures.items()]
-        if images or part.table is not None:
-            shown.append({"part": part, "images": images})
+        figures = [_save(figure, folder / name, write, colours) for name, figure in part.figures.items()]
+        if figures or part.table is not None:
+            shown.append({"part": part, "figures": figures})
     for name, table in tables.items():
         parquet, text = io.BytesIO(), table.to_csv(index=False).encode()
         table.to_parquet(parquet, index=False)
@@ -94,17 +94,19 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
             if name == LARGE
             else (folder / f"{name}.csv", text)
         )
-    return {"title": comparison.title, "parts": shown}
+    return {"title": comparison.title, "caption": comparison.caption, "colours": colours, "parts": shown}
 
 
-def _save(figure: Figure, stem: Path, write: Write) -> str:
-    """Writes the picture as PNG and SVG; returns the SVG as a data URI, so that no two pictures share ids."""
+def _save(figure: Figure, stem: Path, write: Write, methods: Collection[str]) -> dict[str, Any]:
+    """Writes the picture as PNG and SVG; returns the SVG as a data URI, so that no two pictures share ids, and what the
+    page draws anew: its panels, and the key to them beside the colours of `methods`."""
     svg = io.BytesIO()
     with rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
         without_formulas(figure).savefig(svg, format="svg", metadata={"Date": None})
     write(stem.with_name(f"{stem.name}.png"), as_png(figure, 120))
     write(stem.with_name(f"{stem.name}.svg"), svg.getvalue())
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode()
+    source = "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode()
+    return {"source": source, "panels": live_panels(figure), "key": key_to(figure, methods)}
 
 
 def _make(folder: Path) -> None:
@@ -112,9 +114,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise BadInput(f"--out {folder}: the folder cannot be made ({problem.strerror}); give another") from None
-
-
-def _template() -> Any:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["records"] = lambda table: table.to_dict("records") if isinstance(table, pd.DataFrame) else []
-    return environment.from_string((HERE / "template.html").read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -24,3 +24,4 @@ class Part:
     table: pd.DataFrame | None = None  # as text
     numbers: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # tables to lie beside the page, by file name
     alt: str = ""  # describes the pictures to those who cannot see them; the title where it is empty
+    lead: Sequence[str] = ()  # sentences above the pictures

@@ -30,7 +30,7 @@ def draw(title: str, lines: Mapping[str, Sequence[Run]]) -> Figure:
         _panel(axis, key, lines, look)
         axis.set_title(heading, fontsize=10)
     axes[0].set_ylabel("% of the unedited model's score above chance (left)\nor of the edits (others)")
-    handles = [Line2D([], [], linewidth=1.9, markersize=6, label=label, **style) for label, style in look.items()]
+    handles = [Line2D([], [], linewidth=1.9, markersize=6, **style) for style in look.values()]
     if any(run.collapsed_at is not None for runs in lines.values() for run in runs):
         handles.append(Line2D([], [], color="0.6", marker="X", markersize=9, markeredgecolor="black",
                               linestyle="none", label="collapse"))  # fmt: skip

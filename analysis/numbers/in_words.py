@@ -16,7 +16,8 @@ def last_common(comparison: Comparison) -> int:
 
 
 def in_words(comparison: Comparison) -> list[str]:
-    """Returns what was done, what is left after as many edits as all methods have, and which models collapsed.
+    """Returns at most three sentences: what was done, what is left after as many edits as all methods have, and
+    perplexity, with which models collapsed.
 
     Of several methods the best and the worst are named.  Nothing where nothing was measured after an edit.
     """
@@ -32,7 +33,8 @@ def in_words(comparison: Comparison) -> list[str]:
               for label, runs in comparison.runs.items()}  # fmt: skip
     kept = _sentence("Left of the general abilities, above chance", left, min, " %")
     read = _sentence("Perplexity of ordinary text, as a multiple of the unedited model's", ratios, max, "")
-    return [done, *kept, *read, *_collapses(comparison)]
+    *before, last = [done, *kept, *read]
+    return [*before, last.removesuffix(".") + _collapses(comparison) + "."]
 
 
 def _sentence(what: str, values: Mapping[str, float], worst: Callable[..., str], unit: str) -> list[str]:
@@ -45,12 +47,12 @@ def _sentence(what: str, values: Mapping[str, float], worst: Callable[..., str],
     return [f"{what}: {', '.join(f'{known[label]:.3g}{unit} with {label}' for label in ends)}."]
 
 
-def _collapses(comparison: Comparison) -> list[str]:
+def _collapses(comparison: Comparison) -> str:
     ends = {label: [(n, run.collapsed[n]) for run in runs if (n := run.collapsed_at) is not None]
             for label, runs in comparison.runs.items()}  # fmt: skip
     first = {label: min(met) for label, met in ends.items() if met}
     parts = [f"with {label} after {n_edits} edits ({condition})" for label, (n_edits, condition) in first.items()]
-    return [f"The model collapsed {_list(parts)}."] if parts else []
+    return f"; the model collapsed {_list(parts)}" if parts else ""
 
 
 def _list(words: list[str]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.pictures.axes import COLOURS, DASHES, MARKERS, at_least, edits_axis
+from afteredit.analysis.read.run import Run
 
 TOGETHER = 4  # methods in one panel with their bands; more overlap
 RETAINED_LABEL = "ability retained\n(% of the unedited score above chance)"
@@ -23,11 +24,19 @@ Styles = Mapping[str, Mapping[str, Any]]
 
 
 def styles(labels: Sequence[str]) -> Styles:
-    """Returns colour, marker and dash of each method, the same in every figure; 32 differ even without colour."""
+    """Returns label, colour, marker and dash of each method, the same in every figure; 32 differ even without colour.
+
+    The label says to the page to which method a line belongs (live_panels.py).
+    """
     rounds = [(i, i // len(COLOURS)) for i in range(len(labels))]
-    return {label: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + again) % len(MARKERS)],
+    return {label: {"label": label, "color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + again) % len(MARKERS)],
                     "linestyle": DASHES[(i + 2 * again) % len(DASHES)]}
             for label, (i, again) in zip(labels, rounds, strict=True)}  # fmt: skip
+
+
+def about(runs: Sequence[Run]) -> str:
+    """Returns seed and name of one run, or how many a mean is of: what the page shows where a curve is hovered."""
+    return f"seed {runs[0].seed}, {runs[0].name}" if len(runs) == 1 else f"mean of {len(runs)} runs"
 
 
 def groups(labels: Sequence[str]) -> list[list[str]]:
@@ -38,15 +47,17 @@ def groups(labels: Sequence[str]) -> list[list[str]]:
 def finish(figure: Figure, axes: Sequence[Axes], comparison: Comparison, look: Styles, *,
            xlabels: Sequence[Axes] | None = None, grey: bool = False, chance: bool = False) -> None:  # fmt: skip
     """Adds grid, x-axis, marks where runs collapsed, one legend above all panels and the caption below."""
-    collapsed = [(run.collapsed_at, look[label]) for label, runs in comparison.runs.items() if label in look
+    collapsed = [(run, run.collapsed_at, look[label]) for label, runs in comparison.runs.items() if label in look
                  for run in runs if run.collapsed_at is not None]  # fmt: skip
     checkpoints = sorted({int(row["n_edits"]) for runs in comparison.runs.values() for run in runs for row in run.rows})
     for axis in axes:
         axis.grid(alpha=0.25)
         edits_axis(axis, checkpoints)
-        for n_edits, style in collapsed:
-            axis.plot([n_edits], [0.03], marker="X", markersize=9, color=style["color"], markeredgecolor="black",
-                      transform=axis.get_xaxis_transform(), clip_on=False, zorder=5, linestyle="none")  # fmt: skip
+        for run, n_edits, style in collapsed:
+            axis.plot([n_edits], [0.03], marker="X", markersize=9, color=style["color"],
+                      markeredgecolor="black", transform=axis.get_xaxis_transform(), clip_on=False, zorder=5,
+                      linestyle="none", label=f"{style['label']}\ncollapsed after {n_edits} edits "
+                                              f"({about([run])})")  # fmt: skip
     for axis in axes if xlabels is None else xlabels:
         axis.set_xlabel("edits applied")
     bands = any(axis.collections for axis in axes)
@@ -71,8 +82,7 @@ def caption(figure: Figure, comparison: Comparison, note: str = "") -> None:
 def legend(figure: Figure, comparison: Comparison, look: Styles, *, seeds: str = "", band: bool = False,
            grey: bool = False, chance: bool = False, collapse: bool = False) -> None:  # fmt: skip
     """Adds one legend above all panels, of what is drawn only."""
-    handles: list[Any] = [Line2D([], [], linewidth=1.9, markersize=6, label=label, **style)
-                          for label, style in look.items()]  # fmt: skip
+    handles: list[Any] = [Line2D([], [], linewidth=1.9, markersize=6, **style) for style in look.values()]
     if seeds and any(len(runs) > 1 for runs in comparison.runs.values()):
         hollow: dict[str, Any] = (
             {"marker": "o", "markerfacecolor": "none", "linestyle": "none"} if "hollow" in seeds else {}

@@ -40,10 +40,11 @@ def test_the_page_needs_no_network_and_everything_lies_beside_it(three_runs, tmp
     out, open_before = tmp_path / "out", plt.get_fignums()
     assert main(["report", str(three_runs), "--out", str(out)]) == 0
     page = (out / "report.html").read_text(encoding="utf-8")
-    sources = Sources(page).found
+    anchors, sources = ([s for s in Sources(page).found if s.startswith("#") == inside] for inside in (True, False))
     assert len(sources) == len(PICTURES) and all(s.startswith("data:image/svg+xml;base64,") for s in sources)
+    assert len(anchors) == page.count("<h3>") and all(f' id="{anchor[1:]}"' in page for anchor in anchors)
     assert not re.search(r"https?://|@import|url\(", page)
-    assert (out / "report.html").stat().st_size < 2_000_000
+    assert (out / "report.html").stat().st_size < 4_000_000
     for name in PICTURES:
         height, width, _ = image.imread(out / f"{name}.png").shape
         assert width >= 1000 and height >= 300  # drawn as asked; what is in them the tests below say
@@ -89,7 +90,8 @@ def test_names_cannot_write_into_the_page(tmp_path, made_run, only_parts):
     made_run(tmp_path / "runs", "rome", 1, {n: {"nli": [1.0] * 9 + [0.0]} for n in (0, 5)}, tasks=tasks)
     only_parts("methods", "drops")
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert "<script" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<script") == 3 and "<script>alert" not in page  # data, library, and what draws
 
 
 def test_every_picture_says_what_was_measured(x):

@@ -15,7 +15,7 @@ from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.numbers.drift import WARNING, correlations, drift_points
 from afteredit.analysis.numbers.statistics import Correlation
 from afteredit.analysis.pictures.axes import FURTHEST, log_axis
-from afteredit.analysis.pictures.report_style import Styles, caption, legend, retained_axis, styles
+from afteredit.analysis.pictures.report_style import Styles, about, caption, legend, retained_axis, styles
 from afteredit.analysis.report_part import Part
 
 PLACE = 80
@@ -66,10 +66,12 @@ def _draw_points(axis: Axes, comparison: Comparison, kind: str, look: Styles) ->
     """Draws a mark per edited model; returns where they stand on the x-axis."""
     drawn: list[float] = []
     for label, runs in comparison.runs.items():
-        for points in drift_points(runs, kind):
-            x = np.minimum(points[:, 0], FURTHEST)
-            axis.plot(x, 100 * points[:, 1], alpha=0.75, markersize=5, **{**look[label], "linestyle": "none"})
-            drawn += list(x)
+        for run in runs:
+            named = {**look[label], "linestyle": "none", "label": f"{label}\n{about([run])}"}
+            for points in drift_points([run], kind):
+                x = np.minimum(points[:, 0], FURTHEST)
+                axis.plot(x, 100 * points[:, 1], alpha=0.75, markersize=5, **named)
+                drawn += list(x)
     return drawn
 
 

@@ -37,7 +37,7 @@ def part(comparison: Comparison, checkpoints: Sequence[int]) -> Part:
     for axis, name in zip(below, abilities, strict=True):
         _ability(axis, comparison, look, name)
     finish(figure, [*above, *below], comparison, look, xlabels=below[-IN_A_ROW:] or above, chance=bool(below))
-    return Part("What happened", " ".join(in_words(comparison)), {"first-look": figure},
+    return Part("What happened", figures={"first-look": figure}, lead=in_words(comparison),
                 alt="Abilities retained, perplexity, edits that hold and each ability's score over the number of "
                     "edits")  # fmt: skip
 

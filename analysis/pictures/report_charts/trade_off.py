@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.numbers.run_values import common_checkpoints, mean_over, number
-from afteredit.analysis.pictures.report_style import RETAINED_LABEL, caption, drawn_range, groups, legend, styles
+from afteredit.analysis.pictures.report_style import RETAINED_LABEL, about, caption, drawn_range, groups, legend, styles
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.report_part import Part
 
@@ -58,7 +58,7 @@ def trade_off(comparison: Comparison) -> Figure:
         for axis, key in zip(row, EFFICACY, strict=True):
             axis.axvline(100, color="0.25", linewidth=0.9, zorder=1)
             for place, label in enumerate(group):
-                _number_path(axis, _path(comparison.runs[label], key), look[label]["color"], place)
+                _number_path(axis, _path(comparison.runs[label], key), look[label], place)
     for axis in axes[-1]:
         axis.set_xlabel(RETAINED_LABEL.replace("\n", " "))
     legend(
@@ -83,19 +83,22 @@ def _draw_path(axis: Axes, runs: Sequence[Run], key: str, style: Mapping[str, An
     path = _path(runs, key)
     if not path:
         return
-    points = list(path.values())
-    axis.plot(*zip(*points, strict=True), linewidth=1, alpha=0.9, markersize=4, **style)
-    axis.plot(*points[0], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=style["color"])
-    axis.plot(*points[-1], markersize=9, markeredgecolor="black", **style)
+    points, mean = list(path.values()), {**style, "label": f"{style['label']}\n{about(runs)}"}
+    axis.plot(*zip(*points, strict=True), linewidth=1, alpha=0.9, markersize=4, **mean)
+    axis.plot(*points[0], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=style["color"],
+              label=mean["label"])  # fmt: skip
+    axis.plot(*points[-1], markersize=9, markeredgecolor="black", **mean)
     for run in runs if len(runs) > 1 else []:
         row = run.row(list(path)[-1]) or {}
         seed = [100 * row.get(k, math.nan) for k in ("ability/retained", key)]
-        axis.plot(*zip(points[-1], seed, strict=True), color=style["color"], linewidth=0.6, alpha=0.7)
+        label = f"{style['label']}\n{about([run])}"
+        axis.plot(*zip(points[-1], seed, strict=True), color=style["color"], linewidth=0.6, alpha=0.7, label=label)
         axis.plot(*seed, marker=style["marker"], markersize=5, markerfacecolor="white", markeredgewidth=0.9,
-                  markeredgecolor=style["color"])  # fmt: skip
+                  markeredgecolor=style["color"], label=label)  # fmt: skip
 
 
-def _number_path(axis: Axes, path: Mapping[int, tuple[float, float]], colour: str, place: int) -> None:
+def _number_path(axis: Axes, path: Mapping[int, tuple[float, float]], style: Mapping[str, Any],
+                 place: int) -> None:  # fmt: skip
     """Writes the numbers of edits along a path: the last, the first, and those between them that have room.
 
     `place` counts the methods of a panel; the numbers of each stand at a height of their own above or below the path.
@@ -108,7 +111,8 @@ def _number_path(axis: Axes, path: Mapping[int, tuple[float, float]], colour: st
         if all(max(abs(x - other_x), abs(y - other_y)) > ROOM for other_x, other_y in written):
             written.append((x, y))
             axis.annotate(str(n_edits), path[n_edits], xytext=(0, side * distance), textcoords="offset points",
-                          fontsize=8, color=colour, ha="center", va="bottom" if side > 0 else "top",
+                          fontsize=8, color=style["color"], ha="center", va="bottom" if side > 0 else "top",
+                          label=style["label"],
                           bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5})  # fmt: skip
 
 

@@ -12,8 +12,8 @@ def test_the_best_and_the_worst_are_named_with_what_they_leave(losses):
     assert in_words(losses) == [
         "20 facts (edit set facts) were written into tiny, one after another, by memit and rome.",
         "Left of the general abilities, above chance: 100 % with memit, 25 % with rome.",
-        "Perplexity of ordinary text, as a multiple of the unedited model's: 1.5 with memit, 226 with rome.",
-        "The model collapsed with rome after 20 edits (perplexity 9,000 is above 100 times the unedited model's 20).",
+        "Perplexity of ordinary text, as a multiple of the unedited model's: 1.5 with memit, 226 with rome; the model "
+        "collapsed with rome after 20 edits (perplexity 9,000 is above 100 times the unedited model's 20).",
     ]
 
 

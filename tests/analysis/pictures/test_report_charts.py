@@ -73,7 +73,7 @@ def test_the_first_look_shows_every_ability_and_what_all_methods_leave(x):
     assert [axis.get_title() for axis in each] == ["Inference", "Reasoning (at chance)"]
     assert drawn(each[0], look["memit"]) == {(at, (90, 70, 90), 1.9): 1}
     assert [line.get_ydata()[0] for line in each[0].lines if line.get_linestyle() == ":"] == [50]
-    assert "above chance: 100 % with memit" in first_look.part(x, []).note
+    assert "above chance: 100 % with memit" in first_look.part(x, []).lead[1]
 
 
 def test_axes_say_what_they_show_and_in_what_unit(x):

@@ -1,0 +1,131 @@
+"use strict";
+// Draws the page's curves anew with plotly.js, to be hovered, zoomed and filtered; without it the pictures stay.
+(async () => {
+  const root = document.documentElement, all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+  const unpacked = async id => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), letter => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const made = (tag, options = {}, children = []) => {
+    const element = Object.assign(document.createElement(tag), options);
+    element.append(...children);
+    return element;
+  };
+  const data = JSON.parse(await unpacked("data"));
+  document.head.append(made("script", { textContent: await unpacked("library") }));
+  root.classList.add("live");
+
+  // ---- light and dark
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => root.style.colorScheme ? root.style.colorScheme === "dark" : system.matches;
+  const seen = colour => {  // dark lines are lightened on a dark page, and grey ones darkened
+    if (!isDark()) return colour;
+    const [red, green, blue] = [1, 3, 5].map(i => parseInt(colour.slice(i, i + 2), 16));
+    if (red === green && green === blue) return `rgb(${[red, red, red].map(shade => 235 - shade)})`;
+    return `rgb(${[red, green, blue].map(shade => Math.round(shade + 0.3 * (255 - shade)))})`;
+  };
+
+  // ---- one panel as plotly takes it
+  const safe = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const title = text => safe(text).replaceAll("\n", "<br>");
+  const name = (axis, otherwise) => safe(axis.title.split("\n")[0].replace(" (log scale)", "") || otherwise);
+  const axisOf = (axis, grid) => ({
+    title: { text: title(axis.title), font: { size: axis.title.includes("\n") ? 10 : 11 }, standoff: 6 }, type: axis.log ? "log" : "linear",
+    range: axis.range, gridcolor: grid, zeroline: false, automargin: true, exponentformat: "none", ticks: "outside",
+    ticklen: 3, tickcolor: grid, ...(axis.ticks && { tickvals: axis.ticks, ticktext: axis.labels.map(safe) }),
+  });
+  const lineOf = (line, panel) => ({
+    type: "scatter", x: line.x, y: line.y, customdata: line.at, opacity: line.opacity, cliponaxis: line.x.length > 1,
+    mode: [line.dash && "lines", line.marker && "markers"].filter(Boolean).join("+") || "none",
+    line: { color: seen(line.colour), width: line.width, dash: line.dash || "solid" },
+    marker: { color: seen(line.colour), symbol: line.marker || "circle", size: line.size },
+    ...(line.method ? { hovertemplate:
+      `<b>${safe(line.method)}</b>${line.about && "<br>" + safe(line.about)}<br>${name(panel.x, "edits applied")}: %{customdata}` +
+      `<br>${name(panel.y, "value")}: <b>%{y:.4~g}</b><extra></extra>` } : { hoverinfo: "skip" }),
+  });
+  const bandOf = band => ({ type: "scatter", x: band.x, y: band.y, mode: "lines", fill: "toself", hoverinfo: "skip",
+    line: { width: 0, color: seen(band.colour) }, fillcolor: seen(band.colour), opacity: 0.18 });
+  const mapOf = (map, hidden) => {
+    const rows = map.rows.map((_, i) => i).filter(i => !hidden.has(map.rows[i])).reverse();
+    return { type: "heatmap", hoverongaps: false, x: map.columns.map(title), y: rows.map(i => safe(map.rows[i])), z: rows.map(i => map.values[i]),
+      text: rows.map(i => map.texts[i].map(lines => safe(lines.join("\n")).replaceAll("\n", "<br>"))), texttemplate: "%{text}",
+      zmin: map.low, zmax: map.high, colorscale: "Cividis", xgap: 1, ygap: 1, showscale: false,
+      hovertemplate: "<b>%{y}</b><br>%{x}<br>%{text}<extra></extra>" };
+  };
+  const drawing = (panel, hidden, style, last) => {
+    const shown = item => !hidden.has(item.method), grid = style.borderTopColor;
+    const traces = panel.map ? [mapOf(panel.map, hidden)]
+      : [...panel.bands.filter(shown).map(bandOf), ...panel.lines.filter(shown).map(line => lineOf(line, panel))];
+    const shapes = panel.levels.map(level => ({ type: "line", layer: "below",
+      line: { color: style.color, width: 1, dash: level.dash },
+      ...("y" in level ? { xref: "paper", x0: 0, x1: 1, y0: level.y, y1: level.y } : { yref: "paper", y0: 0, y1: 1, x0: level.x, x1: level.x }) }));
+    const marks = panel.collapses.filter(shown).map(at => ({ x: at.x, y: 0.03, yref: "paper", text: "✖", showarrow: false,
+      font: { size: 15, color: seen(at.colour) }, hovertext: `<b>${safe(at.method)}</b><br>${safe(at.about)}` }));
+    const texts = panel.texts.filter(shown).map(text => ({ x: text.x, y: text.y, text: safe(text.text), showarrow: false,
+      font: { size: 11, color: seen(text.colour) }, xshift: text.shift[0], yshift: 1.6 * text.shift[1] }));
+    const gaps = panel.map ? traces[0].z.flatMap((row, i) => row.flatMap((value, j) => value === null
+      ? [{ x: traces[0].x[j], y: traces[0].y[i], text: traces[0].text[i][j], showarrow: false }] : [])) : [];
+    const axes = { xaxis: axisOf(panel.x, grid), yaxis: axisOf(panel.y, grid) };
+    if (panel.map) for (const axis of Object.values(axes)) Object.assign(axis, { range: null, tickvals: null, ticktext: null, type: "category", ticks: "", fixedrange: true, showgrid: false });
+    axes.xaxis.showticklabels = !panel.map || last;
+    return [traces, { ...axes, shapes, annotations: [...marks, ...texts, ...gaps], showlegend: false, hovermode: "closest",
+      title: { text: title(panel.title), font: { size: panel.title.length > 34 ? 10.5 : 13 }, x: 0, xref: "container", xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 8, l: 10 } },
+      font: { family: getComputedStyle(document.body).fontFamily, color: style.color, size: 11 }, hoverlabel: { align: "left" },
+      uirevision: true, margin: { l: 44, r: 12, t: 32, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      plot_bgcolor: panel.grey ? "rgba(128,128,128,0.18)" : "rgba(0,0,0,0)" }];
+  };
+  const config = { responsive: true, doubleClick: "reset", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d"] };
+
+  // ---- sections: switches for the methods, panels that are drawn when they come near
+  const redraws = [], redraw = () => redraws.forEach(draw => draw());
+  const near = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(entry => {
+    const place = entry.target;
+    near.unobserve(place);
+    place.draw().then(() => place.on("plotly_relayout", change => {  // what was zoomed into has ticks of its own
+      const zoomed = ["xaxis", "yaxis"].filter(axis => `${axis}.range[0]` in change && !place.panel[axis[0]].stretched && place.layout[axis].tickmode !== "auto");
+      if (zoomed.length) Plotly.relayout(place, Object.fromEntries(zoomed.map(axis => [`${axis}.tickmode`, "auto"])));
+    }));
+    redraws.push(place.draw);
+  }), { rootMargin: "600px" });
+  all("main > section").forEach((section, i) => {
+    const hidden = new Set(), { colours, figures } = data[i];
+    const switches = section.querySelector(".methods");
+    for (const [method, colour] of Object.entries(colours)) {
+      const swatch = made("i"), button = made("button", { ariaPressed: "true" }, [swatch, method]);
+      redraws.push(() => swatch.style.setProperty("--colour", seen(colour)));
+      button.onclick = () => {
+        hidden.delete(method) || hidden.add(method);
+        button.ariaPressed = String(!hidden.has(method));
+        all("tr[data-method]", section).filter(row => row.dataset.method === method).forEach(row => { row.hidden = hidden.has(method); });
+        redraw();
+      };
+      switches.append(button);
+    }
+    all("article", section).forEach((article, j) => all("figure", article).forEach((figure, k) => {
+      const panels = figure.querySelector(".panels"), { panels: contents, key } = figures[j][k];
+      figure.querySelector(".key").append(...key.map(text => made("span", { textContent: text })));
+      contents.forEach((panel, n) => {
+        const place = made("div", { className: panel.map ? "panel map" : "panel" });
+        place.panel = panel;
+        place.style.setProperty("--share", panel.width);
+        place.style.height = `${panel.map ? (n + 1 < contents.length ? 45 : 110) + 36 * panel.map.rows.length : Math.max(panel.height, 230)}px`;
+        place.draw = () => Plotly.react(place, ...drawing(panel, hidden, getComputedStyle(panels), n + 1 === contents.length), config);
+        panels.append(place);
+        near.observe(place);
+      });
+    }));
+    redraw();
+  });
+  system.addEventListener("change", redraw);
+  document.getElementById("theme").onclick = () => {
+    root.style.colorScheme = isDark() ? "light" : "dark";
+    redraw();
+  };
+
+  // ---- where in the contents the reader is
+  const links = new Map(all("nav a").map(link => [link.hash.slice(1), link]));
+  const reading = new IntersectionObserver(entries => entries.forEach(entry => {
+    links.get(entry.target.id)?.classList.toggle("here", entry.isIntersecting);
+  }), { rootMargin: "-20% 0px -70% 0px" });
+  all("main article").forEach(article => reading.observe(article));
+})();
