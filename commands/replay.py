@@ -84,7 +84,7 @@ def _with_only(x: Experiment, task: str) -> Experiment:
     if task == RETAINED and known:
         return x
     if task not in known:
-        remedy = (f"task=[{task}], or harness=[{task}] for one that lm-eval ships" if task != RETAINED else
+        remedy = (f"task=[{task}], or harness=[{task}] for one of lm-eval's" if task != RETAINED else
                   "those that are averaged: task=[nli,sentiment], or task=all")  # fmt: skip
         raise BadInput(f"replay.collapse={task} is none of this command's tasks ({', '.join(known) or 'none'}); give "
                        f"{remedy}")  # fmt: skip

@@ -16,7 +16,8 @@ class MeasureSettings:
 
     data: str = field(metadata=decides(MEASUREMENT, by_content=True))  # mini, hub, or a folder of files of rows
     limit: int | None = field(metadata=decides(MEASUREMENT))  # rows per ability; null: all
-    harness: list[str] = field(metadata=decides(MEASUREMENT, by_content=True))  # tasks that lm-eval ships, measured too
+    harness: list[str] = field(metadata=decides(MEASUREMENT, by_content=True))  # tasks of lm-eval's, measured too
+    harness_path: str | None = field(metadata=decides(MEASUREMENT, by_content=True))  # folder of more such
     held_out: str | None = field(metadata=decides(MEASUREMENT, by_content=True))  # text file; null: the embedded text
     held_out_tokens: int = field(metadata=decides(MEASUREMENT))
     change_shares: list[float] = field(metadata=decides(MEASUREMENT))  # shares of entries that moved further than these

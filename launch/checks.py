@@ -1,9 +1,12 @@
-"""Checks of what several keys say together, before anything heavy is imported or loaded."""
+"""Checks what keys say, alone and together, before anything heavy is imported or loaded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from afteredit.edit.method import Method
 from afteredit.evaluate.retention import RETAINED
@@ -99,3 +102,42 @@ def _check_export(replay: ReplaySettings) -> None:
     if replay.dtype is not None and (adapter or replay.export is None):
         raise BadInput(f"replay.dtype={replay.dtype.name}; it is the dtype of an exported model (replay.export=<new "
                        "folder>); an adapter's factors are float32")  # fmt: skip
+
+
+def refuse_nan(value: Any, key: str) -> None:
+    """Raises BadInput for NaN, which no key allows, wherever it stands in the values."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            refuse_nan(inner, f"{key.rstrip('.')}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            refuse_nan(inner, key)
+    elif isinstance(value, float) and math.isnan(value):
+        raise BadInput(f"{key} is nan; it must be a number")
+
+
+def refuse_no_texts(values: Any, key: str, kind: str) -> None:
+    """Raises BadInput for an entry of a map of texts, or of a list, that is a list, a mapping or null."""
+    for name, value in values.items() if isinstance(values, dict) and kind == "dict[str, str]" else ():
+        if value is None or isinstance(value, list | dict):
+            raise BadInput(f"{key}.{name} is {value!r}; it must be a text, or take it out with ~{key}.{name}")
+    if kind.startswith("list[") and values is not None and not isinstance(values, list):
+        raise BadInput(f"{key} is {values!r}; allowed: {kind}, written [a,b]")
+    for value in values if isinstance(values, list) and kind.startswith("list[") else ():
+        if value is None or isinstance(value, list | dict):
+            raise BadInput(f"{key}={values!r} holds {value!r}; allowed: {kind}, written [a,b]")
+
+
+def refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
+    """Raises BadInput for what OmegaConf would turn into a boolean or a member of an Enum, but is none: 2, 1.0."""
+    kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    kind = kinds[0]
+    if kind is bool:
+        allowed, fits = ["true", "false"], str(value).lower() in ("true", "false", "yes", "no", "on", "off")
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        allowed = [member.name for member in kind]
+        fits = isinstance(value, kind) or (isinstance(value, str) and value in allowed)
+    else:
+        return
+    if not fits and not (value is None and NoneType in kinds):
+        raise BadInput(f"{key} is {value!r}; allowed: {', '.join(allowed)}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import as_typed, choices, unreadable
+from afteredit.launch.overrides import as_typed, choices, in_quotes, unreadable
 from afteredit.launch.stored_config import as_it_ran
 from afteredit.store.errors import BadInput
 
@@ -26,6 +27,7 @@ def compose(overrides: Sequence[str]) -> Experiment:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    overrides = with_search_path(overrides)
     refuse_wrong_choices(overrides)
     overrides = as_typed(overrides)
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -36,6 +38,37 @@ def compose(overrides: Sequence[str]) -> Experiment:
                 raise
             raise BadInput(_explained(problem, overrides)) from None
     return experiment_from(config, config.hydra)
+
+
+def with_search_path(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with one `hydra.searchpath=[…]` for all folders with configs that they name, also by
+    --config-dir.  Raises BadInput for a folder that is not there."""
+    folders: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in ("--config-dir", "-cd"):
+            folders.append(value if equals else next(words, ""))
+        elif option == "hydra.searchpath":
+            folders += [str(folder) for _, _, given in choices([word]) for folder in _as_list(given)]
+        else:
+            rest.append(word)
+    for folder in folders:
+        if "://" not in folder and not Path(folder).expanduser().is_dir():
+            raise BadInput(f"--config-dir={folder} is no folder (seen from {Path.cwd()}); give the one that holds your "
+                           "method/, edits/, task/, …")  # fmt: skip
+    paths = [folder if "://" in folder else str(Path(folder).expanduser()) for folder in dict.fromkeys(folders)]
+    return [*rest, f"hydra.searchpath=[{','.join(map(in_quotes, paths))}]"] if paths else rest
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _search_path(arguments: Sequence[str]) -> list[str]:
+    """Returns the override that names the user's folders with configs, where there is one."""
+    return [argument for argument in arguments if argument.startswith("hydra.searchpath=")]
 
 
 def refuse_wrong_choices(arguments: Sequence[str]) -> None:
@@ -50,11 +83,18 @@ def refuse_wrong_choices(arguments: Sequence[str]) -> None:
             rest = {"task": "task=[] is none", "experiment": "leave it out for none"}.get(group, "it takes one entry")
         else:
             continue
-        raise BadInput(f"{given} names no entry of {group}; {rest}. Allowed: {', '.join(_entries(group))}")
+        raise BadInput(f"{given} names no entry of {group}; {rest}. Allowed: {', '.join(_entries(group, arguments))}")
 
 
-def _entries(group: str) -> list[str]:
-    files = (path.relative_to(CONF / group).with_suffix("") for path in (CONF / group).rglob("*.yaml"))
+def _entries(group: str, arguments: Sequence[str]) -> list[str]:
+    """Returns the names that a group has in conf/ and in the user's own folders."""
+    own = [
+        Path(str(folder).removeprefix("file://"))
+        for _, _, given in choices(_search_path(arguments))
+        for folder in given
+    ]
+    files = {path.relative_to(folder / group).with_suffix("")
+             for folder in (CONF, *own) for path in (folder / group).rglob("*.yaml")}  # fmt: skip
     return sorted(file.as_posix() for file in files if file.name != "base")
 
 
@@ -71,7 +111,7 @@ def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     try:
         if config.replay.run is not None:
             config = as_it_ran(config, hydra.overrides.task)
-        return experiment(config, names, hydra.overrides.task)
+        return experiment(config, names, [*_search_path(hydra.overrides.hydra), *hydra.overrides.task])
     except OmegaConfBaseException as problem:  # of ${…} in a key that no dataclass checks alone
         raise BadInput(f"{problem.full_key or 'the config'}: {str(problem).strip().splitlines()[0]}") from None
 
@@ -102,7 +142,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             reason = str(problem.__cause__).splitlines()[0]
             return f"{key}={value} cannot be put there: {reason}; give {key} the kind of value that it has in conf/"
         if (CONF / key).is_dir():
-            entries = _entries(key)
+            entries = _entries(key, overrides)
             unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
             if unknown:
                 return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
@@ -111,7 +151,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
                 return unknown_key(key, [])
             whole: Any = hydra_compose("run", _chosen_files(overrides))
             task = key.split(".")[1] if key.startswith("task.") else ""
-            if task and task not in whole.task and (CONF / "task" / f"{task}.yaml").exists():
+            if task and task not in whole.task and task in _entries("task", overrides):
                 return f"{key}={value}, but {task} is not measured; name it too: task=[…,{task}]"
             wrong, parent = key, key.rpartition(".")[0]
             while parent and not isinstance(OmegaConf.select(whole, parent), DictConfig):
@@ -138,10 +178,12 @@ def _of_a_file(problem: Exception) -> str | None:
 
 
 def _chosen_files(overrides: Sequence[str]) -> list[str]:
-    """Returns the overrides that choose a file of conf/; of several, to be tried one by one, the first."""
+    """Returns the overrides that choose a file of a group, and where files are searched; of several files, to be tried
+    one by one, the first."""
     pairs = [(override, *override.lstrip("+").partition("=")[::2]) for override in overrides]
-    return [override if value.startswith("[") else override.partition(",")[0]
-            for override, key, value in pairs if (CONF / key).is_dir()]  # fmt: skip
+    chosen = [override if value.startswith("[") else override.partition(",")[0]
+              for override, key, value in pairs if (CONF / key).is_dir()]  # fmt: skip
+    return [*chosen, *_search_path(overrides)]
 
 
 def explained_after_hydra(problem: Exception, argv: Sequence[str]) -> str:

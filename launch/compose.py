@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import math
 import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,11 +19,19 @@ from afteredit.edit.constraint import Constraint
 from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
 from afteredit.evaluate.abilities.ability import Ability
-from afteredit.launch.checks import check_replay, check_settings, check_tasks
+from afteredit.launch.checks import (
+    check_replay,
+    check_settings,
+    check_tasks,
+    refuse_nan,
+    refuse_no_texts,
+    refuse_other_kinds,
+)
 from afteredit.launch.experiment import Experiment, ReplaySettings, Settings, SpeedSettings
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
 from afteredit.store.errors import BadInput, refuse_secrets
+from afteredit.store.own_code import allow
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PLACES = (
@@ -38,8 +44,8 @@ KINDS = {"method": Method, "constraint": Constraint, "task": Ability}  # by the 
 TYPED = {"model": ModelSource, "edits": EditSet, "tracker": TrackerSettings, "replay": ReplaySettings,
          "speed": SpeedSettings}  # fmt: skip
 BUILT = ("method", "constraint")  # `_target_` names their class
-PATHS = ("runs", "data", "held_out", "edits.file", "method.second_moment_text", "model.source", "replay.run",
-         "replay.export")  # fmt: skip
+PATHS = ("runs", "data", "held_out", "harness_path", "edits.file", "method.second_moment_text", "model.source",
+         "replay.run", "replay.export")  # fmt: skip
 MOVED = {"method.together": "speed.together", "evaluate.cache_gib": "speed.cache_gib", "evaluate": "speed"}
 
 
@@ -53,8 +59,9 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     top_level = {key: config[key] for key in config if key not in (*TYPED, *BUILT, "task")}
     settings = typed(Settings, OmegaConf.create(top_level), "")
     parts = {key: typed(cls, config[key], key) for key, cls in TYPED.items()}
-    parts |= {key: build(config[key], key) for key in BUILT}
-    tasks = {str(name): build(node, f"task.{name}") for name, node in _nodes(config.get("task"))}
+    packages = _own_packages(settings.own_code, overrides)
+    parts |= {key: build(config[key], key, packages) for key in BUILT}
+    tasks = {str(name): build(node, f"task.{name}", packages) for name, node in _nodes(config.get("task"))}
     check_settings(settings, parts["method"])
     check_tasks(tasks, settings.harness)
     check_replay(parts["replay"], settings)
@@ -77,6 +84,15 @@ def _count_typed_facts(config: DictConfig, overrides: Sequence[str]) -> None:
     if config.n_edits != n_facts and any(override.lstrip("+").startswith("n_edits=") for override in overrides):
         raise BadInput(f"n_edits={config.n_edits}, but edits.fact gives {n_facts}; leave n_edits out")
     config.n_edits = n_facts
+
+
+def _own_packages(entries: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Returns the names of the user's own packages.  Raises BadInput where not the command itself allows them: a YAML
+    file may come from elsewhere."""
+    if entries and not any(override.lstrip("+").startswith("own_code=") for override in overrides):
+        raise BadInput(f"a YAML file sets own_code={list(entries)}, but only a command may let code outside afteredit "
+                       f"run: own_code=[{','.join(entries)}]")  # fmt: skip
+    return allow(entries)
 
 
 def _as_used(given: Any, used: Any) -> Any:
@@ -108,27 +124,28 @@ def _nodes(tasks: Any) -> list[tuple[Any, DictConfig]]:
     return nodes
 
 
-def build(node: DictConfig, key: str) -> Any:
+def build(node: DictConfig, key: str, packages: Sequence[str] = ()) -> Any:
     """Returns the dataclass that `_target_` names, filled from the rest of the node.
 
-    Raises BadInput for a class outside this project, an unknown key or a value of the wrong type.
+    Raises BadInput for a class outside this project and `packages`, an unknown key or a value of the wrong type.
     """
-    cls = class_at(node.get("_target_"), key)
+    cls = class_at(node.get("_target_"), key, packages)
     rest = {k: node._get_node(k) for k in node if k != "_target_"}
     return typed(cls, OmegaConf.create(rest, parent=cast(Any, node._get_parent())), key)
 
 
-def class_at(target: Any, key: str) -> Any:
+def class_at(target: Any, key: str, packages: Sequence[str] = ()) -> Any:
     """Returns the class that `target` names.  Raises BadInput, before anything is imported, where it is in none of
-    PLACES, and where it is not of the kind that `key` needs."""
+    PLACES and of `packages`, and where it is not of the kind that `key` needs."""
     kind = KINDS[key.partition(".")[0]]
-    if not isinstance(target, str) or not target.startswith(PLACES):
+    if not isinstance(target, str) or not target.startswith((*PLACES, *(f"{package}." for package in packages))):
         raise BadInput(f"{key}._target_ is {target!r}; it must name a {kind.__name__} in one of "
-                       f"{', '.join(place + '…' for place in PLACES)}")  # fmt: skip
+                       f"{', '.join(place + '…' for place in PLACES)}, or in a package that the command allows: "
+                       "own_code=[./my_code]")  # fmt: skip
     module, _, name = target.rpartition(".")
     try:
         cls: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as problem:
+    except (ImportError, AttributeError, SyntaxError) as problem:
         raise BadInput(f"{key}._target_={target} cannot be imported: {problem}") from None
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and issubclass(cls, kind)):
         raise BadInput(f"{key}._target_={target} is no dataclass that is a {kind.__name__}; name one")
@@ -145,12 +162,12 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
         for field in dataclasses.fields(cls):
-            _refuse_no_texts(values.get(field.name), f"{dot}{field.name}", str(field.type))
+            refuse_no_texts(values.get(field.name), f"{dot}{field.name}", str(field.type))
         kinds = get_type_hints(cls)
         for name, value in values.items():
-            _refuse_other_kinds(kinds[name], value, f"{dot}{name}")
+            refuse_other_kinds(kinds[name], value, f"{dot}{name}")
         made: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
-        _refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
+        refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:
         inner = str(problem.full_key or "").removeprefix(dot)
@@ -159,45 +176,6 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         wanted = types.get(inner.split(".")[0].split("[")[0], "")
         message = str(problem).strip().splitlines()[0]
         raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
-
-
-def _refuse_nan(value: Any, key: str) -> None:
-    """Raises BadInput for NaN, which no key allows, wherever it stands in the values."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _refuse_nan(inner, f"{key.rstrip('.')}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_nan(inner, key)
-    elif isinstance(value, float) and math.isnan(value):
-        raise BadInput(f"{key} is nan; it must be a number")
-
-
-def _refuse_no_texts(values: Any, key: str, kind: str) -> None:
-    """Raises BadInput for an entry of a map of texts, or of a list, that is a list, a mapping or null."""
-    for name, value in values.items() if isinstance(values, dict) and kind == "dict[str, str]" else ():
-        if value is None or isinstance(value, list | dict):
-            raise BadInput(f"{key}.{name} is {value!r}; it must be a text, or take it out with ~{key}.{name}")
-    if kind.startswith("list[") and values is not None and not isinstance(values, list):
-        raise BadInput(f"{key} is {values!r}; allowed: {kind}, written [a,b]")
-    for value in values if isinstance(values, list) and kind.startswith("list[") else ():
-        if value is None or isinstance(value, list | dict):
-            raise BadInput(f"{key}={values!r} holds {value!r}; allowed: {kind}, written [a,b]")
-
-
-def _refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
-    """Raises BadInput for what OmegaConf would turn into a boolean or a member of an Enum, but is none: 2, 1.0."""
-    kinds = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
-    kind = kinds[0]
-    if kind is bool:
-        allowed, fits = ["true", "false"], str(value).lower() in ("true", "false", "yes", "no", "on", "off")
-    elif isinstance(kind, type) and issubclass(kind, Enum):
-        allowed = [member.name for member in kind]
-        fits = isinstance(value, kind) or (isinstance(value, str) and value in allowed)
-    else:
-        return
-    if not fits and not (value is None and NoneType in kinds):
-        raise BadInput(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
 
 
 def takes_text(key: str) -> bool:

@@ -45,6 +45,7 @@ class Settings(MeasureSettings, RecordSettings):
     setting: Setting = field(metadata=decides(WEIGHTS))
     seed: int = field(metadata=decides(WEIGHTS))
     dtype: Dtype = field(metadata=decides(WEIGHTS))
+    own_code: list[str] = field(metadata=decides(NOTHING))  # packages of the user's own: their source is hashed
     device: str = field(metadata=decides(SPEED))  # auto, cpu, cuda, cuda:1; its kind (cpu, cuda) is in the run's name
 
     @property

@@ -14,6 +14,7 @@ from afteredit.launch.command_line import (
     experiment_from,
     explained_after_hydra,
     refuse_wrong_choices,
+    with_search_path,
 )
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
@@ -35,6 +36,7 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     from yaml import YAMLError
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
+    argv = with_search_path(argv)
     refuse_wrong_choices(argv)
     sys.argv[1:] = argv = as_typed(argv)
     try:

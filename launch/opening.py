@@ -17,9 +17,9 @@ from afteredit.evaluate.abilities.build import (
     check_files,
     code_of,
     rows_sha256,
-    shipped_abilities,
     with_chance,
 )
+from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities
 from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.stored_config import named_speed_keys
@@ -112,7 +112,7 @@ def decides_weights(x: Experiment, lm: LM, edits_sha256: str) -> dict[str, Any]:
 def decides_measurement(x: Experiment) -> dict[str, Any]:
     """Returns all that decides what is measured of given weights, as plain data; it names the results file."""
     shows_other_weights = type(x.constraint).view is not Unconstrained.view
-    tasks = with_chance({**x.tasks, **shipped_abilities(x.settings.harness)}, x.settings)
+    tasks = with_chance({**x.tasks, **harness_abilities(x.settings)}, x.settings)
     return {
         "tasks": {name: values_by_role(task, MEASUREMENT, default=MEASUREMENT) for name, task in tasks.items()},
         "rows": rows_sha256(tasks, x.settings.data),

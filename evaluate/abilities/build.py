@@ -8,13 +8,14 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.gold_answers import refuse_gold, silence_is_right
 from afteredit.evaluate.abilities.labels import with_classes
-from afteredit.evaluate.abilities.lm_eval_tasks import make_task, shipped_ability, with_functions
+from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities, make_task, with_functions
 from afteredit.evaluate.abilities.task_rows import find_rows, read_task_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None:
     """Raises BadInput, before anything heavy is loaded, where a task's rows or the held-out text are missing."""
     held_out_text(settings)
+    if settings.harness_path is not None and not Path(settings.harness_path).is_dir():
+        raise BadInput(f"harness_path={settings.harness_path} is no folder; give the one that holds your task files "
+                       "for lm-eval")  # fmt: skip
     if settings.data != "hub":
         for name, ability in tasks.items():
             if not isinstance(ability.lm_eval, str):
@@ -51,11 +55,6 @@ def code_of(ability: Ability) -> list[Any]:
     return [type(ability), with_functions(ability.lm_eval)]
 
 
-def shipped_abilities(names: Sequence[str]) -> dict[str, Ability]:
-    """Returns an ability for each task that lm-eval ships under one of `names`."""
-    return {name: shipped_ability(name) for name in names}
-
-
 def with_chance(tasks: Mapping[str, Ability], settings: MeasureSettings) -> dict[str, Ability]:
     """Returns the abilities with a number for each chance level that depends on the rows in use."""
     return {
@@ -67,8 +66,8 @@ def with_chance(tasks: Mapping[str, Ability], settings: MeasureSettings) -> dict
 
 
 def build_tasks(tasks: Mapping[str, Ability], settings: MeasureSettings) -> list[BuiltAbility]:
-    """Returns the abilities of `tasks`, and of the shipped tasks in `settings`, ready to be measured."""
-    abilities = {**tasks, **shipped_abilities(settings.harness)}
+    """Returns the abilities of `tasks`, and of the tasks that `settings` name for lm-eval, ready to be measured."""
+    abilities = {**tasks, **harness_abilities(settings)}
     return [_built(name, ability, settings) for name, ability in abilities.items()]
 
 

@@ -1,16 +1,30 @@
-"""Makes lm-eval's task objects: from an inline config, or by the name of a task that lm-eval ships."""
+"""Makes lm-eval's task objects: from an inline config, or by the name of one that it ships or a folder holds."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.task_rows import load_rows
+from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
+from afteredit.store.field_roles import NOTHING, decides
+from afteredit.store.own_code import is_allowed
+
+
+@dataclass(frozen=True)
+class OwnTask(Ability):
+    """An ability whose task, named by `lm_eval`, stands in a folder of task files for lm-eval."""
+
+    folder: str = field(default="", metadata=decides(NOTHING))
+    files_sha256: str = ""  # of all that the folder holds
 
 
 def make_task(name: str, ability: Ability, data: str, limit: int | None = None) -> Any:
@@ -21,30 +35,66 @@ def make_task(name: str, ability: Ability, data: str, limit: int | None = None) 
     from lm_eval.api.task import ConfigurableTask
 
     if isinstance(ability.lm_eval, str):
-        return _shipped_task(ability.lm_eval)
+        own = (ability.folder, ability.files_sha256) if isinstance(ability, OwnTask) else ()
+        return _task_by_name(ability.lm_eval, *own)
     source = {"task": name, "files": list(ability.rows), "hub": dict(ability.hub), "labels": dict(ability.labels),
               "data": data, "limit": limit}  # fmt: skip
     config = {"task": name, "custom_dataset": load_rows, "dataset_kwargs": source, "test_split": "test"}
     return ConfigurableTask(config={**config, **with_functions(dict(ability.lm_eval))})
 
 
-def shipped_ability(name: str) -> Ability:
-    """Returns an ability for a task that lm-eval ships (`harness=[hellaswag]`); its first metric is the headline.
+def harness_abilities(settings: MeasureSettings) -> dict[str, Ability]:
+    """Returns an ability for each task of `harness`, which `harness_path` holds or lm-eval ships; its first metric is
+    the headline.
 
-    Raises BadInput for a name that lm-eval does not know, or where it cannot get the rows.
+    Raises BadInput for a name that neither has, or where lm-eval cannot get the rows.
     """
-    task = _shipped_task(name)
-    headline = next(iter(task.aggregation()))
+    folder = str(Path(settings.harness_path).resolve()) if settings.harness_path and settings.harness else ""
+    sha256 = files_sha256(folder)
+    held = _task_manager(folder, sha256).all_subtasks if folder else []
+    return {name: _own_task(name, folder, sha256) if name in held else _shipped_task(name, folder, held)
+            for name in settings.harness}  # fmt: skip
+
+
+def _own_task(name: str, folder: str, sha256: str) -> Ability:
+    return OwnTask(*_headline_and_chance(_task_by_name(name, folder, sha256)), name, folder=folder, files_sha256=sha256)
+
+
+def _shipped_task(name: str, folder: str, held: Sequence[str]) -> Ability:
+    known = _task_manager("", "").all_subtasks
+    if name not in known:
+        close = get_close_matches(name, [*known, *held], n=3)
+        guess = f"; did you mean {close}?" if close else ";"
+        in_folder = f", and harness_path={folder} holds {', '.join(held) or 'no task'}" if folder else ""
+        raise BadInput(f"harness task {name!r} is not one that lm-eval ships{in_folder}{guess} "
+                       "`lm-eval ls tasks` lists them all")  # fmt: skip
+    return Ability(*_headline_and_chance(_task_by_name(name)), name)
+
+
+def _headline_and_chance(task: Any) -> tuple[str, float]:
     choices = task.doc_to_choice(task.eval_docs[0]) if task.OUTPUT_TYPE == "multiple_choice" else None
-    return Ability(headline=headline, chance=1 / len(choices) if choices else 0.0, lm_eval=name)
+    return next(iter(task.aggregation())), 1 / len(choices) if choices else 0.0
+
+
+def files_sha256(folder: str) -> str:
+    """Returns the SHA-256 of the names and contents of all files under a folder; nothing for no folder."""
+    if not folder:
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def with_functions(value: Any) -> Any:
-    """Returns a config in which dotted paths into this project have become the functions that they name.
+    """Returns a config in which dotted paths into this project, and into what the command allows (`own_code`), have
+    become the functions that they name.
 
     Nothing else is imported from a config.
     """
-    if isinstance(value, str) and value.startswith("afteredit."):
+    if isinstance(value, str) and (value.startswith("afteredit.") or is_allowed(value)):
         module, _, function = value.rpartition(".")
         return getattr(importlib.import_module(module), function)
     if isinstance(value, Mapping):
@@ -54,24 +104,20 @@ def with_functions(value: Any) -> Any:
     return value
 
 
-def _shipped_task(name: str) -> Any:
-    manager = _task_manager()
-    if name not in manager.all_subtasks:
-        close = get_close_matches(name, manager.all_subtasks, n=3)
-        guess = f"; did you mean {close}?" if close else ";"
-        raise BadInput(f"harness task {name!r} is not one that lm-eval ships{guess} "
-                       "`lm-eval ls tasks` lists them all")  # fmt: skip
+def _task_by_name(name: str, folder: str = "", sha256: str = "") -> Any:
     try:
-        (task,) = manager.load([name])["tasks"].values()
+        (task,) = _task_manager(folder, sha256).load([name])["tasks"].values()
     except (OSError, ValueError) as problem:
-        raise BadInput(f"harness task {name!r} could not be loaded ({str(problem).splitlines()[0]}); its rows come "
-                       "from the hub: let this machine reach it, or leave the task out") from None  # fmt: skip
+        remedy = "" if folder else "; its rows come from the hub: let this machine reach it, or leave the task out"
+        reason = str(problem).splitlines()[0]
+        raise BadInput(f"harness task {name!r} could not be loaded ({reason}){remedy}") from None
     return task
 
 
 @cache
-def _task_manager() -> Any:
-    """Returns lm-eval's index of the tasks that it ships, which takes seconds to build."""
+def _task_manager(folder: str, sha256: str) -> Any:
+    """Returns lm-eval's index of the tasks in a folder, or of all that it ships, which takes seconds to build; another
+    one where the folder's files have changed."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager()
+    return TaskManager(include_path=folder or None, include_defaults=not folder)

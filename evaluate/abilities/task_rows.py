@@ -23,17 +23,19 @@ from afteredit.store.rows.text_files import why_no_file
 
 
 def find_rows(task: str, files: list[str], data: str) -> Path:
-    """Returns the first of `files` that the folder holds; the embedded file has the first name.
+    """Returns the first of `files` that the folder holds; the embedded file has the first name.  A name that begins
+    with ./ is looked up where the command is run.
 
     Raises BadInput where it holds none of them, or where something else has the name of one.
     """
     refuse_no_folder(data)
     folder = EMBEDDED if data == "mini" else Path(data)
-    for name in files:
-        refuse_no_file(folder / name)
-        if not why_no_file(folder / name):
-            return folder / name
-    there = "".join(similar_files(folder / name) for name in files)
+    paths = [Path(name) if name.startswith("./") else folder / name for name in files]
+    for path in paths:
+        refuse_no_file(path)
+        if not why_no_file(path):
+            return path
+    there = "".join(map(similar_files, paths))
     raise BadInput(f"task={task}: no rows in {folder}{there}: looked for {' or '.join(files)}; put one "
                    f"there, name another file (task.{task}.rows=[...]), leave the task out (task=[...]) or use "
                    "data=mini")  # fmt: skip

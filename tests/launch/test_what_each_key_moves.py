@@ -13,6 +13,7 @@ import sys
 from dataclasses import asdict, fields, replace
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,7 @@ def by_content(place: Path) -> dict[str, list[tuple[Any, set[str]]]]:
         "settings.data": [(f"{place}/same_rows", set()), (f"{place}/other_rows", {"measurement"})],
         "settings.held_out": [(f"{place}/same.txt", set()), (f"{place}/other.txt", {"measurement"})],
         "settings.harness": [(["arc_easy"], {"measurement"})],
+        "settings.harness_path": [(f"{place}/rows", set())],  # with harness: tests/whole/test_template.py
         "model.source": [(f"{place}/same_model", set()), (f"{place}/other_model", {"weights"})],
         "model.revision": [("main", set())],  # of a folder there is one
         "model.edit": [({"rome": {"layer": 0}}, set())],  # the method's own fields hold what is read there
@@ -172,7 +174,8 @@ def walked(place: Path, x: Experiment, part: str, default: Role) -> tuple[dict[s
 def shipped_tasks(monkeypatch):
     """lm-eval's shipped tasks need the hub; one of ours stands in."""
     task = compose(["task=[sentiment]"]).tasks["sentiment"]
-    monkeypatch.setattr(lm_eval_tasks, "_shipped_task", lambda name: lm_eval_tasks.make_task(name, task, "mini"))
+    monkeypatch.setattr(lm_eval_tasks, "_task_by_name", lambda name: lm_eval_tasks.make_task(name, task, "mini"))
+    monkeypatch.setattr(lm_eval_tasks, "_task_manager", lambda *_: SimpleNamespace(all_subtasks=["arc_easy"]))
 
 
 @pytest.mark.parametrize(

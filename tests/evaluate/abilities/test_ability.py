@@ -17,8 +17,9 @@ from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import entity_f1
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
-from afteredit.evaluate.abilities.lm_eval_tasks import shipped_ability, with_functions
+from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities, with_functions
 from afteredit.evaluate.measure import Measure
+from afteredit.evaluate.settings import MeasureSettings
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
@@ -144,20 +145,26 @@ def few_shipped(monkeypatch, tmp_path):
         )
     original = lm_eval.tasks.TaskManager
     monkeypatch.setattr(
-        lm_eval.tasks, "TaskManager", lambda: original(include_path=str(tmp_path), include_defaults=False)
+        lm_eval.tasks, "TaskManager", lambda **_: original(include_path=str(tmp_path), include_defaults=False)
     )
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
+def shipped(name: str) -> Ability:
+    settings = MeasureSettings(data="mini", limit=None, harness=[name], harness_path=None, held_out=None,
+                               held_out_tokens=8, change_shares=[])  # fmt: skip
+    return harness_abilities(settings)[name]
+
+
 def test_an_unknown_shipped_task_is_refused_with_near_names(few_shipped):
     with pytest.raises(BadInput, match=r"'evennes' is not one that lm-eval ships; did you mean \['evenness'"):
-        shipped_ability("evennes")
+        shipped("evennes")
     with pytest.raises(BadInput, match=r"'zzz' is not one that lm-eval ships; `lm-eval ls tasks` lists"):
-        shipped_ability("zzz")
+        shipped("zzz")
 
 
 def test_a_shipped_task_is_measured_by_its_name_alone(few_shipped, lm):
-    ability = shipped_ability("evenness")
+    ability = shipped("evenness")
     assert (ability.headline, ability.chance) == ("acc", 0.25)
     scores = BuiltAbility("evenness", ability, "mini", None).measure(lm)
     assert scores.row["ability/evenness"] == sum(example.numerator for example in scores.examples) / 4

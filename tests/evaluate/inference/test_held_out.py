@@ -11,7 +11,9 @@ from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
 
 TEXT = "The old town of Córdoba has a market.\n\n  People come to buy fish. \n"
-SETTINGS = MeasureSettings(data="mini", limit=None, harness=[], held_out=None, held_out_tokens=8, change_shares=[])
+SETTINGS = MeasureSettings(
+    data="mini", limit=None, harness=[], harness_path=None, held_out=None, held_out_tokens=8, change_shares=[]
+)
 FILES = {
     "plain": TEXT.encode(),
     "mark": codecs.BOM_UTF8 + TEXT.encode(),
