@@ -75,7 +75,7 @@ def refuse_wrong_choices(arguments: Sequence[str]) -> None:
     """Raises BadInput where a group of conf/ is given what names no entry, or several entries, of which Hydra would
     merge the files.  Only `task` takes several."""
     for group, given, value in choices(arguments):
-        if not (CONF / group).is_dir() or isinstance(value, dict):
+        if not _is_group(group) or isinstance(value, dict):
             continue
         if isinstance(value, list) and (group != "task" or not all(isinstance(name, str) and name for name in value)):
             rest = "a list takes names" if group == "task" else "it takes one entry (with -m, a,b are tried one by one)"
@@ -84,6 +84,11 @@ def refuse_wrong_choices(arguments: Sequence[str]) -> None:
         else:
             continue
         raise BadInput(f"{given} names no entry of {group}; {rest}. Allowed: {', '.join(_entries(group, arguments))}")
+
+
+def _is_group(key: str) -> bool:
+    """Tells whether a key chooses a file of a group of ours; those of hydra/ are plug-ins' too."""
+    return (CONF / key).is_dir() and not key.startswith("hydra")
 
 
 def _entries(group: str, arguments: Sequence[str]) -> list[str]:
@@ -107,11 +112,15 @@ def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
     with open_dict(config):
         config.pop("hydra", None)
     refuse_no_groups(config)
-    _replace_maps(config, cast(list[str], OmegaConf.to_container(hydra.overrides.task)))
+    own, given = (
+        cast(list[str], OmegaConf.to_container(part)) for part in (hydra.overrides.hydra, hydra.overrides.task)
+    )
+    _replace_maps(config, given)
     try:
         if config.replay.run is not None:
             config = as_it_ran(config, hydra.overrides.task)
-        return experiment(config, names, [*_search_path(hydra.overrides.hydra), *hydra.overrides.task])
+        overrides = OmegaConf.create([*_search_path(own), *given], parent=hydra.overrides)  # ${…} is looked up later
+        return experiment(config, names, cast(Any, overrides))
     except OmegaConfBaseException as problem:  # of ${…} in a key that no dataclass checks alone
         raise BadInput(f"{problem.full_key or 'the config'}: {str(problem).strip().splitlines()[0]}") from None
 
@@ -137,11 +146,13 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
     if sentence is not None:
         return sentence
     message = " ".join(str(problem).split())
+    if "hydra/launcher/submitit_" in message:
+        return "hydra/launcher=slurm needs hydra-submitit-launcher: pip install 'afteredit[slurm]'"
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
         if message == f"Error merging override {key}={value}":  # a list for a mapping, a number for a list
             reason = str(problem.__cause__).splitlines()[0]
             return f"{key}={value} cannot be put there: {reason}; give {key} the kind of value that it has in conf/"
-        if (CONF / key).is_dir():
+        if _is_group(key):
             entries = _entries(key, overrides)
             unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
             if unknown:
@@ -182,7 +193,7 @@ def _chosen_files(overrides: Sequence[str]) -> list[str]:
     one by one, the first."""
     pairs = [(override, *override.lstrip("+").partition("=")[::2]) for override in overrides]
     chosen = [override if value.startswith("[") else override.partition(",")[0]
-              for override, key, value in pairs if (CONF / key).is_dir()]  # fmt: skip
+              for override, key, value in pairs if _is_group(key)]  # fmt: skip
     return [*chosen, *_search_path(overrides)]
 
 

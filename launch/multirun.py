@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.overrides import as_typed
 from afteredit.store.errors import BadInput
+from afteredit.store.interruption import Interruption
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,6 +67,8 @@ def _one(config: DictConfig, run: Callable[[Experiment], Any]) -> None:
     try:
         run(experiment_from(config.copy(), HydraConfig.get()))
     except Interrupted as problem:  # the other runs are to stop too
+        if problem.signal_number in Interruption.OF_SCHEDULERS:
+            signal.raise_signal(problem.signal_number)  # all is written: its handler requeues this job
         sys.exit(exit_code(problem))
     except Exception as problem:
         if HydraConfig.get().mode is not RunMode.MULTIRUN:

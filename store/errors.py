@@ -52,4 +52,5 @@ class Interrupted(BaseException):
 
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number

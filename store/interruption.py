@@ -10,13 +10,15 @@ from afteredit.store.errors import Interrupted
 
 
 class Interruption:
-    """A context manager that turns the first SIGTERM or Ctrl-C into Interrupted.
+    """A context manager that turns the first SIGTERM or Ctrl-C into Interrupted, and the first user signal that has a
+    handler: that of a scheduler which wants the machine back.
 
     By default the signal is remembered until `check` is called, so that a whole edit is written first.  With `at_once`
     Interrupted is raised where the signal comes.  A second signal acts as it did outside.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    OF_SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self, *, at_once: bool = False) -> None:
         self._at_once = at_once
@@ -24,7 +26,9 @@ class Interruption:
         self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        self._handlers_before = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
+        handled = [number for number in self.OF_SCHEDULERS if callable(signal.getsignal(number))]
+        numbers = (*self.SIGNALS, *handled)
+        self._handlers_before = {number: signal.signal(number, self._remember) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
