@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment
 
+from afteredit.analysis.report_part import Part
 from afteredit.store.errors import BadInput
 from afteredit.store.plain_json import printable
 
@@ -31,9 +32,9 @@ def render(sections: Sequence[Mapping[str, Any]], faults: Sequence[str]) -> byte
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"records": _records, "numeric": _numeric, "anchor": _anchor}
     script, library = _text("template.js"), _plotly()
-    live = [{"colours": section["colours"],
-             "figures": [[{"panels": figure["panels"], "key": figure["key"]} for figure in shown["figures"]]
-                         for shown in section["parts"]]} for section in sections]  # fmt: skip
+    live = [
+        {"colours": section["colours"], "parts": [_live(**shown) for shown in section["parts"]]} for section in sections
+    ]
     page = environment.from_string(_text("template.html")).render(
         sections=sections, faults=faults, style=_text("template.css"), script=script, library=_packed(library),
         data=_packed(printable(json.dumps(live, allow_nan=False))), digests=[_digest(script), _digest(library)],
@@ -64,6 +65,25 @@ def _digest(script: str) -> str:
 
 def _records(table: pd.DataFrame) -> list[dict[str, str]]:
     return table.to_dict("records")
+
+
+def _live(part: Part, figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what the scripts read of a part: its figures' panels and keys, and the rows that can be searched."""
+    return {"figures": [{"panels": figure["panels"], "key": figure["key"]} for figure in figures],
+            "examples": _examples(part.examples)}  # fmt: skip
+
+
+def _examples(table: pd.DataFrame | None) -> dict[str, list] | None:
+    """Returns the rows that can be searched, with places in a list of `texts`, each of which stands there once."""
+    if table is None or table.empty:
+        return None
+    texts: dict[str, int] = {}
+    place = {name: [texts.setdefault(text, len(texts)) for text in table[name]] for name in table}
+    after = sorted((int(name.split()[1]), name) for name in table if name.startswith("after "))
+    names = [name for name in table if not name.startswith("after ")]
+    rows = [{name: place[name][i] for name in names} for i in range(len(table))]
+    said = [[[n, place[name][i]] for n, name in after if table[name].iat[i]] for i in range(len(table))]
+    return {"texts": list(texts), "rows": [{**row, "said": after} for row, after in zip(rows, said, strict=True)]}
 
 
 def _numeric(table: pd.DataFrame) -> set[str]:

@@ -25,3 +25,5 @@ class Part:
     numbers: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # tables to lie beside the page, by file name
     alt: str = ""  # describes the pictures to those who cannot see them; the title where it is empty
     lead: Sequence[str] = ()  # sentences above the pictures
+    # what was said, as text, to be searched in place of `table`: its columns, and `change` and `run`
+    examples: pd.DataFrame | None = None

@@ -69,26 +69,57 @@
     if (panel.map) for (const axis of Object.values(axes)) Object.assign(axis, { range: null, tickvals: null, ticktext: null, type: "category", ticks: "", fixedrange: true, showgrid: false });
     axes.xaxis.showticklabels = !panel.map || last;
     return [traces, { ...axes, shapes, annotations: [...marks, ...texts, ...gaps], showlegend: false, hovermode: "closest",
-      title: { text: title(panel.title), font: { size: panel.title.length > 34 ? 10.5 : 13 }, x: 0, xref: "container", xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 8, l: 10 } },
+      title: { text: title(panel.title), font: { size: panel.title.length > 34 ? 10 : 13 }, x: 0, xref: "container", xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 8, l: 10 } },
       font: { family: getComputedStyle(document.body).fontFamily, color: style.color, size: 11 }, hoverlabel: { align: "left" },
-      uirevision: true, margin: { l: 44, r: 12, t: 32, b: 36 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      margin: { l: 44, r: 12, t: 32, b: panel.x.title ? 38 : 24 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       plot_bgcolor: panel.grey ? "rgba(128,128,128,0.18)" : "rgba(0,0,0,0)" }];
   };
   const config = { responsive: true, doubleClick: "reset", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d"] };
+
+  // ---- what was said, to be searched and filtered
+  const browse = (place, { texts, rows }, hidden) => {
+    const search = made("input", { type: "search", placeholder: "Search questions and answers", ariaLabel: "Search questions and answers" });
+    const found = made("p", { className: "found" }), list = made("div"), more = made("button", { textContent: "Show more" });
+    let most = 20;
+    const select = (column, all) => {
+      const values = [...new Set(rows.map(row => row[column]))].map(value => texts[value]);
+      const options = [made("option", { value: "", textContent: all }), ...values.map(value => made("option", { value, textContent: value }))];
+      return Object.assign(made("select", { ariaLabel: all }, options), { column });
+    };
+    const selects = [select("ability", "All tasks"), select("run", "All runs"), select("change", "All changes")];
+    if (texts.includes("right → wrong")) selects[2].value = "right → wrong";
+    const words = row => row.words ??= [row.question, row.wanted, ...row.said.map(([, text]) => text)].map(text => texts[text]).join("\n").toLowerCase();
+    const example = row => made("div", { className: "example" }, [
+      made("h4", { textContent: texts[row.ability] }, [made("span", { textContent: `row ${texts[row.row]} · ${texts[row.run]} · ${texts[row.change]}` })]),
+      made("p", { textContent: texts[row.question] || "(the question may not be copied)" }),
+      made("dl", {}, [["wanted", row.wanted], ...row.said].flatMap(([n, text]) => [
+        made("dt", { textContent: n === "wanted" ? n : n === 0 ? "before" : n === 1 ? "1 edit" : `${n} edits` }),
+        made("dd", { textContent: texts[text], className: { "✓": "right", "✗": "wrong" }[texts[text][0]] ?? "" })])),
+    ]);
+    const show = () => {
+      const wanted = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const shown = rows.filter(row => !hidden.has(texts[row.method]) && selects.every(({ value, column }) => !value || texts[row[column]] === value)
+        && wanted.every(word => words(row).includes(word)));
+      found.textContent = `${shown.length} of ${rows.length} rows that changed`;
+      list.replaceChildren(...shown.slice(0, most).map(example));
+      more.hidden = shown.length <= most;
+    };
+    more.onclick = () => { most += 50; show(); };
+    for (const control of [search, ...selects]) control.oninput = () => { most = 20; show(); };
+    place.append(made("div", { className: "controls" }, [search, ...selects]), found, list, more);
+    return show;
+  };
 
   // ---- sections: switches for the methods, panels that are drawn when they come near
   const redraws = [], redraw = () => redraws.forEach(draw => draw());
   const near = new IntersectionObserver(entries => entries.filter(entry => entry.isIntersecting).forEach(entry => {
     const place = entry.target;
     near.unobserve(place);
-    place.draw().then(() => place.on("plotly_relayout", change => {  // what was zoomed into has ticks of its own
-      const zoomed = ["xaxis", "yaxis"].filter(axis => `${axis}.range[0]` in change && !place.panel[axis[0]].stretched && place.layout[axis].tickmode !== "auto");
-      if (zoomed.length) Plotly.relayout(place, Object.fromEntries(zoomed.map(axis => [`${axis}.tickmode`, "auto"])));
-    }));
+    place.draw().then(() => place.on("plotly_relayout", place.draw));
     redraws.push(place.draw);
   }), { rootMargin: "600px" });
   all("main > section").forEach((section, i) => {
-    const hidden = new Set(), { colours, figures } = data[i];
+    const hidden = new Set(), { colours, parts } = data[i];
     const switches = section.querySelector(".methods");
     for (const [method, colour] of Object.entries(colours)) {
       const swatch = made("i"), button = made("button", { ariaPressed: "true" }, [swatch, method]);
@@ -101,19 +132,29 @@
       };
       switches.append(button);
     }
-    all("article", section).forEach((article, j) => all("figure", article).forEach((figure, k) => {
-      const panels = figure.querySelector(".panels"), { panels: contents, key } = figures[j][k];
-      figure.querySelector(".key").append(...key.map(text => made("span", { textContent: text })));
-      contents.forEach((panel, n) => {
-        const place = made("div", { className: panel.map ? "panel map" : "panel" });
-        place.panel = panel;
-        place.style.setProperty("--share", panel.width);
-        place.style.height = `${panel.map ? (n + 1 < contents.length ? 45 : 110) + 36 * panel.map.rows.length : Math.max(panel.height, 230)}px`;
-        place.draw = () => Plotly.react(place, ...drawing(panel, hidden, getComputedStyle(panels), n + 1 === contents.length), config);
-        panels.append(place);
-        near.observe(place);
+    all("article", section).forEach((article, j) => {
+      const { examples } = parts[j];
+      if (examples) redraws.push(browse(article.querySelector(".examples"), examples, hidden));
+      all("figure", article).forEach((figure, k) => {
+        const panels = figure.querySelector(".panels"), { panels: contents, key } = parts[j].figures[k];
+        figure.querySelector(".key").append(...key.map(text => made("span", { textContent: text })));
+        contents.forEach((panel, n) => {
+          const place = made("div", { className: panel.map ? "panel map" : "panel" });
+          place.style.setProperty("--share", panel.width);
+          place.style.height = `${panel.map ? (n + 1 < contents.length ? 45 : 110) + 36 * panel.map.rows.length : Math.max(panel.height, 230)}px`;
+          place.draw = () => {
+            const [traces, layout] = drawing(panel, hidden, getComputedStyle(panels), n + 1 === contents.length);
+            for (const axis of panel.map ? [] : ["xaxis", "yaxis"]) {  // where it was zoomed it stays so, with ticks of its own
+              const { range, ticks, stretched } = panel[axis[0]], now = place.layout?.[axis].range ?? range;
+              Object.assign(layout[axis], { range: now, ...(ticks && !stretched && String(now) !== String(range) && { tickmode: "auto" }) });
+            }
+            return Plotly.react(place, traces, layout, config);
+          };
+          panels.append(place);
+          near.observe(place);
+        });
       });
-    }));
+    });
     redraw();
   });
   system.addEventListener("change", redraw);

@@ -36,7 +36,7 @@ def with_texts(run: Run) -> Run:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, made_run) -> Path:
-    """rome: seeds 1 and 2, of which 2 loses two rows of nli; a method with a hostile name: none."""
+    """rome: seeds 1 and 2, of which 2 loses two rows of nli, 7 and 8; a method with a hostile name: none."""
     folder = tmp_path_factory.mktemp("page")
     for method, seed, later in (("memit", 3, FULL), ("rome", 1, FULL), ("rome", 2, WORSE)):
         made_run(folder / "runs", method, seed, {0: FULL, 5: FULL, 10: later}, perplexity={0: 20, 5: 20, 10: 20 * seed})
@@ -83,7 +83,7 @@ def page(opened):
 
 def panel(page, title: str):
     place = page.locator(".panel", has=page.get_by_text(title, exact=True)).first
-    place.scroll_into_view_if_needed()
+    place.evaluate("plot => plot.scrollIntoView({block: 'center'})")
     return place
 
 
@@ -133,8 +133,28 @@ def test_a_plot_is_zoomed_by_the_mouse_and_put_back(page):
     page.wait_for_function(f"plot => ({shown})(plot)[0] > 1", arg=place.element_handle())
     low, high = place.evaluate(shown)
     assert whole[0] < low < high < whole[1]
+    page.get_by_title("light or dark").click(click_count=2)  # drawn anew
+    assert place.evaluate(shown) == [low, high]
     page.mouse.dblclick(box["x"] + 0.5 * box["width"], box["y"] + 100)
     page.wait_for_function(f"plot => ({shown})(plot)[0] < 0", arg=place.element_handle())
+
+
+def test_a_search_finds_the_rows_that_were_lost_and_switches_hide_them(page):
+    found, rows = page.locator(".found"), page.locator(".example")
+    assert found.text_content() == "2 of 2 rows that changed" and rows.count() == 2
+    assert page.get_by_label("All runs").locator("option").all_text_contents() == ["All runs", "rome, seed 2"]
+    page.get_by_label("Search questions and answers").fill("is 8? NONSENSE")
+    assert found.text_content() == "1 of 2 rows that changed"
+    assert rows.locator("p").text_content() == f"Which is 8? {EVIL}"
+    assert rows.locator("dt").all_text_contents() == ["wanted", "before", "5 edits", "10 edits"]
+    assert rows.locator("dd").all_text_contents() == ["8", "✓ 8", "✓ 8", f"✗ {EVIL} nonsense 8"]
+    page.get_by_role("button", name="rome", exact=True).click()
+    assert found.text_content() == "0 of 2 rows that changed"
+    page.get_by_role("button", name="rome", exact=True).click()
+    page.get_by_label("Search questions and answers").fill("")
+    page.get_by_label("All changes").select_option("All changes")
+    page.get_by_label("All tasks").select_option("Inference")
+    assert rows.count() == 2
 
 
 def test_every_chart_is_drawn_and_nothing_is_loaded_or_goes_wrong(page):

@@ -67,7 +67,7 @@ def test_all_that_runs_is_inside_and_nothing_at_the_top_but_afteredit(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in names} == {"afteredit"}  # no `edit`, `evaluate`, `store`
     data = [path for folder in ("conf", "data") for path in (ROOT / folder).rglob("*") if path.is_file()]
-    data += [path for wing in WINGS for path in (ROOT / wing).rglob("*.html")]
+    data += [path for wing in WINGS for path in (ROOT / wing).rglob("template.*")]
     expected = {path.relative_to(ROOT) for path in [*FILES, *data] if not path.is_relative_to(ROOT / "bench")}
     assert names == {f"afteredit/{path.as_posix()}" for path in expected}
 
