@@ -32,8 +32,8 @@ def export(rebuilt: RebuiltRun, n_edits: int, target: Path) -> None:
         refuse_no_hub(rebuilt.x.replay.push)
     sha256, lm, x = rebuilt.rebuild(n_edits).weights_sha256(), rebuilt.lm, rebuilt.x
     start = " ".join(lm.tokenizer.convert_ids_to_tokens(lm.tokens.start_ids)) or None
-    origin = {"run": rebuilt.run.folder.name, "n_edits": n_edits, "weights_sha256": sha256,
-              "source": x.model.source, "revision": x.model.revision, "start_token": start}  # fmt: skip
+    origin = {"run": rebuilt.run.folder.name, "n_edits": n_edits, "weights_sha256": sha256, "source": x.model.source,
+              "weights": lm.stored_as, "revision": x.model.revision, "start_token": start}  # fmt: skip
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with refusing_full_disks(f"replay.export={target}", "make room"):

@@ -16,7 +16,7 @@ LOADED = {
     "transformers": ["from transformers import AutoModelForCausalLM",
                      'model = AutoModelForCausalLM.from_pretrained("<this folder>")'],
     "peft": ["from peft import PeftModel", "from transformers import AutoModelForCausalLM",
-             'unedited = AutoModelForCausalLM.from_pretrained("<the unedited model: source>")',
+             'unedited = AutoModelForCausalLM.from_pretrained("<the unedited model: source, or an export at 0>")',
              'model = PeftModel.from_pretrained(unedited, "<this folder>")'],
 }  # fmt: skip
 MEASURED = re.compile(r"ability/[^/]+|drift/perplexity|editing/retained/\w+/(efficacy|paraphrase|neighbourhood)")

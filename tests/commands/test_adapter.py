@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from afteredit.commands import export_model
 from afteredit.edit.constraints.prune import Prune
+from afteredit.model.loading import model_source
 from afteredit.run import main
 from afteredit.tests.tiny.models import tiny_model
 
@@ -120,6 +121,7 @@ def test_a_whole_model_is_written_in_the_dtype_asked_for_with_its_card_for_other
     run, pushed = made("llama", "memit"), []
     monkeypatch.setattr(export_model, "push", lambda folder, name: pushed.append((folder, name)))
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    monkeypatch.setattr(model_source, "weights_in_words", lambda _folder: "Q4_1, dequantised")
     umask = os.umask(0o022)
     try:
         whole = export(run, place, tmp_path / "whole", "replay.dtype=bfloat16", "replay.push=me/edited")
@@ -136,6 +138,7 @@ def test_a_whole_model_is_written_in_the_dtype_asked_for_with_its_card_for_other
     card = (whole / "README.md").read_text()
     (fact, *_), *_ = [json.loads(line)["requests"] for line in (run / "edits.jsonl").read_text().splitlines()]
     assert f"- {fact['prompt'].replace('{}', fact['subject'])} → {fact['target_new']}" in card
+    assert "- weights: `Q4_1, dequantised`" in card
     for said in ("library_name: transformers", run.name, "dtype: bfloat16", "| drift/perplexity |", "replay.at=3"):
         assert said in card
 
