@@ -120,10 +120,13 @@ def _named(file: Any) -> Iterator[None]:
 
 
 class PlainConsole(Console):
-    """A console that takes every text as it is."""
+    """A console that takes every text as it is, and gives a notebook plain text too: there rich would show what others
+    print while a bar stands, and Jupyter print what rich shows, without an end."""
 
     def __init__(self, **options: Any):
-        super().__init__(markup=False, emoji=False, log_path=False, log_time_format=TIME, **options)
+        super().__init__(
+            markup=False, emoji=False, log_path=False, log_time_format=TIME, force_jupyter=False, **options
+        )
 
     def print(self, *texts: Any, **options: Any) -> None:
         with _named(self.file):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 
+import rich.console
+
 from afteredit.launch import command_line
 from afteredit.launch.command_line import compose
 from afteredit.tests.house.source import ROOT
@@ -17,6 +19,7 @@ def test_the_cells_run_in_order_and_without_a_network(save_tiny_llama, tmp_path,
     (tmp_path / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 30)
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: (_ for _ in ()).throw(OSError("no network here")))
     tiny = ["model=hf", f"model.source={tmp_path}/model", f"method.second_moment_text={tmp_path}/text.txt",
             "method.tokens_per_key_dim=2", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
@@ -35,4 +38,5 @@ def test_the_cells_run_in_order_and_without_a_network(save_tiny_llama, tmp_path,
     assert list(names["table"]["n_edits"]) == [0, 1] and "ability/nli" in names["table"]
     assert names["before"] != names["after"]
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
-    assert names["prompts"][0] in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert names["prompts"][0] in said and "after 1 edit" in said  # of the run: plain text, as everywhere
