@@ -42,7 +42,7 @@ def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], j
         n_edits, sha256 = editor.n_edits, editor.weights_sha256()
         if record.has_checkpoint(n_edits):
             record.compare_weights(n_edits, sha256)
-        else:
+        elif not record.leaves_pending(n_edits, sha256):
             record.checkpoint(n_edits, sha256, measure.checkpoint(editor.carried, last=last))
 
     checkpoint(last=not batches)
@@ -90,7 +90,7 @@ def _experiment(x: Experiment, console: Console) -> Path:
 
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
-    from afteredit.analysis.tables.run_end import run_end
+    from afteredit.commands.pending import end
     from afteredit.launch.opening import build_measure, keep_speed, prepare_editor
     from afteredit.launch.stored_config import as_command, as_yaml, for_tracking
     from afteredit.record.recorder import Recorder
@@ -101,11 +101,11 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     editor = prepare_editor(x, lm, run, batches, speed)
     record = Recorder(run, Display(console, batches, x.settings.due), interruption.check)
     measure = build_measure(x, lm, run.first_facts, speed, record.measuring)
-    with record.tracked(x.tracker, for_tracking(x), as_yaml(x), as_command(x.overrides)):
+    record.keep_command(as_yaml(x), as_command(x.overrides))
+    with record.tracked(x.tracker, for_tracking(x)):
         with record.display, interruption:
             edit_and_measure(editor, batches, run.journal, measure, record, x.settings.due)
-        end = run_end(run.folder, run.results.digest, x.settings.n_edits)
-        record.finish(end.summary, end.tables, end.picture, end.said)
+        end(run, record)
     return run.folder
 
 

@@ -8,13 +8,14 @@ facts are in the journal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.editor import Editor
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import build_measure, load_model
-from afteredit.record.run_directory import RunDirectory
+from afteredit.record.run_directory import LEFT, RunDirectory
 from afteredit.record.terminal import bold
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
@@ -23,7 +24,7 @@ from afteredit.store.interruption import Interruption
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from afteredit.evaluate.measure import Measure
+    from afteredit.evaluate.measure import Checkpoint, Measure
     from afteredit.model.lm import LM
 
 
@@ -34,11 +35,15 @@ class RebuiltRun:
     """
 
     def __init__(self, x: Experiment, run: RunDirectory, console: Console, interruption: Interruption):
-        self.x, self.run, self.console, self.interruption = x, run, console, interruption
-        self.batches = run.journal.batches
-        self.borders = [0, *(int(record["n_edits"]) for record in run.journal.records)]
+        self.x, self.console, self.interruption = x, console, interruption
+        self.follow(run)
         self.visited: set[int] = set()
         self._applied = 0  # batches that the model holds now
+
+    def follow(self, run: RunDirectory) -> None:
+        """Takes the run as it is on the disk now; it may hold more edits than before."""
+        self.run, self.batches = run, run.journal.batches
+        self.borders = [0, *(int(record["n_edits"]) for record in run.journal.records)]
 
     @cached_property
     def lm(self) -> LM:
@@ -103,22 +108,32 @@ class RebuiltRun:
 
     def _add_row(self, n_edits: int) -> None:
         """Stores the row that the run itself would have stored after so many edits; it measured immediate success."""
+        self.run.add_checkpoint(n_edits, *self.measured(n_edits))
+        self.say(self.run.results.row(n_edits))
+
+    def measured(self, n_edits: int) -> tuple[str, Checkpoint]:
+        """Returns the SHA-256 of the edited matrices after so many edits, and what is measured on them; stores nothing.
+
+        Raises Interrupted.
+        """
         editor, settings = self.rebuild(n_edits), self.x.settings
         others = self.run.other_evaluators()
         if others:
             self.console.log(bold(others, "; every row names its evaluator"))
         self.console.log(f"measuring after {n_edits} edits …", highlight=False)
         last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
-        measured = self._measure.checkpoint(editor.carried, last=last)
-        self.run.add_checkpoint(n_edits, editor.weights_sha256(), measured)
-        row = measured.row
+        return editor.weights_sha256(), self._measure.checkpoint(editor.carried, last=last)
+
+    def say(self, row: Mapping[str, Any]) -> None:
+        """Prints the line of a row that was measured here."""
         scores = [f"{name} {row[f'ability/{name}']:.2f}" for name in self.run.chance]
         scores.append(f"perplexity {row['drift/perplexity']:.1f}")
-        self.console.log(bold(f"after {n_edits} edits", f": {', '.join(scores)}  {row['time/eval_s']:.0f} s"))
+        self.console.log(bold(f"after {row['n_edits']} edits", f": {', '.join(scores)}  {row['time/eval_s']:.0f} s"))
 
     def _stored_sha256(self, n_edits: int) -> list[str]:
-        """Returns the checksums of every row after so many edits, in any results file of the run."""
-        files = sorted(self.run.folder.glob("results-*.jsonl"))
+        """Returns the checksums after so many edits: of every row in any results file of the run, and of a checkpoint
+        that it left to others."""
+        files = [*sorted(self.run.folder.glob("results-*.jsonl")), self.run.folder / LEFT]
         rows = [row for path in files for row in Lines(path, read_only=True).records]
         return [row["weights_sha256"] for row in rows if row["n_edits"] == n_edits]
 

@@ -1,5 +1,5 @@
-"""Answers what `replay.*` asks of an earlier run: measure it after any of its edits, find a collapse, export a model,
-talk to it.
+"""Answers what `replay.*` asks of an earlier run: measure it after any of its edits, measure what is pending, find
+a collapse, export a model, talk to it.
 
 Every point that is measured becomes a row of the run's own results, on the disk before the next point is begun.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from afteredit.commands.chat import chat
 from afteredit.commands.collapse_search import RETAINED, find_crossing, share_after
 from afteredit.commands.export_model import export
+from afteredit.commands.pending import measure_pending
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.evaluate.abilities.build import check_files
 from afteredit.launch.experiment import Experiment
@@ -34,6 +35,9 @@ def replay(x: Experiment, console: Console) -> Path:
     wish, folder = x.replay, Path(str(x.replay.run))
     if wish.collapse is not None:
         x = _with_only(x, wish.collapse)
+    if wish.pending:
+        measure_pending(x, folder, console)
+        return folder
     check_files(x.tasks, x.settings)
     with open_folder(x, folder, read_only=True) as run, Interruption() as interruption:
         rebuilt = RebuiltRun(x, run, console, interruption)

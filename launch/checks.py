@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
 from enum import Enum
 from types import NoneType, UnionType
@@ -12,6 +13,7 @@ from afteredit.edit.method import Method
 from afteredit.evaluate.retention import RETAINED
 from afteredit.evaluate.settings import names_of_shares
 from afteredit.launch.experiment import ExportFormat, ReplaySettings, Settings
+from afteredit.record.settings import OnCollapse, When
 from afteredit.store.errors import BadInput
 
 
@@ -37,6 +39,12 @@ def check_settings(settings: Settings, method: Method) -> None:
     if settings.eval_every % settings.batch_size:
         raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
                        "a checkpoint lies between batches")  # fmt: skip
+    if settings.measure is When.later and settings.on_collapse is OnCollapse.stop:
+        raise BadInput("measure=later with on_collapse=stop: a collapse is seen by a checkpoint, and that is measured "
+                       "after later edits were made; use measure=now, or on_collapse=continue")  # fmt: skip
+    if settings.measure is When.later and os.environ.get("WANDB_SWEEP_ID"):
+        raise BadInput("measure=later in a W&B sweep: the sweep would get a run without the numbers that it compares; "
+                       "use measure=now")  # fmt: skip
     if any(n < 1 for n in settings.eval_at):
         raise BadInput(f"eval_at={settings.eval_at}; each must be at least 1: the unedited model is always measured")
     for share in settings.change_shares:
@@ -69,19 +77,21 @@ def check_tasks(tasks: Collection[str], harness: Collection[str]) -> None:
 
 def check_replay(replay: ReplaySettings, settings: Settings) -> None:
     """Raises BadInput where the keys of `replay` do not fit each other or the run."""
-    keys = {key: getattr(replay, key) for key in ("at", "collapse", "export", "chat")}
+    keys = {key: getattr(replay, key) for key in ("at", "collapse", "pending", "export", "chat")}
     given = {key: value for key, value in keys.items() if value is not None and value is not False}
     if replay.run is None:
         if given:
             key, value = next(iter(given.items()))
             raise BadInput(f"replay.{key}={value} has no meaning without replay.run=<run directory>")
         return
-    if set(given) not in ({"at"}, {"collapse"}, {"at", "export"}, {"at", "chat"}):
+    if set(given) not in ({"at"}, {"collapse"}, {"pending"}, {"at", "export"}, {"at", "chat"}):
         named = " and ".join(f"replay.{key}" for key in given) or "neither"
         raise BadInput(f"replay.run with {named}; allowed: replay.at=<n edits>, replay.at=<n edits> with "
-                       "replay.export=<new folder> or replay.chat=true, or replay.collapse=<task or "
-                       "retained>")  # fmt: skip
+                       "replay.export=<new folder> or replay.chat=true, replay.collapse=<task or retained>, or "
+                       "replay.pending=true")  # fmt: skip
     _check_export(replay)
+    if not (replay.lease_s >= 1 and math.isfinite(replay.lease_s)):
+        raise BadInput(f"replay.lease_s={replay.lease_s}; it must be at least 1 second")
     if not 0 < replay.drop < 1:
         raise BadInput(f"replay.drop={replay.drop}; it is the share that is lost, between 0 and 1 (0.5: half)")
     if replay.collapse is not None and settings.single:

@@ -63,11 +63,13 @@ class ExportFormat(Enum):
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """Going back in the run in the directory `run`: either `at` or `collapse` is given with it."""
+    """Going back in the run in the directory `run`: one of `at`, `collapse` and `pending` is given with it."""
 
     run: str | None = None  # null: an ordinary run
     at: int | None = None  # the model after so many edits is measured, or with `export` written
     collapse: str | None = None  # a task, or retained: the batch by which `drop` of it is lost is searched
+    pending: bool = False  # every checkpoint that the run has not measured is
+    lease_s: float = 60.0  # seconds without a sign of life after which another process that measures counts as dead
     drop: float = 0.5  # the lost share of (score - chance) of the unedited model
     chat: bool = False  # with `at`: prompts are answered by the unedited model and by that one
     export: str | None = None  # a new folder

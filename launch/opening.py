@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.constraint import Unconstrained, view_file
@@ -23,13 +24,13 @@ from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities
 from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.stored_config import named_speed_keys
+from afteredit.store.atomic_files import make_folder
 from afteredit.store.code_version import measuring_version, plugin_code
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import NO_ROOM, BadInput
 from afteredit.store.field_roles import MEASUREMENT, WEIGHTS, values_by_role
+from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
     from afteredit.edit.editor import Editor
@@ -123,23 +124,40 @@ def decides_measurement(x: Experiment) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _run_folder(runs: str, label: str, weights: Mapping[str, Any]) -> Path:
+    """Returns the folder of the run whose weights these values decide, and makes it where it is not there yet.
+
+    `label`: method and model, the readable part of its name.  Raises BadInput where it cannot be made.
+    """
+    from afteredit.record.older_versions import name_older_runs
+
+    folder = Path(runs) / f"{label}-{content_hash(weights)[:8]}"
+    try:
+        if not folder.is_dir():
+            name_older_runs(folder, label)
+        make_folder(folder)
+    except OSError as problem:
+        raise BadInput(f"runs={runs}: the run directory cannot be made there: {problem}"
+                       f"{'; make room' if problem.errno in NO_ROOM else ''}") from None  # fmt: skip
+    return folder
+
+
 def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
     """Returns the run directory of the experiment, made where it is not there yet.
 
     Raises BadInput where the run cannot be continued here.
     """
-    from afteredit.record.run_directory import run_folder
-
     label = f"{x.names['method']}-{x.names['model']}"
-    run = open_folder(x, run_folder(x.settings.runs, label, decides_weights(x, lm, edits_sha256)))
+    run = open_folder(x, _run_folder(x.settings.runs, label, decides_weights(x, lm, edits_sha256)))
     try:
         with run.in_use():
             run.environment.keep(lm.device, run.journal.n_edits, x.settings.resume)
             run.environment.note("model", lm.fingerprint_parts)
             run.environment.note("weights", lm.stored_as)
             run.environment.note("facts", edits_sha256)
+            run.environment.note("names", x.names)
     except BadInput:
-        run.journal.close()
+        run.close()
         raise
     return run
 
@@ -168,7 +186,8 @@ def open_folder(x: Experiment, folder: Path, *, read_only: bool = False) -> RunD
 def keep_speed(x: Experiment, run: RunDirectory) -> SpeedSettings:
     """Returns the speed keys that the run goes on with: its own, but for those that this command names."""
     named = named_speed_keys(x)
-    return SpeedSettings(**run.environment.keep_speed(asdict(x.speed), named, run.journal.n_edits))
+    with run.in_use():
+        return SpeedSettings(**run.environment.keep_speed(asdict(x.speed), named, run.journal.n_edits))
 
 
 def prepare(x: Experiment, lm: LM) -> Prepared:

@@ -14,7 +14,7 @@ from afteredit.launch.compose import BUILT, CONF, class_at
 from afteredit.launch.experiment import Experiment, Settings
 from afteredit.launch.overrides import for_shell, quoted
 from afteredit.model.loading.model_source import ModelSource
-from afteredit.record.environment import RUN
+from afteredit.record.environment import RUN, Environment
 from afteredit.record.older_versions import older_commit
 from afteredit.store.checked_lines import (
     config_fault,
@@ -61,6 +61,8 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
                     "stored", folder, commit)  # fmt: skip
         _translate(stored, f"{folder} was made by an older version of this program (commit {commit})")
     of_the_run = {key: stored[key] for key in stored if key not in free}
+    if config.replay.pending:
+        of_the_run |= _evaluation_of(stored, {key.split(".")[0] for key in given}, folder)
     _refuse_interpolations(of_the_run, folder / "config.yaml")
     if "model.source" not in given:
         _refuse_unknown_source(of_the_run["model"], folder, overrides)
@@ -71,6 +73,32 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
         for key, value in of_the_run.items():
             config[key] = value
     return config
+
+
+def _evaluation_of(stored: dict[str, Any], given: set[str], folder: Path) -> dict[str, Any]:
+    """Returns what decides a run's measurement and tracking, but for the keys that the command has `given`.
+
+    Raises BadInput for what is code: a run directory may come from elsewhere.
+    """
+    keys = [key for key in (*names_by_role(Settings, MEASUREMENT), "tracker", "task") if key not in given]
+    if "harness_path" in keys and stored.get("harness_path"):
+        raise BadInput(f"{folder} was measured on tasks in harness_path={stored['harness_path']}, which are code: name "
+                       "that folder in this command too, if you trust it")  # fmt: skip
+    own = {key: stored[key] for key in keys if key in stored}
+    return own | ({"task": _tasks_as_here(own["task"], folder)} if "task" in own else {})
+
+
+def _tasks_as_here(stored: Any, folder: Path) -> dict[str, Any]:
+    """Returns the tasks that the run measured, as conf/task has them: a task's templates are code, and a folder may
+    come from elsewhere.  Raises BadInput where one is not as there."""
+    tasks = stored if isinstance(stored, dict) else {}
+    here = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted((CONF / "task").glob("*.yaml"))}
+    for name in tasks:
+        if here.get(name) != tasks[name]:
+            raise BadInput(f"{folder} was measured on a task {name} that is not as conf/task has it, and a run "
+                           "directory may come from elsewhere: name the run's tasks in this command too, with what "
+                           "was set of them: task=[…]")  # fmt: skip
+    return {name: here[name] for name in tasks}
 
 
 def _refuse_interpolations(value: Any, path: Path, key: str = "") -> None:
@@ -140,6 +168,15 @@ def for_tracking(x: Experiment) -> dict[str, Any]:
     """
     names = {group: name for group, name in x.names.items() if name != "None"} | {"task": list(x.tasks)}
     return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved}
+
+
+def tracking_of(folder: Path, environment: Environment) -> dict[str, Any]:
+    """Returns the config that W&B shows of a run, for a command that is not the run's own."""
+    stored, commands = read_config(folder / "config.yaml"), environment["commands"]
+    names = {group: name for group, name in environment["names"].items() if name != "None"}
+    names = {"method": folder.name, "model": "", **names}
+    return {**stored, **names, "task": list(stored.get("task") or {}), "resolved": stored,
+            "overrides": shlex.split(commands[-1])[2:] if commands else []}  # fmt: skip
 
 
 def named_speed_keys(x: Experiment) -> set[str]:

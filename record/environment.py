@@ -25,7 +25,7 @@ IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()  # else installed from a wheel
 RUN = "python run.py" if IN_CHECKOUT else "afteredit run"  # what a command begins with
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
-    "lines": {}, "weights": None, "facts": None, "commands": [],
+    "lines": {}, "weights": None, "facts": None, "commands": [], "names": {},
 }  # fmt: skip
 
 
@@ -37,8 +37,9 @@ class Environment:
     `evaluators` holds the measuring code by its short name, `evaluations` what decides the measurement by the name of
     the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, `lines`
     how many lines each JSON-lines file had after the last checkpoint, `weights` the types that the weights were stored
-    in before they were made plain numbers, where a GGUF file held them, `facts` the SHA-256 of the edit set, and
-    `commands` every command that began the run or went on with it, each once.
+    in before they were made plain numbers, where a GGUF file held them, `facts` the SHA-256 of the edit set,
+    `commands` every command that began the run or went on with it, each once, and `names` the files of conf/ that the
+    last of them chose.
     """
 
     def __init__(self, folder: Path):

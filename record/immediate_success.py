@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from afteredit.store.checked_lines import Lines, Record
 from afteredit.store.line_shapes import fault_of_immediate
 
 if TYPE_CHECKING:
-    from afteredit.evaluate.measure import Immediate
+    from afteredit.evaluate.measure import Checkpoint, Immediate
 
 
 class ImmediateSuccess:
@@ -42,15 +42,32 @@ class ImmediateSuccess:
         self._by_batch[batch] = self._lines.records[-1]
 
 
-def samples_between(files: Sequence[ImmediateSuccess], journal: Sequence[Record], above: int,
-                    up_to: int) -> list[dict[str, Any]]:  # fmt: skip
-    """Returns the samples of the batches that ended above so many edits and up to so many, in order.
+class WithStandIns:
+    """The immediate success under one evaluation; where it has no row, one of another evaluation of the same weights
+    stands in, since it does not depend on the abilities.  An older version of this program kept it in the journal."""
 
-    Each batch is read from the first of `files` that has it; an older version of this program kept it in the journal.
-    """
-    samples: list[dict[str, Any]] = []
-    for index, record in enumerate(journal):
-        if above < record["n_edits"] <= up_to:
-            row = next((file.row(index) for file in files if file.has(index)), record)
-            samples += row.get("immediate", [])
-    return samples
+    def __init__(self, own: ImmediateSuccess, folder: Path, others: Iterable[str]):
+        """`others`: the digests of the other evaluations."""
+        self._files = [own, *(ImmediateSuccess(folder, digest, read_only=True) for digest in others)]
+
+    def samples(self, journal: Sequence[Record], above: int, up_to: int) -> list[dict[str, Any]]:
+        """Returns the samples of the batches that ended above so many edits and up to so many, in order."""
+        rows = [self._row(index, record) for index, record in enumerate(journal) if above < record["n_edits"] <= up_to]
+        return [sample for row in rows for sample in row.get("immediate", [])]
+
+    def is_lacking(self, journal: Sequence[Record]) -> list[int]:
+        """Returns the numbers of edits of the batches whose success was not measured."""
+        return [record["n_edits"] for index, record in enumerate(journal)
+                if "immediate" not in self._row(index, record)]  # fmt: skip
+
+    def _row(self, index: int, record: Record) -> Mapping[str, Any]:
+        return next((file.row(index) for file in self._files if file.has(index)), record)
+
+
+def corrected(row: Mapping[str, Any], samples: Sequence[Mapping[str, Any]],
+              immediate: list[dict[str, Any]]) -> Checkpoint:  # fmt: skip
+    """Returns a stored checkpoint with other immediate success."""
+    from afteredit.evaluate.measure import Checkpoint
+
+    others = {key: value for key, value in row.items() if not key.startswith("editing/immediate/")}
+    return Checkpoint(others, [dict(s) for s in samples if s["kind"] != "immediate"]).with_immediate(immediate)

@@ -21,6 +21,7 @@ from afteredit.store.atomic_files import make_folder, write_atomically
 from afteredit.store.checked_lines import Lines, Record
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit
+from afteredit.store.locks.of_a_run import hold
 
 
 class Stopwatch:
@@ -44,20 +45,15 @@ class Journal:
     `stopwatch` is started by whoever begins an edit; `append` stores what it says as the edit's seconds.
     """
 
-    def __init__(self, folder: Path, *, fall_back: bool = False, read_only: bool = False):
+    def __init__(self, folder: Path, *, fall_back: bool = False, read_only: bool = False, shared: bool = False):
         """Raises BadInput where another process holds the run, or where a record is damaged.
 
         With `fall_back` a damaged record is set aside together with those after it; with `read_only` nothing is.
+        `shared`: the run is not held; who holds it may add records that this journal does not see.
         """
-        from filelock import FileLock, Timeout
-
         self.folder, self.stopwatch = folder, Stopwatch()
         make_folder(folder / "updates")
-        self._lock = FileLock(folder / ".lock")
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise BadInput(f"{folder} is in use by another process; wait for it, or change seed or config") from None
+        self._lock = None if shared else hold(folder)
         self.path = folder / "edits.jsonl"
         self._lines = Lines(self.path, fall_back=fall_back, read_only=read_only)
         self._lines.refuse(fault_of_edit)
@@ -74,7 +70,8 @@ class Journal:
 
     def close(self) -> None:
         """Lets other processes hold the run."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def records(self) -> Sequence[Record]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from afteredit.evaluate.metrics.editing_success import means
 from afteredit.record.environment import commit, fingerprint
-from afteredit.record.run_directory import RunDirectory
+from afteredit.record.run_directory import LEFT, RunDirectory
 from afteredit.record.settings import Mode, TrackerSettings
 from afteredit.record.terminal import Display, bold
 from afteredit.record.tracker import Tracker, checkpoint_step, edit_step
 from afteredit.store.atomic_files import write_atomically
+from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -38,21 +39,26 @@ class Recorder:
         self._tracker = Tracker(TrackerSettings(Mode.disabled), run.folder, "", {}, "")  # until `tracked`
         self._border = 0  # how many batches were passed on to W&B and the terminal
         self._passed_step = -1
+        self.n_pending = 0  # how many checkpoints this command left to other processes
+
+    def keep_command(self, config_yaml: bytes, command: str) -> None:
+        """Stores the config and the command; nothing can be refused any more."""
+        run = self._run
+        with run.in_use():
+            run.correct_immediate()  # an older version left rows that overlap
+            run.environment.extend("evaluations", {run.results.digest: run.measurement})  # others may measure first
+            write_atomically(run.folder / "config.yaml", config_yaml)
+            run.environment.note("commands", list(dict.fromkeys([*run.environment["commands"], command])))
 
     @contextmanager
-    def tracked(
-        self, settings: TrackerSettings, config: Mapping[str, Any], config_yaml: bytes, command: str
-    ) -> Iterator[None]:
-        """Stores the config and the command, and mirrors the run in W&B; nothing can be refused any more.
+    def tracked(self, settings: TrackerSettings, config: Mapping[str, Any]) -> Iterator[None]:
+        """Mirrors the run in W&B; who leaves its checkpoints to others leaves that to who measures the last of them.
 
         Inside, an interruption leaves the W&B run to be continued, and any other error marks it as failed.
         """
         run, console = self._run, self.display.console
-        with run.in_use():
-            run.correct_immediate()  # an older version left rows that overlap
-            write_atomically(run.folder / "config.yaml", config_yaml)
-            run.environment.note("commands", list(dict.fromkeys([*run.environment["commands"], command])))
-        self._tracker = begin_tracking(run, settings, config)
+        if not run.leaves_pending:
+            self._tracker = begin_tracking(run, settings, config)
         if self._tracker.ids:
             console.print(f"look     wandb leet {self._tracker.ids['folder']}", highlight=False, soft_wrap=True)
         try:
@@ -81,6 +87,18 @@ class Recorder:
             log.warning("after %d edits the weights are %s here and were %s when measured: hardware, threads "
                         "or versions differ from environment.json", n_edits, sha256[:16], stored[:16])  # fmt: skip
         self._end_checkpoint(n_edits)
+
+    def leaves_pending(self, n_edits: int, sha256: str) -> bool:
+        """Tells whether the checkpoint is left to other processes; if so, stores the weights' SHA-256 for them."""
+        if not self._run.leaves_pending:
+            return False
+        lines, left = Lines(self._run.folder / LEFT), {"n_edits": n_edits, "weights_sha256": sha256}
+        if left not in lines.records:
+            lines.append(left)
+        self.n_pending += 1
+        self.display.left_pending(n_edits)
+        self._end_checkpoint(n_edits)
+        return True
 
     def checkpoint(self, n_edits: int, sha256: str, measured: Checkpoint) -> None:
         """Stores a checkpoint, with the means of the immediate success of the edits since the last one."""

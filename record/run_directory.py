@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from itertools import accumulate
@@ -17,15 +17,14 @@ from afteredit.edit.request import EditRequest
 from afteredit.evaluate.retention import RETAINED, measurable, of_one_scoring, retained_mean
 from afteredit.record.collapse import collapses
 from afteredit.record.environment import Environment
-from afteredit.record.immediate_success import ImmediateSuccess, samples_between
+from afteredit.record.immediate_success import ImmediateSuccess, WithStandIns, corrected
 from afteredit.record.journal import Journal, request_of
-from afteredit.record.older_versions import name_older_runs
 from afteredit.record.results import Results
-from afteredit.record.settings import OnCollapse, RecordSettings, Resume
-from afteredit.store.atomic_files import make_folder
+from afteredit.record.settings import OnCollapse, RecordSettings, Resume, When
 from afteredit.store.checked_lines import read_checked, refuse_strange_files, write_checked
 from afteredit.store.code_version import Version, differences, version_name
 from afteredit.store.errors import NO_ROOM, BadInput
+from afteredit.store.locks.of_a_run import leave_to_others, refuse_measuring, results_held
 from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
@@ -33,22 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 N_FIRST_FACTS = 20
-
-
-def run_folder(runs: str, label: str, weights: Mapping[str, Any]) -> Path:
-    """Returns the folder of the run whose weights these values decide, and makes it where it is not there yet.
-
-    `label`: method and model, the readable part of its name.  Raises BadInput where it cannot be made.
-    """
-    folder = Path(runs) / f"{label}-{content_hash(weights)[:8]}"
-    try:
-        if not folder.is_dir():
-            name_older_runs(folder, label)
-        make_folder(folder)
-    except OSError as problem:
-        raise BadInput(f"runs={runs}: the run directory cannot be made there: {problem}"
-                       f"{'; make room' if problem.errno in NO_ROOM else ''}") from None  # fmt: skip
-    return folder
+LEFT = "checkpoints.jsonl"  # the SHA-256 of the weights at each checkpoint that was left to other processes
 
 
 class RunDirectory:
@@ -58,14 +42,15 @@ class RunDirectory:
     """
 
     def __init__(self, folder: Path, settings: RecordSettings, measurement: Mapping[str, Any], measuring: Version,
-                 *, single: bool, read_only: bool = False):  # fmt: skip
+                 *, single: bool, read_only: bool = False, shared: bool = False):  # fmt: skip
         """Opens the files.  Raises BadInput where they cannot be used.
 
         `measurement`: what decides the numbers measured, with the tasks under `tasks`.  `measuring`: the version of the
         code that measures them.  `single`: every batch edits the unedited model.  `read_only`: no edit is added or set
-        aside, only rows are added.
+        aside, only rows are added.  `shared`: other processes edit and measure the run meanwhile.
         """
         self.folder, self.settings, self.measurement, self.single = folder, settings, measurement, single
+        self.leaves_pending = settings.measure is When.later and not read_only
         self.chance: dict[str, float] = {name: task["chance"] for name, task in measurement["tasks"].items()}
         self.measuring, self.evaluator = measuring, version_name(measuring)
         self.environment = Environment(folder)
@@ -73,25 +58,36 @@ class RunDirectory:
         with self.in_use():
             refuse_strange_files(folder)
             reading = {"fall_back": settings.resume is Resume.whole and not read_only, "read_only": read_only}
-            self.journal = Journal(folder, **reading)
+            self.journal = Journal(folder, **reading, shared=shared)
+            self._lease = leave_to_others(folder) if self.leaves_pending else None
             try:
                 self.results = Results(folder, digest, **reading)
                 self.immediate = ImmediateSuccess(folder, digest, **reading)
+                if not (shared or self.leaves_pending):
+                    refuse_measuring(folder)
             except BaseException:
-                self.journal.close()
+                self.close()
                 raise
 
     def __enter__(self) -> RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes use the run."""
+        if self._lease is not None:
+            self._lease.release()
         self.journal.close()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Turns an error of reading or writing in the directory into a BadInput that says so in one line."""
+        """Turns an error of reading or writing in the directory into a BadInput that says so in one line; where others
+        measure the run, keeps them from writing meanwhile."""
         try:
-            yield
+            with results_held(self.folder) if self.leaves_pending else nullcontext():
+                yield
         except OSError as problem:
             remedy = "make room" if problem.errno in NO_ROOM else "make all of it readable and writable"
             raise BadInput(f"{self.folder} cannot be used ({problem.strerror}: {problem.filename}); {remedy}, or "
@@ -104,21 +100,32 @@ class RunDirectory:
         stand beside rows that another evaluator measured.
         """
         self.journal.refuse_other_edits(batches)
-        sizes = [0, *map(len, batches)]
-        borders = list(accumulate(sizes))
-        end = borders[-1]
-        if self.collapsed_at is not None and self.stops_at(self.collapsed_at):
-            end = self.collapsed_at
-        wanted = [n for n, size in zip(borders, sizes, strict=True)
-                  if n == end or (n < end and self.settings.due(n, size))]  # fmt: skip
-        missing = [n for n in wanted if not self.results.has(n)]
+        missing = self.missing(batches)
         mixed = self.other_evaluators() if missing else None
         if mixed and self.settings.resume is not Resume.force:
             raise BadInput(f"{mixed}; move that file away to measure every checkpoint again (all edits are kept), or "
                            "add resume=force to go on in it: every row names its evaluator")  # fmt: skip
         if mixed:
             log.warning("%s; every row names its evaluator", mixed)
-        return self.journal.n_edits >= end and not missing
+        return self.journal.n_edits >= self.end and not missing
+
+    @property
+    def end(self) -> int:
+        """The number of edits with which the run is whole."""
+        at = self.collapsed_at
+        return at if at is not None and self.stops_at(at) else self.settings.n_edits
+
+    def missing(self, batches: Sequence[Sequence[EditRequest]]) -> list[int]:
+        """Returns after how many of the edits of `batches` a checkpoint is due that has no row."""
+        sizes = [0, *map(len, batches)]
+        due = [n for n, size in zip(accumulate(sizes), sizes, strict=True)
+               if n == self.end or (n < self.end and self.settings.due(n, size))]  # fmt: skip
+        return [n for n in due if not self.results.has(n)]
+
+    def ready(self) -> list[int]:
+        """Returns those of the missing checkpoints that can be measured: the success of all edits before them is."""
+        lacking = self._all_immediate().is_lacking(self.journal.records)
+        return [n for n in self.missing(self.journal.batches) if n < min(lacking, default=n + 1)]
 
     def other_evaluators(self) -> str | None:
         """Returns a sentence about the rows that other code or versions measured; None where there are none."""
@@ -188,8 +195,8 @@ class RunDirectory:
 
         Adds the immediate success of the edits since the row before; the row after it no longer counts these.
         """
-        before = self._checkpoint_before(n_edits)
-        measured = measured.with_immediate(self._immediate_samples(before, n_edits))
+        records, before = self.journal.records, self._checkpoint_before(n_edits)
+        measured = measured.with_immediate(self._all_immediate().samples(records, before, n_edits))
         row: dict[str, Any] = dict(n_edits=n_edits, weights_sha256=sha256, evaluator=self.evaluator, **measured.row)
         if n_edits == 0:
             row |= {"chance": self.chance, "measurable": measurable(measured.samples, self.chance)}
@@ -198,7 +205,7 @@ class RunDirectory:
         retained = retained_mean(row, unedited, names, self.chance)
         if retained is not None:
             row[f"ability/{RETAINED}"] = retained
-        met = collapses(self.journal.records, [unedited, row], self.settings.collapse_perplexity)
+        met = collapses(records, [unedited, row], self.settings.collapse_perplexity)
         since = [condition for n, condition in met.items() if before < n <= n_edits]
         row |= {"collapse": since[0]} if since else {}
         self.environment.extend("evaluators", {self.evaluator: self.measuring})
@@ -210,17 +217,13 @@ class RunDirectory:
     def correct_immediate(self) -> None:
         """Makes each row's immediate success that of the edits since the checkpoint before it, which may have been
         added after it."""
-        from afteredit.evaluate.measure import Checkpoint
-
         for row in self.results.rows:
             before = self._checkpoint_before(row["n_edits"])
             n_since = row["n_edits"] - before
             if row.get("editing/immediate/n_edits", n_since) != n_since:
-                immediate = self._immediate_samples(before, row["n_edits"])
+                immediate = self._all_immediate().samples(self.journal.records, before, row["n_edits"])
                 if len({sample["request"] for sample in immediate}) == n_since:  # else some are still to be measured
-                    others = {key: value for key, value in row.items() if not key.startswith("editing/immediate/")}
-                    samples = [s for s in self.results.samples(row["n_edits"]) if s["kind"] != "immediate"]
-                    now = Checkpoint(others, samples).with_immediate(immediate)
+                    now = corrected(row, self.results.samples(row["n_edits"]), immediate)
                     self.results.replace(now.row, [{"n_edits": row["n_edits"], **sample} for sample in now.samples])
 
     def _checkpoint_before(self, n_edits: int) -> int:
@@ -230,16 +233,10 @@ class RunDirectory:
                     if self.settings.due(edit["n_edits"], len(edit["requests"]))}  # fmt: skip
         return max((n for n in borders if n < n_edits), default=0)
 
-    def _immediate_samples(self, above: int, up_to: int) -> list[dict[str, Any]]:
-        """Returns the immediate success of the edits above one number and up to another, whoever measured it.
-
-        Where this evaluation has no row, one of another evaluation of the same weights (the same view) stands in, since
-        it does not depend on the abilities.
-        """
-        evaluations, view = self.environment["evaluations"], self.measurement["view"]
-        others = [digest for digest, decided in evaluations.items() if decided["view"] == view]
-        files = [self.immediate, *(ImmediateSuccess(self.folder, digest, read_only=True) for digest in others)]
-        return samples_between(files, self.journal.records, above, up_to)
+    def _all_immediate(self) -> WithStandIns:
+        evaluations = self.environment["evaluations"].items()
+        others = [digest for digest, decided in evaluations if decided["view"] == self.measurement["view"]]
+        return WithStandIns(self.immediate, self.folder, others)
 
     def refuse_other_model(self, sha256: str, source: str) -> None:
         """Raises BadInput where the row at 0 edits was measured on other matrices than those with this SHA-256."""

@@ -20,6 +20,13 @@ class Resume(Enum):
     whole = "whole"  # as same; where the journal is damaged, from its last whole record
 
 
+class When(Enum):
+    """When the checkpoints are measured."""
+
+    now = "now"  # in the course of the edits
+    later = "later"  # by replay.pending, in as many processes as are started; the edits go on at once
+
+
 @dataclass(frozen=True)
 class RecordSettings:
     """Where the run is kept, how far it goes, how often it is measured and when it stops."""
@@ -27,6 +34,7 @@ class RecordSettings:
     n_edits: int = field(metadata=decides(COURSE))
     eval_every: int = field(metadata=decides(COURSE))
     eval_at: list[int] = field(metadata=decides(COURSE))
+    measure: When = field(metadata=decides(COURSE))
     runs: str = field(metadata=decides(COURSE))  # folder of the run directories
     resume: Resume = field(metadata=decides(COURSE))
     on_collapse: OnCollapse = field(metadata=decides(COURSE))

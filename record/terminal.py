@@ -86,6 +86,11 @@ class Display:
         rest = f": {measured}  {row['time/eval_s']:.0f} s"
         self.console.log(bold(f"after {row['n_edits']} edit{'s' * (row['n_edits'] != 1)}", rest))
 
+    def left_pending(self, n_edits: int) -> None:
+        """Says that a checkpoint is left to other processes; this one measures none."""
+        self._left["checkpoint"] = 0
+        self.console.log(f"after {n_edits} edits: left to be measured", highlight=False)
+
     def _count(self, kind: str, n: int, seconds: float) -> None:
         self._left[kind] = max(0, self._left[kind] - n)
         self._seconds[kind].append(seconds)

@@ -7,10 +7,10 @@ import pytest
 from afteredit.evaluate.measure import Checkpoint
 from afteredit.record.environment import EMPTY
 from afteredit.record.run_directory import RunDirectory
-from afteredit.record.settings import OnCollapse, RecordSettings, Resume
+from afteredit.record.settings import OnCollapse, RecordSettings, Resume, When
 from afteredit.store.checked_lines import write_checked
 
-SETTINGS = RecordSettings(n_edits=1, eval_every=1, eval_at=[], runs="runs", resume=Resume.same,
+SETTINGS = RecordSettings(n_edits=1, eval_every=1, eval_at=[], measure=When.now, runs="runs", resume=Resume.same,
                           on_collapse=OnCollapse.stop, collapse_perplexity=100.0)  # fmt: skip
 
 
