@@ -162,10 +162,8 @@ def end(run: RunDirectory, record: Recorder) -> None:
     from afteredit.analysis.tables.run_end import run_end
 
     if record.n_pending:
-        console, command = (
-            record.display.console,
-            as_command([quoted("replay.run", str(run.folder)), "replay.pending=true"]),
-        )
+        console = record.display.console
+        command = as_command([quoted("replay.run", str(run.folder)), "replay.pending=true"])
         console.log(bold(f"{record.n_pending} checkpoints are left", "; one or more of these commands measure them"))
         console.print(f"pending  {command}", highlight=False, soft_wrap=True)
         return

@@ -39,12 +39,7 @@ def check_settings(settings: Settings, method: Method) -> None:
     if settings.eval_every % settings.batch_size:
         raise BadInput(f"eval_every={settings.eval_every} is not a multiple of batch_size={settings.batch_size}; "
                        "a checkpoint lies between batches")  # fmt: skip
-    if settings.measure is When.later and settings.on_collapse is OnCollapse.stop:
-        raise BadInput("measure=later with on_collapse=stop: a collapse is seen by a checkpoint, and that is measured "
-                       "after later edits were made; use measure=now, or on_collapse=continue")  # fmt: skip
-    if settings.measure is When.later and os.environ.get("WANDB_SWEEP_ID"):
-        raise BadInput("measure=later in a W&B sweep: the sweep would get a run without the numbers that it compares; "
-                       "use measure=now")  # fmt: skip
+    _check_later(settings)
     if any(n < 1 for n in settings.eval_at):
         raise BadInput(f"eval_at={settings.eval_at}; each must be at least 1: the unedited model is always measured")
     for share in settings.change_shares:
@@ -61,6 +56,18 @@ def check_settings(settings: Settings, method: Method) -> None:
     if most is not None and settings.batch_size > most:
         raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
                        f"batch_size={most}")  # fmt: skip
+
+
+def _check_later(settings: Settings) -> None:
+    """Raises BadInput where checkpoints that are measured later come too late for another key."""
+    if settings.measure is not When.later:
+        return
+    if settings.on_collapse is OnCollapse.stop:
+        raise BadInput("measure=later with on_collapse=stop: a collapse is seen by a checkpoint, and that is measured "
+                       "after later edits were made; use measure=now, or on_collapse=continue")  # fmt: skip
+    if os.environ.get("WANDB_SWEEP_ID"):
+        raise BadInput("measure=later in a W&B sweep: the sweep would get a run without the numbers that it compares; "
+                       "use measure=now")  # fmt: skip
 
 
 def check_tasks(tasks: Collection[str], harness: Collection[str]) -> None:
