@@ -125,10 +125,12 @@ def _named(file: Any) -> Iterator[None]:
 
 
 class PlainConsole(Console):
-    """A console that takes every text as it is, and gives a notebook plain text too: there rich would show what others
-    print while a bar stands, and Jupyter print what rich shows, without an end."""
+    """A console that takes every text as it is, and gives a notebook plain text without a bar: there rich would show
+    what others print while a bar stands, and Jupyter print what rich shows, without an end."""
 
     def __init__(self, **options: Any):
+        if "ipykernel" in sys.modules:  # Jupyter says that its output is a terminal
+            options = {"force_terminal": False, **options}
         super().__init__(
             markup=False, emoji=False, log_path=False, log_time_format=TIME, force_jupyter=False, **options
         )

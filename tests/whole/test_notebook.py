@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
+from types import ModuleType
 
 import rich.console
 
@@ -20,6 +22,8 @@ def test_the_cells_run_in_order_and_without_a_network(save_tiny_llama, tmp_path,
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as ipykernel has it
     monkeypatch.setattr(socket.socket, "connect", lambda *_: (_ for _ in ()).throw(OSError("no network here")))
     tiny = ["model=hf", f"model.source={tmp_path}/model", f"method.second_moment_text={tmp_path}/text.txt",
             "method.tokens_per_key_dim=2", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
@@ -39,4 +43,5 @@ def test_the_cells_run_in_order_and_without_a_network(save_tiny_llama, tmp_path,
     assert names["before"] != names["after"]
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
     said = capsys.readouterr().out
-    assert names["prompts"][0] in said and "after 1 edit" in said  # of the run: plain text, as everywhere
+    assert names["prompts"][0] in said and "after 1 edit" in said  # of the run
+    assert "\x1b" not in said and "0/1 edits" not in said  # plain text, no bar
