@@ -19,8 +19,6 @@ from afteredit.launch.start import start  # noqa: E402
 from afteredit.store.interruption import Interrupted, Interruption  # noqa: E402
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from afteredit.edit.editor import Editor
     from afteredit.edit.request import EditRequest
     from afteredit.evaluate.measure import Measure
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from afteredit.record.journal import Journal
     from afteredit.record.recorder import Recorder
     from afteredit.record.run_directory import RunDirectory
+    from afteredit.record.terminal import PlainConsole
 
 
 def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], journal: Journal, measure: Measure,
@@ -65,7 +64,7 @@ def edit_and_measure(editor: Editor, batches: Sequence[Sequence[EditRequest]], j
 
 def run_experiment(x: Experiment) -> Path:
     """Runs one experiment from config to pictures; returns its run directory.  The same call continues or ends it."""
-    console = new_console()
+    console = new_console(x)
     with Interruption(at_once=True):  # the edits have an interruption of their own, which waits for a whole edit
         try:
             if x.replay.run is not None:
@@ -78,7 +77,7 @@ def run_experiment(x: Experiment) -> Path:
             raise
 
 
-def _experiment(x: Experiment, console: Console) -> Path:
+def _experiment(x: Experiment, console: PlainConsole) -> Path:
     from afteredit.launch.opening import keep_first_facts, load_model, open_run, read_edits, usable_facts
 
     rows, edits_sha256 = read_edits(x)
@@ -89,14 +88,14 @@ def _experiment(x: Experiment, console: Console) -> Path:
         return _run(x, lm, batches, run, console)
 
 
-def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: Console) -> Path:
+def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: PlainConsole) -> Path:
     from afteredit.commands.pending import end
     from afteredit.launch.opening import build_measure, keep_speed, prepare_editor
     from afteredit.launch.stored_config import as_command, as_yaml, for_tracking
+    from afteredit.record.display.run_display import Display
     from afteredit.record.recorder import Recorder
-    from afteredit.record.terminal import Display
 
-    console.log(f"run directory {run.folder}\npreparing the method's constants (cached) and the abilities")
+    console.log(f"run directory {run.folder}")
     speed, interruption = keep_speed(x, run), Interruption()
     editor = prepare_editor(x, lm, run, batches, speed)
     record = Recorder(run, Display(console, batches, x.settings.due), interruption.check)

@@ -1,8 +1,12 @@
-"""Writes what runs measured as a page with pictures and tables.
+"""Shows what runs measured: in the terminal, or as a page with pictures and tables.
 
-python -m afteredit.analysis report RUNS… | --wandb ENTITY/PROJECT | --sweep ID [--out DIR] [--at N …]
-python -m afteredit.analysis study RUNS… | --wandb … | --sweep … [--out DIR]
-python -m afteredit.analysis limits RUNS… | --wandb … | --sweep … [--out DIR]
+python -m afteredit.analysis show runs/        # each run: edits, state, what is left
+python -m afteredit.analysis show runs/<run>   # the curves of one
+python -m afteredit.analysis report runs/      # a page that compares methods
+python -m afteredit.analysis report --wandb ENTITY/PROJECT    # or --sweep ID
+python -m afteredit.analysis report runs/ --out page --at 10 20
+python -m afteredit.analysis study runs/       # beside the figures of Gu et al.
+python -m afteredit.analysis limits runs/      # how far each method comes
 """
 
 from __future__ import annotations
@@ -34,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = None
     try:
         with Interruption(at_once=True):
+            if given.command == "show":
+                from afteredit.analysis.show import show
+
+                return 1 if show(given.runs, PlainConsole()) else 0
             runs = _runs(given)
             page = _written(given, runs)
             if given.command == "report":
@@ -99,8 +107,11 @@ def _runs(given: argparse.Namespace) -> list[Run]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m afteredit.analysis", description="Shows what runs measured.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(prog="python -m afteredit.analysis", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    show = commands.add_parser("show", help="list runs in the terminal, or draw the curves of one there")
+    show.add_argument("runs", nargs="+", type=Path, help="a run directory, or folders that hold some")
     report = commands.add_parser("report", help="write a page, pictures and tables that compare the methods of runs")
     study = commands.add_parser(
         "study", help="draw the figures of Gu et al. with the published values beside the runs'"

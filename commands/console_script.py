@@ -10,12 +10,13 @@ import sys
 from importlib.metadata import version
 
 OF_RUN = {"run": [], "chat": ["replay.chat=true"]}  # what each adds to the words of run.py
-OF_ANALYSIS = ("report", "study", "limits")
+OF_ANALYSIS = ("show", "report", "study", "limits")
 USAGE = """\
 usage: afteredit COMMAND …
 
   run KEY=VALUE …                    edits a model and measures it; run --help lists the keys
   chat replay.run=DIR replay.at=N    talks to a run's model after N edits, beside the unedited one
+  show RUNS…                         lists runs in the terminal, or draws the curves of one
   report RUNS…                       writes a page with every picture and number of runs
   study RUNS…, limits RUNS…          draws the figures of Gu et al., and how far each method comes
 

@@ -29,7 +29,7 @@ class InMemory:
         """Loads the model of an experiment and prepares its method.  Raises BadInput."""
         if x.settings.single:
             raise BadInput("setting=single, but edits in memory add up; leave it out, and undo before each edit")
-        self._x, self._lm = x, load_model(x, new_console())
+        self._x, self._lm = x, load_model(x, new_console(x))
         self.model, self.tokenizer = self._lm.model, self._lm.tokenizer
         self._lm.weights.keep_base(x.method.edited(self._lm))
         self._prepared = prepare(x, self._lm)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.edit.constraint import view_file
@@ -22,21 +21,19 @@ from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.opening import decides_measurement
 from afteredit.launch.overrides import quoted
 from afteredit.launch.stored_config import as_command, named_speed_keys, tracking_of
+from afteredit.record.display.run_display import Display
 from afteredit.record.recorder import Recorder
 from afteredit.record.run_directory import RunDirectory
-from afteredit.record.terminal import Display, bold
+from afteredit.record.terminal import PlainConsole, bold
 from afteredit.store.code_version import measuring_version
 from afteredit.store.interruption import Interruption
 from afteredit.store.locks.lease import Lease, claim
 from afteredit.store.locks.of_a_run import claim_checkpoint, is_edited, refuse_lone_editing, results_held
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 POLL = 1.0  # seconds between two looks at what other processes have left
 
 
-def measure_pending(x: Experiment, folder: Path, console: Console) -> None:
+def measure_pending(x: Experiment, folder: Path, console: PlainConsole) -> None:
     """Measures what is pending, beside other processes that do the same, until nothing is; then ends the run, unless
     another process measured the last.
 
@@ -59,7 +56,7 @@ class Pending:
     """What one process does for a run under one evaluation.  `is_last`: it found nothing to measure, or stored the
     last row."""
 
-    def __init__(self, x: Experiment, folder: Path, console: Console, interruption: Interruption):
+    def __init__(self, x: Experiment, folder: Path, console: PlainConsole, interruption: Interruption):
         self.folder, self.console, self.interruption = folder, console, interruption
         self.seconds, self.is_last = x.replay.lease_s, True
         self._open = partial(RunDirectory, folder, x.settings, decides_measurement(x),

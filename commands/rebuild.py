@@ -16,14 +16,12 @@ from afteredit.edit.editor import Editor
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import build_measure, load_model
 from afteredit.record.run_directory import LEFT, RunDirectory
-from afteredit.record.terminal import bold
+from afteredit.record.terminal import PlainConsole, bold
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
 from afteredit.store.interruption import Interruption
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from afteredit.evaluate.measure import Checkpoint, Measure
     from afteredit.model.lm import LM
 
@@ -34,7 +32,7 @@ class RebuiltRun:
     `visited` holds the borders at which it was measured or read from the results.
     """
 
-    def __init__(self, x: Experiment, run: RunDirectory, console: Console, interruption: Interruption):
+    def __init__(self, x: Experiment, run: RunDirectory, console: PlainConsole, interruption: Interruption):
         self.x, self.console, self.interruption = x, console, interruption
         self.follow(run)
         self.visited: set[int] = set()

@@ -18,16 +18,15 @@ from afteredit.commands.rebuild import RebuiltRun
 from afteredit.evaluate.abilities.build import check_files
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import open_folder
-from afteredit.record.terminal import bold
+from afteredit.record.terminal import PlainConsole, bold
 from afteredit.store.errors import BadInput, Interrupted
 from afteredit.store.interruption import Interruption
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 
-def replay(x: Experiment, console: Console) -> Path:
+def replay(x: Experiment, console: PlainConsole) -> Path:
     """Returns the directory of the run, whose own keys `x` holds already (stored_config.py); holds its lock.
 
     Raises BadInput, before the model is loaded wherever the files can tell; Interrupted, with every row kept.

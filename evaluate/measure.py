@@ -25,6 +25,7 @@ from afteredit.evaluate.metrics.editing_success import Responses, means, respond
 from afteredit.evaluate.metrics.fluency import fluency
 from afteredit.model.lm import LM
 from afteredit.model.weights import View
+from afteredit.store.progress.work import Work, working
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Measure:
         self.first_facts, self.seed = first_facts, seed
         self.view, self.progress, self.shared, self.change_shares = view, progress, shared, change_shares
         self.kept_blocks = KeptBlocks(lm, cache_gib)
+        self._work = Work("measuring")
         self._unedited: Responses = {}
         self._unedited_ids: set[str] = set()  # the requests whose prompts `_unedited` holds
 
@@ -106,9 +108,10 @@ class Measure:
         Retention is over fixed panels of these edits, and at the `last` checkpoint also over all of them.  Before the
         first edit it is the unedited model's, over the first facts.
         """
-        with generators_kept(), self.lm.weights.seen_through(self.view):
+        n_parts = 3 + len(self.abilities)
+        with generators_kept(), self.lm.weights.seen_through(self.view), working("measuring", n_parts) as self._work:
             started = time.perf_counter()
-            self.progress("editing success")
+            self._begin("editing success")
             panel = panels(carried or self.first_facts, self.seed)
             beyond_panel = carried if last and len(panel) < len(carried) else []
             unedited = self._unedited_responses([*panel, *beyond_panel])
@@ -121,6 +124,10 @@ class Measure:
             row |= {"time/eval_s": time.perf_counter() - started, "memory/peak_gib": peak_memory_gib(self.lm.device)}
             return Checkpoint(row, [sample for part in parts for sample in part.samples])
 
+    def _begin(self, part: str) -> None:
+        self.progress(part)
+        self._work.begin(part)
+
     def _retention(self, now: Responses, unedited: Responses, n_edits: int) -> Checkpoint:
         scores = success_scores(self.lm, now, unedited, answers=True)
         row = means(scores, "editing/retained") | {"editing/retained/n_edits": n_edits}
@@ -131,18 +138,18 @@ class Measure:
         return Checkpoint(means(scores, "editing/retained_by_all"), _labelled("retained_by_all", scores))
 
     def _fluency(self, requests: Sequence[EditRequest]) -> Checkpoint:
-        self.progress("fluency")
+        self._begin("fluency")
         texts = fluency(self.lm, requests)
         return Checkpoint(means(texts, "editing/retained"), _labelled("fluency", texts))
 
     def _drift(self) -> Checkpoint:
-        self.progress("drift")
+        self._begin("drift")
         return Checkpoint(drift(self.lm, self.held_out, self.kept_blocks, self.change_shares), [])
 
     def _abilities(self, *, unedited: bool) -> Iterator[Checkpoint]:
         from_cache = self.shared and unedited and self.lm.weights.is_unedited()
         for built in self.abilities:
-            self.progress(built.name)
+            self._begin(built.name)
             measure = unedited_scores if from_cache else BuiltAbility.measure
             scores = measure(built, self.lm, self.kept_blocks)
             if unedited:
@@ -168,8 +175,10 @@ class Measure:
         if missing:
             edited = self.lm.weights.copies()
             self.lm.weights.restore()
-            for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
-                self._unedited |= respond(self.lm, [request])
+            with working("facts", len(missing)) as work:
+                for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
+                    self._unedited |= respond(self.lm, [request])
+                    work.done += 1
             self.lm.weights.put_back(edited)
             self._unedited_ids |= {request.id for request in missing}
         return self._unedited

@@ -28,15 +28,15 @@ from afteredit.store.atomic_files import make_folder
 from afteredit.store.code_version import measuring_version, plugin_code
 from afteredit.store.errors import NO_ROOM, BadInput
 from afteredit.store.field_roles import MEASUREMENT, WEIGHTS, values_by_role
+from afteredit.store.progress.work import working
 from afteredit.store.user_cache import content_hash
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from afteredit.edit.editor import Editor
     from afteredit.evaluate.measure import Measure
     from afteredit.model.lm import LM
     from afteredit.record.run_directory import RunDirectory
+    from afteredit.record.terminal import PlainConsole
 
 
 log = logging.getLogger(__name__)
@@ -67,10 +67,11 @@ def _batches(x: Experiment, requests: list[EditRequest], *, refuse: bool = True)
     return batches
 
 
-def load_model(x: Experiment, console: Console) -> LM:
+def load_model(x: Experiment, console: PlainConsole) -> LM:
     """Returns the model, loaded on the device that is asked for.  Raises BadInput where either cannot be had."""
     console.log(f"loading model {x.model.name} …")
-    return x.model.load(_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
+    with working(f"loading model {x.model.name}"):
+        return x.model.load(_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
 
 
 def usable_facts(
@@ -163,12 +164,15 @@ def open_run(x: Experiment, lm: LM, edits_sha256: str) -> RunDirectory:
 
 
 def keep_first_facts(
-    run: RunDirectory, requests: Sequence[EditRequest], batches: Sequence[Sequence[EditRequest]], console: Console
+    run: RunDirectory, requests: Sequence[EditRequest], batches: Sequence[Sequence[EditRequest]], console: PlainConsole
 ) -> None:
-    """Stores the facts that the unedited model is measured on; logs where `batches` leave the run nothing to do."""
+    """Stores the facts that the unedited model is measured on; logs where `batches` leave the run nothing to do.
+
+    From here on the console knows the run by its name.
+    """
     from afteredit.record.terminal import bold
 
-    finished = run.is_finished(batches)
+    console.label, finished = run.folder.name, run.is_finished(batches)
     run.keep_first_facts(requests)
     if finished:
         n_edits = run.collapsed_at if run.collapsed_at is not None else run.settings.n_edits
@@ -195,7 +199,8 @@ def prepare(x: Experiment, lm: LM) -> Prepared:
     from afteredit.edit.preflight import learnable, refuse_unlearnable
 
     checked = learnable if x.edits.on_bad_row is OnBadRow.skip else refuse_unlearnable
-    return x.method.prepare(lm, Given(x.settings.seed, lambda: checked(lm, x.training)))
+    with working("preparing the method's constants"):
+        return x.method.prepare(lm, Given(x.settings.seed, lambda: checked(lm, x.training)))
 
 
 def prepare_editor(x: Experiment, lm: LM, run: RunDirectory, batches: Sequence[Sequence[EditRequest]],
@@ -221,7 +226,8 @@ def build_measure(x: Experiment, lm: LM, first_facts: Sequence[EditRequest], spe
     """Returns what measures the model; reads the abilities' rows and the held-out text."""
     from afteredit.evaluate.measure import Measure
 
-    tasks = build_tasks(x.tasks, x.settings)
+    with working("preparing the abilities"):
+        tasks = build_tasks(x.tasks, x.settings)
     return Measure(lm, tasks, held_out(lm, x.settings), first_facts, x.settings.seed, view=x.constraint.view,
                    progress=progress, cache_gib=speed.cache_gib, shared=True,
                    change_shares=x.settings.change_shares)  # fmt: skip

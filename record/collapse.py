@@ -41,4 +41,5 @@ def _past_limit_in_words(row: Mapping[str, Any], unedited: Mapping[str, Any], li
     before, now = (r["drift/perplexity"] for r in (unedited, row))
     if math.isnan(now):
         return "perplexity is NaN"
-    return f"perplexity {now:,.4g} is above {limit:g} times the unedited model's {before:,.4g}"
+    first, last = (f"{value:,.0f}" if 1e4 <= value < 1e9 else f"{value:,.4g}" for value in (before, now))
+    return f"perplexity {last} is above {limit:g} times the unedited model's {first}"

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.evaluate.metrics.editing_success import means
+from afteredit.record.display.run_display import Display
 from afteredit.record.environment import commit, fingerprint
 from afteredit.record.run_directory import LEFT, RunDirectory
 from afteredit.record.settings import Mode, TrackerSettings
-from afteredit.record.terminal import Display, bold
+from afteredit.record.terminal import bold
 from afteredit.record.tracker import Tracker, checkpoint_step, edit_step
 from afteredit.store.atomic_files import write_atomically
 from afteredit.store.checked_lines import Lines
@@ -71,10 +72,10 @@ class Recorder:
             self._tracker.fail()
             raise
 
-    def measuring(self, part: str) -> None:
-        """Shows which part of a checkpoint is being measured."""
+    def measuring(self, _part: str) -> None:
+        """Is told that a part of a checkpoint is being measured."""
         self._check()
-        self.display.doing(f"measuring: {part}")
+        self.display.measuring()
 
     def has_checkpoint(self, n_edits: int) -> bool:
         self._check()
@@ -180,10 +181,11 @@ class Recorder:
 
     def _pass_on_edit(self, index: int, show: bool) -> None:
         record = self._run.journal.records[index]
-        success = means(self._run.immediate.row(index).get("immediate", []), "edit/immediate")
+        measured = self._run.immediate.row(index)
+        success = means(measured.get("immediate", []), "edit/immediate")
         self._tracker.edit(record, success)
         if show:
-            self.display.edited(record, success)
+            self.display.edited(record, success, record["edit_s"] + measured.get("immediate_s", 0.0))
 
 
 def begin_tracking(run: RunDirectory, settings: TrackerSettings, config: Mapping[str, Any]) -> Tracker:

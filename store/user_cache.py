@@ -12,12 +12,15 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from afteredit.store.atomic_files import as_new_files, refusing_full_disks, sync, write_atomically
 from afteredit.store.errors import BadInput
+from afteredit.store.progress.work import working
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +48,12 @@ def cache_key(format_number: int, decides: Mapping[str, Any]) -> str:
     return content_hash({"format": format_number, **decides})
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
+def made_once(name: str, make: Callable[[Path], None], what: str = "") -> Path:
     """Returns the path `cache_folder()/name`, and first calls `make(temporary path)` if nothing is there yet.
 
     One process makes the file; others wait for the lock and then use the file.  What a killed process left unfinished
-    is made again.  Raises BadInput if the cache folder cannot be used or has no room.
+    is made again.  `what`: what making it is, in words, for the log and for whoever watches.  Raises BadInput if the
+    cache folder cannot be used or has no room.
     """
     from filelock import FileLock
 
@@ -58,10 +62,12 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         if path.exists() and _matches(path):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with working(what) if what else nullcontext(), FileLock(f"{path}.lock"):
             if not path.exists() or not _matches(path):
-                log.info("making %s/%s (once; later runs use it)", path.parent.name, path.name)
+                started = time.monotonic()
                 _make(path, make)
+                if what:
+                    log.info("%s (%.0f s, kept for later runs)", what, time.monotonic() - started)
     except OSError as problem:
         if path.parent.is_dir() and not isinstance(problem, PermissionError | NotADirectoryError | FileExistsError):
             raise  # of what is made, or of a full disk

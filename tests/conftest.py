@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from afteredit.analysis.tables import run_end
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
+from afteredit.store.progress.work import watch_by
 from afteredit.tests.tiny.architectures import architecture  # noqa: F401
 from afteredit.tests.tiny.float64 import float64_throughout  # noqa: F401
 from afteredit.tests.tiny.models import EXACT, FAMILIES, exact_model, save_llama, tiny_model
@@ -31,10 +33,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def log_as_imported():
-    """Gives each test the log as it is before any run: a run sets up its process's log."""
+    """Gives each test the log as it is before any run, which sets up its process's log and watches what is done."""
     log = logging.getLogger("afteredit")
     log.setLevel(logging.NOTSET)
     log.handlers, log.propagate = [], True
+    watch_by(nullcontext)
 
 
 @pytest.fixture(autouse=True)

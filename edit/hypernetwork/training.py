@@ -8,9 +8,9 @@ the clock: the same training must not end in another network when interrupted.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,7 +24,8 @@ from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import WEIGHTS, names_by_role
-from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.progress.kept_progress import KeptProgress
+from afteredit.store.progress.work import working
 from afteredit.store.user_cache import cache_key, content_hash, made_once
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ FORMAT = 2  # raised when the same rows and settings train another network
 SEED = 0
 FEWEST_ROWS = 10
 MOST_HELD_BACK = 50
-LOG_SECONDS = 20
 
 
 def trained(
@@ -49,7 +49,11 @@ def trained(
                                 **decisive})  # fmt: skip
     name = f"mend/{digest}.safetensors"
     kept = KeptProgress(name, 60 * settings.checkpoint_minutes)
-    path = made_once(name, lambda path: save_file(Training(lm, layers, rows, settings).run(kept), path))
+
+    def make(path: Path) -> None:
+        save_file(Training(lm, layers, rows, settings).run(kept), path)
+
+    path = made_once(name, make, "training MEND's hypernetwork")
     kept.clear()
     return load_file(path, device=str(lm.device)), digest
 
@@ -83,20 +87,28 @@ class Training:
             log.info("without an edit: %s; untrained: %s", no_edit, self._validate())
             if kept.is_due():
                 kept.keep(progress.save)
-        clock = _Clock(progress.step, settings.steps)
-        while progress.step < settings.steps:
-            loss = learn(self.lm, self.layers, progress, self.batches.at_step(progress.step), settings)
-            self._count_skipped(loss)
-            progress.step += 1
-            clock.tick(progress.step, loss)
-            if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
-                validation = self._validate()
-                better = progress.take_if_best(validation.loss(settings))
-                log.info("step %d: %s%s", progress.step, validation, " (best so far)" if better else "")
-            if kept.is_due():
-                kept.keep(progress.save)
+        with working("steps", settings.steps, progress.step) as work:
+            while progress.step < settings.steps:
+                loss = self._step()
+                work.done, work.part = progress.step, "not finite, skipped" if loss is None else f"loss {loss:.4f}"
+                if kept.is_due():
+                    kept.keep(progress.save)
         self._refuse_if_worse_than_no_edit()
         return progress.best
+
+    def _step(self) -> float | None:
+        """Learns from one batch, and looks at the rows held back where it is time to; returns the batch's loss."""
+        progress, settings = self.progress, self.settings
+        loss = learn(self.lm, self.layers, progress, self.batches.at_step(progress.step), settings)
+        self._count_skipped(loss)
+        progress.step += 1
+        if loss is None:
+            log.warning("step %d skipped: its loss or gradient is not finite", progress.step)
+        if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
+            validation = self._validate()
+            better = progress.take_if_best(validation.loss(settings))
+            log.info("step %d: %s%s", progress.step, validation, " (best so far)" if better else "")
+        return loss
 
     def _validate(self) -> Validation:
         return validate(self.lm, self.layers, self.progress.network, self.held_back)
@@ -117,22 +129,3 @@ class Training:
                            f"{best:.3g}, without an edit {no_edit:.3g}) and is not used; set method.steps (now "
                            f"{settings.steps}) or method.learning_rate (now {settings.learning_rate:g}) to other "
                            "values, or give more training rows (edits.train)")  # fmt: skip
-
-
-class _Clock:
-    """Logs now and then how far the training is, with the speed of this session."""
-
-    def __init__(self, step: int, steps: int):
-        self.first_step, self.steps = step, steps
-        self.started = self.logged = time.monotonic()
-
-    def tick(self, step: int, loss: float | None) -> None:
-        now = time.monotonic()
-        if loss is None:
-            log.warning("step %d skipped: its loss or gradient is not finite", step)
-        elif now - self.logged >= LOG_SECONDS:
-            self.logged = now
-            speed = (step - self.first_step) / (now - self.started)
-            left = int((self.steps - step) / speed)
-            log.info("step %d of %d: loss %.4f, %.1f steps/s, %d:%02d left", step, self.steps, loss, speed,
-                     *divmod(left, 60))  # fmt: skip

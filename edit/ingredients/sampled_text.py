@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,11 @@ from torch import Tensor
 from afteredit.model.decoding import continue_rows, drawn_by
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
-from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.progress.kept_progress import KeptProgress
+from afteredit.store.progress.work import working
 from afteredit.store.rows.row_files import EMBEDDED, hub_data
 from afteredit.store.rows.text_files import read_lines
 from afteredit.store.user_cache import cache_key, made_once
-
-log = logging.getLogger(__name__)
 
 FORMAT = 1  # raised when other text is sampled from the same model
 LENGTH = 128  # tokens of one row, where the model reads so many: keys hardly change with longer contexts, memory does
@@ -79,9 +77,11 @@ def _sampled(lm: LM, n_rows: int, length: int) -> list[list[int]]:
     if shipped.exists():
         return load_file(shipped)["ids"].tolist()
     progress = KeptProgress(name)
-    made = made_once(
-        name, lambda path: save_file({"ids": torch.tensor(_write_rows(lm, n_rows, length, progress))}, path)
-    )
+
+    def make(path: Path) -> None:
+        save_file({"ids": torch.tensor(_write_rows(lm, n_rows, length, progress))}, path)
+
+    made = made_once(name, make, "sampling text for second moments")
     progress.clear()
     return load_file(made)["ids"].tolist()
 
@@ -93,16 +93,17 @@ def _write_rows(lm: LM, n_rows: int, length: int, progress: KeptProgress) -> lis
     kept = progress.found()
     rows: list[list[int]] = load_file(kept)["ids"].tolist() if kept else []
     size = PIECE.get(lm.device.type, GROUP)
-    for start in range(0, n_rows, GROUP):
-        # drawn for a whole group, so that the size of a piece decides no number
-        numbers_TB = torch.rand(n_new, min(GROUP, n_rows - start), generator=generator)
-        while (done := len(rows) - start) < numbers_TB.shape[1]:
-            log.info("sampling text for the second moment: %d sequences of %d tokens to go", n_rows - len(rows), length)
-            piece_TB = numbers_TB[:, done : done + size]
-            numbers = iter(piece_TB)
-            written = continue_rows(lm, [opening] * piece_TB.shape[1], n_new, drawn_by(partial(_next, numbers)))
-            rows += [[*opening, *new] for new in written]
-            progress.keep(partial(save_file, {"ids": torch.tensor(rows)}))
+    with working("texts", n_rows, len(rows)) as work:
+        for start in range(0, n_rows, GROUP):
+            # drawn for a whole group, so that the size of a piece decides no number
+            numbers_TB = torch.rand(n_new, min(GROUP, n_rows - start), generator=generator)
+            while (done := len(rows) - start) < numbers_TB.shape[1]:
+                piece_TB = numbers_TB[:, done : done + size]
+                numbers = iter(piece_TB)
+                written = continue_rows(lm, [opening] * piece_TB.shape[1], n_new, drawn_by(partial(_next, numbers)))
+                rows += [[*opening, *new] for new in written]
+                work.done = len(rows)
+                progress.keep(partial(save_file, {"ids": torch.tensor(rows)}))
     return rows
 
 

@@ -7,10 +7,9 @@ docs/results/second-moment).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from torch import Tensor
 from afteredit.edit.ingredients.sampled_text import identity, sequences
 from afteredit.model.hooks import EndOfPass, hooked
 from afteredit.model.lm import LM
-from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.progress.kept_progress import KeptProgress
+from afteredit.store.progress.work import working
 from afteredit.store.user_cache import cache_key, made_once
 
 FORMAT = 1  # raised when something else is computed from the same text
@@ -44,7 +44,7 @@ def second_moments(lm: LM, layers: Sequence[int], text: str, tokens_per_dim: int
         moments = estimate(lm, layers, sequences(lm, text, n_tokens), progress)
         save_file({str(layer): moment.float() for layer, moment in moments.items()}, path)
 
-    stored = load_file(made_once(name, make))
+    stored = load_file(made_once(name, make, "computing second moments"))
     progress.clear()
     return {layer: stored[str(layer)] for layer in layers}, digest
 
@@ -57,6 +57,7 @@ def estimate(
 
     With `progress` it goes on from the sums that a stopped start kept there, and keeps its own.
     """
+    rows = list(rows)  # before any hook is set: drawing them may run the model
     sums, n_rows, n_tokens = _kept_sums(lm, progress)
     last = max(layers)
 
@@ -70,16 +71,16 @@ def estimate(
 
         return hook
 
-    # hooks only around our own pass: drawing the next rows runs the model too
-    for batch in _batches(islice(rows, n_rows, None), BATCH):
-        ids_BT = torch.tensor(batch)
-        with hooked(before={lm.mlp_out(layer): adding(layer) for layer in layers}), suppress(EndOfPass):
-            lm.forward(ids_BT, torch.ones_like(ids_BT))
-        n_rows, n_tokens = n_rows + len(batch), n_tokens + ids_BT.numel()
-        if progress is not None and progress.is_due():
-            counts = {"rows": torch.tensor(n_rows), "tokens": torch.tensor(n_tokens)}
-            tensors = counts | {str(layer): total.cpu() for layer, total in sums.items()}
-            progress.keep(partial(save_file, tensors))
+    with working("rows", len(rows), n_rows) as work:
+        for start in range(n_rows, len(rows), BATCH):
+            ids_BT = torch.tensor(rows[start : start + BATCH])
+            with hooked(before={lm.mlp_out(layer): adding(layer) for layer in layers}), suppress(EndOfPass):
+                lm.forward(ids_BT, torch.ones_like(ids_BT))
+            work.done, n_tokens = start + len(ids_BT), n_tokens + ids_BT.numel()
+            if progress is not None and progress.is_due():
+                counts = {"rows": torch.tensor(work.done), "tokens": torch.tensor(n_tokens)}
+                tensors = counts | {str(layer): total.cpu() for layer, total in sums.items()}
+                progress.keep(partial(save_file, tensors))
     return {layer: total.cpu() / n_tokens for layer, total in sums.items()}
 
 
@@ -91,14 +92,3 @@ def _kept_sums(lm: LM, progress: KeptProgress | None) -> tuple[dict[int, Tensor]
     tensors = load_file(kept, device=str(lm.device))
     n_rows, n_tokens = int(tensors.pop("rows")), int(tensors.pop("tokens"))
     return {int(layer): total for layer, total in tensors.items()}, n_rows, n_tokens
-
-
-def _batches(rows: Iterable[list[int]], size: int) -> Iterator[list[list[int]]]:
-    batch: list[list[int]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -34,7 +34,8 @@ from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
-from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.progress.kept_progress import KeptProgress
+from afteredit.store.progress.work import working
 from afteredit.store.user_cache import cache_key, content_hash, made_once
 
 log = logging.getLogger(__name__)
@@ -112,13 +113,15 @@ def pilot_norms(
     def make(path: Path) -> None:
         kept = progress.found()
         norms: list[float] = json.loads(kept.read_text()) if kept else []
-        for group in groups_of_like_length(lm, rows, AT_ONCE)[len(norms) // AT_ONCE :]:
-            norms += [float(value.value_D.norm()) for value in optimise(lm, group, ("",), layer, settings)]
-            if progress.is_due():
-                progress.keep(partial(_write, norms))
+        with working("pilot edits", len(rows), len(norms)) as work:
+            for group in groups_of_like_length(lm, rows, AT_ONCE)[len(norms) // AT_ONCE :]:
+                norms += [float(value.value_D.norm()) for value in optimise(lm, group, ("",), layer, settings)]
+                work.done = len(norms)
+                if progress.is_due():
+                    progress.keep(partial(_write, norms))
         _write(norms, path)
 
-    norms = json.loads(made_once(name, make).read_text())
+    norms = json.loads(made_once(name, make, f"measuring the anchor at block {layer}").read_text())
     progress.clear()
     return norms, digest
 

@@ -126,7 +126,8 @@ class AlphaEdit(ValueKeys, Method):
             def make(path: Path, layer: int = layer) -> None:
                 save_file(self._null_space(layer, prepared.tensors[f"second_moment/{layer}"].to(lm.device)), path)
 
-            tensors |= load_file(made_once(f"null_space/{cache_key(FORMAT, decides)}.safetensors", make))
+            name = f"null_space/{cache_key(FORMAT, decides)}.safetensors"
+            tensors |= load_file(made_once(name, make, f"computing the null space of block {layer}"))
             F, rank = tensors[f"null_space/{layer}"].shape
             log.info("null space of block %s: %d of %d directions, holding %.4g of the keys' energy", layer, rank, F,
                      tensors[f"energy/{layer}"])  # fmt: skip

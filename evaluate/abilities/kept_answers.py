@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.evaluate.inference.answered import Answered, TokenScores
-from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.progress.kept_progress import KeptProgress
 
 
 class KeptAnswers:

@@ -19,6 +19,7 @@ from afteredit.evaluate.inference.likelihood import (
 )
 from afteredit.model.decoding import decode, greedy
 from afteredit.model.lm import LM
+from afteredit.store.progress.work import working
 
 IsComplete = Callable[[list[int]], bool]
 
@@ -43,7 +44,6 @@ def score_and_generate(
     Goes on from what is `answered`, and adds to it.
     """
     answered = Answered() if answered is None else answered
-    stop = None if is_complete is None else (lambda _row, ids: is_complete(ids))
     scores: dict[tuple[Ids, Ids], TokenScores] = {}
 
     def scored_contexts() -> Iterator[ReadRows]:
@@ -51,11 +51,18 @@ def score_and_generate(
             scores.update(score_continuations(lm, contexts, continuations))
             yield contexts
 
-    for group in _groups_within_budget(scored_contexts(), n_tokens, padding=may_pad(lm, continuations, n_tokens)):
-        new_ids = decode(lm, [contexts.ends for contexts in group], n_tokens, greedy, stop)
-        rows = [row for contexts in group for row in contexts.rows]
-        pairs = [(row, continuation) for row in rows for continuation in continuations[row]]
-        answered.add(rows, {pair: scores[pair] for pair in pairs}, dict(zip(rows, new_ids, strict=True)))
+    def stop(_row: int, ids: list[int]) -> bool:
+        ends = is_complete is not None and is_complete(ids)
+        work.done += ends
+        return ends
+
+    with working("rows", len(continuations), len(answered.contexts)) as work:
+        for group in _groups_within_budget(scored_contexts(), n_tokens, padding=may_pad(lm, continuations, n_tokens)):
+            new_ids = decode(lm, [contexts.ends for contexts in group], n_tokens, greedy, stop)
+            rows = [row for contexts in group for row in contexts.rows]
+            pairs = [(row, continuation) for row in rows for continuation in continuations[row]]
+            answered.add(rows, {pair: scores[pair] for pair in pairs}, dict(zip(rows, new_ids, strict=True)))
+            work.done = len(answered.contexts)
     return answered.scores, answered.ids
 
 

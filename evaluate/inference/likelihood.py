@@ -21,6 +21,7 @@ from afteredit.model.decoding import RowEnds
 from afteredit.model.kv_cache import cache_rows
 from afteredit.model.lm import LM
 from afteredit.model.tensors import pad
+from afteredit.store.progress.work import working
 
 Continuations = Mapping[Ids, Collection[Ids]]  # by context, the continuations to score, each once
 LOGIT_ROWS = 512  # rows of logits held at once
@@ -54,8 +55,10 @@ def score(
     continuations: dict[Ids, dict[Ids, None]] = {}
     for context, continuation in pairs:
         continuations.setdefault(context, {})[continuation] = None
-    for contexts in read_contexts(lm, continuations, 0, kept_blocks, answered.contexts):
-        answered.add(contexts.rows, score_continuations(lm, contexts, continuations), {})
+    with working("rows", len(continuations), len(answered.contexts)) as work:
+        for contexts in read_contexts(lm, continuations, 0, kept_blocks, answered.contexts):
+            answered.add(contexts.rows, score_continuations(lm, contexts, continuations), {})
+            work.done = len(answered.contexts)
     return [answered.scores[pair] for pair in pairs]
 
 

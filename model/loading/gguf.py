@@ -57,7 +57,7 @@ def converted(file: Path, name: str | None = None) -> Path:
             sums.append(hashlib.file_digest(content, "sha256").hexdigest())
     key = cache_key(FORMAT, {"gguf": sums[0] if len(sums) == 1 else sums})
     name = name or re.sub(r"[^\w.-]|^\.+", "_", file.stem, flags=re.ASCII)[:60]
-    return made_once(f"{MODELS}/{name}-{key}", lambda folder: _convert(parts, folder))
+    return made_once(f"{MODELS}/{name}-{key}", lambda folder: _convert(parts, folder), f"converting {file.name}")
 
 
 def weights_in_words(folder: Path) -> str | None:

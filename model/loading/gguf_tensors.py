@@ -14,6 +14,7 @@ import torch
 
 from afteredit.model.loading.gguf_header import Header, Stored
 from afteredit.store.errors import BadInput
+from afteredit.store.progress.work import working
 
 CHUNK = 2**22  # entries dequantised at once
 PLAIN = {"F64", "F32", "F16", "BF16"}
@@ -96,8 +97,10 @@ class Conversion:
         text += b" " * (-len(text) % 8)
         with open(folder / "model.safetensors", "wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
-            for name in self.sources:
-                self._parameter(name).tofile(file)
+            with working("tensors", len(self.sources)) as work:
+                for name in self.sources:
+                    self._parameter(name).tofile(file)
+                    work.done += 1
 
     def _parameter(self, name: str) -> Any:
         source, stored = self.sources[name]

@@ -75,7 +75,7 @@ def test_prompts_from_a_pipe_are_answered_by_both_models_and_nothing_is_stored(m
 
 def test_in_a_terminal_the_answers_stand_side_by_side(made, talk, monkeypatch, tokenizer):
     console = PlainConsole(force_terminal=True, width=100, file=io.StringIO(), record=True)
-    monkeypatch.setattr(program, "new_console", lambda: console)
+    monkeypatch.setattr(program, "new_console", lambda _x: console)
     assert talk(PROMPTS[0], "replay.at=2", "replay.chat=true") == 0
     frames = console.export_text().split("┏")[1:]
     columns = [[cell.split() for cell in line.split("│")[1:3]] for line in frames[-1].splitlines() if line[:1] == "│"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import subprocess
 import sys
 import weakref
@@ -116,8 +117,8 @@ def test_joblib_runs_two_at_a_time_in_processes_of_their_own(command, tmp_path):
     """Every Python process imports sitecustomize: there each says its number as it writes an environment.json."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SAY_WHO)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path / "site"),
-                                "WHO": str(tmp_path / "who")}  # fmt: skip
+    paths = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "WHO": str(tmp_path / "who")}
     arguments = [*command, "method.layer=0,9,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], env=environment, cwd=tmp_path,
                           capture_output=True, text=True, timeout=300)  # fmt: skip
@@ -126,3 +127,6 @@ def test_joblib_runs_two_at_a_time_in_processes_of_their_own(command, tmp_path):
     assert done.stderr.count("error: layer 9") == 1
     assert len(list((tmp_path / "runs").glob("*/environment.json"))) == 2  # layer 9 is refused before it has a folder
     assert len(set((tmp_path / "who").read_text().split())) == 2
+    said = re.findall(r"^\[\d\d:\d\d:\d\d\] (rome-hf[-0-9a-f]*:)?", done.stdout, re.MULTILINE)
+    names = {f"{path.name}:" for path in (tmp_path / "runs").iterdir() if path.name != "multirun"}
+    assert len(said) > 10 and set(said) == {"rome-hf:", *names}  # every line says whose it is

@@ -17,8 +17,8 @@ from afteredit.edit.hypernetwork.training_progress import Progress
 from afteredit.edit.method import Prepared
 from afteredit.edit.methods.mend import Mend
 from afteredit.edit.request import EditRequest
-from afteredit.store import kept_progress
 from afteredit.store.errors import BadInput
+from afteredit.store.progress import kept_progress
 
 LAYERS = [2, 3]
 SETTINGS = Mend(n_layers=2, rank=8, steps=12, batch=4, learning_rate=3e-4, alpha_learning_rate=3e-4, validate_every=4,

@@ -15,8 +15,8 @@ from afteredit.edit.ingredients.second_moment import estimate, second_moments
 from afteredit.edit.method import Given
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
-from afteredit.store import kept_progress
 from afteredit.store.errors import BadInput
+from afteredit.store.progress import kept_progress
 
 
 @pytest.fixture(autouse=True)

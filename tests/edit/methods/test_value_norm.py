@@ -20,8 +20,8 @@ from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.rome import Rome, SecondMoment
 from afteredit.edit.request import EditRequest
-from afteredit.store import kept_progress
 from afteredit.store.errors import BadInput
+from afteredit.store.progress import kept_progress
 from afteredit.tests.tiny.authors_batches import KEYS, LAMBDA, LAYERS, compare, prepared
 from afteredit.tests.tiny.authors_steps import FACTS, SETTINGS, authors_model, authors_offset, rows_of, run
 

@@ -10,7 +10,7 @@ from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.unedited_scores import unedited_scores
 from afteredit.evaluate.inference import batches
 from afteredit.launch.command_line import compose
-from afteredit.store import kept_progress
+from afteredit.store.progress import kept_progress
 
 
 class Killed(Exception):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from afteredit.store import kept_progress
-from afteredit.store.kept_progress import KeptProgress
+from afteredit.store.progress import kept_progress
+from afteredit.store.progress.kept_progress import KeptProgress
 from afteredit.store.user_cache import made_once
 
 NAME = "things/0123.bin"
