@@ -211,7 +211,7 @@ def _is_unchanged(values: Mapping[str, Any]) -> bool:
 
 
 def _texts(value: Any, place: str, may_be_empty: bool) -> tuple[str, ...]:
-    if isinstance(value, str) and not may_be_empty and value[:1] + value[-1:] == "[]":
+    if isinstance(value, str) and value[:1] + value[-1:] == "[]":
         raise BadInput(f'{place} is {shown(value)}, which looks like a list; write it as JSON, ["…", "…"]')
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import as_typed, choices, in_quotes, unreadable
+from afteredit.launch.overrides import as_typed, choices, in_quotes, refuse_carriage_returns, unreadable
 from afteredit.launch.stored_config import as_it_ran
 from afteredit.store.errors import BadInput
 
@@ -22,7 +23,6 @@ TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", 
 def compose(overrides: Sequence[str]) -> Experiment:
     """Returns the typed experiment of command-line overrides.  Raises BadInput."""
     from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -30,7 +30,7 @@ def compose(overrides: Sequence[str]) -> Experiment:
     overrides = with_search_path(overrides)
     refuse_wrong_choices(overrides)
     overrides = as_typed(overrides)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _hydra_in_conf():
         try:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, RecursionError, ValueError, YAMLError) as problem:
@@ -40,9 +40,25 @@ def compose(overrides: Sequence[str]) -> Experiment:
     return experiment_from(config, config.hydra)
 
 
+@contextmanager
+def _hydra_in_conf() -> Iterator[None]:
+    """Lets Hydra compose from conf/, also inside a `@hydra.main` of the caller's own, which is put back."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
 def with_search_path(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments with one `hydra.searchpath=[…]` for all folders with configs that they name, also by
-    --config-dir.  Raises BadInput for a folder that is not there."""
+    --config-dir.  Raises BadInput for a folder that is not there, and for Windows line ends."""
+    refuse_carriage_returns(arguments)
     folders: list[str] = []
     rest: list[str] = []
     words = iter(arguments)
@@ -101,6 +117,18 @@ def _entries(group: str, arguments: Sequence[str]) -> list[str]:
     files = {path.relative_to(folder / group).with_suffix("")
              for folder in (CONF, *own) for path in (folder / group).rglob("*.yaml")}  # fmt: skip
     return sorted(file.as_posix() for file in files if file.name != "base")
+
+
+def keys_of_entry(group: str, name: str, arguments: Sequence[str]) -> list[str]:
+    """Returns the keys that an entry of a group has, also one of the user's own folders; none where it is unknown."""
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+
+    with _hydra_in_conf():
+        try:
+            return [str(key) for key in hydra_compose("run", [f"{group}={name}", *_search_path(arguments)])[group]]
+        except HydraException:
+            return []
 
 
 def experiment_from(config: DictConfig, hydra: Any) -> Experiment:
@@ -199,11 +227,7 @@ def _chosen_files(overrides: Sequence[str]) -> list[str]:
 
 def explained_after_hydra(problem: Exception, argv: Sequence[str]) -> str:
     """Returns the same after a failure of Hydra's own command line, which leaves its globals set."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with _hydra_in_conf():
         overrides = [argument for argument, before in zip(argv, ["", *argv], strict=False)
                      if not argument.startswith("-") and before not in TAKE_A_VALUE]  # fmt: skip
         return _explained(problem, overrides, multirun=bool({"-m", "--multirun"} & set(argv)))

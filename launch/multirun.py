@@ -14,12 +14,13 @@ from afteredit.launch.command_line import (
     TAKE_A_VALUE,
     experiment_from,
     explained_after_hydra,
+    keys_of_entry,
     refuse_wrong_choices,
     with_search_path,
 )
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import as_typed
+from afteredit.launch.overrides import as_typed, choices
 from afteredit.store.errors import BadInput
 from afteredit.store.interruption import Interruption
 
@@ -40,13 +41,29 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
     argv = with_search_path(argv)
     refuse_wrong_choices(argv)
-    sys.argv[1:] = argv = as_typed(argv)
+    sys.argv[1:] = argv = with_keys_of_swept_entries(as_typed(argv))
     try:
         hydra.main(config_path=str(CONF), config_name="run", version_base="1.3")(lambda config: _one(config, run))()
     except (HydraException, OmegaConfBaseException, RecursionError, ValueError, YAMLError) as problem:
         if isinstance(problem, BadInput) or (type(problem) is ValueError and "group" not in str(problem)):
             raise
         raise BadInput(explained_after_hydra(problem, argv)) from None
+
+
+def with_keys_of_swept_entries(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments with ++ before a key that one of several swept entries of a group has, as in
+    `method=memit,alphaedit method.layers=[3,4]`: before any run Hydra holds it against run.yaml's entry alone."""
+    entries: dict[str, list[str]] = {}
+    for group, _, name in choices(argv):
+        if (CONF / group).is_dir() and isinstance(name, str):
+            entries.setdefault(group, []).append(name)
+    swept = {group: names for group, names in entries.items() if len(names) > 1}
+
+    def belongs(key: str) -> bool:
+        group, _, inner = key.partition(".")
+        return group in swept and any(inner in keys_of_entry(group, name, argv) for name in swept[group])
+
+    return [f"++{argument}" if belongs(argument.partition("=")[0]) else argument for argument in argv]
 
 
 def options_first(argv: Sequence[str]) -> list[str]:

@@ -18,6 +18,14 @@ LISTS = "a list is written [a,b], with -m values to try one by one a,b"
 SPACES = "no space stands around the sign = or between a list's entries: n_edits=3, task=[nli,sentiment]"
 
 
+def refuse_carriage_returns(arguments: Sequence[str]) -> None:
+    """Raises BadInput for what a script with Windows line ends hands over."""
+    for argument in arguments:
+        if argument.endswith("\r"):
+            raise BadInput(f"{argument!r} ends with a carriage return: the script that calls has Windows line ends; "
+                           "give it Unix ones: sed -i 's/\\r$//' SCRIPT")  # fmt: skip
+
+
 def as_typed(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments with quotes around what Hydra would read as a number or a boolean where a text is wanted
     (`runs=2024_01` is no 202401, `model.revision=1e5` no 100000.0) and around the sentences of facts, and with ++ where

@@ -113,7 +113,8 @@ _MAKES_ANOTHER = regex.compile(
     rf"|[ \u00a0\u2009\u202f-](?:{_PARTS}){_NO_LETTER}|\.(?:[ºª°ᵃᵉᵒʳ]|(?-i:ers?|r[ao]|[ao]s){_NO_LETTER})"
     r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
     rf"|[ \u00a0\u2009\u202f-](?:(?:{_MULTIPLIERS}){_ENDING}|(?:{_WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"
-    r"|[ \u00a0\u2009\u202f]?(?:พัน(?!ธ)|หมื่น|แสน|ล้าน)|分之|[点點][\p{N}零一二三四五六七八九十]",
+    r"|[ \u00a0\u2009\u202f]?(?:พัน(?!ธ)|หมื่น|แสน|ล้าน)|分之|분의 ?\p{N}"
+    r"|(?:分の|[点點])[\p{N}零一二三四五六七八九十]",
     regex.IGNORECASE,
 )
 _THOUSANDS = regex.compile(r" (?:\d{3}(?!\d)|\d{1,2}\Z)")  # a text may have been cut within the thousands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -14,7 +15,8 @@ class Interruption:
     handler: that of a scheduler which wants the machine back.
 
     By default the signal is remembered until `check` is called, so that a whole edit is written first.  With `at_once`
-    Interrupted is raised where the signal comes.  A second signal acts as it did outside.
+    Interrupted is raised where the signal comes.  A second signal acts as it did outside.  In a thread nothing is
+    turned: signals are the main thread's.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,6 +28,8 @@ class Interruption:
         self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         handled = [number for number in self.OF_SCHEDULERS if callable(signal.getsignal(number))]
         numbers = (*self.SIGNALS, *handled)
         self._handlers_before = {number: signal.signal(number, self._remember) for number in numbers}

@@ -61,7 +61,13 @@ def _own_task(name: str, folder: str, sha256: str) -> Ability:
 
 
 def _shipped_task(name: str, folder: str, held: Sequence[str]) -> Ability:
-    known = _task_manager("", "").all_subtasks
+    manager = _task_manager("", "")
+    known = manager.all_subtasks
+    if name in (*manager.all_groups, *manager.all_tags):
+        index = manager.task_index
+        held_by_it = [task for task in known if task.startswith(f"{name}_") or name in index[task].tags]
+        raise BadInput(f"harness task {name!r} is a group of lm-eval's tasks, and each is measured by itself: name "
+                       f"them one by one, as {held_by_it[:5]}; `lm-eval ls subtasks` lists them all")  # fmt: skip
     if name not in known:
         close = get_close_matches(name, [*known, *held], n=3)
         guess = f"; did you mean {close}?" if close else ";"

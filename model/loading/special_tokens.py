@@ -29,11 +29,16 @@ def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
 
 
 def end_ids(model: Any) -> set[int]:
-    """Returns the ids at which transformers' `generate` would stop, as the model says: several in chat models."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if ends is None:
-        return set()
-    return set(ends) if isinstance(ends, Iterable) else {ends}
+    """Returns the ids at which transformers' `generate` would stop, as the model says: several in chat models.
+
+    Raises BadInput where it says anything else than ids.
+    """
+    given = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    if not all(type(end) is int for end in ends):
+        raise BadInput(f"the model's eos_token_id is {given!r} (generation_config.json, or config.json where that file "
+                       "is missing); it must be a token's id, a whole number, or a list of ids")  # fmt: skip
+    return set(ends)
 
 
 def special_ids(tokenizer: Any, ends: Iterable[int]) -> frozenset[int]:

@@ -148,6 +148,14 @@ def test_a_cell_is_one_prompt_unless_it_looks_like_a_list(tmp_path):
         edits.read(str(tmp_path), 0)
 
 
+@pytest.mark.parametrize("field", ["neighbourhood_answers", "portability_answers"])
+@pytest.mark.parametrize("cell", ["[Santiago, Sucre]", "[“Santiago”, “Sucre”]", "[Norwegian]"])
+def test_a_list_of_answers_without_quotes_is_no_single_answer(tmp_path, field, cell):
+    (tmp_path / "mine.jsonl").write_text(json.dumps(ROW | {field: cell}) + "\n")
+    with pytest.raises(BadInput, match="which looks like a list; write it as JSON"):
+        EDITS.read(str(tmp_path), 0)
+
+
 def test_the_digest_names_the_facts_and_nothing_else(tmp_path):
     def digest(*rows: dict, **changes) -> str:
         facts(tmp_path, *rows)

@@ -301,3 +301,19 @@ def test_a_task_whose_scores_would_have_the_names_of_other_columns_is_refused(na
     check_tasks(["sentiment", "paper_own"], ["nli"])
     with pytest.raises(BadInput, match=name):
         check_tasks([name], ["nli"])
+
+
+def test_a_windows_line_end_is_named_whatever_the_argument():
+    for argument in ("task=none", "task=[nli]", "seed=1", "runs=there", "-m"):
+        with pytest.raises(BadInput, match="ends with a carriage return: .*Windows line ends"):
+            compose(["n_edits=1", f"{argument}\r"])
+
+
+def test_an_experiment_is_composed_inside_a_hydra_of_ones_own():
+    from hydra import initialize
+    from hydra.core.global_hydra import GlobalHydra
+
+    with initialize(version_base="1.3", config_path=None):
+        outer = GlobalHydra.instance().hydra
+        assert compose(["n_edits=3"]).settings.n_edits == 3
+        assert GlobalHydra.instance().hydra is outer

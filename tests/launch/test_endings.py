@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import signal
+import threading
 
 import pytest
 
@@ -47,6 +48,23 @@ def test_inside_another_the_first_signal_waits_and_the_second_does_not():
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):
             inner.check()
+
+
+def test_a_thread_runs_without_handlers_of_its_own():
+    before, raised = [signal.getsignal(number) for number in Interruption.SIGNALS], []
+
+    def run():
+        try:
+            with Interruption() as interruption:
+                assert [signal.getsignal(number) for number in Interruption.SIGNALS] == before
+                interruption.check()
+        except BaseException as problem:  # noqa: BLE001  a thread's errors are lost otherwise
+            raised.append(problem)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert raised == []
 
 
 def test_handlers_come_back_without_a_signal():

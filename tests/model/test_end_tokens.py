@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from lm_eval.api.instance import Instance
@@ -14,6 +15,8 @@ from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.evaluate.metrics import editing_success
 from afteredit.evaluate.metrics.editing_success import respond, success_scores
 from afteredit.model.lm import LM
+from afteredit.model.loading.special_tokens import end_ids
+from afteredit.store.errors import BadInput
 
 TURN_ENDS, TURN_BEGINS = "<|end|>", "<|assistant|>"
 
@@ -96,3 +99,10 @@ def test_an_answer_counts_as_the_tokenizer_writes_it(tokenizer, make_lm, fact, m
     lm = LM(make_lm("gpt2").model, tokenizer)
     assert generated(lm, replace(fact, target_new="Zürich"), " Zürich", monkeypatch) == 1
     assert generated(lm, replace(fact, target_new="Zürich"), " Zug", monkeypatch) == 0
+
+
+@pytest.mark.parametrize("wrong", ["<|endoftext|>", {"a": 1}, [0, "</s>"], [[0]], 0.5])
+def test_an_end_that_is_no_id_is_refused(wrong):
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=wrong))
+    with pytest.raises(BadInput, match="eos_token_id is .* it must be a token's id"):
+        end_ids(model)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from afteredit.launch.multirun import options_first
+from afteredit.launch.multirun import options_first, with_keys_of_swept_entries
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
@@ -94,6 +94,12 @@ def test_what_hydra_cannot_read_ends_the_command_before_any_run(command, wrong, 
     error = capsys.readouterr().err
     assert all(text in error for text in named) and "Traceback" not in error, error
     assert configs(tmp_path / "runs") == []
+
+
+def test_a_key_that_runs_default_lacks_may_stand_beside_several_methods():
+    argv = ["-m", "method=ft,ultraedit", "method.layers=[1]", "method.laayers=[1]", "n_edits=2"]
+    assert with_keys_of_swept_entries(argv) == [*argv[:2], "++method.layers=[1]", *argv[3:]]
+    assert with_keys_of_swept_entries(["method=ft", *argv[2:]]) == ["method=ft", *argv[2:]]
 
 
 def test_options_may_stand_anywhere():

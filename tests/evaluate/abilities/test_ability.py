@@ -141,8 +141,9 @@ def few_shipped(monkeypatch, tmp_path):
             f"task: {name}\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path}/rows.jsonl}}}}\n"
             "test_split: test\noutput_type: multiple_choice\ndoc_to_text: '{{q}}'\ndoc_to_target: label\n"
             "doc_to_choice: ['yes', 'no', maybe, never]\n"
-            "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\n"
+            "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\ntag: parity\n"
         )
+    (tmp_path / "group.yaml").write_text("group: both\ntask: [evenness, oddness]\n")
     original = lm_eval.tasks.TaskManager
     monkeypatch.setattr(
         lm_eval.tasks, "TaskManager", lambda **_: original(include_path=str(tmp_path), include_defaults=False)
@@ -161,6 +162,10 @@ def test_an_unknown_shipped_task_is_refused_with_near_names(few_shipped):
         shipped("evennes")
     with pytest.raises(BadInput, match=r"'zzz' is not one that lm-eval ships; `lm-eval ls tasks` lists"):
         shipped("zzz")
+    with pytest.raises(BadInput, match=r"'parity' is a group .*: name them one by one, as \['evenness', 'oddness'\]"):
+        shipped("parity")
+    with pytest.raises(BadInput, match="'both' is a group of lm-eval's tasks"):
+        shipped("both")
 
 
 def test_a_shipped_task_is_measured_by_its_name_alone(few_shipped, lm):
