@@ -79,6 +79,13 @@ def test_a_title_says_the_contents_that_the_run_knows(tmp_path, made_run):
     assert {x.title for x in comparisons(read([tmp_path]))} == titles
 
 
+def test_a_title_says_what_the_weights_were_before_they_were_dequantised(tmp_path, made_run):
+    environment = {"evaluations": {}, "weights": "Q4_1 79 %, Q8_0 21 %, dequantised"}
+    made_run(tmp_path, "rome", 0, {0: START}, environment=environment)
+    (x,) = comparisons(read([tmp_path]))
+    assert x.title.startswith("tiny (Q4_1 79 %, Q8_0 21 %, dequantised) · facts · sequential")
+
+
 def test_a_run_of_an_older_version_is_of_the_same_method(tmp_path, made_run):
     """Its class stood in another file, and it had a key that was dropped since."""
     older = {"_target_": "afteredit.edit.rome.Rome", "layer": 8, "second_moment_weight": 20000}
