@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()  # else installed from a wheel
 RUN = "python run.py" if IN_CHECKOUT else "afteredit run"  # what a command begins with
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
-    "lines": {}, "weights": None, "facts": None, "commands": [], "names": {},
+    "lines": {}, "weights": None, "facts": None, "commands": [], "names": {}, "began": "",
 }  # fmt: skip
 
 
@@ -38,8 +39,8 @@ class Environment:
     the results file, `wandb` the ids of the W&B runs, `model` all that the model's fingerprint is made of, `lines`
     how many lines each JSON-lines file had after the last checkpoint, `weights` the types that the weights were stored
     in before they were made plain numbers, where a GGUF file held them, `facts` the SHA-256 of the edit set,
-    `commands` every command that began the run or went on with it, each once, and `names` the files of conf/ that the
-    last of them chose.
+    `commands` every command that began the run or went on with it, each once, `names` the files of conf/ that the last
+    of them chose, and `began` when the first did, in UTC.
     """
 
     def __init__(self, folder: Path):
@@ -66,7 +67,9 @@ class Environment:
         """
         now: dict[str, Any] = {"decides": editing_version(), "commit": commit(), "hardware": _hardware(device)}
         if not n_edits:
-            write_checked(self.path, EMPTY | (read_checked(self.path) if self.path.exists() else {}) | now)
+            stored = EMPTY | (read_checked(self.path) if self.path.exists() else {})
+            began = stored["began"] or datetime.now(UTC).isoformat(timespec="seconds")
+            write_checked(self.path, stored | now | {"began": began})
             return
         first, forced, moved = read_checked(self.path), self["forced"], self["moved"]
         then = [first, *forced][-1]["decides"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from afteredit.analysis.read.made import Made
 from afteredit.record.collapse import collapses
 from afteredit.record.terminal import visible
 
@@ -28,6 +29,7 @@ class Run:
     fingerprint: str | None = None  # of the unedited model; None where an older version wrote the run
     facts: str | None = None  # SHA-256 of the edit set; None likewise
     weights: str | None = None  # the types that a GGUF file held them in; None likewise, and for plain numbers
+    made: Made = Made()  # by which command and version of this program, and when
     faults: Sequence[str] = ()  # sentences about files of the directory that do not match their checksums
     models: Sequence[Mapping[str, Any]] = ()  # setting=single: the rows that the last of `rows` is the mean of
 

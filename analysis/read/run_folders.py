@@ -15,6 +15,7 @@ import pandas as pd
 from pyarrow import ArrowException
 
 from afteredit.analysis.read.lines_of_a_run import LinesOfARun
+from afteredit.analysis.read.made import made
 from afteredit.analysis.read.run import Run, at
 from afteredit.record.environment import fingerprint
 from afteredit.store.checked_lines import config_fault, read_checked, read_config, refuse_strange_files
@@ -76,7 +77,8 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
         samples = _samples(folder, digest, rows, faults)
         runs.append(Run(name or printable(folder.resolve().name), digest, seen, rows, samples,
                         _with_immediate(edits, immediate), fingerprint=environment.get("fingerprint"),
-                        facts=environment.get("facts"), weights=environment.get("weights")))  # fmt: skip
+                        facts=environment.get("facts"), weights=environment.get("weights"),
+                        made=made(environment, digest)))  # fmt: skip
         lines.compare(edits, rows, path)
     for fault in faults:
         log.warning("%s", printable(fault))
@@ -88,8 +90,8 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
 
 def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, Any]:
     """Returns what environment.json says of the measurements: `evaluations`, what decided each, `lines`, how many were
-    written, `fingerprint` and `weights` of the model, and `facts`.  Copies, those in W&B and those called
-    results.jsonl, have none.
+    written, `fingerprint` and `weights` of the model, and `facts`; all else as it stands.  Copies, those in W&B and
+    those called results.jsonl, have none.
     """
     path = folder / "environment.json"
     if not path.exists() and (copied or (folder / "results.jsonl").exists()):
@@ -103,7 +105,7 @@ def _environment(folder: Path, faults: list[str], *, copied: bool) -> dict[str, 
         model, words = stored.get("model", {}), {key: stored.get(key) for key in ("facts", "weights")}
         if not isinstance(model, dict) or not all(isinstance(text, str | None) for text in words.values()):
             raise ValueError
-        return {"evaluations": evaluations, "lines": lines, "fingerprint": fingerprint(model), **words}
+        return {**stored, "evaluations": evaluations, "lines": lines, "fingerprint": fingerprint(model), **words}
     except (BadInput, ValueError, TypeError, AttributeError, KeyError):
         faults.append(f"{path} is missing or damaged: under which views was measured, and whether lines of other files "
                       "are missing, is not known; restore it")  # fmt: skip

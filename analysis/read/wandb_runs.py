@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from afteredit.analysis.read.made import Made
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.read.run_folders import read_run
 from afteredit.store.errors import BadInput
@@ -70,19 +71,26 @@ def _runs(tracked: Any) -> list[Run]:
     if artifact is not None:
         with tempfile.TemporaryDirectory() as folder:
             runs = read_run(Path(artifact.download(root=folder)), name=tracked.name)
-            return [replace(run, **_contents(tracked)) for run in runs]
+            return [replace(run, **_contents(tracked), made=_made(tracked, run.made)) for run in runs]
     rows = _history(tracked.scan_history(), tracked.summary)
     if not rows or rows[0]["n_edits"] != 0:
         log.warning("W&B run %s (%s) is left out: the unedited model has no row in it yet", tracked.name, tracked.id)
         return []
     config, collapsed = dict(tracked.config), tracked.summary.get("summary/collapse")
     return [Run(tracked.name, config.get("evaluation", ""), config.get("resolved", config), rows,
-                reported_collapse=None if collapsed is None else int(collapsed), **_contents(tracked))]  # fmt: skip
+                reported_collapse=None if collapsed is None else int(collapsed), **_contents(tracked),
+                made=_made(tracked, Made()))]  # fmt: skip
 
 
 def _contents(tracked: Any) -> dict[str, Any]:
     """Returns what says which model was edited, and by which facts."""
     return {key: tracked.config.get(key) for key in ("fingerprint", "facts", "weights")}
+
+
+def _made(tracked: Any, known: Made) -> Made:
+    """Returns what the files of the run say, and of the rest what W&B does."""
+    return replace(known, url=tracked.url, began=known.began or tracked.created_at,
+                   commit=known.commit or str(tracked.config.get("commit", "")))  # fmt: skip
 
 
 def _artifact(tracked: Any) -> Any:

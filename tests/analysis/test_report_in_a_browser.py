@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM and os.environ.get("AFTEREDIT_BROWSER") != "required", reason="no Chromium: apt-get install chromium"
 )
 EVIL = "</script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
+URL, HOSTILE_URL = "https://wandb.example/lab/edits/runs/x2", "javascript:window.ran=3"
 CHARTS = ("first_look", "retained", "heat_map", "trade_off", "methods", "same_questions", "runs")
 FULL, WORSE = ({"nli": [1.0] * n + [0.0] * (10 - n), "reasoning": [0.0] * 10} for n in (9, 7))
 
@@ -38,8 +39,10 @@ def with_texts(run: Run) -> Run:
 def folder(tmp_path_factory, made_run) -> Path:
     """rome: seeds 1 and 2, of which 2 loses two rows of nli, 7 and 8; a method with a hostile name: none."""
     folder = tmp_path_factory.mktemp("page")
-    for method, seed, later in (("memit", 3, FULL), ("rome", 1, FULL), ("rome", 2, WORSE)):
-        made_run(folder / "runs", method, seed, {0: FULL, 5: FULL, 10: later}, perplexity={0: 20, 5: 20, 10: 20 * seed})
+    for method, seed, later, url in (("memit", 3, FULL, HOSTILE_URL), ("rome", 1, FULL, ""), ("rome", 2, WORSE, URL)):
+        made_run(folder / "runs", method, seed, {0: FULL, 5: FULL, 10: later}, perplexity={0: 20, 5: 20, 10: 20 * seed},
+                 environment={"commands": [f"python run.py seed={seed}"], "wandb": [
+                     {"url": url, "results": "aaaaaaaa"}]})  # fmt: skip
     runs = [with_texts(run) for run in read([folder / "runs"])]
     runs[0] = replace(runs[0], name=f"{EVIL}-tiny-00000003")
     files = report.part_files()
@@ -155,6 +158,13 @@ def test_a_search_finds_the_rows_that_were_lost_and_switches_hide_them(page):
     page.get_by_label("All changes").select_option("All changes")
     page.get_by_label("All tasks").select_option("Inference")
     assert rows.count() == 2
+
+
+def test_each_run_has_its_command_and_a_link_to_wandb_where_it_is_one(page):
+    rows = page.locator("article", has=page.get_by_role("heading", name="Runs", exact=True)).locator("tbody tr")
+    assert rows.locator(".command").all_text_contents() == [f"python run.py seed={seed}" for seed in (3, 1, 2)]
+    assert rows.locator("a").evaluate_all("links => links.map(link => link.href)") == [URL]
+    assert rows.first.get_by_text(HOSTILE_URL).is_visible()
 
 
 def test_every_chart_is_drawn_and_nothing_is_loaded_or_goes_wrong(page):

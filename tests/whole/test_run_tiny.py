@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -583,6 +584,8 @@ def test_a_fact_typed_in_one_line_is_edited_and_its_answers_are_shown(go, capsys
     typed = ("task=none", "edits.fact=The sport of {Joe DiMaggio} is → boxing", "edits.fact_true=baseball",
              "edits.fact_neighbourhood=The sport of Pelé, who won, is")  # fmt: skip
     folder = go(*typed)
+    began = read_checked(folder / "environment.json")["began"]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(began)) < timedelta(minutes=5)
     (record,), (path,) = Lines(folder / "edits.jsonl").records, folder.glob("immediate-*.jsonl")
     (request,) = record["requests"]
     assert (request["prompt"], request["target_new"], record["n_edits"]) == ("The sport of {} is", "boxing", 1)
@@ -592,6 +595,7 @@ def test_a_fact_typed_in_one_line_is_edited_and_its_answers_are_shown(go, capsys
     shown = capsys.readouterr().out
     assert "what the model says" in shown and "│ prompt " in shown and "│ neighbour " in shown
     assert go(*typed) == go(*typed, "eval_every=1") == folder  # a run like any other: it is finished already
+    assert read_checked(folder / "environment.json")["began"] == began
     commands = read_checked(folder / "environment.json")["commands"]
     again = [[part for part in shlex.split(command) if part.startswith("++edits.fact")] for command in commands]
     assert len(again) == 2 and "++edits.fact=['The sport of {Joe DiMaggio} is → boxing']" in again[0]

@@ -22,6 +22,7 @@ from afteredit.record.tracker import Tracker
 from afteredit.store.checked_lines import read_checked
 from afteredit.store.errors import BadInput
 
+URL = "https://wandb.example/lab/edits/runs"
 START = {"nli": [1.0] * 9 + [0.0], "reasoning": [0.0] * 10}
 WORSE = {"nli": [1.0] * 7 + [0.0] * 3, "reasoning": [0.0] * 10}
 
@@ -70,6 +71,7 @@ def tracked(folder: Path, run_id: str, artifacts=()):
         tracker.checkpoint(row)
     others = [SimpleNamespace(type="wandb-history", name="history:v9", version="v9"), *artifacts]
     return SimpleNamespace(id=run_id, name=folder.name, config=whole, summary=sent.summary,
+                           url=f"{URL}/{run_id}", created_at="2026-11-29T21:43:05Z",
                            scan_history=lambda: iter(sent.lines), logged_artifacts=lambda: others)  # fmt: skip
 
 
@@ -106,6 +108,8 @@ def test_without_an_artifact_the_history_gives_the_same_curves_without_bands(fol
     assert found.curves[columns].equals(local.curves[columns]) and len(found.curves) == 3 * 5
     assert found.curves["low"].isna().all() and found.measurable == ["nli"]
     assert found.summaries.drop(columns="run").equals(local.summaries.drop(columns="run"))
+    made = found.first.made
+    assert (made.url, made.began, made.commit) == (f"{URL}/x1", "2026-11-29T21:43:05Z", "abc123")
     assert found.title == local.title and found.chance == local.chance == {"nli": 0.5, "reasoning": 0.0}
 
 
