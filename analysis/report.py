@@ -90,7 +90,7 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
         table.to_parquet(parquet, index=False)
         write(folder / f"{name}.parquet", parquet.getvalue())
         write(
-            *(folder / f"{name}.csv.gz", gzip.compress(text, mtime=0))
+            *(folder / f"{name}.csv.gz", gzip.compress(text, compresslevel=6, mtime=0))
             if name == LARGE
             else (folder / f"{name}.csv", text)
         )

@@ -28,6 +28,10 @@
   // ---- one panel as plotly takes it
   const safe = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const title = text => safe(text).replaceAll("\n", "<br>");
+  const inLines = (text, width) => {  // two where it is too long for one
+    const end = text.length * 7.2 > width ? text.lastIndexOf(" ", width / 7.2) : 0;
+    return end > 0 ? [text.slice(0, end), text.slice(end + 1)] : [text];
+  };
   const name = (axis, otherwise) => safe(axis.title.split("\n")[0].replace(" (log scale)", "") || otherwise);
   const axisOf = (axis, grid) => ({
     title: { text: title(axis.title), font: { size: axis.title.includes("\n") ? 10 : 11 }, standoff: 6 }, type: axis.log ? "log" : "linear",
@@ -52,11 +56,11 @@
       zmin: map.low, zmax: map.high, colorscale: "Cividis", xgap: 1, ygap: 1, showscale: false,
       hovertemplate: "<b>%{y}</b><br>%{x}<br>%{text}<extra></extra>" };
   };
-  const drawing = (panel, hidden, style, last) => {
-    const shown = item => !hidden.has(item.method), grid = style.borderTopColor;
+  const drawing = (panel, hidden, style, width, last) => {
+    const heading = inLines(panel.title, width), shown = item => !hidden.has(item.method), grid = style.borderTopColor;
     const traces = panel.map ? [mapOf(panel.map, hidden)]
       : [...panel.bands.filter(shown).map(bandOf), ...panel.lines.filter(shown).map(line => lineOf(line, panel))];
-    const shapes = panel.levels.map(level => ({ type: "line", layer: "below",
+    const shapes = panel.levels.map(level => ({ type: "line", layer: "between",
       line: { color: style.color, width: 1, dash: level.dash },
       ...("y" in level ? { xref: "paper", x0: 0, x1: 1, y0: level.y, y1: level.y } : { yref: "paper", y0: 0, y1: 1, x0: level.x, x1: level.x }) }));
     const marks = panel.collapses.filter(shown).map(at => ({ x: at.x, y: 0.03, yref: "paper", text: "✖", showarrow: false,
@@ -66,12 +70,12 @@
     const gaps = panel.map ? traces[0].z.flatMap((row, i) => row.flatMap((value, j) => value === null
       ? [{ x: traces[0].x[j], y: traces[0].y[i], text: traces[0].text[i][j], showarrow: false }] : [])) : [];
     const axes = { xaxis: axisOf(panel.x, grid), yaxis: axisOf(panel.y, grid) };
-    if (panel.map) for (const axis of Object.values(axes)) Object.assign(axis, { range: null, tickvals: null, ticktext: null, type: "category", ticks: "", fixedrange: true, showgrid: false });
+    if (panel.map) for (const axis of Object.values(axes)) Object.assign(axis, { range: null, tickvals: null, ticktext: null, type: "category", ticks: "", fixedrange: true, showgrid: false, tickangle: 0 });
     axes.xaxis.showticklabels = !panel.map || last;
     return [traces, { ...axes, shapes, annotations: [...marks, ...texts, ...gaps], showlegend: false, hovermode: "closest",
-      title: { text: title(panel.title), font: { size: panel.title.length > 34 ? 10 : 13 }, x: 0, xref: "container", xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 8, l: 10 } },
+      title: { text: heading.map(safe).join("<br>"), font: { size: 13 }, x: 0, xref: "container", xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 8, l: 10 } },
       font: { family: getComputedStyle(document.body).fontFamily, color: style.color, size: 11 }, hoverlabel: { align: "left" },
-      margin: { l: 44, r: 12, t: 32, b: panel.x.title ? 38 : 24 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      margin: { l: 44, r: 12, t: 14 + 18 * heading.length, b: panel.x.title ? 38 : 24 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       plot_bgcolor: panel.grey ? "rgba(128,128,128,0.18)" : "rgba(0,0,0,0)" }];
   };
   const config = { responsive: true, doubleClick: "reset", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d"] };
@@ -141,9 +145,10 @@
         contents.forEach((panel, n) => {
           const place = made("div", { className: panel.map ? "panel map" : "panel" });
           place.style.setProperty("--share", panel.width);
+          if (panel.map) place.style.setProperty("--columns", panel.map.columns.length);
           place.style.height = `${panel.map ? (n + 1 < contents.length ? 45 : 110) + 36 * panel.map.rows.length : Math.max(panel.height, 230)}px`;
           place.draw = () => {
-            const [traces, layout] = drawing(panel, hidden, getComputedStyle(panels), n + 1 === contents.length);
+            const [traces, layout] = drawing(panel, hidden, getComputedStyle(panels), place.clientWidth, n + 1 === contents.length);
             for (const axis of panel.map ? [] : ["xaxis", "yaxis"]) {  // where it was zoomed it stays so, with ticks of its own
               const { range, ticks, stretched } = panel[axis[0]], now = place.layout?.[axis].range ?? range;
               Object.assign(layout[axis], { range: now, ...(ticks && !stretched && String(now) !== String(range) && { tickmode: "auto" }) });

@@ -29,11 +29,11 @@ def same_questions(run: Run, most: int) -> pd.DataFrame:
     shown = (
         measured if len(measured) <= most else [measured[i * (len(measured) - 1) // (most - 1)] for i in range(most)]
     )
-    lines = []
-    for (name, doc_id), examples in said.groupby(["name", "doc_id"], sort=False):
-        by_edits = {int(example["n_edits"]): example for example in examples.to_dict("records")}
-        if 0 in by_edits and len(by_edits) > 1:
-            lines.append(_line(str(name), int(doc_id), by_edits, shown, mean=run.single))
+    rows: dict[tuple[str, int], dict[int, Any]] = {}
+    for example in said.to_dict("records"):
+        rows.setdefault((example["name"], int(example["doc_id"])), {})[int(example["n_edits"])] = example
+    lines = [_line(*row, by_edits, shown, mean=run.single)
+             for row, by_edits in rows.items() if 0 in by_edits and len(by_edits) > 1]  # fmt: skip
     # of one ability after the other, so that those at the top are not all of the first
     lines.sort(key=lambda line: (line["change"] != LOST, -line["fall"]))
     seen: dict[tuple[Any, ...], int] = {}
