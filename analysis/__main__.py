@@ -7,6 +7,7 @@ python -m afteredit.analysis report --wandb ENTITY/PROJECT    # or --sweep ID
 python -m afteredit.analysis report runs/ --out page --at 10 20
 python -m afteredit.analysis study runs/       # beside the figures of Gu et al.
 python -m afteredit.analysis limits runs/      # how far each method comes
+python -m afteredit.analysis export --lm-eval runs/<run>      # lm-eval's own result files
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ def _written(given: argparse.Namespace, runs: list[Run]) -> Path:
             from afteredit.analysis.limits.page import write_limits
 
             return write_limits(runs, given.out)
+        if given.command == "export":
+            from afteredit.analysis.lm_eval_files import write_lm_eval
+
+            return write_lm_eval(runs, given.out)
         from afteredit.analysis.report import write_report
 
         return write_report(runs, given.out, given.at)
@@ -123,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--sweep", metavar="ID", help="every run of a W&B sweep: [ENTITY/PROJECT/]ID")
         command.add_argument("--out", type=Path, default=Path(out), metavar="DIR",
                              help=f"folder to write to (default: {out})")  # fmt: skip
+    export = commands.add_parser("export", help="write abilities as lm-eval's own result files, a model a checkpoint")
+    export.add_argument("--lm-eval", nargs="+", type=Path, required=True, dest="runs", metavar="RUN")
+    export.add_argument("--out", type=Path, default=Path("lm-eval"), metavar="DIR", help="folder to write to")
+    export.set_defaults(wandb=None, sweep=None)
     report.add_argument("--at", type=int, nargs="+", default=[], metavar="N", help="numbers of edits for the heat map")
     return parser
 

@@ -71,6 +71,7 @@ class Measure:
         seed: int,
         *,
         view: View = lambda _W_base_DF, W_DF: W_DF,
+        rounding: Callable[[torch.Tensor], torch.Tensor] = lambda W_DF: W_DF,
         progress: Callable[[str], None] = lambda _part: None,
         cache_gib: float = 0.0,
         shared: bool = False,
@@ -79,13 +80,17 @@ class Measure:
         """Takes what is measured besides the edits: the abilities, and the windows of held-out text.
 
         `first_facts`: the unedited model's editing success is measured on these.  `seed`: draws the random panel.
+        `rounding`: what is done to the edited matrices after the view, and to the unedited ones that they are held
+        against.
         `progress`: is called with the name of each part before it is measured.  `cache_gib`: memory for what editing
         cannot have changed.  `shared`: the unedited model's abilities are read from the user's cache, or kept there.
         `change_shares`: see `drift`.
         """
         self.lm, self.abilities, self.held_out = lm, abilities, held_out
         self.first_facts, self.seed = first_facts, seed
-        self.view, self.progress, self.shared, self.change_shares = view, progress, shared, change_shares
+        self.view: View = lambda W_base_DF, W_DF: rounding(view(W_base_DF, W_DF))
+        self._unedited_view: View = lambda _W_base_DF, W_DF: rounding(W_DF)
+        self.progress, self.shared, self.change_shares = progress, shared, change_shares
         self.kept_blocks = KeptBlocks(lm, cache_gib)
         self._work = Work("measuring")
         self._unedited: Responses = {}
@@ -175,7 +180,7 @@ class Measure:
         if missing:
             edited = self.lm.weights.copies()
             self.lm.weights.restore()
-            with working("facts", len(missing)) as work:
+            with working("facts", len(missing)) as work, self.lm.weights.seen_through(self._unedited_view):
                 for request in missing:  # one by one: rounding must not depend on the batch, which a resumed run alters
                     self._unedited |= respond(self.lm, [request])
                     work.done += 1

@@ -86,6 +86,9 @@ def check_replay(replay: ReplaySettings, settings: Settings) -> None:
     """Raises BadInput where the keys of `replay` do not fit each other or the run."""
     keys = {key: getattr(replay, key) for key in ("at", "collapse", "pending", "export", "chat")}
     given = {key: value for key, value in keys.items() if value is not None and value is not False}
+    if replay.after is not None and (replay.run is None or set(given) not in ({"at"}, {"collapse"})):
+        raise BadInput(f"replay.after={replay.after.name} says how the models of a run are measured; allowed with "
+                       "replay.run and either replay.at or replay.collapse")  # fmt: skip
     if replay.run is None:
         if given:
             key, value = next(iter(given.items()))

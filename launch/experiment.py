@@ -61,6 +61,13 @@ class ExportFormat(Enum):
     adapter = "adapter"  # what changed, as a LoRA adapter
 
 
+class Rounding(Enum):
+    """To how many bits the linear weights of a model are rounded before it is measured."""
+
+    int8 = 8
+    int4 = 4
+
+
 @dataclass(frozen=True)
 class ReplaySettings:
     """Going back in the run in the directory `run`: one of `at`, `collapse` and `pending` is given with it."""
@@ -71,6 +78,8 @@ class ReplaySettings:
     pending: bool = False  # every checkpoint that the run has not measured is
     lease_s: float = 60.0  # seconds without a sign of life after which another process that measures counts as dead
     drop: float = 0.5  # the lost share of (score - chance) of the unedited model
+    # with `at` or `collapse`: every model is measured with its linear weights rounded
+    after: Rounding | None = field(default=None, metadata=decides(MEASUREMENT))
     chat: bool = False  # with `at`: prompts are answered by the unedited model and by that one
     export: str | None = None  # a new folder
     format: ExportFormat = ExportFormat.model

@@ -122,6 +122,7 @@ def decides_measurement(x: Experiment) -> dict[str, Any]:
         "held_out": hashlib.sha256(held_out_text(x.settings).encode()).hexdigest(),
         "settings": values_by_role(x.settings, MEASUREMENT),
         "view": values_by_role(x.constraint, WEIGHTS) if shows_other_weights else None,
+        **({"after": x.replay.after.name} if x.replay.after else {}),
     }  # fmt: skip
 
 
@@ -225,11 +226,12 @@ def build_measure(x: Experiment, lm: LM, first_facts: Sequence[EditRequest], spe
                   progress: Callable[[str], None]) -> Measure:  # fmt: skip
     """Returns what measures the model; reads the abilities' rows and the held-out text."""
     from afteredit.evaluate.measure import Measure
+    from afteredit.evaluate.rounded_weights import rounding_of
 
     with working("preparing the abilities"):
         tasks = build_tasks(x.tasks, x.settings)
     return Measure(lm, tasks, held_out(lm, x.settings), first_facts, x.settings.seed, view=x.constraint.view,
-                   progress=progress, cache_gib=speed.cache_gib, shared=True,
+                   rounding=rounding_of(lm, x.replay.after and x.replay.after.value), progress=progress, cache_gib=speed.cache_gib, shared=True,
                    change_shares=x.settings.change_shares)  # fmt: skip
 
 

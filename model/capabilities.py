@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from afteredit.model.anatomy import Anatomy
-from afteredit.model.hooks import hooked
+from afteredit.model.hooks import Before, hooked
 from afteredit.model.tensors import first, nearly_equal, pad, wide
 from afteredit.store.errors import BadInput
 
@@ -32,6 +32,7 @@ class Capabilities:
         self._model, self._anatomy, self._run = model, anatomy, run
         self._logged: set[str] = set()
         self._joins: dict[int, bool] = {}
+        self._scales: dict[int, Tensor | None] = {}
         self._reruns: bool | None = None
         self.reads_on_from_cache = model.get_input_embeddings().weight.device.type == "meta" or continues(run)
         if not self.reads_on_from_cache:
@@ -69,22 +70,58 @@ class Capabilities:
                               "an edit's optimisation runs all of them on whole rows")  # fmt: skip
         return self._reruns
 
-    @torch.no_grad()
     def mlp_joins_stream(self, layer: int) -> bool:
         """Returns whether the block's MLP output is added to the residual stream as it is.
 
         Gemma 2, for example, normalises it on the way.
         """
         if layer not in self._joins:
-            streams: list[Tensor] = []
-            ids_BT = torch.tensor([[1, 2, 3]])
-            with hooked({self._anatomy.blocks[layer]: lambda _m, _a, output: streams.append(first(output))}):
-                self._run(ids_BT, torch.ones_like(ids_BT))
-                step = float(streams[0].abs().max())
-                with hooked({self._anatomy.mlp_out(layer): lambda _m, _a, output: output + step}):
-                    self._run(ids_BT, torch.ones_like(ids_BT))
-            self._joins[layer] = bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
+            self._joins[layer] = self._is_added(self._anatomy.mlp_out(layer), layer)
         return self._joins[layer]
+
+    @torch.no_grad()
+    def _is_added(self, module: nn.Module, layer: int) -> bool:
+        """Returns whether what is added to the module's output is added to the stream after its block."""
+        streams: list[Tensor] = []
+        ids_BT = torch.tensor([[1, 2, 3]])
+        with hooked({self._anatomy.blocks[layer]: lambda _m, _a, output: streams.append(first(output))}):
+            self._run(ids_BT, torch.ones_like(ids_BT))
+            step = float(streams[0].abs().max())
+            with hooked({module: lambda _m, _a, output: output + step}):
+                self._run(ids_BT, torch.ones_like(ids_BT))
+        return bool((streams[1] - streams[0] - step).abs().max() < 0.05 * step)
+
+    @torch.no_grad()
+    def mlp_scale(self, layer: int) -> Tensor | None:
+        """Returns g (D,), where the block adds g ∘ x / rms(x) of its MLP's output x to the residual stream, as in Gemma
+        2 and 3; None where it adds x as it is.
+
+        Raises BadInput where it adds something else.
+        """
+        if layer not in self._scales:
+            self._scales[layer] = None if self.mlp_joins_stream(layer) else self._scale_of_norm(layer)
+        return self._scales[layer]
+
+    def _scale_of_norm(self, layer: int) -> Tensor:
+        outputs: list[Tensor] = []
+        norms: list[nn.Module] = []
+        block, mlp_out = self._anatomy.blocks[layer], self._anatomy.mlp_out(layer)
+        readers: dict[nn.Module, Before] = {
+            module: lambda module, args, _k: norms.append(module) if outputs and args[0] is outputs[-1] else None
+            for module in block.modules() if module not in (block, mlp_out)
+        }  # fmt: skip
+        ids_BT = torch.tensor([[1, 2, 3]])
+        with hooked({mlp_out: lambda _m, _a, output: outputs.append(output)}, before=readers):
+            self._run(ids_BT, torch.ones_like(ids_BT))
+        if len(norms) == 1 and self._is_added(norms[0], layer):
+            scale_D = norms[0](torch.ones_like(outputs[0][0, 0]))
+            x_TD = outputs[0][0]
+            expected_TD = scale_D * x_TD / wide(x_TD).square().mean(-1, keepdim=True).sqrt()
+            if nearly_equal(wide(norms[0](x_TD)), wide(expected_TD)):
+                return scale_D
+        raise BadInput(f"{type(self._model).__name__} changes the MLP's output of block {layer} before it joins the "
+                       "residual stream, and by no RMS norm; MEMIT and its heirs are defined in terms of the stream; "
+                       "use method=rome, ft or kn")  # fmt: skip
 
     @cached_property
     @torch.no_grad()

@@ -43,9 +43,11 @@ class Rerun:
         layer: int,
         *,
         uncut: bool | None = None,
+        in_stream: bool = False,
     ):
-        """Runs the rows once.  `uncut` is found out where it is None."""
-        self.lm, self.layer = lm, layer
+        """Runs the rows once.  `uncut` is found out where it is None.  `in_stream`: offsets are added to the stream
+        after the block and not to its MLP's output."""
+        self.lm, self.layer, self._in_stream = lm, layer, in_stream
         lm.mlp_out(layer)  # raises BadInput where there is no such block
         self.keys_BF: dict[int, Tensor] = {}
         self.values_BD: dict[int, Tensor] = {}
@@ -100,14 +102,17 @@ class Rerun:
 
     def hidden(self, offset: Tensor, layer: int | None = None, places: Places | None = None) -> Tensor:
         """Returns normalised hidden states (B, T, D) with `offset` ((D,) or (B, D)) added to the MLP output of block
-        `layer` (by default the lowest) at the subject's last token.  With `places`, returns only those, (N, D).
+        `layer` (by default the lowest), or to the stream after it, at the subject's last token.  With `places`, returns
+        only those, (N, D).
         """
         layer, subjects = self.layer if layer is None else layer, self._subject_places()
 
-        def add(_module: Any, _args: tuple, output: Tensor) -> Tensor:
-            return output.index_put(subjects, output[subjects] + offset.to(output.dtype))
+        def add(_module: Any, _args: tuple, output: Any) -> Any:
+            values = first(output)
+            moved = values.index_put(subjects, values[subjects] + offset.to(values.dtype))
+            return (moved, *output[1:]) if isinstance(output, tuple | list) else moved
 
-        with hooked({self.lm.mlp_out(layer): add}):
+        with hooked({self.lm.anatomy.blocks[layer] if self._in_stream else self.lm.mlp_out(layer): add}):
             return self.run(layer, places)
 
     def run(self, layer: int, places: Places | None = None) -> Tensor:

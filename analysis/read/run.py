@@ -31,6 +31,7 @@ class Run:
     weights: str | None = None  # the types that a GGUF file held them in; None likewise, and for plain numbers
     made: Made = Made()  # by which command and version of this program, and when
     faults: Sequence[str] = ()  # sentences about files of the directory that do not match their checksums
+    environment: Mapping[str, Any] = field(default_factory=dict)  # environment.json, and what was made of it
     models: Sequence[Mapping[str, Any]] = ()  # setting=single: the rows that the last of `rows` is the mean of
 
     @property

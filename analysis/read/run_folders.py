@@ -78,7 +78,7 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
         runs.append(Run(name or printable(folder.resolve().name), digest, seen, rows, samples,
                         _with_immediate(edits, immediate), fingerprint=environment.get("fingerprint"),
                         facts=environment.get("facts"), weights=environment.get("weights"),
-                        made=made(environment, digest)))  # fmt: skip
+                        made=made(environment, digest), environment=environment))  # fmt: skip
         lines.compare(edits, rows, path)
     for fault in faults:
         log.warning("%s", printable(fault))

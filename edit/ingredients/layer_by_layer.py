@@ -25,12 +25,13 @@ import torch
 from torch import Tensor
 
 from afteredit.edit.ingredients.context_prefixes import sample_contexts
+from afteredit.edit.ingredients.least_squares import before_norm
 from afteredit.edit.ingredients.second_moment import second_moments
-from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
+from afteredit.edit.ingredients.subject_keys import subject_keys, subject_mlp_outputs, subject_streams
 from afteredit.edit.ingredients.target_value import TargetStream
 from afteredit.edit.ingredients.value_norm import AnchorSettings, anchored, with_anchors
 from afteredit.edit.ingredients.value_search import optimise_streams, shared_streams, streams_by_id
-from afteredit.edit.ingredients.value_settings import Distribute
+from afteredit.edit.ingredients.value_settings import Distribute, ValueNorm
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
@@ -88,12 +89,14 @@ def edited_blocks(lm: LM, layers: Sequence[int] | None, distribute: Distribute =
 def prepare_blocks(lm: LM, settings: BlockSettings, given: Given) -> Prepared:
     """Returns the context prefixes, the second moments of keys, named `second_moment/<block>`, and the anchors.
 
-    Raises BadInput where the MLP's output is not added to the residual stream as it is (Gemma 2).
+    Raises BadInput where a block changes the MLP's output otherwise than by an RMS norm before it joins the residual
+    stream, or at all where there is an anchor.
     """
     layers = edited_blocks(lm, settings.layers, settings.distribute)
-    if not lm.capabilities.mlp_joins_stream(layers[-1]):
-        raise BadInput(f"{type(lm.model).__name__} normalises the MLP's output before it joins the residual stream, in "
-                       "whose terms MEMIT and AlphaEdit are defined; use method=rome, ft or kn")  # fmt: skip
+    normalises = [lm.capabilities.mlp_scale(layer) is not None for layer in layers]
+    if any(normalises) and settings.value_norm is ValueNorm.anchor:
+        raise BadInput(f"method.value_norm=anchor, but {type(lm.model).__name__} normalises the MLP's output, so that "
+                       "no edit changes its length; use method.value_norm=none")  # fmt: skip
     if settings.layers is None:
         log.warning("no edit layers are known for this model: blocks %s of %d are used (five that end a quarter of the "
                     "way up); set method.layers to choose", layers, lm.n_blocks)  # fmt: skip
@@ -160,6 +163,20 @@ def _missing(
     return _group_means(z_DE - subject_streams(lm, requests, layer), groups)
 
 
+def _before_norm(lm: LM, groups: Sequence[Sequence[EditRequest]], layer: int, wanted_DG: Tensor) -> Tensor:
+    """Returns the change of the MLP's output (D, G) that changes what block `layer` adds to the stream by `wanted`.
+
+    Where that output is normalised first, it is the change that comes nearest (least_squares.py)."""
+    scale_D = lm.capabilities.mlp_scale(layer)
+    if scale_D is None:
+        return wanted_DG
+    requests = [request for group in groups for request in group]
+    now_DG = _group_means(subject_mlp_outputs(lm, requests, layer), groups)
+    scale_D = scale_D.to(now_DG)
+    added_DG = scale_D[:, None] * now_DG / now_DG.square().mean(0).sqrt()
+    return (before_norm(added_DG + wanted_DG, now_DG, scale_D) - now_DG).to(wanted_DG.dtype)
+
+
 def write_in_turn(
     lm: LM,
     requests: Sequence[EditRequest],
@@ -189,9 +206,9 @@ def write_in_turn(
             for i, layer in enumerate(blocks):
                 keys_FE = _group_means(subject_keys(lm, requests, prepared.contexts, layer), groups)
                 right_FE = solve(layer, keys_FE)
-                change = LowRank((missing_DE / (len(blocks) - i)).cpu(), right_FE.float().cpu())
+                residual_DE = _before_norm(lm, groups, layer, missing_DE / (len(blocks) - i))
+                changes[lm.mlp_out_name(layer)] = change = LowRank(residual_DE.cpu(), right_FE.float().cpu())
                 keys[key_name(layer)] = keys_FE.cpu()
-                changes[lm.mlp_out_name(layer)] = change
                 lm.weights.add({lm.mlp_out_name(layer): change})
                 missing_DE = _missing(lm, groups, targets, aim)
             after.append(missing_DE.norm())

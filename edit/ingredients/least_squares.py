@@ -73,3 +73,26 @@ def solve_weighted(weight: float, keys_FE: Tensor, factor_FF: Tensor) -> Tensor:
                      "method.second_moment_weight or, with EMMET, method.damping, or write them in batches of their "
                      "own")  # fmt: skip
     return torch.cholesky_solve(solved_FE.T, factor_EE).T
+
+
+def before_norm(wanted_DE: Tensor, now_DE: Tensor, scale_D: Tensor) -> Tensor:
+    """Returns x (D, E) float64: of all whose n(x) = g ∘ x / rms(x) is nearest to what is wanted, that nearest to `now`.
+
+    n(x) = g ∘ w, where w = x / rms(x) has |w|² = D, so not every output can be had.  Of w on that sphere
+        w = g ∘ v / (g² + λ),   λ > −min g² with |w|² = D
+    minimises |g ∘ w − v|² for the wanted v; λ is found by bisection.  The length of x changes nothing: x = s w with
+    s = ⟨w, x_now⟩ / D, or with the length of x_now where that is not above 0.
+    """
+    g_D1, v_DE, now_DE = scale_D.double()[:, None], wanted_DE.double(), now_DE.double()
+    size, gv_DE = len(g_D1), g_D1 * v_DE
+    above_D1 = g_D1.square() - g_D1.square().min()
+    low_E = torch.zeros_like(v_DE[0])
+    high_E = gv_DE.norm(dim=0) / size**0.5  # |w|² ≤ D there, with λ + min g² = high
+    for _ in range(200):
+        middle_E = (low_E + high_E) / 2
+        long_E = (gv_DE / (above_D1 + middle_E)).square().sum(0) > size
+        low_E, high_E = torch.where(long_E, middle_E, low_E), torch.where(long_E, high_E, middle_E)
+    w_DE = gv_DE / (above_D1 + high_E)
+    w_DE = w_DE * (size**0.5 / w_DE.norm(dim=0))
+    along_E = (w_DE * now_DE).sum(0) / size
+    return w_DE * torch.where(along_E > 0, along_E, now_DE.norm(dim=0) / size**0.5)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from afteredit.edit.ingredients.context_prefixes import locate_subject
 from afteredit.edit.request import EditRequest
@@ -44,15 +44,24 @@ def subject_keys(lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str
 
 def subject_streams(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tensor:
     """Returns the residual stream after block `layer` under the bare prompt, (D, E) float32."""
-    streams: list[Tensor] = []
+    return _subject_outputs(lm, requests, lm.anatomy.blocks[layer])
+
+
+def subject_mlp_outputs(lm: LM, requests: Sequence[EditRequest], layer: int) -> Tensor:
+    """Returns the output of the MLP's matrix in block `layer` under the bare prompt, (D, E) float32."""
+    return _subject_outputs(lm, requests, lm.mlp_out(layer))
+
+
+def _subject_outputs(lm: LM, requests: Sequence[EditRequest], module: nn.Module) -> Tensor:
+    outputs: list[Tensor] = []
 
     def read(_module: Any, _args: tuple, output: Any) -> None:
-        streams.append(first(output)[:, -1].float())
+        outputs.append(first(output)[:, -1].float())
         raise EndOfPass
 
-    with hooked({lm.anatomy.blocks[layer]: read}):
+    with hooked({module: read}):
         _run_to_subject(lm, [(request, "") for request in requests])
-    return torch.cat(streams).T
+    return torch.cat(outputs).T
 
 
 @torch.no_grad()

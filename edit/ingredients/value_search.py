@@ -59,7 +59,7 @@ def optimise_streams(
     lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
 ) -> list[TargetStream]:
     """Returns MEMIT's z of each request after block `layer`.  Mutates nothing."""
-    search = ValueSearch(lm, requests, contexts, layer, settings)
+    search = ValueSearch(lm, requests, contexts, layer, settings, of_streams=True)
     starts_ED, outputs_ED = search.at_bare_prompt(contexts)
     return [TargetStream(start_D + offset_D, output_D + offset_D, diagnostics)
             for start_D, output_D, (offset_D, diagnostics)
@@ -70,7 +70,7 @@ def shared_streams(
     lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
 ) -> list[TargetStream]:
     """Returns z of requests that share one offset: the one that minimises the mean of their losses (MEMIT-Merge)."""
-    search = SharedSearch(lm, requests, contexts, layer, settings)
+    search = SharedSearch(lm, requests, contexts, layer, settings, of_streams=True)
     starts_ED, outputs_ED = search.at_bare_prompt(contexts)
     ((offset_D, diagnostics),) = search.run(starts_ED.mean(0, keepdim=True))
     return [TargetStream(start_D + offset_D, output_D + offset_D, diagnostics)
@@ -119,15 +119,15 @@ class ValueSearch:
     Rows stand request by request: its contexts (C of them), then its KL row.  E counts requests.
     """
 
-    def __init__(
-        self, lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int, settings: ValueSettings
-    ):
+    def __init__(self, lm: LM, requests: Sequence[EditRequest], contexts: Sequence[str], layer: int,
+                 settings: ValueSettings, *, of_streams: bool = False):  # fmt: skip
         self.lm, self.requests, self.settings = lm, requests, settings
         self.n_rows = len(contexts) + 1
         self.rows = [value_rows(lm, request, contexts, settings.kl_at) for request in requests]
         ids = [row for rows in self.rows for row in rows.ids]
         lasts = [last for rows in self.rows for last in rows.subject_lasts]
-        self.rerun = Rerun(lm, ids, lasts, layer)
+        in_stream = of_streams and not lm.capabilities.mlp_joins_stream(layer)  # else the MLP's output is moved
+        self.rerun = Rerun(lm, ids, lasts, layer, in_stream=in_stream)
         self._places = self._find_places()
         self._unedited_log_p_EV: Tensor | None = None
         self._said_in_a_row = [0] * len(requests)

@@ -9,10 +9,20 @@ from typing import TypeVar
 Ids = tuple[int, ...]
 Row = TypeVar("Row", bound=Hashable)
 
+# On a CPU; budgets.py has an accelerator's.
 TOKEN_BUDGET = 1024  # tokens in one forward pass, padding included
 CACHE_BUDGET = 16384  # columns, over all rows of a pass, whose keys and values are held at once
 PASS_TOKENS = 24  # the cost of a forward pass besides its tokens, in tokens (SmolLM2 on one core)
 SHARED_AT_LEAST = 16  # tokens that contexts must share before their prefix is worth a row of its own
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Holds the most tokens of a pass, the most columns held at once, and what a pass costs besides its tokens."""
+
+    tokens: int
+    columns: int
+    pass_tokens: int
 
 
 @dataclass(frozen=True, order=True)
@@ -45,14 +55,17 @@ def shared_prefixes(contexts: Sequence[Ids]) -> Iterator[tuple[Ids, list[Ids]]]:
         yield (), without_prefix
 
 
-def batches_of_like_length(sizes: Mapping[Row, RowSize], *, padding: bool = True, n_passes: int = 1) -> list[list[Row]]:
-    """Returns batches of rows of like length, longest rows first.
+def batches_of_like_length(
+    sizes: Mapping[Row, RowSize], within: Budgets | None = None, *, padding: bool = True, n_passes: int = 1
+) -> list[list[Row]]:
+    """Returns batches of rows of like length, longest rows first; `within` is by default a CPU's budgets.
 
     A row joins the last batch where both budgets hold and the padding of that batch costs no more than a batch more:
-    PASS_TOKENS for each of its `n_passes` (its first pass and those that read on after it).  A row that is beyond the
+    `pass_tokens` for each of its `n_passes` (its first pass and those that read on after it).  A row that is beyond the
     budgets stands alone.  Without `padding` only rows of one length stand together.
     """
-    most_padding = n_passes * PASS_TOKENS if padding else 0
+    within = within or Budgets(TOKEN_BUDGET, CACHE_BUDGET, PASS_TOKENS)
+    most_padding = n_passes * within.pass_tokens if padding else 0
     batches: list[list[Row]] = []
     batch_sizes: list[RowSize] = []  # of the last batch
     for row in sorted(sizes, key=lambda row: sizes[row], reverse=True):
@@ -60,7 +73,7 @@ def batches_of_like_length(sizes: Mapping[Row, RowSize], *, padding: bool = True
         tokens = len(batch_sizes) * batch_sizes[0].tokens
         columns = len(batch_sizes) * max(size.columns for size in batch_sizes)
         n_padding = tokens - sum(size.tokens for size in batch_sizes)
-        if batches and tokens <= TOKEN_BUDGET and columns <= CACHE_BUDGET and n_padding <= most_padding:
+        if batches and tokens <= within.tokens and columns <= within.columns and n_padding <= most_padding:
             batches[-1].append(row)
         else:
             batches.append([row])

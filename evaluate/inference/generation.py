@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from afteredit.evaluate.inference import batches
 from afteredit.evaluate.inference.answered import Answered, TokenScores
 from afteredit.evaluate.inference.batches import Ids
+from afteredit.evaluate.inference.budgets import budgets_of
 from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.inference.likelihood import (
     Continuations,
@@ -51,13 +51,15 @@ def score_and_generate(
             scores.update(score_continuations(lm, contexts, continuations))
             yield contexts
 
+    padding, most = may_pad(lm, continuations, n_tokens), budgets_of(lm).columns
+
     def stop(_row: int, ids: list[int]) -> bool:
         ends = is_complete is not None and is_complete(ids)
         work.done += ends
         return ends
 
     with working("rows", len(continuations), len(answered.contexts)) as work:
-        for group in _groups_within_budget(scored_contexts(), n_tokens, padding=may_pad(lm, continuations, n_tokens)):
+        for group in _groups_within(most, scored_contexts(), n_tokens, padding=padding):
             new_ids = decode(lm, [contexts.ends for contexts in group], n_tokens, greedy, stop)
             rows = [row for contexts in group for row in contexts.rows]
             pairs = [(row, continuation) for row in rows for continuation in continuations[row]]
@@ -66,13 +68,15 @@ def score_and_generate(
     return answered.scores, answered.ids
 
 
-def _groups_within_budget(reads: Iterable[ReadRows], n_tokens: int, *, padding: bool) -> Iterator[list[ReadRows]]:
+def _groups_within(
+    columns: int, reads: Iterable[ReadRows], n_tokens: int, *, padding: bool
+) -> Iterator[list[ReadRows]]:
     """Yields batches to continue together: a step of decoding costs little more for many rows than for one."""
     group: list[ReadRows] = []
     for contexts in reads:
         widths = {member.n_columns for member in [*group, contexts]}
         n_rows = sum(len(member.rows) for member in [*group, contexts])
-        fits = n_rows * (max(widths) + n_tokens) <= batches.CACHE_BUDGET and (padding or len(widths) == 1)
+        fits = n_rows * (max(widths) + n_tokens) <= columns and (padding or len(widths) == 1)
         if group and not fits:
             yield group
             group = []

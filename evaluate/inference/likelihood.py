@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from afteredit.evaluate.inference.answered import Answered, TokenScores
 from afteredit.evaluate.inference.batches import Ids, RowSize, batches_of_like_length, shared_prefixes
+from afteredit.evaluate.inference.budgets import budgets_of
 from afteredit.evaluate.inference.kept_blocks import Forward, KeptBlocks
 from afteredit.model.decoding import RowEnds
 from afteredit.model.kv_cache import cache_rows
@@ -85,7 +86,7 @@ def read_contexts(
             context: RowSize(len(context) - len(prefix), prefixes.n_columns + lengths[context] - len(prefix))
             for context, prefix in prefix_of.items()
         }
-        for batch in batches_of_like_length(sizes, padding=padding, n_passes=n_passes):
+        for batch in batches_of_like_length(sizes, budgets_of(lm), padding=padding, n_passes=n_passes):
             if all(context in done for context in batch):
                 continue
             passes = tuple(prefixes.rows), tuple((c, tuple(continuations[c])) for c in batch), n_tokens > 0
@@ -102,7 +103,7 @@ def _read_prefixes(
     if () in prefixes:
         yield empty
     sizes = {prefix: RowSize(len(prefix), len(prefix)) for prefix in prefixes if prefix}
-    for batch in batches_of_like_length(sizes, padding=padding, n_passes=n_passes):
+    for batch in batches_of_like_length(sizes, budgets_of(lm), padding=padding, n_passes=n_passes):
         with kept_blocks.forward_of(tuple(batch), continued=True) as forward:
             rows = _read_on(lm, forward, empty, dict.fromkeys(batch, ()))
         yield rows
@@ -144,7 +145,8 @@ def _later_tokens(
     """Returns (log p, likeliest id) of every token but the first, by (row, continuation): branches of one context."""
     past = contexts.n_columns
     tokens_by_pair = {}
-    for batch in batches_of_like_length({pair: RowSize(len(pair[1]) - 1, past + len(pair[1]) - 1) for pair in pairs}):
+    sizes = {pair: RowSize(len(pair[1]) - 1, past + len(pair[1]) - 1) for pair in pairs}
+    for batch in batches_of_like_length(sizes, budgets_of(lm)):
         rows_N = torch.tensor([row for row, _ in batch])
         ids_NT, new_mask_NT = pad([continuation[:-1] for _, continuation in batch], "right")
         mask_NT = torch.cat([contexts.ends.mask_BT[rows_N], new_mask_NT], dim=1)

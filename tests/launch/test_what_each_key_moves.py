@@ -23,7 +23,7 @@ from afteredit.edit.edit_set import OnBadRow
 from afteredit.edit.subject_place import SubjectPlace
 from afteredit.evaluate.abilities import lm_eval_tasks
 from afteredit.launch.command_line import compose
-from afteredit.launch.experiment import Dtype, Experiment
+from afteredit.launch.experiment import Dtype, Experiment, Rounding
 from afteredit.launch.opening import decides_measurement, decides_weights
 from afteredit.store.field_roles import COURSE, MEASUREMENT, NOTHING, SPEED, WEIGHTS, Role, role_of
 from afteredit.store.user_cache import content_hash
@@ -112,7 +112,8 @@ def another(value: Any) -> Any:
 OTHERS: dict[str, Any] = {
     "model.start_token": "<s>", "model.chat_date": "1999-12-31", "model.device_map": "cpu",
     "model.shape": {"blocks": 1}, "settings.limit": 7, "settings.device": "cpu:0", "settings.dtype": Dtype.bfloat16,
-    "method.layer": 2, "method.layers": [0, 2], "replay.at": 1, "task.lm_eval": {"output_type": "x"},
+    "method.layer": 2, "method.layers": [0, 2], "replay.at": 1, "replay.after": Rounding.int4,
+    "task.lm_eval": {"output_type": "x"},
 }  # fmt: skip
 
 

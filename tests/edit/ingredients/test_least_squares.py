@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from afteredit.edit.ingredients.least_squares import factors, inverse_times, solve_regularised, solve_weighted
+from afteredit.edit.ingredients.least_squares import (
+    before_norm,
+    factors,
+    inverse_times,
+    solve_regularised,
+    solve_weighted,
+)
 from afteredit.store.errors import BadInput, NoEdit
 
 
@@ -66,3 +72,27 @@ def test_keys_are_solved_for_in_float64():
     C_FF, keys_FE = sample_NF.T @ sample_NF / 40, sample_NF[:2].T.float()
     expected_FE = torch.linalg.solve(C_FF, keys_FE.double())
     assert_close(inverse_times(factors({"C": C_FF})["C"], keys_FE), expected_FE, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [3.0, 0.1])  # of what is wanted: outside and inside of what the norm can give
+def test_before_a_norm_stands_the_nearest_x_whose_normalised_output_is_nearest(size):
+    torch.manual_seed(0)
+    D, E = 6, 4
+    g_D, v_DE, now_DE = torch.rand(D).double() + 0.3, size * torch.randn(D, E).double(), torch.randn(D, E).double()
+    x_DE = before_norm(v_DE, now_DE, g_D)
+
+    def left(x_DX: torch.Tensor, e: int) -> torch.Tensor:
+        return (g_D[:, None] * x_DX / x_DX.square().mean(0).sqrt() - v_DE[:, e : e + 1]).norm(dim=0)
+
+    for e in range(E):
+        best = float(left(x_DE[:, e : e + 1], e))
+        assert best <= float(left(torch.randn(D, 200_000).double(), e).min()) + 1e-9
+        nearby = x_DE[:, e : e + 1] + 1e-3 * torch.randn(D, 1000).double()
+        assert best <= float(left(nearby, e).min()) + 1e-12
+        lengths = torch.linspace(0.01, 5, 500).double()
+        along = x_DE[:, e : e + 1] / x_DE[:, e].norm() * lengths
+        if float(x_DE[:, e] @ now_DE[:, e]) > 0:
+            distances = (along - now_DE[:, e : e + 1]).norm(dim=0)
+            assert float((x_DE[:, e] - now_DE[:, e]).norm()) <= float(distances.min()) + 1e-9
+        else:
+            assert float(x_DE[:, e].norm()) == pytest.approx(float(now_DE[:, e].norm()))

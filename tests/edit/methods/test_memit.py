@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from afteredit.edit.constraint import Unconstrained
 from afteredit.edit.editor import Editor
 from afteredit.edit.ingredients import context_prefixes as contexts
 from afteredit.edit.ingredients import second_moment
 from afteredit.edit.ingredients.least_squares import factors, solve_regularised
-from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
+from afteredit.edit.ingredients.subject_keys import subject_keys, subject_mlp_outputs, subject_streams
 from afteredit.edit.ingredients.value_search import optimise_streams
+from afteredit.edit.ingredients.value_settings import ValueNorm
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit
 from afteredit.edit.methods.ft import Ft
@@ -23,6 +23,7 @@ from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.update import LowRank
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
+from afteredit.tests.tiny.models import TOKENS, random_model, randomised
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYERS = [0, 1, 2]
@@ -275,18 +276,60 @@ def test_merging_never_joins_facts_of_different_batches(make_lm, same_subject):
     assert all(torch.equal(change.dense(), update.changes[name].dense()) for name, change in alone.changes.items())
 
 
-@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
-def test_a_model_that_normalises_the_mlps_output_is_refused_before_anything_is_computed(tokenizer, monkeypatch, cls):
+@pytest.fixture(params=["gemma2", "gemma3_text"])
+def norming_lm(request, tokenizer) -> LM:
+    """A model that normalises the MLP's output before it joins the stream, with norms that scale."""
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "head_dim": 8}  # fmt: skip
+    model = randomised(random_model(request.param, len(tokenizer), **shape, **TOKENS)).eval()
+    for block in model.model.layers:
+        block.mlp.down_proj.weight.data *= 20  # so that the norm's epsilon is small beside it, as in real models
+    return LM(model, tokenizer)
+
+
+def nearest_reachable(scale_D: torch.Tensor, wanted_D: torch.Tensor) -> float:
+    """Returns how near g ∘ x / rms(x) can come to what is wanted: the best of many descents over x."""
     torch.manual_seed(0)
-    config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=3,
-                          num_attention_heads=2, num_key_value_heads=1, head_dim=8, bos_token_id=0, eos_token_id=0,
-                          pad_token_id=0)  # fmt: skip
-    lm = LM(Gemma2ForCausalLM(config), tokenizer)
-    assert not lm.capabilities.mlp_joins_stream(1)
+    x_ND = torch.randn(64, len(wanted_D), dtype=torch.float64, requires_grad=True)
+    descent = torch.optim.LBFGS([x_ND], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def distances_N() -> torch.Tensor:
+        normed_ND = scale_D * x_ND / x_ND.square().mean(-1, keepdim=True).sqrt()
+        return (normed_ND - wanted_D).square().sum(-1)
+
+    def loss() -> torch.Tensor:
+        descent.zero_grad()
+        total = distances_N().sum()
+        total.backward()
+        return total
+
+    descent.step(loss)
+    return float(distances_N().min().sqrt())
+
+
+@pytest.mark.parametrize("cls", [Memit, MemitSeq])
+def test_behind_a_norm_the_stream_comes_as_near_to_z_as_the_norm_lets_it(norming_lm, fact, cls):
+    lm, memit = norming_lm, method(cls, layers=[1], second_moment_weight=1e-9)
+    constants = replace(prepared(lm), contexts=("",))
+    scale_D = lm.capabilities.mlp_scale(1).double()
+    assert not torch.allclose(scale_D, torch.ones_like(scale_D))
+    (target,) = optimise_streams(lm, [fact], ("",), 1, memit)
+    assert target.diagnostics["nll_after"] < target.diagnostics["nll_before"]
+    stream_D, output_D = (read(lm, [fact], 1)[:, 0].double() for read in (subject_streams, subject_mlp_outputs))
+    besides_D = stream_D - scale_D * output_D / output_D.square().mean().sqrt()
+    lm.weights.add(memit.update(lm, [fact], constants, {}).changes)
+    z_D = target.z_D.double()
+    left = float((subject_streams(lm, [fact], 1)[:, 0].double() - z_D).norm())
+    assert left == pytest.approx(nearest_reachable(scale_D, z_D - besides_D), rel=1e-3)
+    assert left < float((stream_D - z_D).norm())
+
+
+@pytest.mark.parametrize("cls", [Memit, MemitSeq, AlphaEdit])
+def test_an_anchor_behind_a_norm_is_refused_before_anything_is_computed(norming_lm, monkeypatch, cls):
     monkeypatch.setattr(contexts, "sample_contexts", None)
     monkeypatch.setattr(second_moment, "second_moments", None)
-    with pytest.raises(BadInput, match="Gemma2ForCausalLM normalises.*method=rome, ft or kn"):
-        cls(layers=[0, 1]).prepare(lm, Given(0, list))
+    with pytest.raises(BadInput, match="value_norm=anchor, but Gemma.* use method.value_norm=none"):
+        cls(layers=[0, 1], value_norm=ValueNorm.anchor).prepare(norming_lm, Given(0, list))
 
 
 def test_no_published_blocks_means_five_that_end_a_quarter_up(make_lm):
