@@ -231,8 +231,8 @@ def build_measure(x: Experiment, lm: LM, first_facts: Sequence[EditRequest], spe
     with working("preparing the abilities"):
         tasks = build_tasks(x.tasks, x.settings)
     return Measure(lm, tasks, held_out(lm, x.settings), first_facts, x.settings.seed, view=x.constraint.view,
-                   rounding=rounding_of(lm, x.replay.after and x.replay.after.value), progress=progress, cache_gib=speed.cache_gib, shared=True,
-                   change_shares=x.settings.change_shares)  # fmt: skip
+                   rounding=rounding_of(lm, x.replay.after and x.replay.after.value), progress=progress,
+                   cache_gib=speed.cache_gib, shared=True, change_shares=x.settings.change_shares)  # fmt: skip
 
 
 def _device(name: str) -> str:
