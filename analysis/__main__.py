@@ -8,6 +8,7 @@ python -m afteredit.analysis report runs/ --out page --at 10 20
 python -m afteredit.analysis study runs/       # beside the figures of Gu et al.
 python -m afteredit.analysis limits runs/      # how far each method comes
 python -m afteredit.analysis export --lm-eval runs/<run>      # lm-eval's own result files
+python -m afteredit.analysis dashboard --wandb ENTITY/PROJECT   # a workspace and a report in W&B; or --sweep ID
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from afteredit.analysis.show import show
 
                 return 1 if show(given.runs, PlainConsole()) else 0
+            if given.command == "dashboard":
+                _save_dashboard(given)
+                return 0
             runs = _runs(given)
             page = _written(given, runs)
             if given.command == "report":
@@ -71,8 +75,24 @@ def _say(runs: list[Run]) -> None:
         PlainConsole().print(" ".join(in_words(comparison)), highlight=False, soft_wrap=True)
 
 
+def _save_dashboard(given: argparse.Namespace) -> None:
+    """Builds the dashboard of a W&B project, and prints its addresses.  Raises BadInput."""
+    try:
+        from afteredit.analysis.dashboard.save import save_dashboard
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] != "wandb_workspaces":
+            raise
+        raise BadInput("a dashboard is built by the library wandb-workspaces, which is not installed here; install "
+                       f"it: {sys.executable} -m pip install wandb-workspaces") from None  # fmt: skip
+    workspace, report = save_dashboard(given.wandb, given.sweep)
+    for name, url in (("dashboard", workspace), ("report", report)):
+        PlainConsole().print(f"{name:9}   {url}", highlight=False, soft_wrap=True)
+
+
 def _kept(given: argparse.Namespace, page: Path | None) -> str:
     """Returns in words what is on the disk when the command ends early."""
+    if given.command == "dashboard":
+        return "the same command again builds the dashboard anew"
     return f"nothing was written to {given.out}" if page is None else f"{page} was written"
 
 
@@ -132,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--lm-eval", nargs="+", type=Path, required=True, dest="runs", metavar="RUN")
     export.add_argument("--out", type=Path, default=Path("lm-eval"), metavar="DIR", help="folder to write to")
     export.set_defaults(wandb=None, sweep=None)
+    dashboard = commands.add_parser("dashboard", help="build a workspace and a report in W&B; again: change the same")
+    dashboard.add_argument("--wandb", metavar="ENTITY/PROJECT", required=True, help="the project; its runs are read")
+    dashboard.add_argument("--sweep", metavar="ID", help="only the runs of this sweep, in a workspace of its own")
     report.add_argument("--at", type=int, nargs="+", default=[], metavar="N", help="numbers of edits for the heat map")
     return parser
 

@@ -163,11 +163,23 @@ def as_yaml(x: Experiment) -> bytes:
 def for_tracking(x: Experiment) -> dict[str, Any]:
     """Returns the config that W&B shows: top-level keys, with the chosen file of each group as a sweep names it.
 
-    The whole is under `resolved`, and the command's `overrides`, with which an agent begins this run again
+    All but long texts is under `resolved`, and the command's `overrides`, with which an agent begins this run again
     (sweep_agent.py).
     """
     names = {group: name for group, name in x.names.items() if name != "None"} | {"task": list(x.tasks)}
-    return {**x.resolved, **names, "overrides": x.overrides, "resolved": x.resolved}
+    return {**x.resolved, **names, "overrides": x.overrides, "resolved": _without_texts(x.resolved)}
+
+
+def _without_texts(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config without few-shot examples, and without what is tuned for methods that are not this one."""
+    tasks = {}
+    for name, task in (resolved.get("task") or {}).items():
+        ours = task.get("lm_eval")
+        if isinstance(ours, Mapping):  # else the name of one of lm-eval's
+            task = {**task, "lm_eval": {key: ours[key] for key in ours if key != "fewshot_config"}}
+        tasks[name] = task
+    model = {key: value for key, value in resolved["model"].items() if key != "edit"}
+    return {**resolved, "task": tasks, "model": model}
 
 
 def tracking_of(folder: Path, environment: Environment) -> dict[str, Any]:
@@ -175,7 +187,7 @@ def tracking_of(folder: Path, environment: Environment) -> dict[str, Any]:
     stored, commands = read_config(folder / "config.yaml"), environment["commands"]
     names = {group: name for group, name in environment["names"].items() if name != "None"}
     names = {"method": folder.name, "model": "", **names}
-    return {**stored, **names, "task": list(stored.get("task") or {}), "resolved": stored,
+    return {**stored, **names, "task": list(stored.get("task") or {}), "resolved": _without_texts(stored),
             "overrides": shlex.split(commands[-1])[2:] if commands else []}  # fmt: skip
 
 

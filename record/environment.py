@@ -26,7 +26,7 @@ IN_CHECKOUT = (ROOT / "pyproject.toml").is_file()  # else installed from a wheel
 RUN = "python run.py" if IN_CHECKOUT else "afteredit run"  # what a command begins with
 EMPTY: dict[str, Any] = {
     "forced": [], "moved": [], "speed": [], "evaluators": {}, "evaluations": {}, "wandb": [], "model": {},
-    "lines": {}, "weights": None, "facts": None, "commands": [], "names": {}, "began": "",
+    "lines": {}, "weights": None, "facts": None, "commands": [], "names": {}, "began": "", "alerts": [],
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ class Environment:
     how many lines each JSON-lines file had after the last checkpoint, `weights` the types that the weights were stored
     in before they were made plain numbers, where a GGUF file held them, `facts` the SHA-256 of the edit set,
     `commands` every command that began the run or went on with it, each once, `names` the files of conf/ that the last
-    of them chose, and `began` when the first did, in UTC.
+    of them chose, `began` when the first did, in UTC, and `alerts` those sent to W&B.
     """
 
     def __init__(self, folder: Path):

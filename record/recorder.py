@@ -15,7 +15,7 @@ from afteredit.record.environment import commit, fingerprint
 from afteredit.record.run_directory import LEFT, RunDirectory
 from afteredit.record.settings import Mode, TrackerSettings
 from afteredit.record.terminal import bold
-from afteredit.record.tracker import Tracker, checkpoint_step, edit_step
+from afteredit.record.tracking.tracker import Tracker, checkpoint_step, edit_step
 from afteredit.store.atomic_files import write_atomically
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import Interrupted
@@ -55,18 +55,28 @@ class Recorder:
     def tracked(self, settings: TrackerSettings, config: Mapping[str, Any]) -> Iterator[None]:
         """Mirrors the run in W&B; who leaves its checkpoints to others leaves that to who measures the last of them.
 
-        Inside, an interruption leaves the W&B run to be continued, and any other error marks it as failed.
+        Inside, an interruption leaves the W&B run to be continued, or ends it where W&B's server wants that, and any
+        other error marks it as failed.
         """
         run, console = self._run, self.display.console
         if not run.leaves_pending:
             self._tracker = begin_tracking(run, settings, config)
         if self._tracker.ids:
-            console.print(f"look     wandb leet {self._tracker.ids['folder']}", highlight=False, soft_wrap=True)
+            url, folder = (self._tracker.ids[key] for key in ("url", "folder"))
+            console.print(
+                f"W&B      {url}" if url else f"look     wandb leet {folder}", highlight=False, soft_wrap=True
+            )
         try:
             yield
-        except Interrupted:
-            console.log(bold("stopped", f" after {run.journal.n_edits} edits, all of them kept in {run.folder}"))
-            self._tracker.preempt()
+        except Interrupted as problem:
+            asked = self._tracker.asked_to_stop()
+            who = "stopped by W&B" if asked else "stopped"
+            console.log(bold(who, f" after {run.journal.n_edits} edits, all of them kept in {run.folder}"))
+            if asked:
+                self._tracker.end_early()
+                problem.exit_code = 0  # any other is a failure to an agent, which gives up after a few
+            else:
+                self._tracker.preempt()
             raise
         except BaseException:
             self._tracker.fail()
@@ -108,11 +118,14 @@ class Recorder:
 
     def _end_checkpoint(self, n_edits: int) -> None:
         self._pass_on(checkpoint_step(n_edits))
+        self._alert_of_collapse()
         self._begin_edit(n_edits)
 
     def has_edit(self, index: int) -> bool:
-        """Tells whether the immediate success of the batch with that index is stored under this evaluation."""
-        self._check()
+        """Tells whether the immediate success of the batch with that index is stored under this evaluation.
+
+        A run does not stop here: what was just written is measured first.
+        """
         return self._run.immediate.has(index)
 
     def edit(self, index: int, measured: Immediate) -> None:
@@ -135,11 +148,26 @@ class Recorder:
         if run.collapsed_at is not None:
             where = f" at {run.collapsed_at} edits: {run.collapsed[run.collapsed_at]}"
             self.display.console.print(bold("collapsed", where, style="bold red"), soft_wrap=True)
+        self._alert_of_collapse()
+        left = summary.get("summary/retained/left")
+        self._alert(f"the run has ended after {run.journal.n_edits} edits",
+                    "" if left is None else f"{left:.0%} of the abilities are retained")  # fmt: skip
         records = [{**record, **run.immediate.row(i)} for i, record in enumerate(records)]
         self._tracker.finish(summary, records, said)
         self.display.console.print(*tables)
         for line in (f"curves   {picture}", f"results  {run.results.path}", *self._where_to_look()):
             self.display.console.print(line, highlight=False, soft_wrap=True)
+
+    def _alert_of_collapse(self) -> None:
+        n_edits = self._run.collapsed_at
+        if n_edits is not None:
+            self._alert(f"the model collapsed at {n_edits} edits", self._run.collapsed[n_edits], warning=True)
+
+    def _alert(self, title: str, text: str, *, warning: bool = False) -> None:
+        """Sends an alert, unless an earlier start of the run under this evaluation has sent it."""
+        key, sent = f"{self._run.results.digest}: {title}", self._run.environment["alerts"]
+        if key not in sent and self._tracker.alert(title, text, warning=warning):
+            self._run.environment.note("alerts", [*sent, key])
 
     def _where_to_look(self) -> list[str]:
         """Returns the lines that say where the run is seen in W&B, or how it is sent there."""
@@ -194,7 +222,7 @@ def begin_tracking(run: RunDirectory, settings: TrackerSettings, config: Mapping
     measured = max((row["n_edits"] for row in run.results.rows if row["n_edits"] <= edited), default=-1)
     run_id = f"{run.folder.name}-{run.results.digest}"
     kept = {key: run.environment[key] for key in ("weights", "facts")}
-    config = {**config, "commit": commit(), "evaluation": run.results.digest,
+    config = {**config, "run": run.folder.name, "commit": commit(), "evaluation": run.results.digest,
               "fingerprint": fingerprint(run.environment["model"]), **kept}  # fmt: skip
     tracker = Tracker(settings, run.folder, run_id, config, commit(), edited, measured)
     ids, stored = {**tracker.ids, "results": run.results.digest}, run.environment["wandb"]

@@ -48,7 +48,7 @@ MOVES = {
     "evaluate/retention.py": NUMBERS,
     "evaluate/inference/batches.py": NUMBERS,
     "run.py": {"weights"},
-    "record/tracker.py": set(),
+    "record/tracking/tracker.py": set(),
     "analysis/report.py": set(),
     "launch/endings.py": set(),
     "commands/replay.py": set(),

@@ -14,7 +14,7 @@ FORKS.set_forkserver_preload(
         "afteredit.model.lm",
         "afteredit.edit.editor",
         "afteredit.evaluate.measure",
-        "afteredit.record.tracker",
+        "afteredit.record.tracking.tracker",
         "afteredit.analysis.tables.run_end",
         "transformers.models.llama.modeling_llama",
         "lm_eval.api.task",

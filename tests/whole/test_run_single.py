@@ -13,7 +13,7 @@ import pytest
 from afteredit.edit.methods.rome import Rome
 from afteredit.evaluate import measure
 from afteredit.evaluate.metrics.editing_success import means
-from afteredit.record.tracker import Tracker
+from afteredit.record.tracking.tracker import Tracker
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
 

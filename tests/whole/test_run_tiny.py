@@ -25,7 +25,7 @@ from afteredit.evaluate import measure
 from afteredit.launch import opening
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record import journal
-from afteredit.record.tracker import Tracker
+from afteredit.record.tracking.tracker import Tracker
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines, read_checked, write_checked
 from afteredit.store.code_version import version_name

@@ -18,7 +18,7 @@ from afteredit.analysis.read.run_folders import read
 from afteredit.analysis.read.wandb_runs import read_project, read_sweep
 from afteredit.record.environment import fingerprint
 from afteredit.record.settings import Mode, TrackerSettings
-from afteredit.record.tracker import Tracker
+from afteredit.record.tracking.tracker import Tracker
 from afteredit.store.checked_lines import read_checked
 from afteredit.store.errors import BadInput
 
@@ -185,7 +185,7 @@ def test_what_wandb_refuses_is_said_in_one_line(monkeypatch, kind):
     def refuse():
         raise kind("permission\ndenied")
 
-    monkeypatch.setattr(from_wandb, "_api", refuse)
+    monkeypatch.setattr(from_wandb, "new_api", refuse)
     with pytest.raises(BadInput, match=r"--sweep x cannot be read \(permission denied\); check the name"):
         read_sweep("x")
 

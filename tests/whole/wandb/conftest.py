@@ -26,6 +26,8 @@ Points = dict[tuple[str, int], float]
 class Server:
     """`folder` outlives the process."""
 
+    root = ROOT
+
     def __init__(self, folder: Path, lost_after: float = 300):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -52,6 +54,11 @@ class Server:
 
     def state(self) -> dict[str, Any]:
         return json.loads((self.folder / "state.json").read_text())
+
+    def graphql(self, operation: str, variables: dict[str, Any]) -> None:
+        """Asks as any other client would."""
+        asked = json.dumps({"query": f"mutation {operation} {{ x }}", "variables": variables}).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/graphql", asked, method="POST"), timeout=20)
 
     def stored(self, run_id: str) -> list[tuple[str, int, float]]:
         """Every number of the run's history that is in the server's own store, as often as it is there."""
@@ -141,7 +148,7 @@ def own_wandb(monkeypatch, tmp_path):
     wandb.teardown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def records_of():
     """records_of(folder) -> the records of the journal, each with its immediate success."""
     return _records_of
@@ -157,7 +164,10 @@ def numbers_of(folder: Path) -> Points:
     """Every number of the results file and of the journal, at the step that it is tracked under."""
     points: Points = {}
     (results,) = folder.glob("results-*.jsonl")
-    for row in Lines(results).records:
+    rows = Lines(results).records
+    chance = {f"chance/{name}": level for name, level in rows[0]["chance"].items()}
+    for row in rows:
+        points |= {(key, 2 * row["n_edits"] + 1): level for key, level in chance.items()}
         points |= {(key, 2 * row["n_edits"] + 1): v for key, v in row.items() if isinstance(v, int | float)}
     for record in _records_of(folder):
         values = {f"edit/{key}": value for key, value in record["diagnostics"].items()}

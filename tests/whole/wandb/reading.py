@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 WHEN = "2026-01-01T00:00:00Z"
 ONE_PAGE = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
-HEAVY = ("config", "summaryMetrics")  # the list of runs leaves them out; they are asked for run by run
+HEAVY = ("config", "summaryMetrics")  # a lazy list of runs leaves them out; they are asked for run by run
 
 
 class Reading:
@@ -25,6 +25,7 @@ class Reading:
         self.answers: dict[str, Callable[[dict], dict]] = {
             "GetSweep": self.sweep, "Runs": self.runs, "Run": self.one_run, "RunHistoryKeys": self.last_step,
             "RunParquetHistory": self.exports, "HistoryPage": self.history, "RunOutputArtifacts": self.artifacts,
+            "ArtifactByID": self.artifact,
             "FetchArtifactManifest": self.manifest, "GetArtifactMembershipFileUrls": self.files,
         }  # fmt: skip
 
@@ -39,15 +40,17 @@ class Reading:
             "runCount": len(sweep["runs"]), "runCountExpected": None}}}  # fmt: skip
 
     def runs(self, given: dict) -> dict:
-        (wanted,) = json.loads(given["filters"]).get("$and", [{}])
+        filters = json.loads(given.get("filters") or "{}")
+        wanted = filters if "sweep" in filters else filters.get("$and", [{}])[0]
         own = {name: run for name, run in self.state.runs.items() if run.get("project") and self._is_own(run, given)}
         if not own:
             return {"project": None}
         nodes = [
             self._node(name) for name, run in own.items() if run.get("sweep") == wanted.get("sweep", run.get("sweep"))
         ]
-        light = [{key: value for key, value in node.items() if key not in HEAVY} for node in nodes]
-        return {"project": {"internalId": "1", "readOnly": False, "runCount": len(light), "runs": _page(light)}}
+        if "LightweightRunFragment" in given["query"]:
+            nodes = [{key: value for key, value in node.items() if key not in HEAVY} for node in nodes]
+        return {"project": {"internalId": "1", "readOnly": False, "runCount": len(nodes), "runs": page(nodes)}}
 
     def one_run(self, given: dict) -> dict:
         return {"project": {"run": self._node(given["name"])}}
@@ -66,7 +69,10 @@ class Reading:
     def artifacts(self, given: dict) -> dict:
         nodes = [self._artifact(name, given) for name, one in self.state.artifacts.items()
                  if one["run"] == given["run"] and one["committed"]]  # fmt: skip
-        return {"project": {"run": {"artifacts": _page(nodes)}}}
+        return {"project": {"run": {"artifacts": page(nodes)}}}
+
+    def artifact(self, given: dict) -> dict:
+        return {"artifact": self._artifact(given["id"], {"entity": "default", "project": "afteredit"})}
 
     def manifest(self, given: dict) -> dict:
         file = {"directUrl": self._url(given["id"], "manifest.json")}
@@ -77,7 +83,7 @@ class Reading:
         name = same[int(given["alias"].removeprefix("v"))]
         nodes = [{"__typename": "File", "name": file, "directUrl": self._url(name, file)}
                  for file in self.state.artifacts[name]["files"]]  # fmt: skip
-        collection = {"__typename": "ArtifactSequence", "artifactMembership": {"files": _page(nodes)}}
+        collection = {"__typename": "ArtifactSequence", "artifactMembership": {"files": page(nodes)}}
         return {"project": {"artifactCollection": collection}}
 
     def _is_own(self, of: dict, given: dict) -> bool:
@@ -117,6 +123,6 @@ class Reading:
                 "aliases": []}  # fmt: skip
 
 
-def _page(nodes: Sequence[dict]) -> dict:
+def page(nodes: Sequence[dict]) -> dict:
     edges = [{"node": node, "cursor": str(number)} for number, node in enumerate(nodes)]
     return {"totalCount": len(nodes), "pageInfo": ONE_PAGE, "edges": edges}

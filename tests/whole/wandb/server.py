@@ -6,13 +6,15 @@ Added: a run that is resumed by its id gets to know where it stands, one that is
 was there, and a line of history that is sent twice is kept once (lines go by their number); sweeps (grids) with agents,
 where a run that was stopped, or of which nobody has heard for SECONDS, is handed out again, with its *whole* config
 for arguments as the real server does (wandb/wandb#9143); artifacts and their files; what `wandb.Api` reads
-(reading.py).  All of it is in FOLDER/state.json after each request, so a server that was killed goes on where it was.
+(reading.py); saved views (views.py).  All of it is in FOLDER/state.json after each request, so a server that was killed
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 import sqlite3
@@ -25,28 +27,31 @@ from typing import Any
 
 import yaml
 from reading import Reading
+from views import Views
 
 OPERATION = re.compile(r"(?:\s|#.*)*(?:query|mutation)\s+(\w+)")
 ARTIFACT_FILE = re.compile(r"/artifacts/(\d+/.+)")
 FILE_STREAM = re.compile(r"/files/[^/]+/[^/]+/([^/]+)/file_stream")
 HISTORY, SUMMARY = "wandb-history.jsonl", "wandb-summary.json"
-KEPT = ("runs", "sweeps", "agents", "artifacts")
+KEPT = ("runs", "sweeps", "agents", "artifacts", "views")
 
 
 class State:
-    """What openwandb does not keep, by id: `runs`, `sweeps`, `agents` (the sweep of each), `artifacts`."""
+    """What openwandb does not keep, by id: `runs`, `sweeps`, `agents` (the sweep of each), `artifacts`, `views`."""
 
     def __init__(self, folder: Path, url: str, lost_after: float):
         self.folder, self.url, self.lost_after = folder, url, lost_after
         self.path = folder / "state.json"
         kept = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.runs, self.sweeps, self.agents, self.artifacts = (kept.get(name, {}) for name in KEPT)
+        self.runs, self.sweeps, self.agents, self.artifacts, self.views = (kept.get(name, {}) for name in KEPT)
         self.answers: dict[str, Callable[[dict], dict | None]] = {
             "UpsertBucket": self.run_upserted, "RunResumeStatus": self.resume_status,
             "UpsertSweep": self.new_sweep, "SweepWithRuns": self.the_sweep, "CreateAgent": self.new_agent,
-            "Heartbeat": self.heartbeat, "CreateArtifact": self.new_artifact,
+            "Heartbeat": self.heartbeat, "NotifyScriptableRunAlert": self.alerted, "UseArtifact": self.used,
+            "RunStoppedStatus": self.stop_status, "CreateArtifact": self.new_artifact,
             "CreateArtifactFiles": self.artifact_files, "CreateArtifactManifest": self.manifest,
             "UpdateArtifactManifest": self.manifest, "CommitArtifact": self.committed, **Reading(self).answers,
+            **Views(self).answers,
         }  # fmt: skip
 
     def save(self) -> None:
@@ -117,6 +122,19 @@ class State:
             run["preempting"] = False
         return sent
 
+    def alerted(self, given: dict) -> dict:
+        alert = {key: given[key] for key in ("title", "text", "severity")}
+        self.run(given["runName"]).setdefault("alerts", []).append(alert)
+        return {"notifyScriptableRunAlert": {"success": True}}
+
+    def used(self, given: dict) -> dict:
+        artifact = given["input"]["artifactID"]
+        self.run(given["input"]["runName"]).setdefault("used", []).append(artifact)
+        return {"useArtifact": {"artifact": {"id": artifact}}}
+
+    def stop_status(self, given: dict) -> dict:
+        return {"project": {"run": {"stopped": self.run(given["runId"]).get("stopped", False)}}}
+
     # Sweeps.
 
     def new_sweep(self, given: dict) -> dict:
@@ -146,7 +164,8 @@ class State:
         return {"createAgent": {"agent": {"id": name}}}
 
     def heartbeat(self, given: dict) -> dict:
-        """An agent that runs nothing gets what is lost, else what is next, else waits for the others, else ends."""
+        """An agent is told to stop a poor run.  One that runs nothing gets what is lost, else what is next, else waits
+        for the others, else ends."""
         sweep, at_work = self.sweeps[self.agents[given["id"]]], json.loads(given.get("runState") or "{}")
         for run_id in at_work:
             self.run(run_id)["seen"] = time.time()
@@ -154,7 +173,9 @@ class State:
         open_ones = {run_id: run for run_id, run in runs.items() if run["state"] in ("pending", "running", "preempted")}
         lost = [run_id for run_id, run in open_ones.items()
                 if run["state"] == "preempted" or time.time() - run["seen"] > self.lost_after]  # fmt: skip
-        commands = []
+        commands = [{"type": "stop", "run_id": run_id} for run_id in at_work if self._is_poor(run_id, sweep["config"])]
+        for command in commands:
+            self.run(command["run_id"])["stopped"] = True
         if not at_work and lost:
             commands = [self._command("resume", lost[0], sweep)]
         elif not at_work and sweep["queue"]:
@@ -165,6 +186,13 @@ class State:
         elif not at_work and not open_ones:
             commands = [{"type": "exit"}]
         return {"agentHeartbeat": {"agent": {"id": given["id"]}, "commands": json.dumps(commands)}}
+
+    def _is_poor(self, run_id: str, config: dict) -> bool:
+        """Where a sweep stops runs early, every run is found poor once it has sent its metric often enough."""
+        with sqlite3.connect(self.folder / "openwandb.db") as database:
+            query = "SELECT COUNT(*) FROM metrics WHERE run_id = ? AND key = ?"
+            ((sent,),) = database.execute(query, (run_id, config["metric"]["name"])).fetchall()
+        return sent >= config.get("early_terminate", {"min_iter": math.inf})["min_iter"]
 
     def _command(self, kind: str, run_id: str, sweep: dict) -> dict:
         run = self.run(run_id)
@@ -232,7 +260,7 @@ class App:
             asked = json.loads(body)
             operation = OPERATION.match(asked["query"])
             known = self.state.answers.get(operation[1]) if operation else None
-            answer = known(asked.get("variables") or {}) if known else None
+            answer = known({**(asked.get("variables") or {}), "query": asked["query"]}) if known else None
             if asked.get("operationName") == "":  # as wandb.Api sends it: there is one operation
                 body = json.dumps({key: value for key, value in asked.items() if key != "operationName"}).encode()
         elif stream := FILE_STREAM.fullmatch(scope["path"]):

@@ -16,7 +16,7 @@ import pytest
 
 from afteredit.record.results import Results
 from afteredit.record.settings import TrackerSettings
-from afteredit.record.tracker import Tracker
+from afteredit.record.tracking.tracker import Tracker
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
 
@@ -27,7 +27,7 @@ KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from afteredit.record.settings import Mode, TrackerSettings
-from afteredit.record.tracker import Tracker
+from afteredit.record.tracking.tracker import Tracker
 
 folder, n_edits, held = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 config = {"method": "rome", "model": "tiny"}

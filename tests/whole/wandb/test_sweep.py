@@ -179,13 +179,18 @@ def rows_of(folder: Path) -> list[dict]:
 
 
 def stored_config(folder: Path) -> dict:
-    """The run directory's config without maps that hold nothing: W&B sends none."""
+    """The run directory's config as W&B has it: without maps that hold nothing, few-shot texts, and other methods'
+    values."""
 
     def filled(value):
         held = {key: filled(inner) for key, inner in value.items()} if isinstance(value, dict) else value
         return {key: inner for key, inner in held.items() if inner != {}} if isinstance(held, dict) else held
 
-    return filled(yaml.safe_load((folder / "config.yaml").read_text()))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["model"]["edit"]
+    for task in config["task"].values():
+        task["lm_eval"].pop("fewshot_config", None)
+    return filled(config)
 
 
 def test_every_number_of_the_results_files_is_on_the_server_once(swept):

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from afteredit.record.settings import Mode, TrackerSettings
-from afteredit.record.tracker import Tracker, _mode
+from afteredit.record.tracking.start import tracking_mode
+from afteredit.record.tracking.tracker import Tracker
 
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_SWEEP_ID",
              "WANDB_RUN_GROUP")  # fmt: skip
@@ -30,32 +31,32 @@ def netrc(tmp_path, host: str) -> None:
 
 
 def test_without_a_key_a_run_is_tracked_offline():
-    assert _mode(Mode.auto) == "offline"
+    assert tracking_mode(Mode.auto) == "offline"
 
 
 def test_with_a_key_it_is_tracked_online(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    assert _mode(Mode.auto) == "online"
+    assert tracking_mode(Mode.auto) == "online"
 
 
 def test_a_key_in_netrc_counts_for_its_own_host_only(monkeypatch, tmp_path):
     netrc(tmp_path, "api.wandb.ai")
-    assert _mode(Mode.auto) == "online"
+    assert tracking_mode(Mode.auto) == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert _mode(Mode.auto) == "offline"
+    assert tracking_mode(Mode.auto) == "offline"
 
 
 @pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
 def test_wandb_mode_decides_before_the_key(monkeypatch, mode):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_MODE", mode)
-    assert _mode(Mode.auto) == mode
+    assert tracking_mode(Mode.auto) == mode
 
 
 @pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
 def test_a_mode_given_in_the_config_is_taken(monkeypatch, mode):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    assert _mode(Mode(mode)) == mode
+    assert tracking_mode(Mode(mode)) == mode
 
 
 class FakeRun:
@@ -65,8 +66,8 @@ class FakeRun:
         self.dir = str(folder / "wandb" / "offline-run-20260101_000000-r1" / "files")
         self.logged, self.axes, self.summary, self.artifacts, self.exit_code = [], {}, {}, [], None
 
-    def define_metric(self, name, step_metric=None):
-        self.axes[name] = step_metric
+    def define_metric(self, name, step_metric=None, hidden=False):
+        self.axes[name] = (step_metric, hidden)
 
     def log(self, row, step, commit):
         assert commit  # else W&B keeps the newest row back until the next one
@@ -74,6 +75,9 @@ class FakeRun:
 
     def log_artifact(self, artifact):
         self.artifacts.append(artifact)
+
+    def use_artifact(self, artifact):
+        pytest.fail("an offline run was told of an input")
 
     def mark_preempting(self):
         assert self.exit_code is None
@@ -101,7 +105,7 @@ def wandb_fake(monkeypatch, tmp_path):
     return fake
 
 
-CONFIG = {"method": "rome", "model": "smollm2", "n_edits": 2}
+CONFIG = {"method": "rome", "model": "smollm2", "constraint": "rect", "setting": "sequential", "seed": 3, "n_edits": 2}
 
 
 def tracker(tmp_path, mode: Mode = Mode.auto, edited: int = 0, measured: int = -1, **settings) -> Tracker:
@@ -117,19 +121,23 @@ def test_edits_have_even_steps_checkpoints_odd_ones_and_n_edits_is_the_axis(wand
     tracked.checkpoint({"n_edits": 1, "ability/nli": 0.5})
     tracked.checkpoint({"n_edits": 1, "ability/nli": 0.5})  # sent already
     assert wandb_fake.run.logged == [
-        (1, {"n_edits": 0, "ability/nli": 0.75}),  # numbers only
+        (1, {"n_edits": 0, "ability/nli": 0.75, "chance/nli": 0.5}),  # numbers only
         (2, {"n_edits": 1, "time/edit_s": 2.5, "edit/kl": 0.1, "edit/immediate/prob/efficacy": 1.0}),
-        (3, {"n_edits": 1, "ability/nli": 0.5}),
+        (3, {"n_edits": 1, "ability/nli": 0.5, "chance/nli": 0.5}),
     ]
     assert wandb_fake.run.summary == {"measurable": ["nli"], "chance": {"nli": 0.5}}
-    assert wandb_fake.run.axes == {"n_edits": None, "*": "n_edits"}
+    assert wandb_fake.run.axes == {"n_edits": (None, True), "*": ("n_edits", False)}
     assert tracked.ids["folder"].endswith("offline-run-20260101_000000-r1") and tracked.ids["url"] == ""
 
 
 def test_a_run_is_begun_under_its_own_id_with_group_tags_and_commit(wandb_fake, tmp_path):
     tracker(tmp_path, tags=["a", "b"], project="p", entity="e")
     (given,) = wandb_fake.calls
-    assert (given["mode"], given["dir"], given["name"]) == ("offline", str(tmp_path), tmp_path.name)
+    assert (given["mode"], given["dir"], given["name"]) == (
+        "offline",
+        str(tmp_path),
+        "rome · smollm2 · rect · sequential · seed 3",
+    )
     assert (given["id"], given["project"], given["entity"], given["tags"]) == ("r1", "p", "e", ["a", "b"])
     assert (given["group"], given["config"]) == ("rome-smollm2", CONFIG)
     assert "resume" not in given and given["settings"].git_commit == "abc123"

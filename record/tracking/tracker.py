@@ -14,11 +14,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
-from urllib.parse import urlparse
 
-from afteredit.record.offline_starts import OfflineStarts
-from afteredit.record.settings import Mode, TrackerSettings
+from afteredit.record.settings import TrackerSettings
+from afteredit.record.tracking.lineage import inputs
+from afteredit.record.tracking.offline_starts import OfflineStarts
+from afteredit.record.tracking.start import begun, forget_failed_start, tracking_mode
 
 log = logging.getLogger(__name__)
 
@@ -34,19 +36,22 @@ class Tracker:
         self.delivered = False
         self._folder, self._log_updates, self._last_step = folder, settings.log_updates, -1
         self._starts: OfflineStarts | None = None
-        mode = _mode(settings.mode)
+        self._chance: Mapping[str, float] = {}  # of each ability, as the row at 0 edits says it
+        mode = tracking_mode(settings.mode)
         if mode == "disabled":
             return
         attempts: dict[Any, str] = {mode: "tracked offline, sync it later", "offline": "not tracked"}
         for attempt, instead in attempts.items():
             try:
-                self._run = _begun(attempt, settings, folder, run_id, config, commit)
+                self._run = begun(attempt, settings, folder, run_id, config, commit)
                 break
             except Exception as problem:  # noqa: BLE001  W&B raises its own, OSError, ValueError, and bare Exceptions
                 log.warning("W&B %s failed (%s); this run is %s", attempt, problem or type(problem).__name__, instead)
-                _forget_failed_start()
+                forget_failed_start()
         else:
             return
+        self._inputs = Thread(target=self._use_inputs, args=(config,), daemon=True)  # W&B waits for its server
+        self._inputs.start()
         with self._mirrored("could not look for earlier starts"):
             held = max(edit_step(edited), checkpoint_step(measured))
             self._starts = OfflineStarts(self._start, self._run.id, held)
@@ -59,14 +64,33 @@ class Tracker:
         return {"id": self._run.id, "project": self._run.project, "folder": str(self._start),
                 "url": "" if self._run.offline else str(self._run.url)}  # fmt: skip
 
+    def _use_inputs(self, config: Mapping[str, Any]) -> None:
+        if not self._run.offline:  # offline W&B takes no inputs
+            with self._mirrored("was not told which model and edit set the run is made of"):
+                for artifact in inputs(config):
+                    self._run.use_artifact(artifact)
+
+    def alert(self, title: str, text: str, *, warning: bool = False) -> bool:
+        """Sends a message to those who want W&B's alerts; tells whether it was sent."""
+        if self._run is not None:
+            with self._mirrored("was not alerted"):
+                self._run.alert(title, text, "WARN" if warning else "INFO")
+                return True
+        return False
+
     def edit(self, record: Mapping[str, Any], means: Mapping[str, float]) -> None:
         """Sends one batch of edits: its diagnostics, and the means of its immediate success."""
         row = {f"edit/{k}": v for k, v in record["diagnostics"].items()} | dict(means)
         self._log({"n_edits": record["n_edits"], "time/edit_s": record["edit_s"], **row}, edit_step(record["n_edits"]))
 
     def checkpoint(self, row: Mapping[str, Any]) -> None:
-        """Sends a row of the results file; from the row at 0 edits also the lists that curves need."""
-        self._log(row, checkpoint_step(row["n_edits"]))
+        """Sends a row of the results file; beside each ability its chance level, as a curve to stand above.
+
+        From the row at 0 edits also the lists that curves need.
+        """
+        self._chance = row.get("chance", self._chance)
+        chance = {f"chance/{name}": self._chance[name] for name in self._chance if f"ability/{name}" in row}
+        self._log({**row, **chance}, checkpoint_step(row["n_edits"]))
         if self._run is not None and row["n_edits"] == 0:
             with self._mirrored("was not told which abilities are measurable"):
                 self._run.summary.update({key: row[key] for key in ("measurable", "chance") if key in row})
@@ -78,6 +102,25 @@ class Tracker:
         with self._mirrored("could not be told that the run was stopped"):
             self._run.mark_preempting()
             self._finish(exit_code=1)
+
+    def asked_to_stop(self) -> bool:
+        """Tells whether the server of a sweep wants this run to end early."""
+        if self._run is not None and not self._run.offline and os.environ.get("WANDB_SWEEP_ID"):
+            with self._mirrored("was not asked whether it has stopped the run"):
+                from wandb.sdk.launch.api import LaunchApi
+
+                asked = LaunchApi(timeout=10).check_stop_requested  # an agent's SIGTERM does not say who wants it
+                return asked(self._run.project, self._run.entity, self._run.id)
+        return False
+
+    def end_early(self) -> None:
+        """Ends a run that the server has stopped.  It gets no summary, since a shorter run is not to be compared."""
+        if self._run is None:
+            return
+        with self._mirrored("was not given the files"):
+            self._run.log_artifact(self._results())
+        with self._mirrored("could not be told that the run has ended"):
+            self._finish(exit_code=0)
 
     def fail(self) -> None:
         """Says that the run could not go on: W&B shows it as failed and gives it to no agent."""
@@ -107,6 +150,7 @@ class Tracker:
             self.delivered = True
 
     def _finish(self, exit_code: int, whole: bool = False) -> None:
+        self._inputs.join(timeout=5)
         try:
             self._run.finish(exit_code=exit_code)
         finally:  # what was not delivered is in this start's log
@@ -149,42 +193,6 @@ class Tracker:
             log.warning("W&B %s (%s); all of it is in %s", failed, problem or type(problem).__name__, self._folder)
 
 
-def _begun(
-    mode: Any, settings: TrackerSettings, folder: Path, run_id: str, config: Mapping[str, Any], commit: str
-) -> Any:
-    """Returns a W&B run with its x-axis set.  Raises whatever W&B raises."""
-    import wandb
-
-    # A server that takes connections and never answers costs these seconds; an upload of updates may need more.
-    default = {"init_timeout": 30, "finish_timeout": 300 if settings.log_updates else 60}
-    seconds: dict[str, Any] = {k: float(os.environ.get(f"WANDB_{k.upper()}", s)) for k, s in default.items()}
-    log_written_every = 1.0  # seconds; with W&B's own 15 s more is lost when the process is killed
-    options: dict[str, Any] = {
-        "group": settings.group or os.environ.get("WANDB_RUN_GROUP") or f"{config['method']}-{config['model']}",
-        "tags": settings.tags or None, "dir": str(folder), "name": folder.name, "config": dict(config),
-        "reinit": "finish_previous",  # else a failed earlier run of this process would get the numbers
-        "settings": wandb.Settings(silent=True, console="off", disable_git=True, git_commit=commit, save_code=False,
-                                   finish_timeout_raises=True, **seconds,
-                                   x_transaction_log_flush_interval=log_written_every),
-    }  # fmt: skip
-    if not os.environ.get("WANDB_SWEEP_ID"):  # an agent's run has its id, project and entity already
-        options |= {"id": run_id, "project": settings.project, "entity": settings.entity}
-    run = wandb.init(mode=mode, **options)
-    run.define_metric("n_edits")
-    run.define_metric("*", step_metric="n_edits")
-    return run
-
-
-def _forget_failed_start() -> None:
-    """Makes W&B let go of the run's id after a start that failed."""
-    try:
-        import wandb
-
-        wandb.teardown()
-    except Exception as problem:  # noqa: BLE001  as above
-        log.warning("W&B could not be taken down (%s)", problem or type(problem).__name__)
-
-
 def edit_step(n_edits: int) -> int:
     """Returns the W&B step of the edit with which so many edits have been made."""
     return 2 * n_edits
@@ -208,27 +216,3 @@ def _table(records: Sequence[Mapping[str, Any]]) -> Any:
             prompt = request["prompt"].replace("{}", request["subject"])
             table.add_data(record["n_edits"], prompt, request["target_new"], text["before"], text["after"])
     return table
-
-
-def _mode(mode: Mode) -> Any:
-    """Returns W&B's name of the mode; never online without a key, since W&B would ask for one."""
-    chosen = os.environ.get("WANDB_MODE") if mode is Mode.auto else mode.value
-    if chosen in ("offline", "disabled"):
-        return chosen
-    if not _has_key():
-        if chosen == "online":
-            log.warning("W&B is to be online, but there is no key (wandb login, WANDB_API_KEY): tracked offline")
-        return "offline"
-    return "online"
-
-
-def _has_key() -> bool:
-    import netrc
-
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
