@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 
 OF_RUN = {"run": [], "chat": ["replay.chat=true"]}  # what each adds to the words of run.py
-OF_ANALYSIS = ("show", "report", "study", "limits", "export")
+OF_ANALYSIS = ("show", "report", "study", "limits", "export", "dashboard")
 USAGE = """\
 usage: afteredit COMMAND …
 
@@ -20,6 +20,7 @@ usage: afteredit COMMAND …
   report RUNS…                       writes a page with every picture and number of runs
   study RUNS…, limits RUNS…          draws the figures of Gu et al., and how far each method comes
   export --lm-eval RUNS…             writes abilities as lm-eval's own result files
+  dashboard --wandb ENTITY/PROJECT   makes a workspace and a report in W&B
 
 `run` and `chat` are `python run.py`, the others `python -m afteredit.analysis`; --version says the release.
 """

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from afteredit.analysis.__main__ import _parser as analysis_parser
 from afteredit.commands import console_script
 from afteredit.tests.house.source import FILES, ROOT, WINGS
 from afteredit.tests.house.test_tree import PROJECT
@@ -121,3 +122,5 @@ def test_the_usage_names_every_command(monkeypatch, capsys):
     assert console_script.main() == 0
     said = capsys.readouterr().out
     assert all(f" {name} " in said for name in (*console_script.OF_RUN, *console_script.OF_ANALYSIS))
+    (of_analysis,) = analysis_parser()._subparsers._group_actions
+    assert set(console_script.OF_ANALYSIS) == set(of_analysis.choices)
