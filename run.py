@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
+from afteredit.commands.dispatch import other_command  # noqa: E402
 from afteredit.launch.console import new_console  # noqa: E402
 from afteredit.launch.experiment import Experiment  # noqa: E402
 from afteredit.launch.start import start  # noqa: E402
@@ -67,11 +68,8 @@ def run_experiment(x: Experiment) -> Path:
     console = new_console(x)
     with Interruption(at_once=True):  # the edits have an interruption of their own, which waits for a whole edit
         try:
-            if x.replay.run is not None:
-                from afteredit.commands.replay import replay
-
-                return replay(x, console)
-            return _experiment(x, console)
+            command = other_command(x)
+            return command(x, console) if command else _experiment(x, console)
         except Interrupted:
             console.log("stopped; the same command goes on after the last edit, checkpoint or piece kept")
             raise

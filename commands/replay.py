@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from afteredit.commands.chat import chat
 from afteredit.commands.collapse_search import RETAINED, find_crossing, share_after
-from afteredit.commands.export_model import export
+from afteredit.commands.export.export_model import export
 from afteredit.commands.pending import measure_pending
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.evaluate.abilities.build import check_files

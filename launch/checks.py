@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from afteredit.edit.method import Method
 from afteredit.evaluate.retention import RETAINED
 from afteredit.evaluate.settings import names_of_shares
-from afteredit.launch.experiment import ExportFormat, ReplaySettings, Settings
+from afteredit.launch.experiment import ExportFormat, Locate, LocateSettings, ReplaySettings, Settings
 from afteredit.record.settings import OnCollapse, When
 from afteredit.store.errors import BadInput
 
@@ -107,6 +107,12 @@ def check_replay(replay: ReplaySettings, settings: Settings) -> None:
     if replay.collapse is not None and settings.single:
         raise BadInput(f"replay.collapse={replay.collapse}, but in {replay.run} (setting=single) each batch edits the "
                        "unedited model, so the edits add up to no collapse; use replay.at")  # fmt: skip
+
+
+def check_locate(locate: LocateSettings, replay: ReplaySettings) -> None:
+    """Raises BadInput where a replay is asked for as well: that measures edits, and tracing the unedited model."""
+    if locate.what is not Locate.none and replay.run is not None:
+        raise BadInput(f"locate={locate.what.name} and replay.run={replay.run} are two commands; give one of them")
 
 
 def _check_export(replay: ReplaySettings) -> None:

@@ -88,6 +88,43 @@ class ReplaySettings:
     push: str | None = None  # hub id that the exported folder is sent to
 
 
+class Locate(Enum):
+    """What is asked about a model's blocks in the place of a run."""
+
+    none = "none"  # nothing: an ordinary run
+    trace = "trace"  # where facts reach its answer
+    tune = "tune"  # and which blocks and other keys write best
+
+
+TUNED = ("rome", "memit")  # methods that locate=tune knows
+
+
+@dataclass(frozen=True)
+class LocateSettings:
+    """Finding the blocks to edit in a model; the keys of conf/locate/*.yaml say more."""
+
+    what: Locate = Locate.none
+    facts: int = 50  # facts that the model knows
+    samples: int = 10  # draws of noise for each fact
+    noise: float = 3.0  # in standard deviations of the embeddings of subject tokens
+    window: int | None = None  # blocks whose outputs are put back together; null: in proportion to the paper's
+    out: str = "."  # folder that is written to
+    name: str | None = None  # of the files; null: the model's
+    methods: list[str] = field(default_factory=lambda: list(TUNED))  # that are tuned
+    rows: int = 16  # training rows that they are tried on
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in TUNED]
+        if unknown or not self.methods:
+            raise BadInput(f"locate.methods={self.methods}; allowed: {', '.join(TUNED)}, one of them or more")
+        for name in ("facts", "samples", "window", "rows"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise BadInput(f"locate.{name}={given}; it must be at least 1")
+        if not (self.noise > 0 and math.isfinite(self.noise)):
+            raise BadInput(f"locate.noise={self.noise}; it must be above 0 (3: as in the paper)")
+
+
 @dataclass(frozen=True)
 class SpeedSettings(Speed):
     """How the computing is done.  A run keeps the values that it began with unless a later command names others."""
@@ -112,6 +149,7 @@ class Experiment:
     tracker: TrackerSettings = field(metadata=decides(NOTHING))
     tasks: dict[str, Ability] = field(metadata=decides(MEASUREMENT))
     replay: ReplaySettings = field(default=ReplaySettings(), metadata=decides(NOTHING))
+    locate: LocateSettings = field(default=LocateSettings(), metadata=decides(NOTHING))
     speed: SpeedSettings = field(default=SpeedSettings(), metadata=decides(SPEED))
     names: dict[str, str] = field(default_factory=dict)  # the chosen file of each group in conf/
     resolved: dict[str, Any] = field(default_factory=dict)  # the whole config as plain data

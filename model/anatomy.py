@@ -63,6 +63,30 @@ def find_anatomy(model: Any) -> Anatomy:
     )
 
 
+@torch.no_grad()
+def attention_outs(model: Any, blocks: list[nn.Module]) -> list[nn.Module] | None:
+    """Returns the matrix of each block that writes attention's result: of the matrices inside the block's attention
+    that give the residual width, the one that is run last.  Runs the model on two tokens.
+
+    None where a block has no such matrix, as in models that mix tokens in other ways too.
+    """
+    width = text_config(model.config, type(model).__name__).hidden_size
+    inside = [next((m for m in block.modules() if "attention" in type(m).__name__.lower()), None) for block in blocks]
+    places: dict[nn.Module, int] = {matrix: index for index, attention in enumerate(inside) if attention is not None
+              for matrix in attention.modules()
+              if isinstance(matrix, nn.Linear | Conv1D) and matrix_shape(matrix)[0] == width}  # fmt: skip
+    last: dict[int, nn.Module] = {}
+
+    def note(module: nn.Module, _args: tuple, output: torch.Tensor) -> None:
+        if output.ndim == 3:
+            last[places[module]] = module
+
+    ids_BT = torch.zeros(1, 2, dtype=torch.long, device=model.get_input_embeddings().weight.device)
+    with hooked({matrix: note for matrix in places}):
+        model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False)
+    return [last[index] for index in range(len(blocks))] if len(last) == len(blocks) else None
+
+
 def text_config(config: Any, name: str) -> Any:
     """Returns the part of a config that describes the text model: all of it, but for multimodal models.
 

@@ -52,7 +52,7 @@ class Rerun:
         self.keys_BF: dict[int, Tensor] = {}
         self.values_BD: dict[int, Tensor] = {}
         self.streams_BD: dict[int, Tensor] = {}
-        self.uncut = not _can_rerun(lm) if uncut is None else uncut
+        self.uncut = not can_rerun(lm) if uncut is None else uncut
         cuts = [0] * len(rows) if self.uncut else subject_lasts
         before_cuts = [tuple(row[:cut]) for row, cut in zip(rows, cuts, strict=True)]
         self._column_B = torch.tensor(subject_lasts) - torch.tensor(cuts)  # of the subject's last token in what is run
@@ -148,7 +148,8 @@ def _run_prefixes(lm: LM, prefixes: Sequence[tuple[int, ...]]) -> tuple[DynamicC
     return cache_rows(cache, index_B, FrozenLayer), mask_UP[index_B]
 
 
-def _can_rerun(lm: LM) -> bool:
+def can_rerun(lm: LM) -> bool:
+    """Returns whether the model's blocks can be run again on the tokens after a cached prefix alone."""
     return lm.capabilities.can_rerun(lambda: _reruns_like_rows_alone(lm))
 
 

@@ -98,6 +98,11 @@ class Tokens:
     def locate(self, question: str, start: int, length: int) -> tuple[list[int], int]:
         """Returns the ids of `question` in prompt mode, and `subject_last`: the index of the last token that overlaps
         the subject, characters [start, start + length) of the question."""
+        ids, _, last = self.span(question, start, length)
+        return ids, last
+
+    def span(self, question: str, start: int, length: int) -> tuple[list[int], int, int]:
+        """Returns what `locate` does, with the index of the subject's first token between the two."""
         text, shift = self.in_prompt_mode(question)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         begin, end = start + shift, start + shift + length
@@ -105,7 +110,8 @@ class Tokens:
         if not overlapping:
             raise BadInput(f"the subject {text[begin:end]!r} is covered by no token of {text!r}")
         ids = self._started(self._known(encoded.input_ids, f"the text {text[:LENGTH_SHOWN]!r}"))
-        return ids, overlapping[-1] + len(ids) - len(encoded.input_ids)
+        shift = len(ids) - len(encoded.input_ids)
+        return ids, overlapping[0] + shift, overlapping[-1] + shift
 
     def answer_ids(self, answer: str, question: str) -> tuple[int, ...]:
         """Returns the ids of an answer as it continues `question`, with what `between` puts between the two.

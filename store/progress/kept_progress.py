@@ -7,13 +7,15 @@ The file's own SHA-256 is in its name: a damaged one is not used.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from afteredit.store.atomic_files import sync
+from afteredit.store.atomic_files import make_folder, sync, write_json
 from afteredit.store.user_cache import cache_folder
 
 log = logging.getLogger(__name__)
@@ -71,3 +73,36 @@ class KeptProgress:
     def _name_of(self, path: Path) -> str:
         with open(path, "rb") as file:
             return f"{self._path.name}.{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}.progress"
+
+
+class KeptResults:
+    """The results of many computations by their keys, in one file of the cache that grows: a context manager that holds
+    its lock.  A result is on the disk as soon as it is there; keys name all that decides it."""
+
+    def __init__(self, name: str):
+        self._progress, self._name = KeptProgress(name, seconds=0.0), name
+        self._results: dict[str, Any] = {}
+
+    def __enter__(self) -> KeptResults:
+        from filelock import FileLock
+
+        path = cache_folder() / self._name
+        make_folder(path.parent)
+        self._lock = FileLock(f"{path}.lock")
+        self._lock.acquire()
+        found = self._progress.found()
+        self._results = json.loads(found.read_text("utf-8")) if found else {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._results
+
+    def of(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Returns the result of `key`, plain data; computes and keeps it where it is not there."""
+        if key not in self._results:
+            self._results[key] = compute()
+            self._progress.keep(lambda path: write_json(path, self._results))
+        return self._results[key]

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from afteredit.commands import export_model
+from afteredit.commands.export import export_model
 from afteredit.edit.constraints.prune import Prune
 from afteredit.model.loading import model_source
 from afteredit.run import main

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from afteredit.commands.push import push, refuse_no_hub
+from afteredit.commands.export.push import push, refuse_no_hub
 from afteredit.store.errors import BadInput
 
 

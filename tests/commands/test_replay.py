@@ -282,7 +282,7 @@ def test_an_export_that_fails_leaves_nothing_and_a_folder_with_something_in_it_i
 ):
     folder, target = copied(*STRAIGHT), tmp_path / "exported" / "model"
     with monkeypatch.context() as patch:
-        patch.setattr("afteredit.commands.export_model.write_json", refuse)
+        patch.setattr("afteredit.commands.export.export_model.write_json", refuse)
         with pytest.raises(AssertionError):
             go(folder, "replay.at=2", f"replay.export={target}")
     assert list(target.parent.iterdir()) == []

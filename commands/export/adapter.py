@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from afteredit.commands.lora_factors import Factors, factors_of
+from afteredit.commands.export.lora_factors import Factors, factors_of
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.model.weights import is_transposed
 from afteredit.store.atomic_files import write_json

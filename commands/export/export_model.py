@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from afteredit.commands.adapter import write_adapter
-from afteredit.commands.model_card import model_card
-from afteredit.commands.push import push, refuse_no_hub
+from afteredit.commands.export.adapter import write_adapter
+from afteredit.commands.export.model_card import model_card
+from afteredit.commands.export.push import push, refuse_no_hub
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.launch.experiment import ExportFormat
 from afteredit.record.terminal import bold

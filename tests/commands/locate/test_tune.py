@@ -1,0 +1,116 @@
+"""`locate=tune` through `run.main`, on a tiny Llama: what it tries, what it writes, and that the file can be used."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from afteredit.analysis.pictures import trace_maps
+from afteredit.commands.locate import tune as module
+from afteredit.commands.locate.known_facts import Known, KnownFact
+from afteredit.commands.locate.trials import Trials
+from afteredit.launch.command_line import compose
+from afteredit.run import main
+from afteredit.store.progress.kept_progress import KeptResults
+
+ROWS = 2
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, save_tiny_llama):
+    folder = tmp_path_factory.mktemp("model")
+    save_tiny_llama(folder)
+    (folder / "text.txt").write_text("One old town lies by the sea. " * 400)
+    return folder
+
+
+@pytest.fixture
+def tune(model, tmp_path, monkeypatch):
+    """tune(*overrides): runs the command, with a cache of its own; it knows a fact that is made up."""
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trace_maps, "draw_trace", lambda traced, path: None)
+    fact = KnownFact("f", (5, 9, 7, 3), 1, 2, 12)
+    monkeypatch.setattr(module, "known_facts", lambda lm, requests, n: Known(list(requests[:1]), [fact], 1, 0))
+    return lambda *overrides: main([
+        "locate=tune", "model=hf", f"model.source={model}", f"locate.out={tmp_path}/out", "locate.name=tuned-tiny",
+        f"locate.rows={ROWS}", "locate.samples=1", f"method.second_moment_text={model}/text.txt", "tracker=none",
+        "held_out_tokens=64", "method.tokens_per_key_dim=20", *overrides])  # fmt: skip
+
+
+def test_what_is_tuned_is_written_as_a_models_file_with_its_sources(tune, tmp_path, capsys, monkeypatch):
+    edited = []
+    trials = Trials._edited
+    monkeypatch.setattr(Trials, "_edited", lambda self, method, name, request, **rest: edited.append(
+        (method, request.subject)) or trials(self, method, name, request, **rest))  # fmt: skip
+    assert tune() == 0
+    written = (tmp_path / "out" / "model" / "tuned-tiny.yaml").read_text("utf-8")
+    x = compose([f"hydra.searchpath=[{tmp_path}/out]", "model=tuned-tiny"])
+    rome, memit = x.model.edit["rome"], x.model.edit["memit"]
+    trace = json.loads((tmp_path / "out" / "tuned-tiny-trace.json").read_text("utf-8"))
+    assert x.method.layer == rome["layer"] in (0, 1) and memit["layers"] in ([0, 1], [0], [1])
+    assert rome["value_lr"] == 0.5  # the base's
+    assert x.model.shape["blocks"] == 3 and x.model.shape["inner"] == 24
+    assert f"proposes rome.layer {trace['proposed']['rome.layer']}" in " ".join(written.split())
+    assert len(re.findall(r"^  # rome layer=", written, re.MULTILINE)) == len(re.findall(r"rome layer=\d", written)) > 4
+    assert x.model.load("cpu", "float32").n_blocks == 3
+    evaluated = {request.subject for request in x.edits.read("mini", 0)[0]}
+    assert edited and not {subject for _, subject in edited} & evaluated
+    assert "hydra.searchpath" in capsys.readouterr().out
+
+    n_edits = len(edited)
+    assert tune() == 0 and len(edited) == n_edits  # every trial is kept
+    assert (tmp_path / "out" / "model" / "tuned-tiny.yaml").read_text("utf-8") == written
+
+
+def test_a_score_is_the_product_of_means_divided_by_the_growth_of_perplexity(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
+    x = compose(["model=hf", f"model.source={model}", "held_out_tokens=64"])
+    with KeptResults("trials/results.json") as kept:
+        trials = Trials(x, x.model.load("cpu", "float32"), [], kept)
+    unedited = trials.unedited["perplexity"]
+    found = {"prob/efficacy": 1.0, "generated/efficacy": 0.5, "prob/paraphrase": 0.8, "generated/paraphrase": 0.4,
+             "prob/neighbourhood": 0.9, "generated/neighbourhood": 0.7, "perplexity": unedited / 2}  # fmt: skip
+    assert trials.score(found) == pytest.approx(0.75 * 0.6 * 0.8)
+    assert trials.score(found | {"perplexity": 2 * unedited}) == pytest.approx(0.75 * 0.6 * 0.8 / 2)
+    without = {key: value for key, value in found.items() if "paraphrase" not in key}
+    assert trials.score(without) == pytest.approx(0.75 * 0.8)
+
+
+@pytest.mark.parametrize(("proposed", "own", "expected"), [
+    (3, None, [3, 1, 2, 4, 5]),  # of twelve blocks a quarter of the way up is 3
+    (10, 8, [10, 8, 9, 3]),  # the last block is not tried
+    (0, None, [0, 1, 2, 3]),
+])  # fmt: skip
+def test_blocks_to_try_are_the_proposed_one_its_neighbours_and_what_is_known(proposed, own, expected):
+    class Twelve:
+        n_blocks = 12
+
+    x = compose([])
+    x = replace(x, model=replace(x.model, edit={"rome": {"layer": own}}))
+    assert [keys["layer"] for keys in module._layers(x, Twelve(), "rome", {"rome.layer": proposed})] == expected
+
+
+def test_a_model_without_a_tuned_weight_tries_gpt_js_in_proportion_to_its_width():
+    class Lm:
+        n_blocks = 12
+
+        def widths(self, _layer):
+            return 576, 1536
+
+    own = {"layers": None, "second_moment_weight": 15000}
+    assert module._weights(Lm(), own, [4]) == [1400, 140, 14000]
+    assert module._weights(Lm(), own | {"layers": [3], "second_moment_weight": 1500}, [4]) == [1500, 150, 15000]
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("locate.methods=[kn]", "locate.methods=['kn']; allowed: rome, memit"),
+    ("locate.rows=0", "locate.rows=0; it must be at least 1"),
+    ("edits.train=''", "no training split"),
+])  # fmt: skip
+def test_bad_input_is_refused_before_the_model_is_loaded(override, said, tune, capsys, monkeypatch):
+    monkeypatch.setattr(module, "load_model", lambda *_: pytest.fail("loaded"))
+    assert tune(override) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
