@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Collection
 from enum import Enum
 from types import NoneType, UnionType
@@ -23,9 +24,7 @@ def check_settings(settings: Settings, method: Method) -> None:
         if getattr(settings, name) < 1:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
     if not settings.runs:
-        raise BadInput(
-            "runs is empty; it is the folder of the run directories: runs=runs (or a shell variable is not set)"
-        )
+        raise BadInput("runs is empty (an unset shell variable?); give the folder of run directories: runs=runs")
     if not 0 <= settings.seed < 2**63:
         raise BadInput(f"seed={settings.seed}; it must be at least 0 and below 2**63")
     for name in ("learning_rate", "alpha_learning_rate", "value_lr"):
@@ -34,6 +33,8 @@ def check_settings(settings: Settings, method: Method) -> None:
     if not settings.collapse_perplexity > 1:
         raise BadInput(f"collapse_perplexity={settings.collapse_perplexity}; it is a multiple of the unedited model's "
                        "perplexity and must be above 1")  # fmt: skip
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        raise BadInput(f"device={settings.device}; allowed: auto, cpu, cuda, or one of several by its number: cuda:1")
     if settings.limit is not None and settings.limit < 1:
         raise BadInput(f"limit={settings.limit}; it must be at least 1, or null for all rows")
     if settings.eval_every % settings.batch_size:

@@ -45,9 +45,10 @@ log = logging.getLogger(__name__)
 def read_edits(x: Experiment) -> tuple[list[EditRequest], str]:
     """Returns all facts of the edit set in order, and the SHA-256 of the set's rows.
 
-    Raises BadInput, before anything heavy is loaded, where there are too few facts, where those of one batch conflict,
-    or where a file of the measurement is not there.
+    Raises BadInput, before a model is loaded, where none can be at its source, where there are too few facts, where
+    those of one batch conflict, or where something that the measurement needs is not there.
     """
+    x.model.check()
     requests, sha256 = x.edits.read(x.settings.data, x.settings.seed)
     _batches(x, requests, refuse=x.edits.on_bad_row is OnBadRow.stop)  # else the model decides which facts these are
     check_files(x.tasks, x.settings)

@@ -15,7 +15,12 @@ from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.gold_answers import refuse_gold, silence_is_right
 from afteredit.evaluate.abilities.labels import with_classes
-from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities, make_task, with_functions
+from afteredit.evaluate.abilities.lm_eval_tasks import (
+    harness_abilities,
+    make_task,
+    refuse_unknown_tasks,
+    with_functions,
+)
 from afteredit.evaluate.abilities.task_rows import find_rows, read_task_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
@@ -28,11 +33,13 @@ log = logging.getLogger(__name__)
 
 
 def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None:
-    """Raises BadInput, before anything heavy is loaded, where a task's rows or the held-out text are missing."""
+    """Raises BadInput, before a model is loaded, where a task's rows, a task of lm-eval's or the held-out text is
+    missing."""
     held_out_text(settings)
     if settings.harness_path is not None and not Path(settings.harness_path).is_dir():
         raise BadInput(f"harness_path={settings.harness_path} is no folder; give the one that holds your task files "
                        "for lm-eval")  # fmt: skip
+    refuse_unknown_tasks(settings)
     if settings.data != "hub":
         for name, ability in tasks.items():
             if not isinstance(ability.lm_eval, str):

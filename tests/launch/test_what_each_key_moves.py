@@ -177,7 +177,11 @@ def shipped_tasks(monkeypatch):
     """lm-eval's shipped tasks need the hub; one of ours stands in."""
     task = compose(["task=[sentiment]"]).tasks["sentiment"]
     monkeypatch.setattr(lm_eval_tasks, "_task_by_name", lambda name: lm_eval_tasks.make_task(name, task, "mini"))
-    monkeypatch.setattr(lm_eval_tasks, "_task_manager", lambda *_: SimpleNamespace(all_subtasks=["arc_easy"]))
+    monkeypatch.setattr(
+        lm_eval_tasks,
+        "_task_manager",
+        lambda *_: SimpleNamespace(all_subtasks=["arc_easy"], all_groups=[], all_tags=[]),
+    )
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,9 @@ def place(tmp_path_factory, tokenizer):
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         for name in WANDB:
             patch.delenv(name, raising=False)
-        few = SimpleNamespace(all_subtasks=["hellaswag", "arc_easy"])  # lm-eval's own index takes many seconds
-        patch.setattr("afteredit.evaluate.abilities.lm_eval_tasks._task_manager", lambda: few)
+        # lm-eval's own index takes many seconds
+        few = SimpleNamespace(all_subtasks=["hellaswag", "arc_easy"], all_groups=[], all_tags=[])
+        patch.setattr("afteredit.evaluate.abilities.lm_eval_tasks._task_manager", lambda *_: few)
         yield folder
 
 
@@ -183,6 +184,8 @@ CONFIG = {  # overrides; what the error must say
     "task_of_a_hashs_name": ("+task.nli_sha256=${task.nli}", ["task.nli_sha256", "neither in sha256", "another name"]),
     "task_of_a_means_name": ("+task.retained=${task.nli}", ["task.retained", "mean of all abilities", "another name"]),
     "one_task_twice": ("harness=[nli]", ["harness=['nli']", "task.nli", "leave one out"]),
+    "cpu_with_a_number": ("device=cpu:7", ["device=cpu:7", "allowed: auto, cpu, cuda"]),
+    "device_unknown": ("device=tpu", ["device=tpu", "allowed: auto, cpu, cuda"]),
     "rome_in_batches": ("batch_size=5", ["batch_size=5", "at most 1", "set batch_size=1"]),
 }  # fmt: skip
 
@@ -322,8 +325,6 @@ LATE = {  # overrides, or a function of a folder that gives one; what the error 
     "subject_before_the_last_block": ("method.layer=2", ["2 of 2 planned edits", "last block", "method.layer"], ROME),
     "second_moment_latin_1": ("method.second_moment_text={place}/latin.txt",
                               ["second_moment_text=", "latin.txt", "UTF-8"], ROME),
-    "cpu_with_a_number": ("device=cpu:7", ["device=cpu:7", "allowed here: auto, cpu"], ROME),
-    "device_unknown": ("device=tpu", ["device=tpu", "allowed here: auto, cpu"], ROME),
     "held_out_missing": ("held_out=/nowhere.txt", ["held_out=/nowhere.txt", "no such file", "null"], ROME),
     "held_out_latin_1": ("held_out={place}/latin.txt", ["latin.txt", "UTF-8"], ROME),
     "held_out_empty": ("held_out={place}/empty.txt", ["empty.txt", "no token to predict", "longer text"], ROME),
