@@ -7,6 +7,7 @@ V vocabulary, E edits, N sampled tokens.  Tensors end in their dimensions: `key_
 from __future__ import annotations
 
 from contextlib import ExitStack
+from inspect import signature
 from typing import Any
 
 import torch
@@ -50,6 +51,8 @@ class LM:
         n_rows = len(model.get_input_embeddings().weight)
         self.tokens = Tokens(tokenizer, start_token, prompt, separator, chat_date, n_rows, end_ids(model))
         self.anatomy = find_anatomy(model)
+        named = signature(self.anatomy.decoder.forward).parameters
+        self._cache_key = "cache" if "cache" in named else "past_key_values"  # which ends with transformers 5.40
         self.weights = Weights(model)
         self.rope_limit = rope_limit(model.config.get_text_config())
         check_parts(model, self.anatomy, self.run_decoder, self.logits)
@@ -123,8 +126,8 @@ class LM:
             input_ids=ids_BT.to(self.device),
             attention_mask=mask_BT.to(self.device),
             position_ids=positions_BT.to(self.device),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{self._cache_key: cache},
         )
         return output.last_hidden_state
 

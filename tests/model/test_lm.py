@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import DynamicCache
 
 from afteredit.model.hooks import hooked
+from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad
 
 
@@ -16,6 +18,26 @@ def test_hidden_states_do_not_depend_on_the_padding_side(make_lm, family):
         assert_close(left_TD[-len(row) :], right_TD[: len(row)], rtol=0, atol=1e-5)
         own_TV = lm.model(input_ids=torch.tensor([row])).logits[0]
         assert_close(lm.logits(right_TD[: len(row)]), own_TV, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_cache_is_given_under_the_name_that_the_decoder_has_for_it(make_lm, tokenizer):
+    """The newer name stands in for later versions of transformers."""
+    older, ids_BT, mask_BT = make_lm("llama"), torch.tensor([[5, 9, 7, 30]]), torch.ones(1, 4, dtype=torch.long)
+    decoder = older.anatomy.decoder
+    forward = type(decoder).forward
+
+    def renamed(input_ids=None, cache=None, **others):
+        if isinstance(others.get("past_key_values"), DynamicCache):
+            raise TypeError("past_key_values")
+        return forward(decoder, input_ids=input_ids, **{**others, "past_key_values": cache})
+
+    hidden_BTD = older.forward(ids_BT, mask_BT)
+    decoder.forward = renamed
+    newer, cache = LM(older.model, tokenizer), DynamicCache()
+    newer.forward(ids_BT[:, :2], mask_BT[:, :2], cache)
+    assert newer.capabilities.reads_on_from_cache and cache.get_seq_length() == 2
+    assert_close(newer.forward(ids_BT[:, 2:], mask_BT, cache, 2), hidden_BTD[:, 2:], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
