@@ -107,7 +107,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
 
 
 def main(argv: Sequence[str] | None = None, run: Callable[[Experiment], Any] = run_experiment) -> int:
-    """Runs `python run.py key=value …` and returns the exit code; flags (-m, --cfg, --help) are Hydra's."""
+    """Runs `python run.py key=value …` and returns the exit code; flags (-m, --cfg) are Hydra's."""
     return start(sys.argv[1:] if argv is None else list(argv), run)
 
 

@@ -1,4 +1,4 @@
-"""Flags (-m, --cfg, --help) go to Hydra's own command line, which also starts several runs, one after another."""
+"""Flags (-m, --cfg) go to Hydra's own command line, which also starts several runs, one after another."""
 
 from __future__ import annotations
 

@@ -33,6 +33,11 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
         for argument in argv:  # before Hydra prints them
             key, _, value = argument.partition("=")
             refuse_secrets(value, key)
+        if {"--help", "-h"} & set(argv):
+            from afteredit.launch.help.page import print_help
+
+            print_help()
+            return 0
         overrides = overrides_from_agent(argv)
         if any(argument.startswith("-") for argument in overrides):
             from afteredit.launch.multirun import hydra_command_line, options_first

@@ -58,7 +58,7 @@ def commands() -> set[str]:
     """Returns the overrides of every command of the pages; replays and grids need more than a config."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     lines = re.findall(r"(?:python run\.py|afteredit run)([^#`\n]*)", text)
-    singles = [line.strip() for line in lines if not re.search(r"replay| -m ", line)]
+    singles = [line.strip() for line in lines if not re.search(r"replay| -m |--help", line)]
     return {re.sub(r"<[^>]*>", "folder", line) for line in singles}
 
 
