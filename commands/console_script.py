@@ -9,20 +9,21 @@ import runpy
 import sys
 from importlib.metadata import version
 
-OF_RUN = {"run": [], "chat": ["replay.chat=true"]}  # what each adds to the words of run.py
+OF_RUN = {"run": "", "chat": "replay.chat=true", "locate": "locate=trace"}  # what each says to run.py, if nobody else
 OF_ANALYSIS = ("show", "report", "study", "limits", "export", "dashboard")
 USAGE = """\
 usage: afteredit COMMAND …
 
   run KEY=VALUE …                    edits a model and measures it; run --help lists the keys
   chat replay.run=DIR replay.at=N    talks to a run's model after N edits, beside the unedited one
+  locate KEY=VALUE …                 finds the blocks of a model to edit; locate=tune tries them on rows
   show RUNS…                         lists runs in the terminal, or draws the curves of one
   report RUNS…                       writes a page with every picture and number of runs
   study RUNS…, limits RUNS…          draws the figures of Gu et al., and how far each method comes
   export --lm-eval RUNS…             writes abilities as lm-eval's own result files
   dashboard --wandb ENTITY/PROJECT   makes a workspace and a report in W&B
 
-`run` and `chat` are `python run.py`, the others `python -m afteredit.analysis`; --version says the release.
+`run`, `chat` and `locate` are `python run.py`, the others `python -m afteredit.analysis`; --version says the release.
 """
 
 
@@ -34,7 +35,10 @@ def main() -> int:
     elif command == "--version":
         sys.stdout.write(f"afteredit {version('afteredit')}\n")
     elif command in OF_RUN:
-        sys.argv[1:] = [*words, *OF_RUN[command]]
+        override = OF_RUN[command]
+        key = override.partition("=")[0]
+        said = not override or any(word.startswith(f"{key}=") for word in words)
+        sys.argv[1:] = words if said else [*words, override]
         runpy.run_module("afteredit.run", run_name="__main__", alter_sys=True)
     elif command in OF_ANALYSIS:
         runpy.run_module("afteredit.analysis", run_name="__main__", alter_sys=True)
