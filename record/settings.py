@@ -59,7 +59,7 @@ class TrackerSettings:
     """The keys of conf/tracker."""
 
     mode: Mode = Mode.auto
-    project: str = "afteredit"
+    project: str | None = None
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -69,8 +69,15 @@ class TrackerSettings:
         """Raises BadInput for what W&B refuses even offline, and for a server's address with a password in it."""
         if self.mode is not Mode.disabled:
             refuse_secrets(os.environ.get("WANDB_BASE_URL", ""), "WANDB_BASE_URL")
-        if not 0 < len(self.project) <= 128 or set(self.project) & set("/\\#?%:"):
-            raise BadInput(f"tracker.project={self.project!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
+        name = self.project_name
+        if not 0 < len(name) <= 128 or set(name) & set("/\\#?%:"):
+            key = "WANDB_PROJECT" if self.project is None else "tracker.project"
+            raise BadInput(f"{key}={name!r}; it must have 1 to 128 characters, none of / \\ # ? % :")
         for tag in self.tags:
             if not 0 < len(tag) <= 64:
                 raise BadInput(f"tracker.tags holds {tag!r}; a tag must have 1 to 64 characters")
+
+    @property
+    def project_name(self) -> str:
+        """The project's name: the one that the config gives, or W&B's own environment, or ours."""
+        return (os.environ.get("WANDB_PROJECT") or "afteredit") if self.project is None else self.project

@@ -26,14 +26,15 @@ def begun(
     log_written_every = 1.0  # seconds; with W&B's own 15 s more is lost when the process is killed
     options: dict[str, Any] = {
         "group": settings.group or os.environ.get("WANDB_RUN_GROUP") or f"{config['method']}-{config['model']}",
-        "tags": settings.tags or None, "dir": str(folder), "name": display_name(config), "config": dict(config),
+        "tags": settings.tags or None, "dir": str(folder), "config": dict(config),
+        "name": os.environ.get("WANDB_NAME") or display_name(config),
         "reinit": "finish_previous",  # else a failed earlier run of this process would get the numbers
         "settings": wandb.Settings(silent=True, console="off", disable_git=True, git_commit=commit, save_code=False,
                                    finish_timeout_raises=True, **seconds,
                                    x_transaction_log_flush_interval=log_written_every),
     }  # fmt: skip
     if not os.environ.get("WANDB_SWEEP_ID"):  # an agent's run has its id, project and entity already
-        options |= {"id": run_id, "project": settings.project, "entity": settings.entity}
+        options |= {"id": run_id, "project": settings.project_name, "entity": settings.entity}
     run = wandb.init(mode=mode, **options)
     run.define_metric("n_edits", hidden=True)  # an axis needs no panel
     run.define_metric("*", step_metric="n_edits")

@@ -12,9 +12,10 @@ import pytest
 from afteredit.record.settings import Mode, TrackerSettings
 from afteredit.record.tracking.start import tracking_mode
 from afteredit.record.tracking.tracker import Tracker
+from afteredit.store.errors import BadInput
 
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_SWEEP_ID",
-             "WANDB_RUN_GROUP")  # fmt: skip
+             "WANDB_RUN_GROUP", "WANDB_PROJECT", "WANDB_NAME")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +150,21 @@ def test_a_group_comes_from_the_config_then_from_the_environment(wandb_fake, tmp
     tracker(tmp_path)
     tracker(tmp_path, group="ours")
     assert [call["group"] for call in wandb_fake.calls] == ["theirs", "ours"]
+
+
+def test_project_and_name_come_from_wandbs_own_environment_where_the_config_says_none(
+    wandb_fake, tmp_path, monkeypatch
+):
+    tracker(tmp_path, project=None)
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    monkeypatch.setenv("WANDB_NAME", "friday")
+    tracker(tmp_path, project=None)
+    tracker(tmp_path, project="ours")
+    assert [call["project"] for call in wandb_fake.calls] == ["afteredit", "theirs", "ours"]
+    assert [call["name"] == "friday" for call in wandb_fake.calls] == [False, True, True]
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(BadInput, match="WANDB_PROJECT='a/b'; it must have"):
+        TrackerSettings()
 
 
 def test_under_an_agent_the_id_project_and_entity_are_the_agents(wandb_fake, tmp_path, monkeypatch):
