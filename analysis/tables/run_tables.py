@@ -13,6 +13,7 @@ from afteredit.analysis.numbers.statistics import change_interval
 from afteredit.analysis.read.run import Run
 
 WAYS = ("prob", "forced", "generated")
+NOT_MEASURABLE = "* not measurable: the unedited model answers by chance"
 PROMPTS = ("efficacy", "paraphrase", "portability", "neighbourhood", "neighbourhood_paper")
 
 
@@ -28,18 +29,20 @@ def final_table(run: Run) -> Table:
         title = f"mean over the {len(run.models)} models measured, each edited on its own"
     headings = ["", "chance", "at 0", "mean" if run.single else f"at {last['n_edits']}", "change", "95 % interval",
                 *(["worst"] if run.single else [])]  # fmt: skip
-    table = _table(title, headings, caption=_collapses_in_words(run))
+    table = _table(title, headings)
     for name, level in run.chance.items():
         key = f"ability/{name}"
         if key in last:
-            mark = "" if name in first.get("measurable", []) else " (not measurable)"
+            at_chance = name not in first.get("measurable", [])
             pairs = paired([run], name, run.n_edits)
             interval = "[{:+.3f}, {:+.3f}]".format(*change_interval(*pairs)) if pairs else ""
-            table.add_row(name + mark, f"{level:.2f}", *_change(run, key, interval))
+            table.add_row(name + " *" * at_chance, f"{level:.2f}", *_change(run, key, interval))
+            table.caption = NOT_MEASURABLE if at_chance else table.caption
     table.add_section()
     for key, label in (("ability/retained", "retained"), (PERPLEXITY, "perplexity")):
         if key in first and key in last:
             table.add_row(label, "", *_change(run, key, ""))
+    table.caption = "\n".join(map(str, filter(None, [_collapses_in_words(run), table.caption]))) or None
     return table
 
 
@@ -71,8 +74,13 @@ def _table(title: str, headings: list[str], **options: Any) -> Table:
 
 def _change(run: Run, key: str, interval: str) -> list[str]:
     before, after = run.rows[0][key], run.rows[-1][key]
-    return [f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}", interval,
-            *([f"{worst(run.models, key):.3f}"] if run.models else [])]  # fmt: skip
+    return [_number(before), _number(after), _number(after - before, "+"), interval,
+            *([_number(worst(run.models, key))] if run.models else [])]  # fmt: skip
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Returns a number that leaves a table readable: a broken model's perplexity may have twenty digits."""
+    return f"{value:{sign}.3f}" if abs(value) < 1e6 else f"{value:{sign}.1e}"
 
 
 def _collapses_in_words(run: Run) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from afteredit.analysis.tables.run_tables import NOT_MEASURABLE
 from afteredit.record.terminal import visible
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -41,7 +42,7 @@ def text_curves(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
         style = "bold" if key == RETAINED else "dim" if at_chance else ""
         table.add_row(visible(label) + " *" * at_chance, ends[0], curve, ends[1], level, style=style)
         if at_chance:
-            table.caption = "* not measurable: the unedited model answers by chance"
+            table.caption = NOT_MEASURABLE
     return table
 
 

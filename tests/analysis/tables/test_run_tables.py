@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -9,6 +12,7 @@ from rich.console import Console
 from afteredit.analysis.numbers.single_edits import averaged
 from afteredit.analysis.read.run import Run
 from afteredit.analysis.tables.run_tables import editing_table, final_table
+from afteredit.record.terminal import PlainConsole
 
 TASKS = {"nli": {"chance": 0.5}, "ner": {"chance": 0.0}}
 UNEDITED = {"n_edits": 0, "ability/nli": 0.8, "ability/ner": 0.4, "ability/retained": 1.0, "drift/perplexity": 20.0,
@@ -71,7 +75,8 @@ def test_the_final_table_gives_each_change_with_its_paired_interval(sequential):
     assert (name, chance, before, after, change) == ("nli", "0.50", "0.800", "0.500", "-0.300")
     low, high = (float(number) for number in interval.strip("[]").split(","))
     assert -0.6 <= low < -0.3 < high <= 0.0 and high - low < 0.7
-    assert cells(text, "ner")[0] == "ner (not measurable)" and cells(text, "ner")[5] == "[+0.000, +0.000]"
+    assert cells(text, "ner")[0] == "ner *" and cells(text, "ner")[5] == "[+0.000, +0.000]"
+    assert "* not measurable: the unedited model" in text
     assert cells(text, "perplexity")[4] == "+10.000" and "after 4 edits" in text
 
 
@@ -116,3 +121,16 @@ def test_tables_can_be_read_on_a_terminal_of_80_columns(sequential):
     for run in (sequential, single(2)):
         for table in (final_table(run), editing_table(run)):
             assert "…" not in printed(table, width=80)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_table_is_broken_by_a_narrow_terminal_and_a_broken_model(sequential, width):
+    """Eight abilities with long names, none of them measurable, and a perplexity of twenty digits."""
+    names = {f"summarization{n}": 0.5 for n in range(8)}
+    rows = [{**row, **{f"ability/{name}": 0.5 for name in names}} for row in sequential.rows]
+    rows[-1]["drift/perplexity"] = 12345678901234567890.0
+    console = PlainConsole(file=io.StringIO(), width=width)
+    console.print(final_table(replace(sequential, rows=[{**rows[0], "chance": names}, *rows[1:]])))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and "1.2e+19" in console.file.getvalue()
+    assert sum("summarization" in line and line.count("0.500") == 2 for line in lines) == 8  # none is folded
