@@ -43,11 +43,12 @@
       `<b>${safe(line.method)}</b>${line.about && "<br>" + title(line.about)}<br>${name(panel.x, "edits applied")}: %{customdata}` +
       `<br>${name(panel.y, "value")}: <b>%{y:.4~g}</b><extra></extra>` } : { hoverinfo: "skip" }),
   });
+  const wrapped = text => (text.match(/\S{27,}|.{1,26}(?=\s|$)/g) ?? []).map(line => safe(line.trim()));  // for a narrow column
   const bandOf = band => ({ type: "scatter", x: band.x, y: band.y, mode: "lines", fill: "toself", hoverinfo: "skip",
     line: { width: 0, color: seen(band.colour) }, fillcolor: seen(band.colour), opacity: 0.18 });
   const mapOf = (map, hidden) => {
     const rows = map.rows.map((_, i) => i).filter(i => !hidden.has(map.rows[i])).reverse();
-    return { type: "heatmap", hoverongaps: false, x: map.columns.map(title), y: rows.map(i => safe(map.rows[i])), z: rows.map(i => map.values[i]),
+    return { type: "heatmap", hoverongaps: false, x: map.columns.map(title), y: rows.map(i => wrapped(map.rows[i]).join("<br>")), z: rows.map(i => map.values[i]),
       text: rows.map(i => map.texts[i].map(lines => safe(lines.join("\n")).replaceAll("\n", "<br>"))), texttemplate: "%{text}",
       zmin: map.low, zmax: map.high, colorscale: "Cividis", xgap: 1, ygap: 1, showscale: false,
       hovertemplate: "<b>%{y}</b><br>%{x}<br>%{text}<extra></extra>" };
@@ -143,7 +144,7 @@
           whole.append(made("p", { className: "title", textContent: panel.title }), place);
           whole.style.setProperty("--share", panel.width);
           if (panel.map) whole.style.setProperty("--columns", panel.map.columns.length);
-          place.style.height = `${panel.map ? (n + 1 < contents.length ? 26 : 92) + 36 * panel.map.rows.length : Math.max(panel.height - 30, 200)}px`;
+          place.style.height = `${panel.map ? (n + 1 < contents.length ? 26 : 92) + Math.max(36, ...panel.map.rows.map(row => 8 + 14 * wrapped(row).length)) * panel.map.rows.length : Math.max(panel.height - 30, 200)}px`;
           place.draw = () => {
             const [traces, layout] = drawing(panel, hidden, getComputedStyle(panels), n + 1 === contents.length);
             for (const axis of panel.map ? [] : ["xaxis", "yaxis"]) {  // where it was zoomed it stays so, with ticks of its own
@@ -159,6 +160,7 @@
     });
     redraw();
   });
+  root.style.scrollPaddingTop = `${8 + Math.max(...all(".methods").map(bar => bar.offsetHeight))}px`;  // they stay at the top
   system.addEventListener("change", redraw);
   document.getElementById("theme").onclick = () => {
     root.style.colorScheme = isDark() ? "light" : "dark";
