@@ -76,6 +76,8 @@ def _traced(x: Experiment, lm: LM, facts: Sequence[KnownFact], noise: float, win
     runs = CorruptedRuns(lm, window)
     if "attention" not in runs.modules:
         console.log("its blocks' attention was not found: hidden states and MLPs alone are traced")
+    if runs.uncut:
+        console.log("its blocks cannot be run alone: every state is put back in whole passes, which takes longer")
 
     def traced(fact: KnownFact) -> dict[str, Any]:
         effects = runs.effects(fact, noise_of(lm, fact, noise, x.locate.samples, x.settings.seed))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from afteredit.analysis.numbers.statistics import rank_correlation
 from afteredit.analysis.pictures.axes import COLOURS, as_png
@@ -25,7 +26,7 @@ WAYS = {"prob": "new answer likelier (prob)", "generated": "new answer said (gen
 def main() -> None:
     out, *given = sys.argv[1:]
     models = [given[i : i + 3] for i in range(0, len(given), 3)]
-    figure, axes = plt.subplots(len(models), 3, figsize=(15, 4.4 * len(models)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(len(models), 3, figsize=(15, 4.6 * len(models)), layout="constrained", squeeze=False)
     for row, (name, trace_path, blocks_path) in zip(axes, models, strict=True):
         trace = json.loads(Path(trace_path).read_text("utf-8"))
         lines = [json.loads(line) for line in Path(blocks_path).read_text("utf-8").splitlines()]
@@ -81,7 +82,8 @@ def _against(axis, blocks: list[dict], trace: dict) -> None:
     for block in blocks:
         axis.annotate(str(block["block"]), (effects[block["block"]], success(block, "prob")[0]), fontsize=7,
                       xytext=(3, 3), textcoords="offset points", color="0.4")  # fmt: skip
-    axis.set_title("over blocks, " + "; ".join(said), fontsize=8)
+    axis.set_title("each block once, with its number\n" + "\n".join(said), fontsize=9)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_ylabel("efficacy × paraphrase × neighbourhood")
     axis.set_ylim(-0.02, 1.02)
     axis.grid(alpha=0.25)

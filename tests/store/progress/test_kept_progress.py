@@ -1,10 +1,11 @@
 """Tests that what a stopped preparation finished is found again whole, or not at all."""
 
 import pytest
+from filelock import FileLock, Timeout
 
 from afteredit.store.progress import kept_progress
-from afteredit.store.progress.kept_progress import KeptProgress
-from afteredit.store.user_cache import made_once
+from afteredit.store.progress.kept_progress import KeptProgress, KeptResults
+from afteredit.store.user_cache import cache_folder, made_once
 
 NAME = "things/0123.bin"
 
@@ -71,3 +72,26 @@ def test_writing_takes_a_small_part_of_the_time(monkeypatch):
             due.append(second)
             progress.keep(lambda path: now.__setitem__(0, now[0] + 20) or path.write_text("x"))
     assert due == [60, 280, 500]  # after a minute, then after ten times the twenty seconds that writing took
+
+
+def test_results_that_were_kept_are_not_computed_again_and_one_process_at_a_time_adds_to_them():
+    computed: list[int] = []
+
+    def compute(value: int) -> dict[str, int]:
+        computed.append(value)
+        return {"value": value}
+
+    with KeptResults("trace/some.json") as kept:
+        assert kept.of("a", lambda: compute(1)) == kept.of("a", lambda: compute(2)) == {"value": 1}
+        with pytest.raises(ZeroDivisionError):
+            kept.of("b", lambda: compute(1 // 0))
+        with pytest.raises(Timeout):
+            FileLock(f"{cache_folder() / 'trace/some.json'}.lock", timeout=0).acquire()
+    with KeptResults("trace/some.json") as kept:
+        assert "a" in kept and "b" not in kept
+        assert kept.of("b", lambda: compute(3)) == {"value": 3} and kept.of("a", lambda: compute(4)) == {"value": 1}
+    assert computed == [1, 3]
+    (path,) = (cache_folder() / "trace").glob("*.progress")
+    path.write_text(path.read_text().replace("1", "7"))
+    with KeptResults("trace/some.json") as kept:
+        assert kept.of("a", lambda: compute(5)) == {"value": 5}  # a damaged file is not used

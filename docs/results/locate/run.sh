@@ -1,0 +1,28 @@
+# Traces, and ROME's edits block by block, of three models: one process, one thread.  Started again it goes on.
+#
+#   bash docs/results/locate/run.sh OUT TEXT.txt [QWEN.gguf [GEMMA.gguf]]
+#
+# OUT: the folder that rows are kept in.  TEXT.txt: what C is estimated on (WikiText-2's test text here).  QWEN.gguf:
+# Qwen2.5-Coder-0.5B-Instruct; GEMMA.gguf: Gemma 3 270M.  Three draws of noise and bfloat16 instead of ten and float32,
+# which README.md holds against float32.
+set -e
+OUT=$1 TEXT=$2
+export OMP_NUM_THREADS=1
+mkdir -p "$OUT"
+
+one() { # name, edits a block, every so many blocks, the model's keys
+  name=$1 edits=$2 every=$3
+  shift 3
+  python run.py locate=trace "$@" dtype=bfloat16 locate.samples=3 locate.out="$OUT" locate.name="$name" tracker=none
+  python docs/results/locate/blocks.py "$OUT/$name-blocks.jsonl" "$edits" "$every" "$@" dtype=bfloat16 \
+    method.second_moment_text="$TEXT"
+}
+
+one smollm2 20 1 model=smollm2
+[ -z "$3" ] || one qwen2.5-coder-0.5b 10 3 model=qwen2.5-coder-0.5b model.source="$3"
+[ -z "$4" ] || one gemma-3-270m 20 1 model=hf model.source="$4"
+models=()
+for name in smollm2 ${3:+qwen2.5-coder-0.5b} ${4:+gemma-3-270m}; do
+  models+=("$name" "$OUT/$name-trace.json" "$OUT/$name-blocks.jsonl")
+done
+python docs/results/locate/picture.py "$OUT/blocks.png" "${models[@]}"
