@@ -115,9 +115,8 @@ class Capabilities:
             self._run(ids_BT, torch.ones_like(ids_BT))
         if len(norms) == 1 and self._is_added(norms[0], layer):
             scale_D = norms[0](torch.ones_like(outputs[0][0, 0]))
-            x_TD = outputs[0][0]
-            expected_TD = scale_D * x_TD / wide(x_TD).square().mean(-1, keepdim=True).sqrt()
-            if nearly_equal(wide(norms[0](x_TD)), wide(expected_TD)):
+            x_TD = outputs[0][0] / wide(outputs[0][0]).square().mean(-1, keepdim=True).sqrt()  # far above its epsilon
+            if nearly_equal(wide(norms[0](x_TD.to(scale_D.dtype))), wide(scale_D) * x_TD):
                 return scale_D
         raise BadInput(f"{type(self._model).__name__} changes the MLP's output of block {layer} before it joins the "
                        "residual stream, and by no RMS norm; MEMIT and its heirs are defined in terms of the stream; "

@@ -76,12 +76,13 @@ def solve_weighted(weight: float, keys_FE: Tensor, factor_FF: Tensor) -> Tensor:
 
 
 def before_norm(wanted_DE: Tensor, now_DE: Tensor, scale_D: Tensor) -> Tensor:
-    """Returns x (D, E) float64: of all whose n(x) = g ∘ x / rms(x) is nearest to what is wanted, that nearest to `now`.
+    """Returns x (D, E) float64, as long as `now`, whose n(x) = g ∘ x / rms(x) is nearest to what is wanted.
 
     n(x) = g ∘ w, where w = x / rms(x) has |w|² = D, so not every output can be had.  Of w on that sphere
         w = g ∘ v / (g² + λ),   λ > −min g² with |w|² = D
-    minimises |g ∘ w − v|² for the wanted v; λ is found by bisection.  The length of x changes nothing: x = s w with
-    s = ⟨w, x_now⟩ / D, or with the length of x_now where that is not above 0.
+    minimises |g ∘ w − v|² for the wanted v; λ is found by bisection.  The length of x changes nothing.  An update that
+    goes only part of the way from x_now turns a longer x sooner, so x is as long as x_now, and not the shorter one that
+    is nearest to it (docs/results/behind-a-norm).
     """
     g_D1, v_DE, now_DE = scale_D.double()[:, None], wanted_DE.double(), now_DE.double()
     size, gv_DE = len(g_D1), g_D1 * v_DE
@@ -93,6 +94,4 @@ def before_norm(wanted_DE: Tensor, now_DE: Tensor, scale_D: Tensor) -> Tensor:
         long_E = (gv_DE / (above_D1 + middle_E)).square().sum(0) > size
         low_E, high_E = torch.where(long_E, middle_E, low_E), torch.where(long_E, high_E, middle_E)
     w_DE = gv_DE / (above_D1 + high_E)
-    w_DE = w_DE * (size**0.5 / w_DE.norm(dim=0))
-    along_E = (w_DE * now_DE).sum(0) / size
-    return w_DE * torch.where(along_E > 0, along_E, now_DE.norm(dim=0) / size**0.5)
+    return w_DE * (now_DE.norm(dim=0) / w_DE.norm(dim=0))

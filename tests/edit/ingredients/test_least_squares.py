@@ -75,7 +75,7 @@ def test_keys_are_solved_for_in_float64():
 
 
 @pytest.mark.parametrize("size", [3.0, 0.1])  # of what is wanted: outside and inside of what the norm can give
-def test_before_a_norm_stands_the_nearest_x_whose_normalised_output_is_nearest(size):
+def test_before_a_norm_stands_an_x_as_long_as_now_whose_normalised_output_is_nearest(size):
     torch.manual_seed(0)
     D, E = 6, 4
     g_D, v_DE, now_DE = torch.rand(D).double() + 0.3, size * torch.randn(D, E).double(), torch.randn(D, E).double()
@@ -89,10 +89,4 @@ def test_before_a_norm_stands_the_nearest_x_whose_normalised_output_is_nearest(s
         assert best <= float(left(torch.randn(D, 200_000).double(), e).min()) + 1e-9
         nearby = x_DE[:, e : e + 1] + 1e-3 * torch.randn(D, 1000).double()
         assert best <= float(left(nearby, e).min()) + 1e-12
-        lengths = torch.linspace(0.01, 5, 500).double()
-        along = x_DE[:, e : e + 1] / x_DE[:, e].norm() * lengths
-        if float(x_DE[:, e] @ now_DE[:, e]) > 0:
-            distances = (along - now_DE[:, e : e + 1]).norm(dim=0)
-            assert float((x_DE[:, e] - now_DE[:, e]).norm()) <= float(distances.min()) + 1e-9
-        else:
-            assert float(x_DE[:, e].norm()) == pytest.approx(float(now_DE[:, e].norm()))
+        assert float(x_DE[:, e].norm()) == pytest.approx(float(now_DE[:, e].norm()))
