@@ -97,6 +97,9 @@ class Display:
         cells += [_number(row[f"ability/{name}"], ".2f") for name in names]
         line = self._checkpoint_line(str(row["n_edits"]), cells, f"{row['time/eval_s']:.0f}")
         self.console.log(bold(line[: 6 + self._digits], line[6 + self._digits :]))
+        if "collapse" in row and "collapse" not in self._explained:  # those after it are collapsed too
+            self._explained.add("collapse")
+            self.console.log(bold("collapsed", f": {row['collapse']}", style="bold red"))
 
     def left_pending(self, n_edits: int) -> None:
         """Says that a checkpoint is left to other processes; this one measures none."""

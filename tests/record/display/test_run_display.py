@@ -144,3 +144,13 @@ def test_bars_are_nested_and_the_outermost_says_the_time_left(console, fact, clo
     assert "0/2" in edits and "0:00:22, at least 0:05:01 left" in edits  # 22 s for (2 + 8/32) / 11 of one of three
     assert measuring.startswith("  measuring: drift") and " 2/11 " in measuring
     assert rows.startswith("    rows") and " 8/32 " in rows
+
+
+def test_the_first_collapse_is_said_as_it_is_measured(console, fact):
+    with Display(console, batches(fact, 1, 1), due=lambda _n, _new: True) as display:
+        display.measured(row(0, 3.0))
+        display.measured(row(1, 3.0) | {"collapse": "perplexity is NaN"})
+        display.measured(row(2, 3.0) | {"collapse": "perplexity is NaN"})
+    lines = [line[11:] for line in console.file.getvalue().splitlines()]
+    assert [line.split()[0] for line in lines[-4:]] == ["after", "after", "collapsed:", "after"]
+    assert lines[-2] == "collapsed: perplexity is NaN"
