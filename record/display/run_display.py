@@ -136,9 +136,12 @@ class Display:
         if not expected:
             return ""
         total = sum(self._left[kind] * seconds for kind, seconds in expected.items())
-        unknown = any(n and kind not in expected for kind, n in self._left.items())
+        unknown = [kind for kind, n in self._left.items() if n and kind not in expected]
+        alone = {"edit": " of measuring", "checkpoint": " of editing"}[unknown[0]] if unknown else ""
         seconds = max(0.0, total - min(spent, expected.get(self._kind, 0.0)))
-        return f"{'at least' if unknown else 'about'} {spell(seconds)} left" if any(self._left.values()) else ""
+        if not any(self._left.values()):
+            return ""
+        return f"about {spell(seconds)}{alone} left"
 
 
 def _is_headline(key: str) -> bool:

@@ -95,10 +95,10 @@ def test_the_time_left_is_known_while_the_first_checkpoint_is_measured(console, 
         with working("measuring", 4) as parts:
             assert left() == ""
             clock[0], parts.done = 20.0, 1
-            assert left() == "at least 0:03:40 left"  # 3 x 80 s - 20 s; no edit was timed yet
+            assert left() == "about 0:03:40 of measuring left"  # 3 x 80 s - 20 s; no edit was timed yet
             with working("rows", 8) as rows:
                 clock[0], rows.done = 30.0, 4
-                assert left() == "at least 0:03:30 left"
+                assert left() == "about 0:03:30 of measuring left"
         clock[0] = 80.0
         display.measured(row(0, 80.0))
         display.next_edit(0, stored=False)
@@ -116,7 +116,7 @@ def test_what_the_cache_spared_the_first_checkpoint_counts_for_the_others(consol
         with working("measuring", 4) as parts:
             clock[0], parts.done = 1.0, 2
             spare(39.0)
-            assert left() == "at least 0:03:20 left"  # 3 x 80 s, less 40
+            assert left() == "about 0:03:20 of measuring left"  # 3 x 80 s, less 40
         display.measured(row(0, 2.0))
         display.edited(edit(5, 50.0, n_new=5), {}, 50.0)
         assert left() == "about 0:02:12 left"  # 50 s for five edits, 2 x 41 s
@@ -140,8 +140,9 @@ def test_bars_are_nested_and_the_outermost_says_the_time_left(console, fact, clo
         clock[0] = 22.0
         with working("rows", 32, 8):
             console.print(bars(under_way()))
+    # 22 s for (2 + 8/32) / 11 of one of three checkpoints
     edits, measuring, rows = console.file.getvalue().splitlines()
-    assert "0/2" in edits and "0:00:22, at least 0:05:01 left" in edits  # 22 s for (2 + 8/32) / 11 of one of three
+    assert "0/2" in edits and "0:00:22, about 0:05:01 of measuring left" in edits
     assert measuring.startswith("  measuring: drift") and " 2/11 " in measuring
     assert rows.startswith("    rows") and " 8/32 " in rows
 
