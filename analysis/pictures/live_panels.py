@@ -47,7 +47,8 @@ def key_to(figure: Figure, methods: Iterable[str]) -> list[str]:
 
 
 def _panel(axes: Axes, figure: Figure) -> dict[str, Any]:
-    levels = [line for line in axes.lines if _crosses(line)]
+    levels = {line: _level(line) for line in axes.lines if _crosses(line)}
+    texts = [] if axes.images else [_text(text) for text in axes.texts]
     return {
         "title": axes.get_title() or axes.get_title(loc="left"), **_size(axes, figure),
         "grey": to_hex(axes.get_facecolor()) != "#ffffff",
@@ -56,11 +57,12 @@ def _panel(axes: Axes, figure: Figure) -> dict[str, Any]:
         "bands": [{**_belongs(band), "colour": to_hex(band.get_facecolor()[0]),  # type: ignore[arg-type]
                    "x": _numbers(axes.xaxis, outline[:, 0]), "y": _numbers(axes.yaxis, outline[:, 1])}
                   for band in axes.collections for outline in (np.asarray(path.vertices) for path in band.get_paths())],
-        "levels": [{"dash": DASHES[str(line.get_linestyle())], **_level(line)} for line in levels],
+        "levels": [{"dash": DASHES[str(line.get_linestyle())], **level} for line, level in levels.items()
+                   if all(map(math.isfinite, level.values()))],
         "collapses": [{**_belongs(line), "colour": to_hex(line.get_color()),
                        "x": _numbers(axes.xaxis, line.get_xdata())[0]}
                       for line in axes.lines if _in_data(line) == (True, False) and not _crosses(line)],
-        "texts": [] if axes.images else [_text(text) for text in axes.texts],
+        "texts": [text for text in texts if math.isfinite(text["x"]) and math.isfinite(text["y"])],
         "map": _map(axes) if axes.images else None,
     }  # fmt: skip
 

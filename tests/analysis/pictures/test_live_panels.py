@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -50,6 +51,15 @@ def test_axes_keep_their_ticks_and_a_stretched_one_is_drawn_as_a_linear_one(axes
     zero, one, ten, hundred = line["x"]
     assert panel["x"]["ticks"] == line["x"] and zero == 0 and hundred - ten == pytest.approx(ten - one, rel=1e-4)
     assert line["at"] == ["0", "1", "10", "100"] and line["method"] == ""
+
+
+def test_what_has_no_place_is_left_out(axes):
+    axes.axhline(math.nan, linestyle=":")
+    axes.annotate("5", (math.nan, 1))
+    axes.annotate("6", (0.5, 0.5), xytext=(0, 8), textcoords="offset points")
+    panel = panel_of(axes)
+    assert panel["levels"] == [] and [(text["text"], text["shift"]) for text in panel["texts"]] == [("6", [0, 8])]
+    json.dumps(panel, allow_nan=False)
 
 
 def test_a_figure_with_other_marks_stays_a_picture(axes):
