@@ -9,7 +9,8 @@ from typing import Any
 from afteredit.analysis.read.run import at
 
 OF_A_CURVE = ("setting", "batch_size", "dtype", "model", "constraint", "edits", "evaluation")  # beside the method
-NAMED = ("method", "constraint", "edits")  # groups of keys: runs of one name and model may differ in a key of theirs
+# Groups of keys: runs of one name and model may differ in a key of theirs; empty: in any.
+NAMED = {"method": (), "constraint": (), "edits": (), "model": ("source", "revision", "start_token", "prompt")}
 CHANCE = "chance"
 
 
@@ -62,16 +63,14 @@ def curve_keys(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns `method` and the other config keys in which runs differ that must not be averaged: all but the seed's."""
     configs = list(configs)
     keys = ["method", *(key for key in OF_A_CURVE if _differ(configs, key))]
-    for group in NAMED:
+    for group, only in NAMED.items():
         by_name: dict[str, list[Mapping[str, Any]]] = {}
         for config in configs:
             by_name.setdefault(f"{config.get(group)} {config.get('model')}", []).append(config)
-        inner = {key for config in configs if isinstance(at(config, f"resolved.{group}"), Mapping)
-                 for key, value in config["resolved"][group].items() if not isinstance(value, Mapping)}  # fmt: skip
-        paths = [f"resolved.{group}.{key}" for key in sorted(inner)]
+        nodes = [node for config in configs if isinstance(node := at(config, f"resolved.{group}"), Mapping)]
+        inner = {key for node in nodes for key, value in node.items() if not isinstance(value, Mapping)}
+        paths = [f"resolved.{group}.{key}" for key in sorted(set(only) or inner)]
         keys += [path for path in paths if any(_differ(alike, path) for alike in by_name.values())]
-    if "model" not in keys and _differ(configs, "resolved.model.source"):  # the name hf stands for many
-        keys.append("resolved.model.source")
     return keys
 
 

@@ -1,13 +1,17 @@
-"""`afteredit.analysis dashboard` with the real wandb-workspaces: what is stored on the server, and what a second call
-changes there."""
+"""What W&B shows: of a run that collapses and is begun twice, its address, alerts, inputs, name and config; and the
+dashboard, with the real wandb-workspaces: what is stored on the server, and what a second call changes there."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
+import io
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,37 +25,68 @@ from afteredit.store.checked_lines import Lines
 
 PROJECT = "default/afteredit"
 OTHERS = {"nw-nwuseradmin-v": "a person's own workspace", "nw-a1b2c3d4e5f-v": "a view that somebody saved"}
+BARELY_WORSE = "collapse_perplexity=1.0000001"  # times the unedited model's: a collapse
+
+
+@dataclass
+class Shown:
+    """A run that was begun twice, as the server had it then."""
+
+    run_id: str
+    run: dict[str, Any]
+    artifacts: dict[str, Any]
+    said: list[str]  # by each of the two commands
+    folder: Path
 
 
 @pytest.fixture(scope="module")
-def server(make_server, fixed, records_of, tmp_path_factory):
-    """Holds a real run; its numbers under another seed, and under another layer in a sweep; two views of others."""
+def server(make_server, tmp_path_factory):
+    """A server that knows this process, and two views that are not ours."""
     import wandb
 
-    server, runs = make_server(), tmp_path_factory.mktemp("runs")
+    server = make_server()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment(runs).items():
+        for name, value in server.environment(tmp_path_factory.mktemp("home")).items():
             patch.setenv(name, value)
         wandb.teardown()
-        given = [*fixed, "limit=8", "n_edits=2", "task.sentiment.chance=0.1", "seed=1", f"runs={runs}"]
-        assert main(given) == 0
-        (folder,) = (path.parent for path in runs.glob("*/edits.jsonl"))
-        (run,) = server.state()["runs"].values()
-        config = {key: node["value"] for key, node in run["config"].items() if key != "_wandb"}
-        track_again("other-seed", config | {"seed": 2}, folder, records_of(folder), run["summary"])
-        layer = copy.deepcopy(config)
-        layer["resolved"]["method"]["layer"] = 0
-        for name, value in {"SWEEP_ID": "v1s2", "RUN_ID": "in-a-sweep", "PROJECT": "afteredit"}.items():
-            patch.setenv(f"WANDB_{name}", value)
-        wandb.teardown()
-        track_again("in-a-sweep", layer, folder, records_of(folder), run["summary"])
-        for name in ("SWEEP_ID", "RUN_ID", "PROJECT"):
-            patch.delenv(f"WANDB_{name}")
         for name, title in OTHERS.items():
             server.graphql("UpsertView2", {"entityName": "default", "projectName": "afteredit", "name": name,
                                            "displayName": title, "type": "project-view", "spec": "{}"})  # fmt: skip
         yield server
         wandb.teardown()
+
+
+@pytest.fixture(scope="module")
+def shown(server, fixed, tmp_path_factory) -> Shown:
+    import wandb
+
+    runs, said = tmp_path_factory.mktemp("runs"), []
+    for _ in range(2):
+        wandb.teardown()
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            given = ["limit=8", "n_edits=2", "task.sentiment.chance=0.1", BARELY_WORSE, "constraint=rect", "seed=1"]
+            assert main([*fixed, *given, f"runs={runs}"]) == 0
+        said.append(out.getvalue())
+    ((run_id, run),) = server.state()["runs"].items()
+    return Shown(run_id, run, server.state()["artifacts"], said, next(runs.glob("*/edits.jsonl")).parent)
+
+
+@pytest.fixture(scope="module")
+def project(server, shown, records_of):
+    """That run beside its numbers under another seed, and under another layer in a sweep."""
+    import wandb
+
+    config = {key: node["value"] for key, node in shown.run["config"].items() if key != "_wandb"}
+    records, summary = records_of(shown.folder), shown.run["summary"]
+    track_again("other-seed", config | {"seed": 2}, shown.folder, records, summary)
+    layer = copy.deepcopy(config)
+    layer["resolved"]["method"]["layer"] = 0
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"SWEEP_ID": "v1s2", "RUN_ID": "in-a-sweep", "PROJECT": "afteredit"}.items():
+            patch.setenv(f"WANDB_{name}", value)
+        wandb.teardown()
+        track_again("in-a-sweep", layer, shown.folder, records, summary)
+    wandb.teardown()
 
 
 def track_again(run_id: str, config: dict, folder, records: list[dict], summary: dict) -> None:
@@ -66,8 +101,42 @@ def track_again(run_id: str, config: dict, folder, records: list[dict], summary:
     tracker.finish({key: value for key, value in summary.items() if key.startswith("summary/")}, [], pd.DataFrame())
 
 
+def test_the_address_is_said_before_the_first_edit(server, shown):
+    url, said = f"W&B      {server.url}/{PROJECT}/runs/{shown.run_id}\n", shown.said
+    assert said[0].index(url) < said[0].index("edit 1")
+
+
+def test_alerts_are_sent_once_though_the_run_was_begun_twice(shown):
+    assert shown.run["begun"] == 2 and "finished already" in shown.said[1]
+    collapse, end = shown.run["alerts"]
+    assert collapse["severity"] == "WARN" and collapse["title"].startswith("the model collapsed at ")
+    assert "times the unedited model's" in collapse["text"]
+    assert (end["severity"], end["title"]) == ("INFO", "the run has ended after 2 edits")
+
+
+def test_the_model_and_the_edit_set_are_its_inputs_without_their_contents(server, shown, place):
+    run = shown.run
+    used = [shown.artifacts[name] for name in dict.fromkeys(run["used"])]
+    kinds = {artifact["type"]: artifact for artifact in used}
+    assert set(kinds) == {"model", "edit-set"} and {tuple(artifact["files"]) for artifact in used} == {("source.json",)}
+    config = {key: node["value"] for key, node in run["config"].items()}
+    assert kinds["model"]["name"] == f"model-model-{config['fingerprint'][:8]}"
+    assert kinds["edit-set"]["name"] == f"edit-set-facts-{config['facts'][:8]}"
+    for number in run["used"]:
+        described = (server.folder / "artifacts" / number / "source.json").read_text()
+        assert json.loads(described)["source"] in ("model", "facts") and str(place) not in described
+
+
+def test_its_name_says_what_it_is_and_its_config_leaves_out_long_texts(shown):
+    assert shown.run["displayName"] == "rome · model · rect · sequential · seed 1"
+    config = {key: node["value"] for key, node in shown.run["config"].items()}
+    assert shown.run_id.startswith(config["run"])
+    assert config["resolved"]["task"]["sentiment"]["lm_eval"]["num_fewshot"] == 4
+    assert "samples" not in json.dumps(config) and "edit" not in config["resolved"]["model"]
+
+
 @pytest.fixture(scope="module")
-def saved(server) -> dict[str, Any]:
+def saved(server, project) -> dict[str, Any]:
     assert analyse(["dashboard", "--wandb", PROJECT]) == 0
     return ours(server)
 
@@ -102,7 +171,9 @@ def test_every_number_that_is_named_is_one_that_a_run_holds(server, saved):
         for kind in ("Run History Line Plot", "Bar Chart", "Parallel Coordinates Plot")
     )
     assert len(history) > 40 and {metric for line in lines for metric in line["metrics"]} | {"n_edits"} == history
-    assert {"summary/retained/area"} < {metric for bar in bars for metric in bar["metrics"]} <= summary
+    assert (
+        {"summary/retained/area", "summary/collapse"} < {metric for bar in bars for metric in bar["metrics"]} <= summary
+    )
     columns = [column["accessor"].split(":", 1) for plot in parallel for column in plot["columns"]]
     assert {name for kind, name in columns if kind == "summary"} <= summary
     assert {name for kind, name in columns if kind == "config"} == {"method.value", "resolved.value.method.layer",
@@ -174,8 +245,7 @@ def test_a_sweep_has_a_workspace_of_its_own_with_its_runs_alone(server, saved, c
     (runs,) = json.loads(view["spec"])["section"]["runSets"]
     assert "sweep" in json.dumps(runs["filters"]) and "v1s2" in json.dumps(runs["filters"])
     assert runs["grouping"] == [{"section": "config", "name": "method.value"}]  # no layer beside its own
-    assert analyse(["dashboard", "--wandb", PROJECT, "--sweep", "v1s2"]) == 0
-    assert len(server.state()["views"]) == len(before) + 2
+    assert len(new) == 2
     assert analyse(["dashboard", "--wandb", PROJECT, "--sweep", "absent"]) == 2
     assert "--sweep absent has no run that logged a number" in " ".join(capsys.readouterr().err.split())
 
