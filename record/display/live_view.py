@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, Thread
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -51,8 +52,8 @@ def _write_lines(console: PlainConsole, ended: Event) -> None:
                 return
 
 
-def bars(works: Sequence[Work]) -> Table:
-    """Returns a row for each work: what is done of it, and the time; for the outermost also the time left."""
+def bars(works: Sequence[Work]) -> Group:
+    """Returns a row for each work, with what is done of it and its time so far, and a line with the time left."""
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True, overflow="ellipsis")
     for _ in range(3):
@@ -60,15 +61,16 @@ def bars(works: Sequence[Work]) -> Table:
     for depth, work in enumerate(works):
         bar = ProgressBar(total=work.total, completed=work.done, width=BAR, pulse=work.total is None)
         text = f"{'  ' * depth}{work.what}{': ' * bool(work.part)}{work.part}"
-        said = "" if depth else _left(works)
-        table.add_row(Text(visible(text)), bar, _counted(work), f"{spell(time.monotonic() - work.started)}{said}")
-    return table
+        table.add_row(Text(visible(text)), bar, _counted(work), spell(time.monotonic() - work.started))
+    left = _left(works) if works else ""
+    return Group(table, *([Text(left, style="dim")] if left else []))
 
 
 def in_words(works: Sequence[Work]) -> str:
     """Returns the same in one line."""
+    left = _left(works)
     parts = [f"{work.what} {_counted(work)}".strip() + f": {work.part}" * bool(work.part) for work in works]
-    return f"… {' · '.join(parts)}, {spell(time.monotonic() - works[0].started)} so far{_left(works)}"
+    return f"… {' · '.join(parts)}, {spell(time.monotonic() - works[0].started)} so far{', ' * bool(left)}{left}"
 
 
 def _counted(work: Work) -> str:
@@ -79,11 +81,9 @@ def _left(works: Sequence[Work]) -> str:
     """Returns the time left, as the outermost work says it or by what is done of it."""
     first, *inside = works
     if first.left is not None:
-        said = first.left()
-    else:
-        seconds = first.seconds_left(inside)
-        said = "" if seconds is None else f"about {spell(seconds)} left"
-    return f", {said}" * bool(said)
+        return first.left()
+    seconds = first.seconds_left(inside)
+    return "" if seconds is None else f"about {spell(seconds)} left"
 
 
 def spell(seconds: float) -> str:
