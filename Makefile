@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
 
-.PHONY: setup dev demo test check wheel pins bench architectures sweep clean
+.PHONY: setup dev demo test check wheel pins bench memory architectures sweep clean
 
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP := $(INSTALL) --no-deps
@@ -60,6 +60,10 @@ pins: setup
 	for python in 3.12 3.13; do $(BIN)/python -m pip install --dry-run --ignore-installed --no-deps --target none --quiet \
 		--python-version $$python --only-binary :all: --no-binary $(SOURCE_ONLY) \
 		-r requirements.lock -r requirements-dev.lock || exit 1; done
+
+# The table of the presets' memory in docs/models.md: arithmetic, nothing is downloaded.
+memory: setup
+	$(BIN)/python docs/results/plan/presets.py
 
 # Speed, on an idle machine; ROWS: a folder of the real rows, if at hand.  Writes bench/results.json and the tables of docs/speed.md.
 ROWS ?= $(wildcard ../shared/data)

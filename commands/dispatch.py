@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from afteredit.launch.experiment import Experiment, Locate
+from afteredit.launch.experiment import Experiment, Locate, PlannedBy
 
 if TYPE_CHECKING:
     from afteredit.record.terminal import PlainConsole
@@ -26,4 +26,8 @@ def other_command(x: Experiment) -> Callable[[Experiment, PlainConsole], Path] |
         from afteredit.commands.locate.tune import tune_model
 
         return tune_model
+    if x.plan.by is not PlannedBy.none:
+        from afteredit.commands.plan.said import plan
+
+        return plan
     return None

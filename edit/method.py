@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from afteredit.edit.request import EditRequest
 from afteredit.edit.speed import Speed
 from afteredit.edit.update import State, Update
+from afteredit.model.costs.work import Cost, Pass, Work
 from afteredit.store.errors import BadInput
 
 if TYPE_CHECKING:
@@ -98,6 +99,18 @@ class Method(ABC):
         is false have no values.
         """
         return {}
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        """Returns what this method costs on a model, which may lack its weights, for a batch like this one.
+
+        By default that is one pass forward and back through all blocks, and an update of whole matrices.
+        """
+        lengths = [len(lm.tokens.question_ids(request.question)) for request in batch]
+        answers = [len(lm.tokens.answer_ids(request.target_new, request.question)) for request in batch]
+        width, n_blocks = max(map(sum, zip(lengths, answers, strict=True))) - 1, lm.n_blocks
+        there_and_back = Pass(len(batch) * width, width, n_blocks, sum(answers), backward=n_blocks)
+        entries = len(self.edited(lm)) * math.prod(lm.widths(0))
+        return Cost(update=Work((there_and_back,), moved=16.0 * entries), disk=4.0 * entries)
 
 
 def check_numbers(method: object, **allowed: str) -> None:

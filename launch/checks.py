@@ -13,7 +13,15 @@ from typing import Any, Union, get_args, get_origin
 from afteredit.edit.method import Method
 from afteredit.evaluate.retention import RETAINED
 from afteredit.evaluate.settings import names_of_shares
-from afteredit.launch.experiment import ExportFormat, Locate, LocateSettings, ReplaySettings, Settings
+from afteredit.launch.experiment import (
+    ExportFormat,
+    Locate,
+    LocateSettings,
+    PlannedBy,
+    PlanSettings,
+    ReplaySettings,
+    Settings,
+)
 from afteredit.record.settings import OnCollapse, When
 from afteredit.store.errors import BadInput
 
@@ -114,6 +122,14 @@ def check_locate(locate: LocateSettings, replay: ReplaySettings) -> None:
     """Raises BadInput where a replay is asked for as well: that measures edits, and tracing the unedited model."""
     if locate.what is not Locate.none and replay.run is not None:
         raise BadInput(f"locate={locate.what.name} and replay.run={replay.run} are two commands; give one of them")
+
+
+def check_plan(plan: PlanSettings, locate: LocateSettings, replay: ReplaySettings) -> None:
+    """Raises BadInput where the keys of `plan` do not fit each other, or stand beside another command's."""
+    if plan.by is not PlannedBy.none and (replay.run is not None or locate.what is not Locate.none):
+        raise BadInput(f"plan={plan.by.name} says what an ordinary run costs; leave replay.run and locate out")
+    if plan.by is PlannedBy.given and (plan.tflops is None or plan.gib is None):
+        raise BadInput("plan=given needs plan.tflops=<10^12 operations a second> and plan.gib=<memory of the device>")
 
 
 def _check_export(replay: ReplaySettings) -> None:

@@ -21,6 +21,7 @@ from afteredit.edit.method import Method
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.launch.checks import (
     check_locate,
+    check_plan,
     check_replay,
     check_settings,
     check_tasks,
@@ -28,7 +29,14 @@ from afteredit.launch.checks import (
     refuse_no_texts,
     refuse_other_kinds,
 )
-from afteredit.launch.experiment import Experiment, LocateSettings, ReplaySettings, Settings, SpeedSettings
+from afteredit.launch.experiment import (
+    Experiment,
+    LocateSettings,
+    PlanSettings,
+    ReplaySettings,
+    Settings,
+    SpeedSettings,
+)
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
 from afteredit.store.errors import BadInput, refuse_secrets
@@ -43,7 +51,7 @@ PLACES = (
 )  # what `_target_` may name; runs/ is under afteredit too
 KINDS = {"method": Method, "constraint": Constraint, "task": Ability}  # by the group of the key
 TYPED = {"model": ModelSource, "edits": EditSet, "tracker": TrackerSettings, "replay": ReplaySettings,
-         "locate": LocateSettings, "speed": SpeedSettings}  # fmt: skip
+         "locate": LocateSettings, "speed": SpeedSettings, "plan": PlanSettings}  # fmt: skip
 BUILT = ("method", "constraint")  # `_target_` names their class
 PATHS = ("runs", "data", "held_out", "harness_path", "edits.file", "method.second_moment_text", "model.source",
          "replay.run", "replay.export", "locate.out")  # fmt: skip
@@ -67,6 +75,7 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     check_tasks(tasks, settings.harness)
     check_replay(parts["replay"], settings)
     check_locate(parts["locate"], parts["replay"])
+    check_plan(parts["plan"], parts["locate"], parts["replay"])
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, enum_to_str=True))
     resolved = {key: _as_used(value, parts.get(key, getattr(settings, key, value))) for key, value in plain.items()}
     for name, node in (plain.get("task") or {}).items():

@@ -125,6 +125,28 @@ class LocateSettings:
             raise BadInput(f"locate.noise={self.noise}; it must be above 0 (3: as in the paper)")
 
 
+class PlannedBy(Enum):
+    """From what the cost of a run is estimated, if that is asked."""
+
+    none = "none"  # the run is made
+    machine = "machine"  # from measurements on this machine
+    given = "given"  # from figures of another machine
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """The keys of conf/plan."""
+
+    by: PlannedBy = PlannedBy.none
+    tflops: float | None = None  # rate of the products of matrices, in 10^12 operations a second
+    gib: float | None = None  # of the device's memory
+
+    def __post_init__(self) -> None:
+        for name, value in (("tflops", self.tflops), ("gib", self.gib)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise BadInput(f"plan.{name}={value}; it must be above 0")
+
+
 @dataclass(frozen=True)
 class SpeedSettings(Speed):
     """How the computing is done.  A run keeps the values that it began with unless a later command names others."""
@@ -151,6 +173,7 @@ class Experiment:
     replay: ReplaySettings = field(default=ReplaySettings(), metadata=decides(NOTHING))
     locate: LocateSettings = field(default=LocateSettings(), metadata=decides(NOTHING))
     speed: SpeedSettings = field(default=SpeedSettings(), metadata=decides(SPEED))
+    plan: PlanSettings = field(default=PlanSettings(), metadata=decides(NOTHING))
     names: dict[str, str] = field(default_factory=dict)  # the chosen file of each group in conf/
     resolved: dict[str, Any] = field(default_factory=dict)  # the whole config as plain data
     overrides: list[str] = field(default_factory=list)  # those of the command

@@ -72,7 +72,7 @@ def load_model(x: Experiment, console: PlainConsole) -> LM:
     """Returns the model, loaded on the device that is asked for.  Raises BadInput where either cannot be had."""
     console.log(f"loading model {x.model.name} …")
     with working(f"loading model {x.model.name}"):
-        return x.model.load(_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
+        return x.model.load(chosen_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
 
 
 def usable_facts(
@@ -236,7 +236,7 @@ def build_measure(x: Experiment, lm: LM, first_facts: Sequence[EditRequest], spe
                    cache_gib=speed.cache_gib, shared=True, change_shares=x.settings.change_shares)  # fmt: skip
 
 
-def _device(name: str) -> str:
+def chosen_device(name: str) -> str:
     import torch
 
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -30,6 +30,7 @@ from afteredit.edit.ingredients.value_settings import Distribute, KlAt, ValueKey
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
+from afteredit.model.costs.work import Cost, Work
 from afteredit.store.errors import BadInput, NoEdit
 from afteredit.store.field_roles import WEIGHTS, decides
 from afteredit.store.user_cache import cache_key, made_once
@@ -141,6 +142,20 @@ class AlphaEdit(ValueKeys, Method):
             raise BadInput(f"method.threshold={self.threshold} ({self.threshold_kind.value}) leaves no null space at "
                            f"block {layer}; raise it, or set method.threshold_kind=relative")  # fmt: skip
         return {f"null_space/{layer}": basis_Fr.cpu(), f"energy/{layer}": torch.tensor(energy)}
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        """Takes the null space to have every direction: how many there are is known only once it is made."""
+        from afteredit.edit.costs.values import cube, factors_bytes, square, written_in_turn
+
+        layers = self.edited_layers(lm)
+        cost, entries, cubes = written_in_turn(lm, batch, layers, self, together), square(lm, layers), cube(lm, layers)
+        cpu = {"null spaces": 8 * entries, "keys of earlier edits": 8 * entries}
+        cpu |= {"second moments": 4 * entries} if self.second_moment_weight else {}
+        return replace(cost, once=cost.once + Work(solving=9 * cubes),  # eigenvectors
+                       update=cost.update + Work(solving=4.4 * cubes, moved=32 * entries), cpu=cpu,
+                       updating=max(cost.updating, 32 * entries / len(layers)), preparing=40 * entries / len(layers),
+                       disk=cost.disk + factors_bytes(lm, layers, len(batch)),
+                       notes=("the null space is taken to have all of F directions",))  # fmt: skip
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int

@@ -14,13 +14,15 @@ Only the blocks from the lowest trained one up are run again in each step.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import Dense, State, Update
+from afteredit.model.costs.work import Cost, Work, activations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +81,17 @@ class Ft(Method):
         norm = sum(change.norm() ** 2 for change in changes.values()) ** 0.5
         diagnostics = {"steps": n_steps, "loss": after, "loss_before": before, "update_norm": norm}
         return Update(changes, diagnostics=diagnostics)
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        """Takes every step to be made; facts that are said well enough end it earlier."""
+        simple, above = super().cost(lm, batch, together), lm.n_blocks - min(self.edited_layers())
+        (whole,), entries = simple.update.passes, simple.disk / 4
+        n_small = -(-len(batch) // self.minibatch) if self.epochs else 1  # steps of one pass over the batch
+        step = replace(whole, tokens=math.ceil(whole.tokens / n_small), logits=math.ceil(whole.logits / n_small),
+                       blocks=above, backward=above, times=(self.epochs or self.steps - 1) * n_small)  # fmt: skip
+        passes = step, replace(whole, backward=0.0), replace(whole, backward=0.0, blocks=above, times=2)
+        updating = activations(lm, step.tokens, above) + 16.0 * entries
+        return replace(simple, update=Work(passes, moved=40.0 * entries * step.times), updating=updating)
 
     def _train(self, deltas: Sequence[Tensor], batches: Sequence[Answers]) -> int:
         """Changes `deltas` by Adam, pass after pass, and returns the number of steps.

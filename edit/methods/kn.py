@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, ClassVar
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
+from afteredit.model.costs.work import Cost, Pass, Work, activations
 from afteredit.store.errors import BadInput, NoEdit
 
 if TYPE_CHECKING:
@@ -70,6 +71,26 @@ class Kn(Method):
         from afteredit.edit.ingredients.context_prefixes import sample_contexts
 
         return Prepared(sample_contexts(lm, {10: self.contexts}, given.seed))
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        """Each block's neurons are attributed in a pass of its own, from that block up, for every prompt."""
+        from afteredit.edit.costs.values import contexts_work, factors_bytes, stand_ins
+        from afteredit.edit.ingredients.context_prefixes import prefix_text
+
+        passes, most = [], 0.0
+        for request in batch:
+            n_answer = len(lm.tokens.answer_ids(_true_answer(request), request.question))
+            rows = n_answer * (self.steps + 2)
+            for context in stand_ins({10: self.contexts}):
+                width = len(lm.tokens.question_ids(prefix_text(context) + request.question)) + n_answer - 1
+                blocks = lm.n_blocks / 2  # in the mean over the blocks that are attributed
+                passes += [Pass(n_answer * width, width, lm.n_blocks), Pass(rows, width, lm.n_blocks),
+                           Pass(rows, width, blocks, rows, backward=blocks, times=lm.n_blocks)]  # fmt: skip
+                most = max(most, activations(lm, rows, lm.n_blocks))
+        layers, rank = list(range(lm.n_blocks)), len(batch)
+        return Cost(start=contexts_work(lm, {10: self.contexts}), update=Work(tuple(passes)), updating=most,
+                    disk=factors_bytes(lm, layers, rank) / 2,
+                    notes=("of KN's blocks half are taken to hold a neuron that is edited",))  # fmt: skip
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the sum of every request's change, each computed on the weights as they are.  Mutates nothing.

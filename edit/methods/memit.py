@@ -27,6 +27,7 @@ from afteredit.edit.ingredients.value_settings import Distribute, KlAt, ValueKey
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
+from afteredit.model.costs.work import Cost, Work
 from afteredit.store.field_roles import WEIGHTS, decides
 
 if TYPE_CHECKING:
@@ -103,6 +104,16 @@ class Memit(ValueKeys, Method):
         anchors = {name: tensor for name, tensor in prepared.tensors.items() if name not in moments}
         ridged = {name: self.with_ridge(C_FF) for name, C_FF in moments.items()}
         return replace(prepared, tensors=anchors, factors=factors(ridged, lm.device))
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        from afteredit.edit.costs.values import cube, square, written_in_turn
+
+        layers = self.edited_layers(lm)
+        cost, entries = written_in_turn(lm, batch, layers, self, together), square(lm, layers)
+        return replace(cost, start=cost.start + Work(solving=cube(lm, layers) / 3),
+                       update=cost.update + Work(solving=4.0 * len(batch) * entries),
+                       cpu={"factors of second moments": 8 * entries},
+                       preparing=8 * entries + 20 * entries / len(layers))  # fmt: skip
 
     def with_ridge(self, C_FF: Tensor) -> Tensor:
         """Returns C + ρ/λ I, float64."""

@@ -12,13 +12,14 @@ are those that each edit was written at; the state holds Σ K Kᵀ over them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import State, Update
+from afteredit.model.costs.work import Cost, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,17 @@ class MemitSeq(Memit):
         from afteredit.edit.ingredients.layer_by_layer import prepare_blocks
 
         return prepare_blocks(lm, self, given)
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        from afteredit.edit.costs.values import cube, factors_bytes, square, written_in_turn
+
+        layers = self.edited_layers(lm)
+        cost, entries = written_in_turn(lm, batch, layers, self, together), square(lm, layers)
+        one = entries / len(layers)
+        return replace(cost, update=cost.update + Work(solving=cube(lm, layers) / 3, moved=32 * entries),
+                       cpu={"second moments": 4 * entries, "keys of earlier edits": 8 * entries},
+                       updating=max(cost.updating, 32 * one), preparing=8 * entries + 20 * one,
+                       disk=cost.disk + factors_bytes(lm, layers, len(batch)))  # fmt: skip
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch and leaves earlier ones as they are; it adds the batch's keys."""

@@ -19,13 +19,14 @@ paper does not do this; from the second edit on the model is no longer the one t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from afteredit.edit.hypernetwork.training_settings import TrainingSettings
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
+from afteredit.model.costs.work import Cost, Work, activations
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import content_hash
 
@@ -69,6 +70,21 @@ class Mend(TrainingSettings, Method):
 
         tensors, digest = trained(lm, self.edited_layers(lm), given.training(), self)
         return Prepared(tensors=tensors, hashes={"hypernetwork": digest})
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        """One gradient, and the network: each step of its training runs a batch once and the edited blocks thrice."""
+        simple, layers = super().cost(lm, batch, together), self.edited_layers(lm)
+        (whole,), width = simple.update.passes, sum(lm.widths(layers[0]))
+        update = replace(whole, logits=0, backward=0.0), replace(whole, blocks=self.n_layers, backward=self.n_layers)
+        n_each = whole.tokens / len(batch)
+        step = replace(whole, tokens=int(n_each * self.batch), logits=2 * self.batch, backward=0.0)
+        learning = replace(step, blocks=self.n_layers, backward=self.n_layers, times=3)
+        network = 4 * min(self.rank, width) * width  # parameters, of the one shape
+        trained = Work((step, learning), solving=6.0 * network * n_each * self.batch, moved=60.0 * network) * self.steps
+        return replace(simple, once=trained, update=Work(update, solving=network * n_each * len(batch)),
+                       device={"the network": 4.0 * network}, preparing=20.0 * network,
+                       updating=activations(lm, whole.tokens, self.n_layers),
+                       disk=4.0 * n_each * len(batch) * width * len(layers))  # fmt: skip
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the sum of the requests' edits.  Mutates nothing."""

@@ -26,6 +26,7 @@ from afteredit.edit.ingredients.value_settings import KlAt, ValueKeys, ValueNorm
 from afteredit.edit.method import Given, Method, Prepared, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
+from afteredit.model.costs.work import Cost, Work
 from afteredit.store.field_roles import WEIGHTS, decides
 
 if TYPE_CHECKING:
@@ -112,6 +113,20 @@ class Rome(ValueKeys, Method):
         moments, digest = second_moments(lm, [layer], self.second_moment_text, self.tokens_per_key_dim)
         hashes = {**prepared.hashes, "second_moment": digest}
         return replace(prepared, hashes=hashes, factors=factors({SECOND_MOMENT: moments[layer]}, lm.device))
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        from afteredit.edit.costs import values as costs
+
+        layers, counts = [self.edited_layer(lm)], {5: self.contexts_short, 10: self.contexts_long}
+        update, updating = costs.search_work(lm, batch, costs.stand_ins(counts), layers[0], self, together)
+        cost = Cost(start=costs.contexts_work(lm, counts), update=update, updating=updating,
+                    disk=costs.factors_bytes(lm, layers, 1))  # fmt: skip
+        if self.second_moment is SecondMoment.identity:
+            return cost
+        once = costs.moments_work(lm, layers, self.second_moment_text, self.tokens_per_key_dim)
+        square, start = costs.square(lm, layers), cost.start + Work(solving=costs.cube(lm, layers) / 3)
+        return replace(cost, once=once, start=start, update=update + Work(solving=4 * square),
+                       cpu={"factor of the second moment": 8 * square}, preparing=28 * square)  # fmt: skip
 
     def find_values(
         self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, together: int

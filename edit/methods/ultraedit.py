@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from afteredit.edit.method import Given, Method, Prepared, check_layers, check_numbers
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import LowRank, State, Update
+from afteredit.model.costs.work import Cost, Work, activations
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,17 @@ class UltraEdit(Method):
             log.warning("no edit layers are known for this model: blocks %s of %d are used (nine up to the last but "
                         "one); set method.layers to choose", self.edited_layers(lm), lm.n_blocks)  # fmt: skip
         return Prepared()
+
+    def cost(self, lm: LM, batch: Sequence[EditRequest], together: int) -> Cost:
+        simple, layers = super().cost(lm, batch, together), self.edited_layers(lm)
+        (whole,), width = simple.update.passes, sum(lm.widths(layers[0]))
+        back, n_answer = lm.n_blocks - min(layers), whole.logits
+        solving = len(layers) * (n_answer**2 * width + n_answer**3 / 3.0)
+        at_once = whole.tokens * min(1.0, FACTS_AT_ONCE / len(batch))
+        passes = replace(whole, logits=0, backward=0.0), replace(whole, blocks=back, backward=back)
+        return replace(simple, update=Work(passes, solving=solving),
+                       updating=activations(lm, at_once, back),
+                       disk=4.0 * n_answer * width * len(layers))  # fmt: skip
 
     def update(self, lm: LM, requests: Sequence[EditRequest], prepared: Prepared, state: State) -> Update:
         """Returns the change that writes a batch; it adds the statistics of the batch's tokens.  Mutates nothing."""

@@ -13,7 +13,8 @@ from afteredit.tests.house.source import FILES, ROOT, WINGS, file_of, imported_f
 # Who stands above whom.  Those of equal height do not import each other.
 HEIGHTS = {"store": 0, "model": 1, "edit": 2, "evaluate": 3, "record": 4, "launch": 5, "analysis": 5, "commands": 6,
            "run.py": 7, "bench": 8}  # fmt: skip
-HEIGHTS_IN_EDIT = {"nouns": 0, "ingredients": 1, "constraints": 1, "hypernetwork": 2, "methods": 3, "whole": 4}
+HEIGHTS_IN_EDIT = {"nouns": 0, "ingredients": 1, "constraints": 1, "costs": 2, "hypernetwork": 2, "methods": 3,
+                   "whole": 4}  # fmt: skip
 WHOLE_OF_EDIT = ("editor.py", "preflight.py")  # the two that use all the rest
 
 

@@ -113,7 +113,7 @@ OTHERS: dict[str, Any] = {
     "model.start_token": "<s>", "model.chat_date": "1999-12-31", "model.device_map": "cpu",
     "model.shape": {"blocks": 1}, "settings.limit": 7, "settings.device": "cpu:0", "settings.dtype": Dtype.bfloat16,
     "method.layer": 2, "method.layers": [0, 2], "replay.at": 1, "replay.after": Rounding.int4, "locate.window": 2,
-    "locate.methods": ["memit"],
+    "locate.methods": ["memit"], "plan.tflops": 1.0, "plan.gib": 1.0,
     "task.lm_eval": {"output_type": "x"},
 }  # fmt: skip
 
@@ -187,7 +187,7 @@ def shipped_tasks(monkeypatch):
 @pytest.mark.parametrize(
     ("part", "default"),
     [("settings", WEIGHTS), ("model", WEIGHTS), ("edits", WEIGHTS), ("speed", SPEED), ("tracker", NOTHING),
-     ("replay", NOTHING), ("locate", NOTHING)],
+     ("replay", NOTHING), ("locate", NOTHING), ("plan", NOTHING)],
 )  # fmt: skip
 def test_each_key_moves_what_its_field_says(place, part, default):
     found, said = walked(place, composed(place, "model.prompt=chat"), part, default)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
+from afteredit.commands.plan.shape_only import config_of
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Experiment
 from afteredit.model.lm import LM
@@ -23,17 +24,6 @@ METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 def typed(*overrides: str) -> Experiment:
     return compose([*overrides, "task=none"])  # abilities only cost time here
-
-
-def config_of(shape: dict[str, Any]) -> Any:
-    """Returns the config as the hub's config.json fills it; GPT-2's and GPT-J's leave F to be found (4 D)."""
-    settings: dict[str, Any] = {"n_layer": shape["blocks"], "n_embd": shape["width"], "n_head": shape["heads"]}
-    if shape["family"] not in ("gpt2", "gptj"):
-        settings = {"num_hidden_layers": shape["blocks"], "hidden_size": shape["width"],
-                    "intermediate_size": shape["inner"], "num_attention_heads": shape["heads"],
-                    "num_key_value_heads": shape.get("key_value_heads", shape["heads"]),
-                    "tie_word_embeddings": shape.get("tied", False)}  # fmt: skip
-    return AutoConfig.for_model(shape["family"], vocab_size=shape["vocabulary"], **settings)
 
 
 @pytest.fixture(scope="module")

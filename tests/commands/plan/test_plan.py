@@ -1,0 +1,104 @@
+"""A plan from the command line to its tables, on a tiny shape; no weights are there to be loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from transformers import AutoConfig
+
+from afteredit.commands.plan import machine
+from afteredit.commands.plan.machine import Machine, along, given
+from afteredit.commands.plan.plan import planned
+from afteredit.launch.command_line import compose
+from afteredit.model.costs.work import Pass, Work
+from afteredit.run import main
+from afteredit.store.errors import BadInput
+from afteredit.tests.tiny.models import tiny_model
+
+RUN = ("method.layer=1", "method.contexts_short=2", "method.contexts_long=0", "held_out_tokens=64", "limit=3",
+       "task=[sentiment,open_qa]", "n_edits=4", "eval_every=2", "tracker=none")  # fmt: skip
+
+
+@pytest.fixture
+def shape(tmp_path, tokenizer, monkeypatch):
+    """A folder with a config and a tokenizer, and nothing else."""
+    folder = tmp_path / "shape"
+    tiny_model("llama", len(tokenizer), positions=2048).config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    monkeypatch.setattr(machine, "SECONDS", 0.2)
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return folder
+
+
+def command(shape, *more: str) -> list[str]:
+    return ["model=hf", f"model.source={shape}", "device=cpu", f"runs={shape.parent}/runs", *RUN, *more]
+
+
+def test_a_plan_of_this_machine_is_printed_and_nothing_is_kept(shape, capsys):
+    assert main(command(shape, "plan=machine")) == 0
+    said = capsys.readouterr().out
+    for what in ("weights", "while updating", "preparing, once per model", "one update (of 4)", "a later one: open_qa",
+                 "the whole run, constants cached", "updates of the journal"):  # fmt: skip
+        assert what in said, what
+    assert "no tokenizer" not in said and "does not fit" not in said
+    assert not (shape.parent / "runs").exists() and not (shape.parent / "cache").exists()
+
+
+def test_what_does_not_fit_is_said_with_the_keys_that_change_it(shape, capsys):
+    assert main(command(shape, "plan=given", "plan.tflops=1", "plan.gib=0.0001")) == 0
+    said = capsys.readouterr().out
+    lacking = re.search(r"does not fit: device lacks [\d.]+ GiB\.  (.*)", said)
+    assert lacking and "model.device_map=auto" in lacking[1]
+
+
+def test_more_facts_rows_and_checkpoints_cost_more(shape):
+    slow = ("plan=given", "plan.tflops=1e-6", "plan.gib=1")  # passes count, and little else
+    few = planned(compose(command(shape, *slow)))
+    ft = ["method=ft", "batch_size=2", *RUN[3:]]  # without ROME's keys
+    batches = planned(compose([*command(shape)[:4], *ft, *slow]))
+    many = planned(compose(command(shape, *slow, "n_edits=8", "limit=6")))
+    assert (few.n_updates, many.n_updates, batches.n_updates) == (4, 8, 2)
+    assert (few.checkpoints, many.checkpoints) == ([0, 2, 4], [0, 2, 4, 6, 8])
+    assert many.whole.expected - many.started.expected > 1.5 * (few.whole.expected - few.started.expected)
+    assert few.whole.low < few.whole.expected < few.whole.high
+    model_bytes = sum(p.nbytes for p in tiny_model("llama", AutoConfig.from_pretrained(shape).vocab_size).parameters())
+    assert few.held.always["device"]["weights"] == model_bytes
+    assert few.disk["updates of the journal"] == 4 * 4 * (32 + 48)
+
+
+def test_a_plan_refuses_what_it_cannot_go_by(shape):
+    for arguments, said in ((["plan=given"], "plan.tflops"), (["plan=given", "plan.tflops=0", "plan.gib=1"], "above 0"),
+                            (["plan=elsewhere"], "machine")):  # fmt: skip
+        with pytest.raises(BadInput, match=said):
+            compose(command(shape, *arguments))
+    with pytest.raises(BadInput, match="config.json"):
+        planned(compose(["model=hf", f"model.source={shape.parent}/nowhere", "device=cpu", *RUN, "plan=given",
+                         "plan.tflops=1", "plan.gib=1"]))  # fmt: skip
+
+
+def test_seconds_are_those_of_passes_products_and_bytes():
+    slow = Machine(block={1: 1.0, 3: 2.0}, logits={1: 10.0}, per_pass=0.5, per_column=0.1, cached=0.2, back=2.0,
+                   solving=4.0, moving=8.0, spread=0.0)  # fmt: skip
+    assert along(slow.block, 2) == 1.5 and along(slow.block, 6) == 4.0 and along(slow.block, 0.5) == 1.0
+    plain = Pass(tokens=3, columns=64, blocks=2)
+    assert slow.seconds(Work((plain,))) == 0.5 + 2 * 2.0
+    assert slow.seconds(Work((dataclasses.replace(plain, times=3),))) == 3 * 4.5
+    back = dataclasses.replace(plain, backward=1, logits=2)
+    assert slow.seconds(Work((back,))) == 0.5 + 2.0 * (2 + 2.0) + 3 * 20.0
+    wide = dataclasses.replace(plain, columns=74, decoding=True)
+    assert slow.seconds(Work((wide,))) == pytest.approx(0.5 + 2 * (2.0 + 10 * 0.2 * 3))
+    assert slow.seconds(Work(solving=8.0, moved=4.0)) == 2.0 + 0.5
+
+
+def test_given_figures_are_taken_at_their_word(make_lm):
+    lm = make_lm("llama")
+    lm.vocabulary = 100
+    told = given(lm, tflops=1e-6, gib=2.0)  # 10^6 operations a second
+    D, F = lm.widths(0)
+    attention = D * D + D * D // 2 * 2 + D * D  # queries, keys and values of half the heads, output
+    assert told.seconds(Work((Pass(1, 1, 1),))) == pytest.approx(2 * (attention + 3 * D * F) / 1e6)
+    assert told.seconds(Work((Pass(0, 0, 0, logits=5),))) == pytest.approx(5 * 2 * D * 100 / 1e6)
+    assert told.memory["device"] == 2 * 2**30
