@@ -73,7 +73,7 @@ def _lines(axis: Axes, traced: Mapping[str, Any], kind: str) -> None:
 
 def _caption(traced: Mapping[str, Any]) -> str:
     return (
-        f"{traced['model']}: {traced['known']} facts of {traced['edits']} that it knows ({traced['asked']} asked).  "
+        f"{traced['model']}: {traced['known']} facts of edits={traced['edits']} that it knows, of {traced['asked']}.  "
         f"p(first token of the answer): {traced['clean']:.2f}, with noise of {traced['noise']:g} standard deviations "
         f"on the subject's embeddings {traced['corrupted']:.2f} ({traced['samples']} draws).\nBands: 95 % over facts.  "
         "A token has one role: a subject's only token is its last; what ends the prompt is the last token."

@@ -7,14 +7,15 @@
 # which README.md holds against float32.
 set -e
 OUT=$1 TEXT=$2
+python=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 mkdir -p "$OUT"
 
 one() { # name, edits a block, every so many blocks, the model's keys
   name=$1 edits=$2 every=$3
   shift 3
-  python run.py locate=trace "$@" dtype=bfloat16 locate.samples=3 locate.out="$OUT" locate.name="$name" tracker=none
-  python docs/results/locate/blocks.py "$OUT/$name-blocks.jsonl" "$edits" "$every" "$@" dtype=bfloat16 \
+  $python run.py locate=trace "$@" dtype=bfloat16 locate.samples=3 locate.out="$OUT" locate.name="$name" tracker=none
+  $python docs/results/locate/blocks.py "$OUT/$name-blocks.jsonl" "$edits" "$every" "$@" dtype=bfloat16 \
     method.second_moment_text="$TEXT"
 }
 
@@ -25,4 +26,4 @@ models=()
 for name in smollm2 ${3:+qwen2.5-coder-0.5b} ${4:+gemma-3-270m}; do
   models+=("$name" "$OUT/$name-trace.json" "$OUT/$name-blocks.jsonl")
 done
-python docs/results/locate/picture.py "$OUT/blocks.png" "${models[@]}"
+$python docs/results/locate/picture.py "$OUT/blocks.png" "${models[@]}"

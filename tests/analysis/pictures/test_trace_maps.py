@@ -42,7 +42,7 @@ def test_maps_and_lines_hold_the_means_and_their_bands(traced):
 
 def test_a_picture_says_what_was_measured(traced, tmp_path):
     figure = trace_figure(traced)
-    assert "7 facts of facts that it knows (9 asked)" in figure.get_supxlabel()
+    assert "7 facts of edits=facts that it knows, of 9" in figure.get_supxlabel()
     plt.close(figure)
     draw_trace(traced, tmp_path / "trace.png")
     assert (tmp_path / "trace.png").read_bytes()[:4] == b"\x89PNG"
