@@ -9,7 +9,8 @@ import runpy
 import sys
 from importlib.metadata import version
 
-OF_RUN = {"run": "", "chat": "replay.chat=true", "locate": "locate=trace"}  # what each says to run.py, if nobody else
+# what each says to run.py where the command does not
+OF_RUN = {"run": "", "chat": "replay.chat=true", "locate": "locate=trace", "plan": "plan=machine"}
 OF_ANALYSIS = ("show", "report", "study", "limits", "export", "dashboard")
 USAGE = """\
 usage: afteredit COMMAND …
@@ -17,13 +18,14 @@ usage: afteredit COMMAND …
   run KEY=VALUE …                    edits a model and measures it; run --help lists the keys
   chat replay.run=DIR replay.at=N    talks to a run's model after N edits, beside the unedited one
   locate KEY=VALUE …                 finds the blocks of a model to edit; locate=tune tries them on rows
+  plan KEY=VALUE …                   says what a run would cost on this machine; plan=given: on another
   show RUNS…                         lists runs in the terminal, or draws the curves of one
   report RUNS…                       writes a page with every picture and number of runs
   study RUNS…, limits RUNS…          draws the figures of Gu et al., and how far each method comes
   export --lm-eval RUNS…             writes abilities as lm-eval's own result files
   dashboard --wandb ENTITY/PROJECT   makes a workspace and a report in W&B
 
-`run`, `chat` and `locate` are `python run.py`, the others `python -m afteredit.analysis`; --version says the release.
+`run` to `plan` are `python run.py`, the others `python -m afteredit.analysis`; --version says the release.
 """
 
 
