@@ -17,6 +17,7 @@ from afteredit.edit.request import EditRequest
 from afteredit.evaluate.inference.likelihood import score
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
+from afteredit.store.progress.work import working
 
 ROLES = ("first subject token", "middle subject tokens", "last subject token", "first subsequent token",
          "further tokens", "last token")  # fmt: skip
@@ -70,20 +71,23 @@ def known_facts(lm: LM, requests: Sequence[EditRequest], n_facts: int) -> Known:
     known: list[EditRequest] = []
     facts: list[KnownFact] = []
     n_asked = n_unusable = 0
-    for request in requests:
-        if len(facts) == n_facts:
-            break
-        n_asked += 1
-        try:
-            answer = lm.tokens.answer_ids(request.target_true or "", request.question) if request.target_true else ()
-            ids, first, last = lm.tokens.span(request.question, request.subject_start, len(request.subject))
-        except BadInput:
-            answer = ()
-        if not answer or (lm.max_tokens is not None and len(ids) + len(answer) > lm.max_tokens):
-            n_unusable += 1
-        elif score(lm, [(tuple(ids), answer)])[0].argmax_ids == answer:
-            known.append(request)
-            facts.append(KnownFact(request.id, tuple(ids), first, last, answer[0]))
+    with working("facts known", n_facts) as work:
+        for request in requests:
+            if len(facts) == n_facts:
+                break
+            n_asked, work.done = n_asked + 1, len(facts)
+            try:
+                answer = (
+                    lm.tokens.answer_ids(request.target_true or "", request.question) if request.target_true else ()
+                )
+                ids, first, last = lm.tokens.span(request.question, request.subject_start, len(request.subject))
+            except BadInput:
+                answer = ()
+            if not answer or (lm.max_tokens is not None and len(ids) + len(answer) > lm.max_tokens):
+                n_unusable += 1
+            elif score(lm, [(tuple(ids), answer)])[0].argmax_ids == answer:
+                known.append(request)
+                facts.append(KnownFact(request.id, tuple(ids), first, last, answer[0]))
     if not facts:
         raise BadInput(f"the model knows none of {n_asked} facts ({n_unusable} could not be asked: no target_true, or "
                        "one that the tokenizer does not take); what it knows is traced: give other facts "
