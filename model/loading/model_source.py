@@ -163,7 +163,7 @@ class ModelSource:
                            f"{path.parent}")  # fmt: skip
         elif path.suffix.lower() == ".gguf" and not path.is_file():
             raise BadInput(f"model={self.name}: looked for the GGUF file {str(path)!r}, which is not there")
-        elif self._is_folder() and not (path / "config.json").is_file():
+        elif self._is_folder() and not path.is_file() and not (path / "config.json").is_file():
             held = sorted(path.glob("*.[gG][gG][uU][fF]"))  # none where there is no folder
             instead = f"; it holds {held[0].name}: give model.source={held[0]}" if held else ""
             raise BadInput(f"model={self.name}: looked for {path / 'config.json'}, which is not there"
