@@ -221,11 +221,14 @@ ROWS = {  # rows of facts.jsonl; what the error must say
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_bad_row_is_refused_before_the_model_is_looked_for(name, command, begun, tmp_path, capsys):
+def test_a_bad_row_is_refused_before_the_model_is_loaded(name, command, begun, tmp_path, capsys):
     rows, told = ROWS[name]
     before = files(begun)
     data = facts(tmp_path / "data", *rows)
-    assert main([*command(*RUN), f"data={data}", "model.source=/nowhere", f"runs={begun}"]) == 2
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.json").write_text("{}")  # what is no model is found when it is loaded
+    (tmp_path / "torn" / "model.safetensors").touch()
+    assert main([*command(*RUN), f"data={data}", f"model.source={tmp_path}/torn", f"runs={begun}"]) == 2
     refused(capsys.readouterr().err, told)
     assert files(begun) == before
 
