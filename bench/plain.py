@@ -26,7 +26,8 @@ def plain_offset(
     """Returns (start_D, offset_D).  The start is the MLP's output at the averaged key (ROME's v*), or with `stream`
     the residual stream after the block at the bare prompt (MEMIT's z)."""
     rows = _Rows(lm, request, contexts, layer, settings.kl_at)
-    with hooked({lm.mlp_out(layer): rows.add_offset, lm.anatomy.blocks[layer]: rows.record_stream}):
+    hooks = {lm.anatomy.blocks[layer]: rows.move_stream} if stream else {lm.mlp_out(layer): rows.add_offset}
+    with hooked(hooks):
         adam = torch.optim.Adam([rows.offset_D], lr=settings.value_lr)
         for step in range(settings.value_steps):
             nll, after_V = rows.nll_and_log_p()
@@ -64,13 +65,18 @@ class _Rows:
     def add_offset(self, _module: Any, _args: tuple, output: Tensor) -> Tensor:
         """Adds the offset to the MLP's output; a forward hook."""
         self.values_BD = wide(output[self.rows_B, self.lasts_B].detach())
+        return self._moved(output)
+
+    def move_stream(self, _module: Any, _args: tuple, output: Any) -> Any:
+        """Adds the offset to the residual stream; a forward hook of the block."""
+        self.streams_BD = wide(first(output)[self.rows_B, self.lasts_B].detach())
+        moved = self._moved(first(output))
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    def _moved(self, output: Tensor) -> Tensor:
         at_BT1 = torch.zeros_like(output[..., :1])
         at_BT1 = at_BT1.index_put((self.rows_B, self.lasts_B), torch.ones_like(output[0, 0, :1]))
         return output + (at_BT1 * self.offset_D).to(output.dtype)
-
-    def record_stream(self, _module: Any, _args: tuple, output: Any) -> None:
-        """Records the residual stream; a forward hook of the block."""
-        self.streams_BD = wide(first(output)[self.rows_B, self.lasts_B].detach())
 
     def nll_and_log_p(self) -> tuple[Tensor, Tensor]:
         """Runs all rows.  Returns −log p(target), mean over prefixes and tokens, and log p after the KL prompt (V,)."""

@@ -14,7 +14,7 @@ from afteredit.store.plain_json import printable
 # The keys in which runs of one method may differ and still be one line: the seed, and what no weight depends on.
 NOT_OF_A_METHOD = ("model", "task", "tracker", "harness", "harness_path", "limit", "data", "held_out",
                    "held_out_tokens", "speed", "runs", "resume", "replay", "seed", "n_edits", "eval_every", "eval_at",
-                   "device", "setting", "own_code", "measure", "change_shares", "on_collapse",
+                   "device", "setting", "own_code", "measure", "plan", "locate", "change_shares", "on_collapse",
                    "collapse_perplexity")  # fmt: skip
 # The edit set's name stands in the title; older versions had two keys of speed elsewhere.
 NOT_OF_A_METHOD_EITHER = ("edits", "edits.name", "method.together", "evaluate.cache_gib")

@@ -82,7 +82,8 @@ def test_one_run_is_drawn_with_its_collapse_and_its_commands(runs, capsys):
     assert main(["show", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "5 of 10 edits, collapsed at 5" in said
-    assert "collapsed at 5 edits: perplexity 20,000 is above 100 times the unedited model's 20" in said
+    collapsed = "collapsed at 5 edits: perplexity 20,000 is above 100 times the unedited model's 20"
+    assert collapsed in " ".join(said.split())
     assert f"command  {command}" in said and "https://w/x" in said
     rows = {line.split("  ")[0]: line.split() for line in said.splitlines() if "▁" in line or "█" in line}
     assert rows["abilities retained"][2::2] == ["1.000", "0.333"] and rows["nli"][1::2] == ["0.800", "0.600"]

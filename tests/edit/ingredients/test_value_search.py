@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from afteredit.bench.plain import plain_offset
-from afteredit.edit.ingredients.least_squares import factors
+from afteredit.edit.ingredients.least_squares import before_norm, factors
 from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.ingredients.value_search import (
     groups_of_like_length,
@@ -83,6 +83,20 @@ def plain_keys(lm, asked, plain_pass, layer=LAYER) -> torch.Tensor:
     return torch.stack(keys)
 
 
+def plain_residual(lm, R_DE: torch.Tensor, plain_pass, layer=LAYER) -> torch.Tensor:
+    """Returns what the MLP's output must change by for the stream to change by R: R, but behind a norm."""
+    g_D = lm.capabilities.mlp_scale(layer)
+    if g_D is None:
+        return R_DE
+    now = []
+    for asked in REQUESTS:
+        ids = lm.tokens.encode(asked.prompt.partition("{}")[0] + asked.subject)
+        now.append(plain_pass(lm, ids, layer, len(ids) - 1).value_D)
+    now_DE = torch.stack(now, 1)
+    added_DE = g_D[:, None] * now_DE / now_DE.square().mean(0).sqrt()
+    return before_norm(added_DE + R_DE, now_DE, g_D) - now_DE
+
+
 def test_romes_updates_are_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
     """The facts are optimised together; their factors are stored in float32, so they agree to 1e-7."""
     lm, method = exact_lm, replace(SETTINGS, layer=LAYER)
@@ -109,7 +123,7 @@ def test_memits_update_is_the_plain_paths_in_float64(exact_lm, float64_throughou
         keys_CF = plain_keys(lm, asked, plain_pass)
         keys.append((keys_CF[0] + keys_CF[1:].mean(0)) / 2)
         offsets.append(plain_offset(lm, asked, CONTEXTS, LAYER, method, stream=True)[1])
-    K_FE, R_DE = torch.stack(keys, 1), torch.stack(offsets, 1)
+    K_FE, R_DE = torch.stack(keys, 1), plain_residual(lm, torch.stack(offsets, 1), plain_pass)
     expected_DF = R_DE @ torch.linalg.solve(0.5 * C_FF + K_FE @ K_FE.T, K_FE).T
     (change,) = update.changes.values()
     assert float((change.dense() - expected_DF).norm()) <= 1e-6 * float(expected_DF.norm())
@@ -129,7 +143,7 @@ def test_memits_two_blocks_in_turn_are_the_plain_paths_in_float64(exact_lm, floa
         name, keys = lm.mlp_out_name(layer), [plain_keys(lm, asked, plain_pass, layer) for asked in REQUESTS]
         K_FE = torch.stack([(keys_CF[0] + keys_CF[1:].mean(0)) / 2 for keys_CF in keys], 1)
         now = [plain_offset(lm, asked, CONTEXTS, layers[-1], only_start, stream=True)[0] for asked in REQUESTS]
-        R_DE = (z_DE - torch.stack(now, 1)) / (len(layers) - i)
+        R_DE = plain_residual(lm, (z_DE - torch.stack(now, 1)) / (len(layers) - i), plain_pass, layer)
         expected_DF = R_DE @ torch.linalg.solve(0.5 * moments[layer] + K_FE @ K_FE.T, K_FE).T
         assert float((update.changes[name].dense() - expected_DF).norm()) <= 1e-6 * float(expected_DF.norm()) > 0
         lm.weights.add({name: Dense(expected_DF)})

@@ -26,7 +26,9 @@ def ability(task: str) -> Ability:
 
 
 def settings_of(folder: Path) -> MeasureSettings:
-    return MeasureSettings(data=str(folder), limit=None, harness=[], held_out=None, held_out_tokens=8, change_shares=[])
+    return MeasureSettings(
+        data=str(folder), limit=None, harness=[], harness_path=None, held_out=None, held_out_tokens=8, change_shares=[]
+    )
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])
@@ -84,7 +86,13 @@ EMPTY = [QUESTION | {"question": None}, QUESTION | {"answers": []}, QUESTION | {
 def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, row):
     (tmp_path / "open_qa.jsonl").write_text(f"{json.dumps(QUESTION)}\n{json.dumps(row)}")
     settings = MeasureSettings(
-        data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8, change_shares=[]
+        data=str(tmp_path),
+        limit=None,
+        harness=[],
+        harness_path=None,
+        held_out=None,
+        held_out_tokens=8,
+        change_shares=[],
     )
     column = next(name for name in row if not row[name])
     with pytest.raises(BadInput, match=f"open_qa.jsonl:2: does not fit task=open_qa: field {column} is"):
@@ -119,7 +127,13 @@ REFUSED = [
 @pytest.mark.parametrize(("task", "row", "change"), REFUSED)
 def test_a_row_that_would_be_asked_or_scored_as_something_else_is_refused(tmp_path, task, row, change):
     settings = MeasureSettings(
-        data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8, change_shares=[]
+        data=str(tmp_path),
+        limit=None,
+        harness=[],
+        harness_path=None,
+        held_out=None,
+        held_out_tokens=8,
+        change_shares=[],
     )
     (tmp_path / f"{task}.jsonl").write_text(json.dumps(row))
     assert len(build_tasks({task: ability(task)}, settings)[0].task.eval_docs) == 1
@@ -165,7 +179,13 @@ def test_rows_that_silence_would_answer_are_left_out_by_name(tmp_path, caplog):
 
 def test_a_row_of_a_table_is_named_by_file_line_and_row_with_field_and_value(tmp_path):
     settings = MeasureSettings(
-        data=str(tmp_path), limit=None, harness=[], held_out=None, held_out_tokens=8, change_shares=[]
+        data=str(tmp_path),
+        limit=None,
+        harness=[],
+        harness_path=None,
+        held_out=None,
+        held_out_tokens=8,
+        change_shares=[],
     )
     rows = [{"sentence": "good", "label": "1"}, {"sentence": "b\u200bad", "label": "0"}]
     sst = replace(ability("sentiment"), rows=["s.csv"])
