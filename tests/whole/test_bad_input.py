@@ -235,7 +235,7 @@ def test_a_bad_row_is_refused_before_the_model_is_loaded(name, command, begun, t
 
 def test_edits_that_conflict_within_a_batch_are_refused(tmp_path, capsys):
     data = facts(tmp_path / "data", GOOD, GOOD | {"id": "r2", "target_new": "Bern"})
-    pair = ("method=memit", "n_edits=2", "batch_size=2", "eval_every=2", "task=none", "model=hf")
+    pair = ("method=memit", "n_edits=2", "batch_size=2", "eval_every=2", "task=none")
     assert main([*pair, f"data={data}", f"runs={tmp_path}/runs"]) == 2
     refused(capsys.readouterr().err, ["r1 and r2", "'Oslo' and 'Bern'", "smaller batch_size"])
     assert not (tmp_path / "runs").exists()
@@ -254,7 +254,7 @@ def zsre(folder: Path, *rows: tuple[str, str, str]) -> Path:
 def test_reworded_zsre_rows_are_left_out_before_they_are_counted(tmp_path, capsys):
     data = zsre(tmp_path / "data", ("Ada", "Where did Ada live?", "Oslo"), ("Ada", "What was Ada's home?", "Bern"),
                 ("Bo", "Where did Bo live?", "Rome"))  # fmt: skip
-    pair = ("edits=zsre", f"data={data}", "method=memit", "batch_size=3", "eval_every=3", "task=none", "model=hf")
+    pair = ("edits=zsre", f"data={data}", "method=memit", "batch_size=3", "eval_every=3", "task=none")
     assert main([*pair, "n_edits=3", f"runs={tmp_path}/runs"]) == 2
     refused(capsys.readouterr().err, ["n_edits=3", "edits=zsre holds 2 usable rows", "set n_edits=2"])
     assert main([*pair, "n_edits=3", "edits.distinct=false", f"runs={tmp_path}/runs"]) == 2
