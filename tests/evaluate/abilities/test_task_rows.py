@@ -85,15 +85,7 @@ EMPTY = [QUESTION | {"question": None}, QUESTION | {"answers": []}, QUESTION | {
 @pytest.mark.parametrize("row", EMPTY)
 def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, row):
     (tmp_path / "open_qa.jsonl").write_text(f"{json.dumps(QUESTION)}\n{json.dumps(row)}")
-    settings = MeasureSettings(
-        data=str(tmp_path),
-        limit=None,
-        harness=[],
-        harness_path=None,
-        held_out=None,
-        held_out_tokens=8,
-        change_shares=[],
-    )
+    settings = settings_of(tmp_path)
     column = next(name for name in row if not row[name])
     with pytest.raises(BadInput, match=f"open_qa.jsonl:2: does not fit task=open_qa: field {column} is"):
         build_tasks({"open_qa": ability("open_qa")}, settings)
@@ -126,15 +118,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("task", "row", "change"), REFUSED)
 def test_a_row_that_would_be_asked_or_scored_as_something_else_is_refused(tmp_path, task, row, change):
-    settings = MeasureSettings(
-        data=str(tmp_path),
-        limit=None,
-        harness=[],
-        harness_path=None,
-        held_out=None,
-        held_out_tokens=8,
-        change_shares=[],
-    )
+    settings = settings_of(tmp_path)
     (tmp_path / f"{task}.jsonl").write_text(json.dumps(row))
     assert len(build_tasks({task: ability(task)}, settings)[0].task.eval_docs) == 1
     (tmp_path / f"{task}.jsonl").write_text(json.dumps(row | change))
@@ -178,15 +162,7 @@ def test_rows_that_silence_would_answer_are_left_out_by_name(tmp_path, caplog):
 
 
 def test_a_row_of_a_table_is_named_by_file_line_and_row_with_field_and_value(tmp_path):
-    settings = MeasureSettings(
-        data=str(tmp_path),
-        limit=None,
-        harness=[],
-        harness_path=None,
-        held_out=None,
-        held_out_tokens=8,
-        change_shares=[],
-    )
+    settings = settings_of(tmp_path)
     rows = [{"sentence": "good", "label": "1"}, {"sentence": "b\u200bad", "label": "0"}]
     sst = replace(ability("sentiment"), rows=["s.csv"])
 
