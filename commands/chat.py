@@ -21,6 +21,7 @@ from afteredit.model.decoding import continue_rows, greedy
 from afteredit.record.terminal import print_error, visible
 from afteredit.store.errors import BadInput, Interrupted
 from afteredit.store.interruption import Interruption
+from afteredit.store.rows.normal_text import normal_form
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,7 @@ def _prompts(console: Console) -> Iterator[str]:
         console.print(f"type what the model is to continue; up to {N_TOKENS} tokens answer it; Ctrl-D ends")
     while True:
         try:
-            prompt = input("> " if sys.stdin.isatty() else "").strip()
+            prompt = normal_form(input("> " if sys.stdin.isatty() else ""))
         except EOFError:
             return
         if prompt and not sys.stdin.isatty():

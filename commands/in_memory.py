@@ -16,6 +16,7 @@ from afteredit.launch.console import new_console
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import load_model, prepare, usable_facts
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import normal_form
 
 
 class InMemory:
@@ -73,12 +74,13 @@ class InMemory:
 
     def says(self, prompt: str, n_tokens: int = 10) -> str:
         """Returns the greedy text of up to so many tokens after a prompt, which is read as edits and metrics read it:
-        with the model's start token or chat template.  Raises BadInput for an empty prompt, or one that leaves no room.
+        in its normal form, with the model's start token or chat template.  Raises BadInput for an empty prompt, or one
+        that leaves no room.
         """
-        tokens, most = self._lm.tokens, self._lm.max_tokens
+        tokens, most, prompt = self._lm.tokens, self._lm.max_tokens, normal_form(prompt)
         question = tokens.question_ids(prompt)
         n_read = len(question) + n_tokens
-        if not prompt.strip() or (most and n_read > most):
+        if not prompt or (most and n_read > most):
             raise BadInput(f"the prompt {prompt!r} is empty or too long: with {n_tokens} tokens of answer it has "
                            f"{n_read}, and the model reads {most}; give another")  # fmt: skip
         (ids,) = generate(self._lm, [question], n_tokens)

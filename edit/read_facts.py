@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from afteredit.edit.request import EditRequest, without_portability
-from afteredit.edit.subject_place import SubjectPlace, filled, with_braces
+from afteredit.edit.subject_place import SubjectPlace, with_braces
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import shown, spelling
 from afteredit.store.rows.row import Missing, Row, has, look_up, paths
@@ -19,7 +19,6 @@ REQUIRED = ("subject", "prompt", "target_new")  # in every row; any other column
 LISTS = ("paraphrases", "neighbourhood", "neighbourhood_answers", "portability", "portability_answers",
          "generation_prompts")  # fmt: skip
 ALIASES = "portability_aliases"
-PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
 MAY_BE_EMPTY = ("neighbourhood_answers", "portability_answers")  # where they are unknown
 MOST_NAMED = 10  # bad rows named in a warning
 
@@ -176,11 +175,9 @@ class FactReader:
                            "empty, or null")  # fmt: skip
 
     def _request(self, values: dict[str, Any], place: str) -> EditRequest:
-        subject = values["subject"]
-        prompts = {name: tuple(filled(subject, text) for text in values[name]) for name in PROMPTS if name in values}
         try:
-            prompt = with_braces(subject, values["prompt"], self.subject_place)
-            return EditRequest(**{**values, **prompts, "prompt": prompt, **self._answers(values)})
+            prompt = with_braces(values["subject"], values["prompt"], self.subject_place)
+            return EditRequest(**{**values, "prompt": prompt, **self._answers(values)})
         except BadInput as problem:
             raise BadInput(f"{place}: {problem}") from None
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
+from typing import Any
 
+from afteredit.edit.subject_place import filled
 from afteredit.store.errors import BadInput
-from afteredit.store.rows.normal_text import shown, spelling
+from afteredit.store.rows.normal_text import normal_form, shown, spelling
 
+PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
 EXTRA_TOKENS = 3  # generated beyond an answer's own: a text may be cut into other tokens, and must show the word's end
 
 
@@ -20,7 +23,8 @@ class EditRequest:
     `neighbourhood` prompts are about other subjects; their answers (one each, empty where unknown) must not change.
     `portability_aliases`: for each portability prompt the other names of its answer; empty where there are none.
     `row`: the row that holds the fact together with others, which are written before it or after it; None for a row of
-    its own.  Raises BadInput for a fact that cannot be edited or measured.
+    its own.  Whoever makes a request, its texts stand in their normal form, and {} in its other prompts gives way to
+    the subject.  Raises BadInput for a fact that cannot be edited or measured.
     """
 
     id: str
@@ -39,13 +43,11 @@ class EditRequest:
     row: str | None = None
 
     def __post_init__(self) -> None:
-        for field in ("id", "subject", "prompt", "target_new"):
-            given = getattr(self, field)
-            if not isinstance(given, str) or not given.strip():
-                raise BadInput(f"{field} is {shown(given)}; it must be a text that is not empty")
-        for field, may_be in (("target_true", str | None), ("relation", str | None)):
-            if not isinstance(getattr(self, field), may_be):
-                raise BadInput(f"{field} is {getattr(self, field)!r}; it must be a text, or null")
+        for name in (field.name for field in fields(self)):
+            object.__setattr__(self, name, _normal(getattr(self, name)))
+        self._check_types()
+        for name in PROMPTS:
+            object.__setattr__(self, name, tuple(filled(self.subject, text) for text in getattr(self, name)))
         if self.prompt.count("{}") != 1:
             raise BadInput(f"prompt is {shown(self.prompt)}; it must hold {{}} exactly once, where the subject stands")
         if self.target_true is not None and spelling(self.target_true) == spelling(self.target_new):
@@ -61,6 +63,23 @@ class EditRequest:
             raise BadInput(f"portability has {len(self.portability)} prompts but {len(self.portability_aliases)} lists "
                            "of aliases; give one list each, or one list of texts for all")  # fmt: skip
 
+    def _check_types(self) -> None:
+        """Raises BadInput where a field holds what it must not, or an empty text where there must be one."""
+        for name in ("id", "subject", "prompt", "target_new"):
+            given = getattr(self, name)
+            if not isinstance(given, str) or not given:
+                raise BadInput(f"{name} is {shown(given)}; it must be a text that is not empty")
+        for name, wanted in (("target_true", "a text that is not empty"), ("relation", "a text")):
+            given = getattr(self, name)
+            if not isinstance(given, str | None) or (given == "" and name == "target_true"):
+                raise BadInput(f"{name} is {shown(given)}; it must be {wanted}, or null")
+        for name in (*PROMPTS, "neighbourhood_answers", "portability_answers"):
+            texts = getattr(self, name)
+            if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+                raise BadInput(f"{name} is {shown(texts)}; it must be a list of texts")
+            if name in PROMPTS and not all(texts):
+                raise BadInput(f"{name} is {shown(texts)}; a prompt must not be empty: leave it out of the list")
+
     @property
     def question(self) -> str:
         """Returns the prompt with the subject in its place."""
@@ -70,6 +89,13 @@ class EditRequest:
     def subject_start(self) -> int:
         """Returns the character index of the subject in `question`."""
         return self.prompt.index("{}")
+
+
+def _normal(value: Any) -> Any:
+    """Returns a field's value with its texts in normal form, and tuples for lists."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_normal, value))
+    return normal_form(value) if isinstance(value, str) else value
 
 
 def without_portability(request: EditRequest) -> EditRequest:

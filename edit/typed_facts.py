@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 
 from afteredit.edit.request import EditRequest
-from afteredit.edit.subject_place import filled
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form, shown
 
@@ -25,32 +24,30 @@ def typed_facts(
         raise BadInput(f"edits.fact_true, edits.fact_paraphrases and edits.fact_neighbourhood belong to one fact, but "
                        f"edits.fact gives {len(facts)}; write several facts into a file: edits=my "
                        "edits.file=<file>")  # fmt: skip
+    own, of_others = _plain(paraphrases, "paraphrases"), _plain(neighbourhood, "neighbourhood")
     requests = []
-    for number, text in enumerate(map(normal_form, facts), 1):
-        subject, prompt, target_new = _parts(text)
-        own = tuple(_plain(subject, prompt, "paraphrases") for prompt in paraphrases)
-        of_others = tuple(_plain(subject, prompt, "neighbourhood") for prompt in neighbourhood)
+    for number, text in enumerate(facts, 1):
+        parts = _parts(text)
         try:
             requests.append(EditRequest(
-                f"fact-{number}", subject, prompt, target_new, None if true is None else normal_form(true),
-                paraphrases=own, neighbourhood=of_others, neighbourhood_answers=("",) * len(of_others)))  # fmt: skip
+                f"fact-{number}", *parts, target_true=true, paraphrases=own, neighbourhood=of_others,
+                neighbourhood_answers=("",) * len(of_others)))  # fmt: skip
         except BadInput as problem:
             raise BadInput(f"edits.fact={shown(text)}: {problem}") from None
     return requests
 
 
-def _plain(subject: str, prompt: str, key: str) -> str:
-    """Returns another prompt without the braces around a subject.  Raises BadInput for an empty one."""
-    plain = filled(subject, re.sub(r"\{([^{}]+)\}", r"\1", normal_form(prompt)))
-    if not plain:
+def _plain(prompts: Sequence[str], key: str) -> tuple[str, ...]:
+    """Returns other prompts without the braces around a subject.  Raises BadInput for an empty one."""
+    if not all(map(normal_form, prompts)):
         raise BadInput(f"edits.fact_{key} holds an empty prompt; write the prompts, [a,b], or leave the key out")
-    return plain
+    return tuple(re.sub(r"\{([^{}]+)\}", r"\1", prompt) for prompt in prompts)
 
 
 def _parts(text: str) -> tuple[str, str, str]:
     """Returns the subject, the prompt with {} in its place, and the new answer."""
     parts = re.split(next((arrow for arrow in ARROWS if re.search(arrow, text)), ARROWS[0]), text)
-    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", normal_form(parts[0]))
+    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", parts[0])
     if len(parts) != 2 or marked is None:
         raise BadInput(f"edits.fact={shown(text)} is no fact; write {FORM}")
-    return normal_form(marked[2]), f"{marked[1]}{{}}{marked[3]}", normal_form(parts[1])
+    return marked[2], f"{marked[1]}{{}}{marked[3]}", parts[1]

@@ -4,7 +4,7 @@ The second is one rule for the subject in a prompt and for the answer in a gener
 
 A word goes on, so that "Java" is not in "JavaScript", with
 - a letter, a digit, an underscore, or a mark that combines with the letter before it; one of "+#♯♭♮" ("C" is not "C++",
-  nor "F" in "F♯ minor"), and "*" after a capital letter alone ("A* search");
+  nor "F" in "F♯ minor"), "*" after a capital letter alone ("A* search"), and such a sign, or "-", after itself ("C++");
 - a hyphen, the middle dot, the Hebrew maqaf or gershayim, or one of "&@$*", that a letter or digit follows directly
   ("Jean-Paul", "AT&T", "SETI@home", "M*A*S*H", "col·legi", "תל־אביב", "צה״ל"), and a full stop, but for one that ends a
   sentence ("Amazon.com", "U.S.A.", not "Art.It was");
@@ -69,6 +69,7 @@ _SIGNS_IN_NUMBERS = ".,:/^'\u2019·٫٬\u2044\u00a0\u2009\u202f．，：／＇"
 _HEBREW = regex.compile(r"\p{sc=Hebr}")  # its abbreviations hold a quotation mark
 _SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
 _NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|[#♯♭♮])\Z")
+_REPEATED = regex.compile(r"[\p{L}\p{M}\p{N}_]([-+#♯♭♮*])\1+\Z")
 _LONE_CAPITAL = regex.compile(r"(?<![\p{L}\p{M}\p{N}*_])\p{Lu}\Z")  # of "A*"; "*A*" is emphasis
 _POSSESSIVE = regex.compile(rf"[sS]{_END}")
 _DECADE = regex.compile(r"(?<!\S)\d*0\Z")
@@ -193,7 +194,7 @@ def _adjacent(before: str, after: str) -> bool:
         return True
     if left.isdigit():
         return _ON_A_NUMBER.match(right) is not None
-    if _KATAKANA.match(left) and _KATAKANA.match(right):
+    if all(map(_KATAKANA.match, (left, right))) or _REPEATED.search(before + right):
         return True
     if right == "*":
         return _LONE_CAPITAL.search(before) is not None

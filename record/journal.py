@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import Update, load_update
@@ -163,11 +162,5 @@ def _is_record(record: Record, n_edits_before: int) -> bool:
 
 
 def request_of(stored: Record) -> EditRequest:
-    """Returns the request that a record holds; JSON knows lists only."""
-    fields: dict[str, Any] = {name: _tuple(value) for name, value in stored.items()}
-    fields["portability_aliases"] = tuple(map(_tuple, fields.get("portability_aliases", ())))
-    return EditRequest(**fields)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    """Returns the request that a record holds."""
+    return EditRequest(**stored)

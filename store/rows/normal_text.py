@@ -5,13 +5,21 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
+from afteredit.store.errors import BadInput
+
 SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())  # non-breaking and wide ones too
 ZERO_WIDTH = "".join(map(chr, (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
                                *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF)))  # fmt: skip
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters that print nothing
 _SELECTORS = (0x34F, *range(0x180B, 0x180E), 0x180F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))  # of glyphs
+# All marks that Unicode calls apostrophe, single quotation mark, prime, turned or reversed comma, half ring, accent that
+# stands alone, geresh or saltillo; and the double ones
+APOSTROPHES, QUOTES = (
+    "`´ʹʻʼʽʾʿˊˋˎˏ˒˓˴ՙ՚׳ߴߵ‘’‚‛′‵‹›❛❜❟❮❯Ꞌꞌ＇｀",
+    "«»ʺ˝ˮ˵˶״“”„‟″‶❝❞❠⹂〝〞〟＂🙶🙷🙸",
+)
 _IN_SPELLING = (
-    str.maketrans("‘’ʼ‚‛‹›′“”„‟«»″‐‑‒–—−", "'" * 8 + '"' * 7 + "-" * 6)
+    str.maketrans(dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(QUOTES, '"') | dict.fromkeys("‐‑‒–—−", "-"))
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
     | dict.fromkeys(_SELECTORS)
 )
@@ -21,12 +29,12 @@ MOST_SHOWN = 200  # characters of a value in a message
 def normal_form(text: str) -> str:
     """Returns the text in NFC, with line feeds as line ends, without white space or zero-width characters at its ends.
 
-    Raises ValueError for half a surrogate pair, which is no text.
+    Raises BadInput for half a surrogate pair, which is no text.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{shown(text)} holds half a surrogate pair, which is no text") from None
+        raise BadInput(f"{shown(text)} holds half a surrogate pair, which is no text") from None
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     return text.strip(SPACES + ZERO_WIDTH + BLANKS)
 
@@ -34,10 +42,11 @@ def normal_form(text: str) -> str:
 def spelling(text: str) -> str:
     """Returns what all spellings of a text share: for comparisons, never for a model.
 
-    Upper and lower case, kinds and numbers of spaces, zero-width characters, kinds of quotes and dashes, and compatible
-    forms such as full-width letters make no difference; those that mean something else, as ² does, do.
+    Upper and lower case, kinds and numbers of spaces, zero-width characters, kinds of apostrophes, quotes and dashes,
+    and compatible forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
-    plain = text if text.isascii() else "".join(map(_plain, text.translate(_IN_SPELLING)))
+    plain = text.translate(_IN_SPELLING)
+    plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
     return " ".join(unicodedata.normalize("NFC", folded).split())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from afteredit.analysis.numbers.flat_tables import results
 from afteredit.commands.in_memory import InMemory
 from afteredit.edit.constraint import Unconstrained
+from afteredit.edit.request import EditRequest
 from afteredit.launch import command_line
 from afteredit.launch.command_line import compose
 from afteredit.run import run_experiment
@@ -95,6 +97,21 @@ def test_what_cannot_be_edited_in_memory_is_refused_and_leaves_the_model_as_it_i
         with pytest.raises(BadInput, match=named):
             edited.edit(*facts)
         assert same(weights(edited.model), before) and edited.n_edits == 1
+
+
+def test_what_python_gives_is_read_as_rows_and_prompts_are(tiny):
+    edited = InMemory(tiny())
+    edited.edit("The mother tongue of {Danielle Darrieux} is → Język")
+    typed = weights(edited.model)
+    edited.undo()
+    apart = unicodedata.normalize("NFD", "Język")  # e and its tail, two characters
+    edited.edit(EditRequest("a ", "Danielle Darrieux\u200b ", " The mother tongue of {} is\n", f"\ufeff{apart}"))
+    assert same(weights(edited.model), typed) and apart != "Język"
+    said = edited.says(FACTS[0].partition(" {")[0])
+    for ends in (" ", "\u00a0", "\n", "\u200b"):
+        assert edited.says(f"{ends}The mother tongue of{ends}") == said
+    with pytest.raises(BadInput, match="surrogate"):
+        edited.says("The mother \ud800")
 
 
 def test_results_are_a_row_for_each_checkpoint_with_a_column_for_each_number(tiny):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from afteredit.edit.methods.ft import Ft
@@ -24,9 +24,9 @@ PERU = EditRequest("peru", "Peru", "The capital of {} is", "Oslo", "Lima", neigh
 
 @pytest.fixture
 def words_lm(make_lm) -> LM:
-    """Returns a model whose tokenizer knows ten words and drops the zero-width space and !."""
+    """Returns a model whose tokenizer knows ten words and drops !."""
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
-    raw.normalizer = normalizers.Replace(Regex("[\u200b!]"), "")
+    raw.normalizer = normalizers.Replace("!", "")
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     return LM(make_lm("llama").model, PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>"))
 
@@ -36,11 +36,11 @@ def test_what_can_be_edited_passes(words_lm):
 
 
 BAD = [
-    (replace(PERU, id="bad", subject="\u200b"), "no token"),
-    (replace(PERU, id="bad", target_new="\u200b"), "cannot be told apart from the text before it"),
+    (replace(PERU, id="bad", subject="!"), "no token"),
+    (replace(PERU, id="bad", target_new="!"), "cannot be told apart from the text before it"),
     (replace(PERU, id="bad", target_new="Quito"), "no token for a letter"),
     (replace(PERU, id="bad", target_true="Oslo!"), "the same tokens"),
-    (replace(PERU, id="bad", neighbourhood_answers=("\u200b",)), "cannot be told apart"),
+    (replace(PERU, id="bad", neighbourhood_answers=("!",)), "cannot be told apart"),
 ]
 
 

@@ -58,6 +58,23 @@ def test_spaces_at_the_ends_and_unicode_forms_of_any_field_change_no_fact(tmp_pa
         assert facts(tmp_path, row | {key: each_text(value, CHANGES[name])}) == [FACT]
 
 
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_request_from_python_is_read_as_its_row_is(name):
+    assert EditRequest(**{field: each_text(value, CHANGES[name]) for field, value in ROW.items()}) == FACT
+    assert EditRequest(**ROW | {"paraphrases": ["{} is ruled from"]}) == FACT
+
+
+@pytest.mark.parametrize(("field", "given", "told"), [
+    ("target_true", "", "target_true is ''"), ("target_true", "\u00a0", "target_true is ''"), ("id", " ", "id is ''"),
+    ("paraphrases", "Perú is ruled from", "a list of texts"), ("neighbourhood_answers", [1], "a list of texts"),
+    ("generation_prompts", ["Perú has", "\u200b"], "a prompt must not be empty"),
+    ("subject", "Per\ud800", "half a surrogate pair"), ("relation", ["capital"], "relation"),
+])  # fmt: skip
+def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
+    with pytest.raises(BadInput, match=told):
+        EditRequest(**ROW | {field: given})
+
+
 def test_braces_get_the_subject_in_every_prompt(tmp_path):
     (fact,) = facts(tmp_path, ROW | {"paraphrases": ["{} is ruled from"], "neighbourhood": ["The sea of {} is"],
                                      "portability": ["The language of {}'s capital is"],

@@ -40,6 +40,7 @@ def test_what_is_typed_beside_one_fact_belongs_to_it():
     (["The capital of {} is → Oslo"], {}, "is no fact"),
     (["The capital of {Peru} is →  "], {}, "target_new is ''"),
     (["The capital of {Peru} is → Oslo"], {"true": "oslo"}, "an edit must change the answer"),
+    (["The capital of {Peru} is → Oslo"], {"true": " "}, "target_true is ''; it must be a text that is not empty"),
     (["{a} → b", "{c} → d"], {"true": "e"}, "belong to one fact, but edits.fact gives 2"),
     ([], {"paraphrases": ["a"]}, "edits.fact gives 0"),
     (["The capital of {Peru} is → Oslo"], {"paraphrases": [" "]}, "edits.fact_paraphrases holds an empty prompt"),

@@ -25,7 +25,7 @@ def an_update(seed: int) -> Update:
 
 
 def batch(fact, index: int):
-    return [replace(fact, id=f"f{index}", subject="Łódź\u2028 \u0085\n")]
+    return [replace(fact, id=f"f{index}", subject="Łód\u2028 \u0085\nź")]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_a_reopened_journal_has_the_same_records(folder, fact, tmp_path):
     assert list(reopened.records) == written
     assert written[3]["edit_s"] == 0.5
     assert written[3]["diagnostics"] == {"loss": 0.1 * 3, "kl": 1e-17}
-    assert written[3]["requests"][0]["subject"] == "Łódź\u2028 \u0085\n"
+    assert written[3]["requests"][0]["subject"] == "Łód\u2028 \u0085\nź"
     assert all(same(reopened.update(i), an_update(i)) for i in range(4))
 
 

@@ -1,8 +1,12 @@
 """Two spellings of one text are one text, and a text is changed at its ends and in its Unicode form only."""
 
+import re
+import sys
+import unicodedata
+
 import pytest
 
-from afteredit.store.rows.normal_text import normal_form, shown, spelling
+from afteredit.store.rows.normal_text import APOSTROPHES, QUOTES, normal_form, shown, spelling
 
 ENDS = ["", " ", "\t\n", "\u00a0", "\u202f", "\u3000", "\u2028", "\u200b", "\ufeff", "\u2060", "\u200e", "\u00ad",
         "\u00a0 \u200b\u3000\ufeff", "\u3164"]  # fmt: skip
@@ -34,6 +38,22 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
 @pytest.mark.parametrize(("text", "other"), SAME)
 def test_spellings_of_one_text_compare_equal(text, other):
     assert spelling(text) == spelling(other)
+
+
+def test_every_mark_that_stands_for_an_apostrophe_or_a_quote_is_one():
+    named = re.compile(r"APOSTROPHE|PRIME|QUOTATION MARK|(GRAVE|ACUTE) ACCENT|LETTER (TURNED|REVERSED) COMMA|HALF RING"
+                       r"|GERESH|GERSHAYIM")  # fmt: skip
+    spacing = ("Po", "Pi", "Pf", "Ps", "Pe", "Sk", "Lm", "So")
+    double, single = [], []
+    for char in map(chr, range(sys.maxunicode + 1)):
+        name = unicodedata.name(char, "")
+        if unicodedata.category(char) in spacing and named.search(name) and not re.search("TRIPLE|QUADRUPLE", name):
+            is_double = re.search(r"DOUBLE|^QUOTATION|WIDTH QUOTATION|GERSHAYIM", name)
+            (double if is_double else single).append(char)
+    saltillo = "\ua78b\ua78c"  # an apostrophe that is a letter, as in Nahuatl
+    assert set(single) | set(saltillo) == {"'", *APOSTROPHES} and set(double) == {'"', *QUOTES}
+    for mark in "\u02bb\u02bc\u02bd\u2018\u2019\u2032\u00b4`":
+        assert spelling(f"Hawai{mark}i") == "hawai'i"
 
 
 def test_other_texts_do_not():
