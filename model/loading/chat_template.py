@@ -33,6 +33,15 @@ except Exception as problem:
 """
 
 
+def drop_marks(tokenizer: Any) -> None:
+    """Leaves out the byte-order mark with which a template's file may begin: it is no text of the template."""
+    given = tokenizer.chat_template
+    if isinstance(given, str):
+        tokenizer.chat_template = given.removeprefix("\ufeff")
+    elif isinstance(given, dict):
+        tokenizer.chat_template = {name: template.removeprefix("\ufeff") for name, template in given.items()}
+
+
 def check_template(tokenizer: Any) -> None:
     """Raises BadInput where the template raises, does not end, or draws at random, for one plain question.
 

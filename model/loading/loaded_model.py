@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from afteredit.model.loading.special_tokens import special_tokens
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,7 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
         _check_numbers(name, parameter, place)
     _check_ties(model, place)
     n_known = model.get_input_embeddings().weight.shape[0]
-    special = {*tokenizer.all_special_tokens,
-               *(str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)}  # fmt: skip
+    special = special_tokens(tokenizer)
     beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= n_known}
     plain = {token: index for token, index in beyond.items() if token not in special}
     if plain:

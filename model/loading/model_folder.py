@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from afteredit.store.errors import BadInput
 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
+PLAIN_TEXTS = ("vocab.txt", "merges.txt")  # in any JSON file a byte-order mark is an error of its own
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64", "F32", "F16", "BF16"}
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
@@ -35,9 +37,11 @@ def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
     is none that can be loaded."""
     for file in sorted(folder.iterdir()):
         if file.suffix in READ and not file.is_file():
-            raise BadInput(
-                f"{file} is no plain file (a link that leads nowhere, a folder, a pipe?); give a whole model"
-            )
+            raise BadInput(f"{file} is no plain file (a link that leads nowhere, a folder, a pipe?); give a whole "
+                           "model")  # fmt: skip
+        if file.name in PLAIN_TEXTS and file.read_bytes().startswith(BOM_UTF8):
+            raise BadInput(f"{file} begins with a byte-order mark, which would be read as part of its first token; "
+                           "save it as UTF-8 without one")  # fmt: skip
     if (folder / "adapter_config.json").exists():
         raise BadInput(f"{folder} holds an adapter (adapter_config.json), whose base model lies elsewhere; merge the "
                        "two (peft: merge_and_unload) and give the folder of the merged model")  # fmt: skip

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afteredit.model.loading.chat_template import CHAT_DATE
+from afteredit.model.loading.chat_template import CHAT_DATE, drop_marks
 from afteredit.model.loading.gguf import converted, converted_package, file_of, weights_in_words
 from afteredit.model.loading.hub import snapshot
 from afteredit.model.loading.model_folder import check_folder, check_shapes
@@ -115,6 +115,7 @@ class ModelSource:
                            "tokenizer.save_pretrained writes them")  # fmt: skip
         with self._reading(place, "read: tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
+            drop_marks(tokenizer)
         with self._reading(place, "built as config.json says"), torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
             check_shapes(empty, headers, Path(place))

@@ -8,6 +8,7 @@ from typing import Any
 from afteredit.store.errors import BadInput
 
 AUTO = "auto"
+NOTHING = ("none", "null", "~", "no", "off", "false")  # words that mean no token, in YAML and elsewhere
 
 
 def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
@@ -20,6 +21,9 @@ def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
         return []
     if start_token == AUTO:
         return _own_start_ids(tokenizer)
+    if start_token.lower() in NOTHING and start_token not in special_tokens(tokenizer):
+        raise BadInput(f"model.start_token={start_token!r} would put this word in front of every text; null means no "
+                       "start token: model.start_token=null")  # fmt: skip
     token_id = tokenizer.get_vocab().get(start_token)
     if token_id is None:
         known = sorted(token.content for token in tokenizer.added_tokens_decoder.values())[:20]
@@ -41,6 +45,12 @@ def end_ids(model: Any) -> set[int]:
     return set(ends)
 
 
+def special_tokens(tokenizer: Any) -> set[str]:
+    """Returns the texts of special tokens, named ones and others."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
 def special_ids(tokenizer: Any, ends: Iterable[int]) -> frozenset[int]:
     """Returns the ids of special tokens, named ones and others: the ends, the begins of turns, `<s>`, `<mask>`.
 
@@ -53,14 +63,15 @@ def special_ids(tokenizer: Any, ends: Iterable[int]) -> frozenset[int]:
 
 def in_words(ids: list[int], tokenizer: Any, start_token: str | None) -> str:
     """Returns which tokens stand in front of every text and who chose them, for the log."""
-    chosen = f"start token: {_names(tokenizer, ids)} (model.start_token={start_token or 'null'})"
+    text = " ".join(tokenizer.convert_ids_to_tokens(ids))
+    chosen = f"{f'start token: {text}' if ids else 'no start token'} (model.start_token={start_token or 'null'})"
     if start_token is not None:
         return chosen
     try:
-        own = _own_start_ids(tokenizer)
+        own = " ".join(tokenizer.convert_ids_to_tokens(_own_start_ids(tokenizer)))
     except BadInput:
         return chosen
-    return f"{chosen}, though the tokenizer itself puts {_names(tokenizer, own)} in front of a text" if own else chosen
+    return f"{chosen}, though the tokenizer itself puts {own} in front of a text" if own else chosen
 
 
 def _own_start_ids(tokenizer: Any) -> list[int]:
@@ -83,7 +94,3 @@ def _own_start_ids(tokenizer: Any) -> list[int]:
                        "is no token of its own; mend its tokenizer.json (post_processor), or set "
                        "model.start_token=<token> or null")  # fmt: skip
     return start
-
-
-def _names(tokenizer: Any, ids: list[int]) -> str:
-    return " ".join(tokenizer.convert_ids_to_tokens(ids)) or "none"

@@ -12,8 +12,8 @@ ZERO_WIDTH = "".join(map(chr, (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *ran
                                *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF)))  # fmt: skip
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters that print nothing
 _SELECTORS = (0x34F, *range(0x180B, 0x180E), 0x180F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))  # of glyphs
-# All marks that Unicode calls apostrophe, single quotation mark, prime, turned or reversed comma, half ring, accent that
-# stands alone, geresh or saltillo; and the double ones
+# All marks that Unicode calls apostrophe, single quotation mark, prime, turned or reversed comma, half ring, accent
+# (one that stands alone), geresh or saltillo; and the double ones
 APOSTROPHES, QUOTES = (
     "`´ʹʻʼʽʾʿˊˋˎˏ˒˓˴ՙ՚׳ߴߵ‘’‚‛′‵‹›❛❜❟❮❯Ꞌꞌ＇｀",
     "«»ʺ˝ˮ˵˶״“”„‟″‶❝❞❠⹂〝〞〟＂🙶🙷🙸",

@@ -120,6 +120,16 @@ def test_an_unknown_start_token_is_refused_with_the_allowed_ones(make_lm):
         make_lm("gpt2", start_token="<bos>")
 
 
+@pytest.mark.parametrize("word", ["none", "None", "null", "~", "no"])
+def test_a_word_for_no_start_token_is_none_of_the_vocabulary(tokenizer, word):
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens([word])
+    with pytest.raises(BadInput, match="model.start_token=null"):
+        Tokens(other, word)
+    other.add_special_tokens({"bos_token": word})
+    assert Tokens(other, word).start_ids == [other.get_vocab()[word]]
+
+
 @pytest.fixture
 def chat_lm(tokenizer, make_lm) -> LM:
     chatty = copy.deepcopy(tokenizer)

@@ -31,7 +31,8 @@ GIVEN = [
 ]  # fmt: skip
 NOT_GIVEN = [
     ("Java", " JavaScript"), ("Micro", "Microsoft"), ("Java", "Javanese"), ("Java", "Java2"),
-    ("Java", "Java_EE"), ("Java", "in Java"), ("Java", ""), ("Java", "Jav"), ("C", "C++"), ("C", "C#"), ("C+", " C++ is"),
+    ("Java", "Java_EE"), ("Java", "in Java"), ("Java", ""), ("Java", "Jav"), ("C", "C++"), ("C", "C#"),
+    ("C+", " C++ is"),
     ("Jean", "Jean-Paul"), ("Jean", "Jean\u2010Paul"), ("O", "O'Brien"), ("O", "O’Brien"), ("don", "don't"),
     ("Amazon", "Amazon.com"), ("U.S.", "U.S.A."), ("AT", "AT&T"), ("Covid", "Covid-19"), ("Jos", "José"),
     ("Jose", "José"), ("Jose", "Jose\u0301"), ("Cafe", "Cafe\u0301s"), ("Gros", "Groß"),

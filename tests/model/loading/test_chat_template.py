@@ -6,6 +6,7 @@ import pytest
 
 from afteredit.model.loading import chat_template
 from afteredit.model.loading.chat_template import render
+from afteredit.model.loading.model_source import ModelSource, Prompt
 from afteredit.model.tokens import Tokens
 from afteredit.store.errors import BadInput
 
@@ -34,6 +35,16 @@ def test_a_template_that_cannot_be_used_is_refused_with_the_reason(name, chatty,
     with pytest.raises(BadInput, match=f"model.prompt=chat: the chat template .*{reason}.*; use model.prompt=plain"):
         Tokens(chatty, prompt="chat")
     assert Tokens(chatty).question_ids("What is it?")  # as plain text it is not asked
+
+
+@pytest.mark.parametrize("start_token", ["<s>", "auto"])
+def test_a_byte_order_mark_is_no_text_of_a_template(tiny_folder, start_token):
+    template = "<s>{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endfor %}[assistant]"
+    (tiny_folder / "chat_template.jinja").write_text(f"\ufeff{template}", encoding="utf-8")
+    source = ModelSource("hf", str(tiny_folder), start_token=start_token, prompt=Prompt.chat)
+    lm = source.load("cpu", "float32")
+    plain = lm.tokenizer("<s>[user] What is it?\n[assistant]", add_special_tokens=False).input_ids
+    assert lm.tokens.question_ids("What is it?") == tuple(plain)
 
 
 def test_several_templates_of_which_none_is_the_default_are_refused(chatty):

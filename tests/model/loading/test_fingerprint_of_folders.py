@@ -173,5 +173,6 @@ def test_auto_takes_what_the_tokenizer_puts_in_front_of_a_text(
     ids = [tokenizer.vocab[token] for token in expected]
     assert lm.tokens.encode("Joe") == (*ids, *tokenizer("Joe").input_ids)
     assert lm.fingerprint_parts["start_token"] == expected
-    assert f"start token: {' '.join(expected) or 'none'} (model.start_token={start_token or 'null'})" in caplog.text
+    said = f"start token: {' '.join(expected)}" if expected else "no start token"
+    assert f"{said} (model.start_token={start_token or 'null'})" in caplog.text
     assert ("itself puts <s>" in caplog.text) == (start_token is None)
