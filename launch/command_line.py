@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import as_typed, choices, in_quotes, refuse_carriage_returns, unreadable
+from afteredit.launch.overrides import as_typed, choices, in_quotes, refuse_carriage_returns, unknown_entry, unreadable
 from afteredit.launch.stored_config import as_it_ran
 from afteredit.store.errors import BadInput
 
@@ -184,7 +184,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             entries = _entries(key, overrides)
             unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
             if unknown:
-                return unknown_key(f"{key}={unknown[0]}", [f"{key}={entry}" for entry in entries], "entry")
+                return unknown_entry(key, unknown[0].strip("'\""), entries)
         elif f"'{key}'" in message and "Could not override" in message:
             if key in MOVED:
                 return unknown_key(key, [])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from afteredit.launch.compose import is_open, takes_text, takes_texts
+from afteredit.launch.compose import is_open, takes_text, takes_texts, unknown_key
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.row_files import KINDS
 
 QUOTED = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
 IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or nothing and a word
@@ -167,6 +170,18 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
             return (f"{given!r} gives {key} several values; {LISTS}; a text that holds a comma is quoted, also for "
                     f"the shell: {for_shell(quoted(key, value))}")  # fmt: skip
     return None
+
+
+def unknown_entry(group: str, name: str, entries: Sequence[str]) -> str:
+    """Returns the message about a name that a group does not have; a model's source or a file of rows stands in keys
+    of their own."""
+    if group == "model" and ("/" in name or name.lower().endswith(".gguf") or os.path.exists(name)):
+        return (f"model={name} names no entry of model; a hub id, a folder or a GGUF file is given as model=hf "
+                f"{for_shell(quoted('model.source', name))}")  # fmt: skip
+    if group == "edits" and (set(KINDS) & {suffix.lower() for suffix in Path(name).suffixes} or os.path.exists(name)):
+        return (f"edits={name} names no entry of edits; a file of rows is given as edits=my "
+                f"{for_shell(quoted('edits.file', name))}")  # fmt: skip
+    return unknown_key(f"{group}={name}", [f"{group}={entry}" for entry in entries], "entry")
 
 
 def _as_key(text: str) -> str:
