@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from enum import Enum
@@ -88,7 +89,7 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
 def _count_typed_facts(config: DictConfig, overrides: Sequence[str]) -> None:
     """Sets n_edits to the number of facts in edits.fact.  Raises BadInput where the command says another."""
     if isinstance(config.edits.get("fact"), str):
-        config.edits.fact = [config.edits.fact]
+        config.edits.fact = [as_text(config.edits.fact)]
     n_facts = len(config.edits.get("fact") or ())
     if not n_facts:
         return
@@ -177,7 +178,7 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         kinds = get_type_hints(cls)
         for name, value in values.items():
             refuse_other_kinds(kinds[name], value, f"{dot}{name}")
-        made: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+        made: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), as_text(values)))
         refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:
@@ -187,6 +188,15 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         wanted = types.get(inner.split(".")[0].split("[")[0], "")
         message = str(problem).strip().splitlines()[0]
         raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
+
+
+def as_text(value: Any) -> Any:
+    """Returns the value with its texts escaped for OmegaConf, which would look up what stands in ${…}."""
+    if isinstance(value, dict):
+        return {key: as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return list(map(as_text, value))
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def takes_text(key: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from afteredit.launch.compose import is_open, takes_text, takes_texts, unknown_key
+from afteredit.launch.compose import as_text, is_open, takes_text, takes_texts, unknown_key
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.row_files import KINDS
 
@@ -17,6 +17,7 @@ QUOTED = r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\""""
 IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or nothing and a word
 IN_MAPPING = re.compile(rf"""{QUOTED}|([{{,][^:,{{}}'"]+:)([^,{{}}'"]+)""")  # what is quoted, or a key and a word
 FACT_KEYS = ("edits.fact", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # each takes sentences as typed
+SENTENCES = (*FACT_KEYS, "edits.fact_true")  # ${ is two letters of their text
 LISTS = "a list is written [a,b], with -m values to try one by one a,b"
 SPACES = "no space stands around the sign = or between a list's entries: n_edits=3, task=[nli,sentiment]"
 
@@ -34,6 +35,7 @@ def as_typed(arguments: Sequence[str]) -> list[str]:
     (`runs=2024_01` is no 202401, `model.revision=1e5` no 100000.0) and around the sentences of facts, and with ++ where
     a map of texts is given names that may be new to it."""
     multirun = bool({"-m", "--multirun"} & set(arguments))
+    arguments = [as_text(each) if each.partition("=")[0].lstrip("+") in SENTENCES else each for each in arguments]
     return [_as_typed(argument, multirun=multirun) for argument in _with_sentences(arguments, multirun=multirun)]
 
 
@@ -78,11 +80,11 @@ def _as_typed(argument: str, *, multirun: bool) -> str:
     is_map = override is not None and isinstance(override.value(), dict)
     if override is not None and given == key and is_open(key) and (takes_text(key) or is_map):
         return _as_typed(f"++{argument}", multirun=multirun)
-    if key == "edits.fact_true" and (override is None or (override.is_sweep_override() and not multirun)):
-        return quoted(given, value)
     unquoted = re.sub(QUOTED, "", value)
-    calls = "(" in unquoted or "${" in unquoted  # Hydra's functions and interpolations
-    if override is None or calls or (override.is_sweep_override() and not multirun):
+    unread = override is None or (override.is_sweep_override() and not multirun)
+    if key == "edits.fact_true" and (unread or "${" in unquoted):
+        return quoted(given, value)
+    if unread or "(" in unquoted or "${" in unquoted:  # Hydra's functions and interpolations
         return argument
     if value.lstrip().startswith(("[", "{")) and takes_text(key):  # refused as what it is
         return argument

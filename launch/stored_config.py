@@ -10,9 +10,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from afteredit.launch.compose import BUILT, CONF, class_at
+from afteredit.launch.compose import BUILT, CONF, as_text, class_at
 from afteredit.launch.experiment import Experiment, Settings
-from afteredit.launch.overrides import for_shell, quoted
+from afteredit.launch.overrides import SENTENCES, for_shell, quoted
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.environment import RUN, Environment
 from afteredit.record.older_versions import older_commit
@@ -71,7 +71,7 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             of_the_run["model"][name] = config.model[name]
     with open_dict(config):
         for key, value in of_the_run.items():
-            config[key] = value
+            config[key] = as_text(value)
     return config
 
 
@@ -103,6 +103,8 @@ def _tasks_as_here(stored: Any, folder: Path) -> dict[str, Any]:
 
 def _refuse_interpolations(value: Any, path: Path, key: str = "") -> None:
     """Raises BadInput for a text that OmegaConf would resolve, from the environment too: what is stored is data."""
+    if key in SENTENCES:  # what is typed is text
+        return
     if isinstance(value, Mapping | list):
         for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             _refuse_interpolations(name, path, key)
@@ -157,7 +159,7 @@ def _translate(stored: dict[str, Any], origin: str) -> None:
 
 def as_yaml(x: Experiment) -> bytes:
     """Returns the resolved config as it is stored in a run directory."""
-    return with_check(OmegaConf.to_yaml(OmegaConf.create(x.resolved)).encode())
+    return with_check(OmegaConf.to_yaml(OmegaConf.create(as_text(x.resolved)), resolve=True).encode())
 
 
 def for_tracking(x: Experiment) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from afteredit.launch.compose import takes_text
-from afteredit.launch.overrides import as_meant, in_quotes, quoted
+from afteredit.launch.overrides import SENTENCES, as_meant, in_quotes, quoted
 from afteredit.store.errors import BadInput
 
 PLAIN = re.compile(r"[\w./:+-]+")  # a word that needs no quotes within a list
@@ -39,8 +39,9 @@ def overrides_from_agent(arguments: Sequence[str], environment: Mapping[str, str
         if not isinstance(stored, list) or not all(isinstance(override, str) for override in stored):
             raise BadInput(f"the sweep's parameter overrides is {stored!r}; it must be a list of texts, key=value each")
         for override in stored:
+            key = override.partition("=")[0].lstrip("+")
             if override not in arguments:
-                _refuse_look_ups("overrides", override)
+                _refuse_look_ups(key if key in SENTENCES else "overrides", override)
         keys = {argument: argument.removeprefix("--").partition("=")[0] for argument in arguments}
         fixed = [argument for argument in arguments if keys[argument] not in parameters]
         return [*fixed, *stored]
@@ -75,6 +76,8 @@ def _overrides_of(key: str, value: Any) -> Iterator[str]:
 
 def _refuse_look_ups(key: str, value: Any) -> None:
     """Raises BadInput for a text that OmegaConf would resolve, from the environment too: a sweep's values are data."""
+    if key in SENTENCES:  # what is typed is text
+        return
     if "${" in str(value):
         raise BadInput(f"the sweep's parameter {key} holds {value!r}, but nothing that a sweep says is looked up; "
                        "write the value itself, or put key=${…} into the sweep's command")  # fmt: skip

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+import yaml
 
 from afteredit.launch.command_line import compose
 from afteredit.launch.overrides import as_typed
+from afteredit.launch.stored_config import as_command, as_yaml
 from afteredit.run import main
 from afteredit.store.errors import BadInput
 
 FACT = "The mother tongue of {Danielle Darrieux} is → English"
-SENTENCES = [FACT, 'In 1962, {O\'Neil} said "(no)" to → [a, b]', "{a} = b: \\ → it's", "'{Hamlet}' is by → Marlowe"]
+SENTENCES = [FACT, 'In 1962, {O\'Neil} said "(no)" to → [a, b]', "{a} = b: \\ → it's", "'{Hamlet}' is by → Marlowe",
+             "The company behind ${AAPL} is → Microsoft", "{a} costs → ${seed}", r"{a} is \ → \${seed} or \\${b",
+             "{a} is → ${oc.env:HOME}"]  # fmt: skip
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
@@ -19,6 +25,23 @@ def test_a_fact_is_taken_as_it_is_typed(sentence):
     assert (x.edits.fact, x.edits.fact_true, x.edits.fact_paraphrases) == ([sentence], sentence, [sentence])
     assert x.settings.n_edits == 1
     assert compose(x.overrides).edits == x.edits  # as a sweep's agent begins it again
+
+
+@pytest.mark.parametrize("text", ["${seed}", "'${seed}'", r"\${seed}", "a, ${b}", "${"])
+def test_a_true_answer_is_taken_as_it_is_typed(text):
+    x = compose(["edits.fact={a} is → b", f"edits.fact_true={text}"])
+    assert x.edits.fact_true == text.strip("'") == compose(x.overrides).edits.fact_true
+
+
+def test_a_replay_reads_the_facts_as_they_were_typed(tmp_path):
+    x = compose(["edits.fact=The company behind ${AAPL} is → ${seed}", "task=none"])
+    (tmp_path / "config.yaml").write_bytes(as_yaml(x))
+    (tmp_path / "edits.jsonl").touch()
+    stored = yaml.safe_load(as_yaml(x))["edits"]
+    assert stored["fact"] == ["The company behind ${AAPL} is → ${seed}"]
+    assert compose([f"replay.run={tmp_path}", "replay.at=1"]).edits == x.edits
+    typed = shlex.split(as_command(x.overrides))[2:]  # what the shell hands over of the printed command
+    assert compose(typed).edits == x.edits
 
 
 def test_each_fact_and_each_list_counts():

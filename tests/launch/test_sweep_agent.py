@@ -159,6 +159,13 @@ def test_nothing_that_a_sweep_says_is_looked_up(handed, key, value):
         handed({key: value})
 
 
+def test_the_facts_of_a_sweep_are_texts(handed):
+    fact = "The company behind ${AAPL} is → ${oc.env:HOME}"
+    x = compose(handed({"edits.fact": fact, "edits.fact_true": "${seed}"}))
+    assert (x.edits.fact, x.edits.fact_true) == ([fact], "${seed}")
+    assert compose(handed({"overrides": list(x.overrides)})).edits == x.edits
+
+
 def test_what_a_run_handed_out_again_looks_up_was_said_by_its_own_command(handed, monkeypatch):
     monkeypatch.setenv("PLACE", "/place")
     own = "runs=${oc.env:PLACE}/runs"
