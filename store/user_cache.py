@@ -25,12 +25,23 @@ from afteredit.store.progress.work import working
 log = logging.getLogger(__name__)
 
 
+class NoCache(BadInput):
+    """The cache cannot be used: there is nothing wrong with what was to be made in it."""
+
+
 def cache_folder() -> Path:
-    """Returns $AFTEREDIT_CACHE if it is set, else the folder `afteredit` in $XDG_CACHE_HOME or ~/.cache."""
+    """Returns $AFTEREDIT_CACHE if it is set, else the folder `afteredit` in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises NoCache where there is no home directory, as for a user of a container without an entry or HOME.
+    """
     chosen = os.environ.get("AFTEREDIT_CACHE")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "afteredit"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "afteredit"
+    except RuntimeError:
+        raise NoCache("the cache has no place, since this user has no home directory (HOME is not set); set "
+                      "AFTEREDIT_CACHE to a folder that can be read and written") from None  # fmt: skip
 
 
 def content_hash(decides: Any) -> str:
@@ -71,8 +82,8 @@ def made_once(name: str, make: Callable[[Path], None], what: str = "") -> Path:
     except OSError as problem:
         if path.parent.is_dir() and not isinstance(problem, PermissionError | NotADirectoryError | FileExistsError):
             raise  # of what is made, or of a full disk
-        raise BadInput(f"the cache cannot be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
-                       "AFTEREDIT_CACHE to a folder that can be read and written") from None  # fmt: skip
+        raise NoCache(f"the cache cannot be made in {cache_folder()} ({problem.strerror}: {problem.filename}); set "
+                      "AFTEREDIT_CACHE to a folder that can be read and written") from None  # fmt: skip
     return path
 
 

@@ -88,7 +88,7 @@ class CountedLM(LM):
         self.counts.logits = max(self.counts.logits, n_rows)
         row_V = torch.zeros(len(self.tokenizer))
         ended = self._decoded >= self.answer_tokens
-        row_V[next(iter(self.tokens.end_ids)) if ended else self._filler] = 1.0
+        row_V[next(iter(self.tokens.end_ids), self._filler) if ended else self._filler] = 1.0
         return row_V.expand(*hidden.shape[:-1], len(row_V))
 
     @property

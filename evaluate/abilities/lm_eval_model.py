@@ -127,7 +127,9 @@ class LmEvalModel(TemplateLM):
         if rule.get("do_sample"):
             raise BadInput(f"task={request.task_name} asks for sampled answers (do_sample); only greedy generation "
                            "is supported; set do_sample: false in its generation_kwargs")  # fmt: skip
-        stop_texts = handle_stop_sequences(list(rule["until"]), eos=self.tokenizer.decode([self.eot_token_id]))
+        end_id = self.tokenizer.eos_token_id  # without one an answer ends by the task's own texts alone
+        end = None if end_id is None else self.tokenizer.decode([end_id])
+        stop_texts = handle_stop_sequences(list(rule["until"]), eos=end)
         # at most half of what the model reads, so that the question has the other half
         return tuple(stop_texts), min(rule["max_gen_toks"], self.max_length // 2), rule.get("eos_text", "")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from afteredit.model.loading.gguf_header import parts_of, read_header
 from afteredit.store.errors import BadInput
 from afteredit.store.plain_json import read_json
-from afteredit.store.user_cache import cache_folder, cache_key, made_once
+from afteredit.store.user_cache import NoCache, cache_folder, cache_key, made_once
 
 FORMAT = 2  # raised when the same file is converted to something else
 MODELS = "models"  # folder of the cache
@@ -29,6 +29,8 @@ def converted_package(package: str) -> Path:
     file = file_of(package)
     try:
         return converted(file, package)
+    except NoCache:
+        raise
     except BadInput as problem:
         raise BadInput(f"model.source=package:{package}: {problem}; install the package again") from None
 

@@ -60,6 +60,20 @@ def test_an_answer_to_a_task_ends_at_every_end(chatty, monkeypatch):
     assert model.generate_until(asked) == [" Tom"] and not model.ran_out
 
 
+def test_without_an_end_token_an_answer_ends_at_the_tasks_own_stops(tokenizer, make_lm):
+    bare, model = copy.deepcopy(tokenizer), make_lm("gpt2").model
+    bare.eos_token = model.generation_config.eos_token_id = None
+    ids = bare("Who is it?", return_tensors="pt").input_ids
+    new = model.generate(ids, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
+    text = bare.decode(new)
+    lm = LM(model, bare)
+    assert len(new) == 20 and lm.tokens.end_ids == frozenset()
+    for stop, answer in ((text[9:12], text[:9]), ("no such text", text)):
+        assert text.find(stop) in (9, -1)
+        asked = Instance("generate_until", {}, ("Who is it?", {"until": [stop], "max_gen_toks": 20}), 0)
+        assert LmEvalModel(lm).generate_until([asked]) == [answer]
+
+
 def generated(lm: LM, fact, text: str, monkeypatch) -> float:
     """Returns generated/efficacy of a model that says `text`."""
 

@@ -36,6 +36,16 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
+def test_without_a_home_directory_the_key_that_names_a_place_is_told(cache, monkeypatch):
+    for name in ("AFTEREDIT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user without an entry, as in a container
+    with pytest.raises(BadInput, match="no home directory .*set AFTEREDIT_CACHE to a folder"):
+        cache_folder()
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(cache))
+    assert cache_folder() == cache
+
+
 def test_it_is_made_once_and_then_found(cache):
     made = []
 

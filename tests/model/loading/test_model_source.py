@@ -1,5 +1,7 @@
 """Tests that a folder loads, and that a model which is not found is refused with the name that was looked for."""
 
+import os
+
 import pytest
 import torch
 import transformers
@@ -60,6 +62,20 @@ def test_a_package_whose_gguf_file_is_damaged_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "cache"))
     with pytest.raises(BadInput, match=r"damaged_weights: .*model.gguf is no GGUF file.*install the package"):
         ModelSource("m", "package:damaged_weights").load("cpu", "float32")
+
+
+@pytest.mark.parametrize("source", ["folder", "package:some_weights"])
+def test_without_a_home_directory_no_model_is_blamed(source, tiny_folder, tmp_path, monkeypatch):
+    package = tmp_path / "some_weights"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("AFTEREDIT_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user without an entry, as in a container
+    with pytest.raises(BadInput, match=r"^(model=m: )?the cache has no place.*AFTEREDIT_CACHE[^;]*$"):
+        ModelSource("m", str(tiny_folder) if source == "folder" else source).load("cpu", "float32")
 
 
 def test_a_folder_that_is_not_there_is_refused_with_the_file_looked_for(tmp_path):
