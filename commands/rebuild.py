@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from afteredit.edit.editor import Editor
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import build_measure, load_model
+from afteredit.record.results import results_files
 from afteredit.record.run_directory import LEFT, RunDirectory
 from afteredit.record.terminal import PlainConsole, bold
 from afteredit.store.checked_lines import Lines
@@ -131,7 +132,7 @@ class RebuiltRun:
     def _stored_sha256(self, n_edits: int) -> list[str]:
         """Returns the checksums after so many edits: of every row in any results file of the run, and of a checkpoint
         that it left to others."""
-        files = [*sorted(self.run.folder.glob("results-*.jsonl")), self.run.folder / LEFT]
+        files = [*results_files(self.run.folder), self.run.folder / LEFT]
         rows = [row for path in files for row in Lines(path, read_only=True).records]
         return [row["weights_sha256"] for row in rows if row["n_edits"] == n_edits]
 

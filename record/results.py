@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_row
 from afteredit.store.plain_json import printable
 from afteredit.store.shared_texts import COLUMNS, FILE, SharedTexts, reference
+
+NAME = re.compile(r"results(-\w+)?\.jsonl")  # a copy that is kept elsewhere may be called results.jsonl
+
+
+def results_files(folder: Path) -> list[Path]:
+    """Returns the results files of a run directory, by name; what is called otherwise, as a sync client's copy is, is
+    none of the run's."""
+    return sorted(path for path in folder.glob("results*.jsonl") if NAME.fullmatch(path.name))
 
 
 class Results:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from afteredit.record.results import results_files
 from afteredit.store.checked_lines import FaultOf, Record, of_an_older_version, read_lines
 from afteredit.store.line_shapes import gap
 
@@ -20,11 +22,20 @@ class LinesOfARun:
         self._folder, self._written, self._faults = folder, written, faults
         self._checked = not of_an_older_version(folder)
 
-    def results(self, evaluation: str | None) -> list[Path]:
-        """Returns the results files, or only that of `evaluation`."""
-        paths = sorted(self._folder.glob(f"results-{evaluation}.jsonl" if evaluation else "results*.jsonl"))
+    def results(self, evaluation: str | None, known: Mapping[str, Any]) -> list[Path]:
+        """Returns the results files, or only that of `evaluation`.
+
+        `known`: the evaluations that environment.json names; nothing where it names none.  A file of another one, or
+        of another name, is none of the run's.
+        """
+        if evaluation is not None:
+            return sorted(self._folder.glob(f"results-{evaluation}.jsonl"))
+        paths = [path for path in results_files(self._folder) if not known or path.stem.partition("-")[2] in known]
+        for path in sorted({*self._folder.glob("results*.jsonl")} - {*paths}):
+            self._faults.append(f"{path} is no file of this run (environment.json names no evaluation of its name) and "
+                                "is not counted; move it away")  # fmt: skip
         names = {path.name for path in paths}
-        for name in sorted(self._written) if evaluation is None else ():
+        for name in sorted(self._written):
             if name.startswith("results-") and name not in names:
                 self._faults.append(f"{self._folder / name} is missing; restore it, or measure again by the command "
                                     "that made it")  # fmt: skip

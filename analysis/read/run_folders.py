@@ -65,7 +65,7 @@ def read_run(folder: Path, *, name: str | None = None, evaluation: str | None = 
     lines = LinesOfARun(folder, environment.get("lines", {}), faults)
     edits = lines.read(folder / "edits.jsonl", fault_of_edit)
     runs = []
-    for path in lines.results(evaluation):
+    for path in lines.results(evaluation, environment.get("evaluations", {})):
         rows = list({row["n_edits"]: row for row in lines.read(path, fault_of_row)}.values())
         rows.sort(key=lambda row: row["n_edits"])
         if not rows or rows[0]["n_edits"] != 0:

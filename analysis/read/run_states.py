@@ -106,7 +106,9 @@ def run_state(folder: Path) -> RunState:
     config, environment = _read(folder / "config.yaml", read_config, faults), _read(folder / "environment.json",
                                                                                    read_checked, faults)  # fmt: skip
     lines = LinesOfARun(folder, {}, faults)
-    files = sorted(lines.results(None), key=lambda file: file.stat().st_mtime)
+    known = environment.get("evaluations")
+    results = lines.results(None, known if isinstance(known, Mapping) else {})
+    files = sorted(results, key=lambda file: file.stat().st_mtime)
     evaluations = {file.stem.partition("-")[2]: list(_by_edits(lines.read(file, fault_of_row))) for file in files}
     written = [file for pattern in ("*.jsonl", "*.json", "*.yaml") for file in folder.glob(pattern)]
     return RunState(folder, config, lines.read(folder / "edits.jsonl", fault_of_edit), evaluations,

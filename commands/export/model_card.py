@@ -9,6 +9,7 @@ from typing import Any
 
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.launch.stored_config import as_command
+from afteredit.record.results import results_files
 from afteredit.store.checked_lines import Lines
 
 SHOWN = 20  # facts
@@ -45,7 +46,7 @@ def model_card(rebuilt: RebuiltRun, n_edits: int, origin: Mapping[str, Any], not
 
 def _measured(folder: Path, n_edits: int) -> list[str]:
     """Returns a table of what the run measured before any edit and after so many; nothing where it did not."""
-    for path in sorted(folder.glob("results-*.jsonl")):
+    for path in results_files(folder):
         rows = {row["n_edits"]: row for row in Lines(path, read_only=True).records}
         if {0, n_edits} <= set(rows) and n_edits:
             keys = [key for key in rows[n_edits] if MEASURED.fullmatch(key)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from afteredit.analysis.read.run_folders import read
+from afteredit.analysis.read.run_states import run_state
 from afteredit.store.checked_lines import write_checked
 from afteredit.store.errors import BadInput
 from afteredit.tests.analysis.conftest import checked
@@ -131,6 +132,22 @@ def test_what_cannot_be_read_is_said(tmp_path, made_run, spoil, said):
     spoil(folder)
     with pytest.raises(BadInput, match=said):
         read([folder])
+
+
+@pytest.mark.parametrize("name", ["aaaaaaaa (conflicted copy 2026-01-02)", "aaaaaaaa (1)", "aaaaaaaa.sync-conflict-1",
+                                  "aaaaaaaa - Copy", "bbbbbbbb"])  # fmt: skip
+def test_a_results_file_that_is_none_of_the_runs_is_named_and_not_counted(tmp_path, made_run, name):
+    decided = {"evaluations": {"aaaaaaaa": {"view": None}}, "model": {}}
+    folder = made_run(tmp_path, "rome", 1, {0: START, 5: WORSE}, environment=decided)
+    (alone,) = read([folder])
+    copied = folder / f"results-{name}.jsonl"
+    copied.write_bytes((folder / "results-aaaaaaaa.jsonl").read_bytes())
+    (run,) = read([folder])
+    assert (run.evaluation, run.rows, alone.faults) == ("aaaaaaaa", alone.rows, ())
+    (fault,) = run.faults
+    assert fault.startswith(f"{copied} is no file of this run") and "not counted" in fault
+    state = run_state(folder)
+    assert list(state.evaluations) == ["aaaaaaaa"] and fault in state.faults
 
 
 def test_a_row_still_being_written_is_left_out(tmp_path, made_run):
