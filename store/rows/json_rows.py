@@ -12,6 +12,7 @@ from afteredit.store.rows.normal_text import shown
 from afteredit.store.rows.row import Pairs, Row
 
 EXPECTED = "one JSON object per line, or one array of objects, is expected"
+BY_PANDAS = ' (pandas: to_json(…, orient="records"))'
 MOST_DIGITS = 4000  # of a whole number; Python reads no more than 4,300
 
 
@@ -26,6 +27,16 @@ def json_rows(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterato
 def loads(text: str) -> Any:
     """Returns the value, with every object as Pairs and null for NaN, which pandas writes where a value is missing."""
     return _DECODER.decode(text)
+
+
+def is_table_of_columns(value: Any) -> bool:
+    """Tells whether an object holds columns and no row, as pandas writes a table by default: its members are objects
+    with the same names, or lists of one length."""
+    members = list(value.values()) if isinstance(value, dict) and len(value) > 1 else []
+    for kind in (dict, list):
+        if members and all(isinstance(member, kind) and len(member) == len(members[0]) > 0 for member in members):
+            return kind is list or all(member.keys() == members[0].keys() for member in members)
+    return False
 
 
 def _lines(path: Path, text: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:
@@ -97,4 +108,4 @@ def _refuse_one_object(path: Path, text: str) -> None:
         return
     if isinstance(whole, dict):
         raise BadInput(f"{path}: holds one JSON object, with the keys {shown(sorted(whole))}; give its rows as one "
-                       "array of objects, or one object per line")  # fmt: skip
+                       f"array of objects, or one object per line{BY_PANDAS * is_table_of_columns(whole)}")  # fmt: skip

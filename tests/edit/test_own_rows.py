@@ -3,6 +3,7 @@
 import json
 import logging
 
+import pandas as pd
 import pytest
 
 from afteredit.edit.edit_set import EditSet
@@ -58,6 +59,22 @@ def test_columns_that_cannot_be_told_are_to_be_named(tmp_path, head, named):
     (tmp_path / "rows.csv").write_text(f"{head}\n{','.join('abcd'[: head.count(',') + 1])}\n")
     with pytest.raises(BadInput, match=named):
         my(f"edits.file={tmp_path}/rows.csv").read("mini", 0)
+
+
+@pytest.mark.parametrize("edits", ["my", "facts"])
+@pytest.mark.parametrize("written", [
+    lambda table: table.to_json(), lambda table: table.to_json(indent=1),
+    lambda table: json.dumps(table.to_dict("list")),
+])  # fmt: skip
+def test_a_table_that_is_written_by_columns_is_refused_with_its_shape(tmp_path, written, edits):
+    row = {"subject": "Peru", "prompt": "The capital of {} is", "target_new": "Oslo", "neighbourhood": ["Chile is"]}
+    table, path = pd.DataFrame([row, row | {"subject": "Chile"}]), tmp_path / "rows.json"
+    path.write_text(written(table))
+    with pytest.raises(BadInput, match=r'holds one JSON object.*subject.*orient="records"'):
+        compose([f"edits={edits}", f"edits.file={path}"]).edits.read("mini", 0)
+    path.write_text(table.to_json(orient="records"))
+    subjects = [fact.subject for fact in my(f"edits.file={path}").read("mini", 0)[0]]
+    assert subjects == ["Peru", "Chile"]
 
 
 def test_without_a_file_the_rows_are_asked_for():
