@@ -7,7 +7,12 @@ import re
 import signal
 from typing import Any
 
+ADDRESS = re.compile(r"(?<=://)[^\s'\"]+")
 USER_OF_ADDRESS = re.compile(r"(?<=://)[^\s/?#'\"]*@")  # the user, and often a password or token
+SECRET_OF_QUERY = re.compile(  # its name, as in `?access_token=…` and in presigned addresses, and its value
+    r"(?<=[?&;#])((?:[\w.%-]*(?:token|key|secret|signature|passwo?r?d|pwd|credentials?|auth|jwt|key-?(?:pair-?)?id)|sig"
+    r"|x-(?:amz|goog)-[\w-]+)=)[^&;#]+", re.IGNORECASE
+)  # fmt: skip
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -18,7 +23,7 @@ REMEDIES = {**dict.fromkeys(NO_ROOM, "make room"), **dict.fromkeys(NO_RIGHT, "ma
 class BadInput(ValueError):
     """Something that the user gave cannot be used; the message says what was given, what is allowed, what to do.
 
-    Addresses stand in the message without their user and password.
+    Addresses stand in the message without their user and password, and without the keys in their query.
     """
 
     def __init__(self, message: str):
@@ -26,18 +31,19 @@ class BadInput(ValueError):
 
 
 def without_secrets(text: str) -> str:
-    """Returns the text with the user and the password left out of the addresses in it."""
-    return USER_OF_ADDRESS.sub("", text)
+    """Returns the text with the user, the password and the keys of a query left out of the addresses in it."""
+    return ADDRESS.sub(lambda found: SECRET_OF_QUERY.sub(r"\1", found[0]), USER_OF_ADDRESS.sub("", text))
 
 
 def refuse_secrets(value: Any, key: str = "") -> None:
-    """Raises BadInput for an address with a user or a password, wherever it stands in the values."""
+    """Raises BadInput for an address with a user, a password or a key, wherever it stands in the values."""
     if isinstance(value, dict | list):
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             refuse_secrets(inner, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str) and USER_OF_ADDRESS.search(value):
-        raise BadInput(f"{key} is {value!r} with a user or a password in its address, which would be kept with the "
-                       "run; leave them out, and log in by ~/.netrc, HF_TOKEN or `wandb login`")  # fmt: skip
+    elif isinstance(value, str) and without_secrets(value) != value:
+        raise BadInput(f"{key} is {value!r} with a user or a password (or a key in its query) in its address, which "
+                       "would be kept with the run; leave them out, and log in by ~/.netrc, HF_TOKEN or `wandb login`, "
+                       "or fetch the file first")  # fmt: skip
 
 
 class NoEdit(BadInput):

@@ -82,6 +82,22 @@ def test_no_password_of_an_address_is_printed_or_kept(overrides, capsys, tmp_pat
     assert "host/m" in told.err and not kept
 
 
+@pytest.mark.parametrize("query", [
+    "access_token=hunter2", "v=1&token=hunter2", "api_key=hunter2&v=1", "sig=hunter2", "X-Amz-Signature=hunter2",
+    "X-Amz-Credential=hunter2&X-Goog-Date=hunter2", "AWSAccessKeyId=hunter2", "Key-Pair-Id=hunter2", "Password=hunter2",
+])  # fmt: skip
+def test_no_key_in_the_query_of_an_address_is_printed_or_kept(query, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept: list[object] = []
+    address = f"https://host/m/facts.json?{query}"
+    assert main(["data=hub", f"edits.hub={address}", f"runs={tmp_path}/runs"], kept.append) == 2
+    told = capsys.readouterr()
+    assert "hunter2" not in told.out + told.err and "host/m" in told.err and not kept
+    with pytest.raises(BadInput, match="key in its query"):
+        compose(["data=hub", f"edits.hub='{address}'"])
+    assert without_secrets(f"{address} x") == f"{address.replace('hunter2', '')} x"
+
+
 def test_the_address_of_the_tracking_server_is_refused_with_a_password(monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", SECRET)
     with pytest.raises(BadInput, match="WANDB_BASE_URL is 'https://host/m' with a user or a password"):
@@ -89,7 +105,19 @@ def test_the_address_of_the_tracking_server_is_refused_with_a_password(monkeypat
     compose(["tracker=none"])
 
 
-@pytest.mark.parametrize("text", ["https://host/a@b", "org/model@v1", "bob@host", "hub:a:b", "https://host?mail=a@b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host/a@b",
+        "org/model@v1",
+        "bob@host",
+        "hub:a:b",
+        "https://host?mail=a@b",
+        "https://host/f?version=2&download=true",
+        "token=abc",
+        "https://host/design=1",
+    ],
+)
 def test_other_texts_stay(text):
     assert without_secrets(json.dumps(text)) == json.dumps(text)
     refuse_secrets({"a": [text]})
