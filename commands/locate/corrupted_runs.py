@@ -8,8 +8,8 @@ minus that without, both averaged over the draws.
 A state put back at token t of block l changes nothing below l and nothing before t (causality).  So the keys and values
 of the tokens before t come from the corrupted run, and a state is put into the hidden states that entered its block
 there: only the blocks from there on are run, on the tokens from t on.  All states of one token are put back in one run
-up the blocks, in which each joins at its own.  A test holds the numbers against plain whole
-passes.  Before the subject both runs are the same: effects are 0 there and are left out.
+up the blocks, in which each joins at its own.  A test holds the numbers against plain whole passes.  Before the subject
+both runs are the same: effects are 0 there and are left out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -90,8 +91,8 @@ class CorruptedRuns:
             n_read = len(fact.ids) - (0 if self.uncut else t)
             size = max(1, TOKENS_AT_ONCE // (n_draws * n_read))
             groups = [self.places[at : at + size] for at in range(0, len(self.places), size)]
-            run = corrupted.run_whole if self.uncut else corrupted.from_token(t)
-            p_N = torch.cat([self._probabilities(fact, run(t, group, states)) for group in groups])
+            run = partial(corrupted.run_whole, t) if self.uncut else corrupted.from_token(t)
+            p_N = torch.cat([self._probabilities(fact, run(group, states)) for group in groups])
             for place, p_S in zip(self.places, p_N.split(n_draws), strict=True):
                 indirect[place.kind][t - fact.first, place.layer] = p_S.mean() - without
         return Effects(clean, float(without), {kind: effects.tolist() for kind, effects in indirect.items()})
@@ -126,7 +127,7 @@ class CorruptedRuns:
         fact = KnownFact("", (1, 2, 3, 1), first=1, last=1, answer=0)
         corrupted = _Corrupted(self, fact, torch.ones(2, 1, self.lm.model.get_input_embeddings().weight.shape[1]))
         try:
-            hidden_ND = corrupted.from_token(2)(2, [Restored("none", 0, range(0))] * 2, {})
+            hidden_ND = corrupted.from_token(2)([Restored("none", 0, range(0))] * 2, {})
         except (RuntimeError, ValueError):  # of shapes that do not fit
             return False
         return nearly_equal(hidden_ND, corrupted.hidden_SD.repeat(2, 1))
@@ -168,7 +169,7 @@ class _Corrupted:
                                                for module in modules}):  # fmt: skip
             return self.runs.forward(self.fact, len(places) * len(self.noise_SsD))[:, -1]
 
-    def from_token(self, t: int) -> Callable[[int, Sequence[Restored], States], Tensor]:
+    def from_token(self, t: int) -> Callable[[Sequence[Restored], States], Tensor]:
         """Returns a function that does what `run_whole` does for places in order of their starts: each joins where it
         starts, and only tokens from t on are run."""
         lm, calls = self.runs.lm, {}
@@ -180,7 +181,7 @@ class _Corrupted:
         for layer, (k, v) in zip(cast(list[_Repeated], cache.layers if cache else []), before, strict=False):
             layer.keys, layer.values = k, v
 
-        def run(t: int, places: Sequence[Restored], states: States) -> Tensor:
+        def run(places: Sequence[Restored], states: States) -> Tensor:
             hidden_NTD = self._inputs[0][:0, t:]
             for index in range(places[0].start, len(blocks) + 1):
                 joining = [place for place in places if place.start == index]

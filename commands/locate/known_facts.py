@@ -77,9 +77,7 @@ def known_facts(lm: LM, requests: Sequence[EditRequest], n_facts: int) -> Known:
                 break
             n_asked, work.done = n_asked + 1, len(facts)
             try:
-                answer = (
-                    lm.tokens.answer_ids(request.target_true or "", request.question) if request.target_true else ()
-                )
+                answer = lm.tokens.answer_ids(request.target_true, request.question) if request.target_true else ()
                 ids, first, last = lm.tokens.span(request.question, request.subject_start, len(request.subject))
             except BadInput:
                 answer = ()

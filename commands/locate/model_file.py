@@ -6,8 +6,9 @@ import json
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from afteredit.commands.locate.trace import file_name
 from afteredit.launch.compose import CONF
@@ -23,17 +24,14 @@ if TYPE_CHECKING:
 WIDTH = 118
 
 
-class Tuned(Protocol):
-    """What was chosen for one method (tune.py)."""
+@dataclass(frozen=True)
+class Tuned:
+    """Holds what was chosen for a method, and each round's lines in words; or why the model cannot be edited by it."""
 
-    @property
-    def method(self) -> str: ...
-    @property
-    def keys(self) -> dict[str, Any]: ...
-    @property
-    def tried(self) -> list[str]: ...
-    @property
-    def refused(self) -> str: ...
+    method: str
+    keys: dict[str, Any]
+    tried: list[str]
+    refused: str = ""
 
 
 def write_model_file(x: Experiment, lm: LM, traced: Mapping[str, Any], tuned: Sequence[Tuned], n_rows: int,

@@ -25,7 +25,7 @@ from afteredit.launch.experiment import Experiment
 from afteredit.store.field_roles import WEIGHTS, values_by_role
 from afteredit.store.progress.kept_progress import KeptResults
 from afteredit.store.progress.work import working
-from afteredit.store.user_cache import content_hash
+from afteredit.store.user_cache import cache_key, content_hash
 
 if TYPE_CHECKING:
     from afteredit.model.lm import LM
@@ -36,9 +36,20 @@ CRITERIA = ("prob", "generated")
 PERPLEXITY_EVERY = 4  # rows; of the others it is not asked
 
 
+def kept_trials(x: Experiment, lm: LM) -> KeptResults:
+    """Returns the results of earlier trials on this model, whose file is named by all that decides them beside method
+    and row."""
+    decides = {"model": lm.fingerprint, "device": lm.device.type, "seed": x.settings.seed,
+               "text": held_out_text(x.settings), "tokens": x.settings.held_out_tokens}  # fmt: skip
+    return KeptResults(f"trials/{cache_key(FORMAT, decides)}.json")
+
+
 @dataclass
 class Trials:
-    """Tries methods on `rows` of one model, without a constraint; `unedited` holds that model's perplexity."""
+    """Tries methods on `rows` of one model, without a constraint; `unedited` holds that model's perplexity.
+
+    `kept`: see `kept_trials`.
+    """
 
     x: Experiment
     lm: LM
@@ -47,8 +58,6 @@ class Trials:
 
     def __post_init__(self) -> None:
         self._windows = held_out(self.lm, self.x.settings)
-        text = content_hash([held_out_text(self.x.settings), self.x.settings.held_out_tokens])
-        self._decides = [FORMAT, self.lm.fingerprint, self.lm.device.type, self.x.settings.seed, text]
         self._prepared: dict[str, Prepared] = {}  # of the method that was tried last
         self.unedited = self._kept(["unedited"], self._perplexity)
 
@@ -78,7 +87,7 @@ class Trials:
         return score / max(1.0, found["perplexity"] / self.unedited["perplexity"])
 
     def _kept(self, key: list[Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        found: dict[str, float] = self.kept.of(content_hash([*self._decides, *key]), measure)
+        found: dict[str, float] = self.kept.of(content_hash(key), measure)
         return found
 
     def _perplexity(self) -> dict[str, float]:

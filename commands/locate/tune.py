@@ -7,16 +7,16 @@ neighbours, a quarter of the way up, and what the model's file says), then at th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afteredit.commands.locate.halving import successive_halving
 from afteredit.commands.locate.known_facts import embedding_std, known_facts
-from afteredit.commands.locate.model_file import write_model_file
+from afteredit.commands.locate.model_file import Tuned, write_model_file
 from afteredit.commands.locate.trace import say_known, trace, write_trace
-from afteredit.commands.locate.trials import Trials
+from afteredit.commands.locate.trials import Trials, kept_trials
 from afteredit.edit.ingredients.layer_by_layer import default_layer, layers_up_to
 from afteredit.edit.method import Method
 from afteredit.edit.methods.memit import Memit
@@ -26,7 +26,6 @@ from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import load_model
 from afteredit.store.atomic_files import make_folder
 from afteredit.store.errors import BadInput
-from afteredit.store.progress.kept_progress import KeptResults
 
 if TYPE_CHECKING:
     from afteredit.model.lm import LM
@@ -36,16 +35,6 @@ CLASSES: dict[str, Any] = {"rome": Rome, "memit": Memit}
 NEIGHBOURS = (-2, -1, 1, 2)  # blocks from the proposed ones
 PUBLISHED_WIDTH = 16384  # F of GPT-J, whose second_moment_weight conf/model/base.yaml has; a key's k C⁻¹ k grows with F
 Keys = dict[str, Any]  # of a method in model.edit
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """Holds what was chosen for a method, and each round's lines in words; or why the model cannot be edited by it."""
-
-    method: str
-    keys: Keys
-    tried: list[str]
-    refused: str = ""
 
 
 def tune_model(x: Experiment, console: PlainConsole) -> Path:
@@ -60,7 +49,7 @@ def tune_model(x: Experiment, console: PlainConsole) -> Path:
     traced = trace(x, lm, known, embedding_std(lm, requests), console)
     write_trace(x, folder, traced, console)
     rows = learnable(lm, training)[: x.locate.rows]
-    with KeptResults("trials/results.json") as kept:
+    with kept_trials(x, lm) as kept:
         trials = Trials(x, lm, rows, kept)
         tuned = [_tuned(x, lm, name, traced["proposed"], trials, console) for name in x.locate.methods]
     return write_model_file(x, lm, traced, tuned, len(rows), trials.unedited["perplexity"], console)

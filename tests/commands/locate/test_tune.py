@@ -11,10 +11,9 @@ import pytest
 from afteredit.analysis.pictures import trace_maps
 from afteredit.commands.locate import tune as module
 from afteredit.commands.locate.known_facts import Known, KnownFact
-from afteredit.commands.locate.trials import Trials
+from afteredit.commands.locate.trials import Trials, kept_trials
 from afteredit.launch.command_line import compose
 from afteredit.run import main
-from afteredit.store.progress.kept_progress import KeptResults
 
 ROWS = 2
 
@@ -68,8 +67,9 @@ def test_what_is_tuned_is_written_as_a_models_file_with_its_sources(tune, tmp_pa
 def test_a_score_is_the_product_of_means_divided_by_the_growth_of_perplexity(model, tmp_path, monkeypatch):
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
     x = compose(["model=hf", f"model.source={model}", "held_out_tokens=64"])
-    with KeptResults("trials/results.json") as kept:
-        trials = Trials(x, x.model.load("cpu", "float32"), [], kept)
+    lm = x.model.load("cpu", "float32")
+    with kept_trials(x, lm) as kept:
+        trials = Trials(x, lm, [], kept)
     unedited = trials.unedited["perplexity"]
     found = {"prob/efficacy": 1.0, "generated/efficacy": 0.5, "prob/paraphrase": 0.8, "generated/paraphrase": 0.4,
              "prob/neighbourhood": 0.9, "generated/neighbourhood": 0.7, "perplexity": unedited / 2}  # fmt: skip
