@@ -18,7 +18,7 @@ from afteredit.evaluate.inference.likelihood import score
 from afteredit.evaluate.measure import PANEL_SIZE
 from afteredit.evaluate.metrics.editing_success import respond
 from afteredit.evaluate.metrics.fluency import fluency
-from afteredit.launch.experiment import Experiment
+from afteredit.launch.experiment import Experiment, Settings
 from afteredit.model.costs.work import Pass, Work
 from afteredit.record.run_directory import N_FIRST_FACTS
 
@@ -93,7 +93,7 @@ class Counter:
 
     def abilities(self) -> dict[str, Part]:
         """Returns the part of each ability, from its own rows."""
-        few = dataclasses.replace(self.x.settings, limit=min(ROWS, self.x.settings.limit or ROWS))
+        few = few_rows(self.x.settings)
         whole = {built.name: built for built in build_tasks(self.x.tasks, self.x.settings)}
         counted = build_tasks(self.x.tasks, few) if self.x.settings.limit != few.limit else list(whole.values())
         return {built.name: self._ability(built) * (_n_rows(whole[built.name]) / _n_rows(built)) for built in counted}
@@ -101,7 +101,6 @@ class Counter:
     def _ability(self, built: BuiltAbility) -> Part:
         generates = built.task.OUTPUT_TYPE == "generate_until"
         expected = self._gold_tokens(built) + 1 if generates else float("inf")
-
         part = self._part(partial(built.measure, self.lm, self._blocks), expected)
         if not generates:
             return part
@@ -127,6 +126,11 @@ class Counter:
     def _edited_layers(self) -> list[int]:
         names = self.x.method.edited(self.lm)
         return [layer for layer in range(self.lm.n_blocks) if self.lm.mlp_out_name(layer) in names]
+
+
+def few_rows(settings: Settings) -> Settings:
+    """Returns the settings with at most ROWS rows of each ability."""
+    return dataclasses.replace(settings, limit=min(ROWS, settings.limit or ROWS))
 
 
 def _part_of(counts: Counts, seconds: float) -> Part:

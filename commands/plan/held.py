@@ -11,7 +11,7 @@ from pathlib import Path
 from afteredit.commands.plan.counted_lm import CountedLM
 from afteredit.commands.plan.evaluation import Part
 from afteredit.commands.plan.machine import Machine
-from afteredit.edit.ingredients.sampled_text import row_length
+from afteredit.edit.ingredients.sampled_text import GROUP, PIECE, row_length
 from afteredit.launch.experiment import Dtype, Experiment
 from afteredit.model.costs.work import Cost, element_bytes, key_value_width
 
@@ -67,7 +67,7 @@ def _measuring(lm: CountedLM, part: Part) -> float:
 
 
 def _writing_text(lm: CountedLM) -> float:
-    rows = 32 if lm.planned_device.type == "cpu" else 128
+    rows = PIECE.get(lm.planned_device.type, GROUP)
     return rows * row_length(lm) * key_value_width(lm) * lm.n_blocks * element_bytes(lm) * 1.5
 
 

@@ -89,13 +89,13 @@ def measured(lm: CountedLM, gib: float | None) -> Machine:
     block, per_pass = _block_curve(three, clock)
     D, F = lm.widths(0)
     head_VD = torch.full((lm.vocabulary, D), 0.01, dtype=three.model.dtype, device=lm.planned_device)
-    logits = {float(n): clock.best(partial(_logits, head_VD, n)) for n in (1, 32, 512)}
+    logits = {float(n): clock.median(partial(_logits, head_VD, n)) for n in (1, 32, 512)}
     per_column, cached = _per_column(three, clock, block)
     size = min(F, 2048)
     square_FF = torch.eye(size, dtype=torch.float64, device=lm.planned_device) * 2
-    solving = size**3 / 3 / clock.best(lambda: torch.linalg.cholesky(square_FF))
+    solving = size**3 / 3 / clock.median(lambda: torch.linalg.cholesky(square_FF))
     large = torch.zeros(2**24, device=lm.planned_device)
-    moving = 2 * large.nbytes / clock.best(lambda: large.clone())
+    moving = 2 * large.nbytes / clock.median(lambda: large.clone())
     return Machine(block, logits, per_pass, per_column, cached, _back(three, clock), solving, moving, clock.spread(),
                    _memory(lm.planned_device, gib))  # fmt: skip
 
@@ -116,7 +116,7 @@ class Clock:
         """Tells whether less than this share of the seconds has gone by."""
         return self._now() - self._began < share * SECONDS
 
-    def best(self, work: Callable[[], Any], times: int = 5) -> float:
+    def median(self, work: Callable[[], Any], times: int = 5) -> float:
         """Returns the median seconds of a few runs, the first left out; of fewer where one takes long."""
         seconds: list[float] = []
         work()
@@ -173,7 +173,7 @@ def _block_curve(three: LM, clock: Clock) -> tuple[Curve, float]:
         def last(ids_BT: Tensor = ids_BT, mask_BT: Tensor = mask_BT, hidden_BTD: Tensor = hidden_BTD) -> Tensor:
             return three.forward_from(2, hidden_BTD, ids_BT, mask_BT, None, 0)
 
-        of_three, of_one = clock.best(whole), clock.best(last)
+        of_three, of_one = clock.median(whole), clock.median(last)
         curve[float(n)] = max((of_three - of_one) / 2, of_three / 10)
         beside.append(max(0.0, of_one - curve[float(n)]))
     return curve, min(beside)
@@ -184,7 +184,7 @@ def _per_column(three: LM, clock: Clock, block: Curve) -> tuple[float, float]:
     """Returns the seconds that a column beyond WIDTH costs a token in a block: of whole rows, and of one token each."""
     long = min(512, three.max_tokens or 512)
     ids_BT = torch.ones(1, long, dtype=torch.long)
-    rows = clock.best(lambda: three.forward(ids_BT, torch.ones_like(ids_BT), DynamicCache()), times=3) / 3
+    rows = clock.median(lambda: three.forward(ids_BT, torch.ones_like(ids_BT), DynamicCache()), times=3) / 3
     per_column = max(0.0, rows - along(block, long)) / (long * (long - WIDTH))
     n_rows = 16
 
@@ -197,7 +197,7 @@ def _per_column(three: LM, clock: Clock, block: Curve) -> tuple[float, float]:
             n_cached = cache.get_seq_length()
             three.forward(ids_B1, torch.ones(n_rows, n_cached + 1, dtype=torch.long), cache, n_cached)
 
-        return clock.best(step) / 3
+        return clock.median(step) / 3
 
     few, many = decode(WIDTH), decode(long - 16)
     return per_column, max(0.0, many - few) / (n_rows * (long - 16 - WIDTH))
@@ -215,8 +215,8 @@ def _back(three: LM, clock: Clock) -> float:
             three.forward_from(2, hidden_BTD, ids_BT, torch.ones_like(ids_BT), None, 0).float().sum().backward()
 
     with torch.no_grad():
-        there = clock.best(lambda: three.forward_from(2, start_BTD, ids_BT, torch.ones_like(ids_BT), None, 0))
-    return max(0.5, clock.best(there_and_back) / there - 1)
+        there = clock.median(lambda: three.forward_from(2, start_BTD, ids_BT, torch.ones_like(ids_BT), None, 0))
+    return max(0.5, clock.median(there_and_back) / there - 1)
 
 
 @torch.no_grad()

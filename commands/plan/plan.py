@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from afteredit.commands.plan.counted_lm import CountedLM
-from afteredit.commands.plan.evaluation import Counter, Part
+from afteredit.commands.plan.evaluation import ROWS, Counter, Part, few_rows
 from afteredit.commands.plan.held import Held, held
 from afteredit.commands.plan.machine import Machine, given, measured
 from afteredit.commands.plan.shape_only import without_weights
@@ -16,7 +16,7 @@ from afteredit.edit.request import EditRequest, without_split_rows
 from afteredit.evaluate.metrics.editing_success import success_prompts
 from afteredit.launch.experiment import Experiment, PlannedBy
 from afteredit.launch.opening import chosen_device, read_edits
-from afteredit.model.costs.work import Cost
+from afteredit.model.costs.work import Cost, Work
 from afteredit.record.run_directory import N_FIRST_FACTS
 
 BATCHES = 4  # of the run, on which an update's cost is counted
@@ -27,9 +27,9 @@ AROUND = 0.15  # of every estimate, beside what the measurements themselves diff
 class Seconds:
     """An estimate: `low` where answers and searches end early and the machine is at its best, `high` where not."""
 
-    expected: float
-    low: float
-    high: float
+    expected: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
 
     def __add__(self, other: Seconds) -> Seconds:
         return Seconds(self.expected + other.expected, self.low + other.low, self.high + other.high)
@@ -63,7 +63,12 @@ class Planned:
         parts = [self.started, self.start, self.update * self.n_updates, self.immediate * self.n_updates,
                  *self.unedited.values(), *self.last.values()]  # fmt: skip
         n_later = max(0, len(self.checkpoints) - 2)
-        return sum((part * n_later for part in self.later.values()), sum(parts, Seconds(0.0, 0.0, 0.0)))
+        return total([*parts, *(part * n_later for part in self.later.values())])
+
+
+def total(parts: Iterable[Seconds]) -> Seconds:
+    """Returns the sum of several estimates."""
+    return sum(parts, Seconds())
 
 
 def planned(x: Experiment) -> Planned:
@@ -92,7 +97,7 @@ def planned(x: Experiment) -> Planned:
     timed = {when: _seconds(machine, {**found, **abilities}, first=when == "unedited") for when, found in parts.items()}
     memory = held(x, lm, cost, [*abilities.values(), *parts["last"].values(), immediate], counter.kept_bytes, machine)
     return Planned(
-        started=_around(_startup(lm, machine)), once=_of(machine, cost.once), start=_of(machine, cost.start),
+        started=_around(_startup(lm, machine), AROUND), once=_of(machine, cost.once), start=_of(machine, cost.start),
         update=_of(machine, cost.update), immediate=_seconds(machine, {"": immediate}, first=True)[""],
         unedited=timed["unedited"], later=timed["later"], last=timed["last"], checkpoints=[0, *due],
         n_updates=len(batches), held=memory, disk=_disk(x, lm, cost, len(batches), len(due) + 1, abilities),
@@ -118,8 +123,8 @@ def _texts(x: Experiment, facts: Sequence[EditRequest]) -> Iterator[str]:
         yield from fact.generation_prompts
         yield f"{fact.subject} is a"
     yield held_out_text(x.settings)
-    for built in build_tasks(x.tasks, dataclasses.replace(x.settings, limit=min(32, x.settings.limit or 32))):
-        for doc in list(built.task.eval_docs)[:32]:
+    for built in build_tasks(x.tasks, few_rows(x.settings)):
+        for doc in list(built.task.eval_docs)[:ROWS]:
             yield " ".join(str(value) for value in doc.values())
 
 
@@ -127,7 +132,7 @@ def _mean_cost(x: Experiment, lm: CountedLM, batches: Sequence[Sequence[EditRequ
     """Returns the method's cost; an update's is a mean over a few batches of the run, or over independent edits."""
     if x.settings.single and x.method.optimises_values and together > len(batches[0]):
         joined = [request for batch in batches[: max(1, together // len(batches[0]))] for request in batch]
-        cost = dataclasses.replace(x.method.cost(lm, joined, together))
+        cost = x.method.cost(lm, joined, together)
         share = len(batches[0]) / len(joined)
         return dataclasses.replace(cost, update=cost.update * share, disk=cost.disk * share)
     step = max(1, len(batches) // BATCHES)
@@ -137,12 +142,12 @@ def _mean_cost(x: Experiment, lm: CountedLM, batches: Sequence[Sequence[EditRequ
     return dataclasses.replace(most, update=update)
 
 
-def _around(seconds: float, share: float = AROUND) -> Seconds:
+def _around(seconds: float, share: float) -> Seconds:
     return Seconds(seconds, seconds * (1 - share), seconds * (1 + share))
 
 
-def _of(machine: Machine, work: object) -> Seconds:
-    return _around(machine.seconds(work), AROUND + machine.spread)  # type: ignore[arg-type]
+def _of(machine: Machine, work: Work) -> Seconds:
+    return _around(machine.seconds(work), AROUND + machine.spread)
 
 
 def _seconds(machine: Machine, parts: dict[str, Part], *, first: bool) -> dict[str, Seconds]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from afteredit.commands.plan.plan import Planned, Seconds, planned
+from afteredit.commands.plan.plan import Planned, Seconds, planned, total
 from afteredit.launch.experiment import Experiment, PlannedBy
 from afteredit.record.terminal import bold
 
@@ -67,11 +67,11 @@ def _seconds(says: Planned) -> Table:
     for name, seconds in lines.items():
         _add(table, name, seconds)
     table.add_section()
-    _add(table, "checkpoint at 0 edits", _total(says.unedited))
+    _add(table, "checkpoint at 0 edits", total(says.unedited.values()))
     for name, seconds in says.later.items():
         _add(table, f"  a later one: {name}", seconds)
-    _add(table, f"a later checkpoint (of {n_later})", _total(says.later))
-    _add(table, "the last checkpoint", _total(says.last))
+    _add(table, f"a later checkpoint (of {n_later})", total(says.later.values()))
+    _add(table, "the last checkpoint", total(says.last.values()))
     table.add_section()
     _add(table, "the whole run, constants cached", says.whole, style="bold")
     _add(table, "the whole run, the first of its model", says.whole + says.once, style="bold")
@@ -89,10 +89,6 @@ def _disk(says: Planned) -> Table:
 
 def _add(table: Table, name: str, seconds: Seconds, style: str | None = None) -> None:
     table.add_row(name, *map(_clock, (seconds.expected, seconds.low, seconds.high)), style=style)
-
-
-def _total(parts: dict[str, Seconds]) -> Seconds:
-    return sum(parts.values(), Seconds(0.0, 0.0, 0.0))
 
 
 def _gib(n_bytes: float) -> str:
