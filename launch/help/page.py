@@ -9,21 +9,22 @@ from rich.table import Table
 from rich.text import Text
 
 from afteredit.launch.compose import CONF
+from afteredit.record.environment import RUN
 from afteredit.record.terminal import PlainConsole, bold
 
 ABOUT = "Edits facts into a language model, one after another, and measures what it has left after every few."
-USAGE = "python run.py [KEY=VALUE …] [-m] [--config-dir DIR] [--cfg job] [--help]"
-EXAMPLES = {
-    "python run.py": "ROME, SmolLM2, 20 embedded facts, eight abilities",
-    'python run.py edits.fact="The capital of {Peru} is → Oslo"': "a fact of your own",
-    "python run.py edits=my edits.file=facts.csv n_edits=10": "a file of them",
-    "python run.py n_edits=100 eval_every=10 edits.order=shuffled seed=1": "in another order",
-    "python run.py method=memit n_edits=50 batch_size=10 eval_every=10": "batch after batch",
-    "python run.py constraint=rect constraint.keep=0.4": "a constraint on every update",
-    "python run.py task=[sentiment,nli] harness=[hellaswag]": "other abilities",
-    "python run.py model=hf model.source=<hub id or folder> device=cuda": "another model",
-    "python run.py -m method=rome,memit seed=1,2": "four runs, one after another",
-    "python run.py replay.run=runs/<run> replay.at=37 task=[nli]": "back in a run: measure it after 37 edits",
+USAGE = "[KEY=VALUE …] [-m] [--config-dir DIR] [--cfg job] [--help]"
+EXAMPLES = {  # what stands after `python run.py`
+    "": "ROME, SmolLM2, 20 embedded facts, eight abilities",
+    'edits.fact="The capital of {Peru} is → Oslo"': "a fact of your own",
+    "edits=my edits.file=facts.csv n_edits=10": "a file of them",
+    "n_edits=100 eval_every=10 edits.order=shuffled seed=1": "in another order",
+    "method=memit n_edits=50 batch_size=10 eval_every=10": "batch after batch",
+    "constraint=rect constraint.keep=0.4": "a constraint on every update",
+    "task=[sentiment,nli] harness=[hellaswag]": "other abilities",
+    "model=hf model.source=<hub id or folder> device=cuda": "another model",
+    "-m method=rome,memit seed=1,2": "four runs, one after another",
+    "replay.run=runs/<run> replay.at=37 task=[nli]": "back in a run: measure it after 37 edits",
 }
 CHOICES = "choices: a file of conf/ each, with keys of its own, such as method.layer=5 and edits.file=facts.csv"
 END = "The same command goes on with the same run.  What is done with runs: python -m afteredit.analysis --help"
@@ -42,11 +43,11 @@ def print_help() -> None:
     """Prints the page, as wide as the terminal is."""
     console = PlainConsole()
     console.print(ABOUT)
-    console.print(bold("\nusage: ", USAGE))
+    console.print(bold("\nusage: ", f"{RUN} {USAGE}"))
     console.print(bold("\nexamples"))
-    for command, meaning in EXAMPLES.items():
+    for arguments, meaning in EXAMPLES.items():
         console.print(Text(f"  # {meaning}", style="dim"))
-        console.print(f"  {command}")
+        console.print(f"  {RUN} {arguments}".rstrip())
     _print(console, "options", OPTIONS)
     sections = read_keys((CONF / "run.yaml").read_text(encoding="utf-8").splitlines())
     choices = {row: f"{meaning}\n({', '.join(entries(row.partition('=')[0]))})"

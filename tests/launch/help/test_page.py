@@ -10,6 +10,7 @@ import pytest
 
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import ReplaySettings, Settings, SpeedSettings
+from afteredit.launch.help import page as module
 from afteredit.launch.help.page import EXAMPLES, read_keys
 from afteredit.run import main
 from afteredit.tests.house.source import ROOT
@@ -40,9 +41,17 @@ def test_help_is_our_page_and_runs_nothing(flags, capsys, monkeypatch):
     assert re.search(r"replay.drop=0.5 +with collapse", page)
 
 
+def test_an_installed_program_is_named_by_its_own_command(capsys, monkeypatch):
+    monkeypatch.setattr(module, "RUN", "afteredit run")
+    module.print_help()
+    page = capsys.readouterr().out
+    assert "usage: afteredit run [KEY=VALUE …]" in page and "  afteredit run n_edits=100 " in page
+    assert "python run.py" not in page
+
+
 @pytest.mark.parametrize("example", [command for command in EXAMPLES if "replay" not in command])
 def test_every_example_is_a_command_that_the_config_accepts(example):
-    words = shlex.split(re.sub(r"<[^>]*>", "folder", example).removeprefix("python run.py"))
+    words = shlex.split(re.sub(r"<[^>]*>", "folder", example))
     several = "-m" in words
     words = [re.sub(r"=(\w+),.*", r"=\1", word) if several else word for word in words if word != "-m"]
     assert compose([*words, *(["task=none"] if not any("task" in word for word in words) else [])])
