@@ -89,11 +89,10 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
         parquet, text = io.BytesIO(), table.to_csv(index=False).encode()
         table.to_parquet(parquet, index=False)
         write(folder / f"{name}.parquet", parquet.getvalue())
-        write(
-            *(folder / f"{name}.csv.gz", gzip.compress(text, compresslevel=6, mtime=0))
-            if name == LARGE
-            else (folder / f"{name}.csv", text)
-        )
+        if name == LARGE:
+            write(folder / f"{name}.csv.gz", gzip.compress(text, compresslevel=6, mtime=0))
+        else:
+            write(folder / f"{name}.csv", text)
     return {"title": comparison.title, "caption": comparison.caption, "colours": colours, "parts": shown}
 
 

@@ -61,11 +61,8 @@ class Recorder:
         run, console = self._run, self.display.console
         if not run.leaves_pending:
             self._tracker = begin_tracking(run, settings, config)
-        if self._tracker.ids:
-            url, folder = (self._tracker.ids[key] for key in ("url", "folder"))
-            console.print(
-                f"W&B      {url}" if url else f"look     wandb leet {folder}", highlight=False, soft_wrap=True
-            )
+        for line in self._where_to_look()[:1]:
+            console.print(line, highlight=False, soft_wrap=True)
         try:
             yield
         except Interrupted as problem:

@@ -57,7 +57,7 @@ def forget_failed_start() -> None:
         import wandb
 
         wandb.teardown()
-    except Exception as problem:  # noqa: BLE001  as above
+    except Exception as problem:  # noqa: BLE001  as `Tracker` does: W&B raises anything
         log.warning("W&B could not be taken down (%s)", problem or type(problem).__name__)
 
 
