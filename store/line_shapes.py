@@ -5,7 +5,7 @@ Each function is given the record and those before it, and returns a clause, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import repr as shown
 from typing import Any
 
@@ -23,6 +23,12 @@ def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST
 
 
+def abilities_of(keys: Iterable[str]) -> list[str]:
+    """Returns the names of the abilities whose scores stand in a row with these keys, in their order."""
+    return [key.removeprefix("ability/") for key in keys
+            if key.startswith("ability/") and key.count("/") == 1 and key != "ability/retained"]  # fmt: skip
+
+
 def fault_of_row(row: Line, before: Sequence[Line]) -> str | None:
     """Looks at a row of results: its numbers are numbers, and it has the abilities of the row at 0 edits."""
     if not is_count(row.get("n_edits")):
@@ -38,8 +44,8 @@ def fault_of_row(row: Line, before: Sequence[Line]) -> str | None:
     if not isinstance(measurable, list) or not all(f"ability/{name}" in row for name in measurable):
         return f"measurable is {shown(measurable)}, not a list of the row's abilities"
     first = next((other for other in before if other["n_edits"] == 0), row)
-    abilities = [key for key in first if key.startswith("ability/") and key.count("/") == 1]
-    lost = [key for key in ("drift/perplexity", *abilities) if key not in row and key != "ability/retained"]
+    needed = ["drift/perplexity", *(f"ability/{name}" for name in abilities_of(first))]
+    lost = [key for key in needed if key not in row]
     if lost:
         return f"{lost[0]} is not in it"
     twice = any(other["n_edits"] == row["n_edits"] and other != row for other in before)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from afteredit.analysis.read.run import at
+from afteredit.store.line_shapes import abilities_of
 
 OF_A_CURVE = ("setting", "batch_size", "dtype", "model", "constraint", "edits", "evaluation")  # beside the method
 # Groups of keys: runs of one name and model may differ in a key of theirs; empty: in any.
@@ -34,8 +35,7 @@ class Contents:
     @property
     def abilities(self) -> list[str]:
         """The abilities measured, in the order of their titles."""
-        names = [key.split("/")[1] for key in self.metrics if key.startswith("ability/") and key.count("/") == 1]
-        return sorted({*names} - {"retained"}, key=lambda name: self.titles.get(name, name))
+        return sorted(abilities_of(self.metrics), key=lambda name: self.titles.get(name, name))
 
     @property
     def layers(self) -> list[str]:

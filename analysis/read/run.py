@@ -13,6 +13,7 @@ import pandas as pd
 from afteredit.analysis.read.made import Made
 from afteredit.record.collapse import collapses
 from afteredit.record.terminal import visible
+from afteredit.store.line_shapes import abilities_of
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class Run:
 
     @property
     def abilities(self) -> list[str]:
-        return [key.partition("/")[2] for key in self.rows[0]
-                if key.startswith("ability/") and key.count("/") == 1 and key != "ability/retained"]  # fmt: skip
+        return abilities_of(self.rows[0])
 
     @property
     def chance(self) -> dict[str, float]:

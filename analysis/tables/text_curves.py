@@ -10,6 +10,7 @@ from rich.table import Table
 
 from afteredit.analysis.tables.run_tables import NOT_MEASURABLE
 from afteredit.record.terminal import visible
+from afteredit.store.line_shapes import abilities_of
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 RETAINED, PERPLEXITY = "ability/retained", "drift/perplexity"
@@ -28,9 +29,8 @@ def text_curves(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
                   caption_justify="left")  # fmt: skip
     for heading in (f"measured {len(rows)} times", "at 0", f"0 … {last} edits", f"at {last}", "chance"):
         table.add_column(heading, justify="right" if heading[:2] in ("at", "ch") else "left", no_wrap=True)
-    names = [key for key in rows[0] if key.startswith("ability/") and key.count("/") == 1 and key != RETAINED]
-    labels = {RETAINED: "abilities retained", **{key: key.partition("/")[2] for key in names}, PERPLEXITY: "perplexity",
-              **EDITING}  # fmt: skip
+    names = {f"ability/{name}": name for name in abilities_of(rows[0])}
+    labels = {RETAINED: "abilities retained", **names, PERPLEXITY: "perplexity", **EDITING}
     for key, label in labels.items():
         values = [float(row.get(key, math.nan)) for row in rows]
         if all(map(math.isnan, values)):

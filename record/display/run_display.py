@@ -12,6 +12,7 @@ from rich.text import Text
 from afteredit.edit.request import EditRequest
 from afteredit.record.display.live_view import spell
 from afteredit.record.terminal import PlainConsole, bold, visible
+from afteredit.store.line_shapes import abilities_of
 from afteredit.store.progress.work import Work, share_done, under_way, working
 
 WAYS = ("prob", "forced", "generated")
@@ -88,7 +89,7 @@ class Display:
         """Prints the line of a checkpoint: a row of the results."""
         spared = 0.0 if row["n_edits"] else self._work.spared  # later ones find nothing in the cache
         self._count("checkpoint", 1, row["time/eval_s"] + spared)
-        names = [key.removeprefix("ability/") for key in row if _is_headline(key)]
+        names = abilities_of(row)
         if "checkpoint" not in self._explained:
             heading = self._checkpoint_line("", ["retained", "perpl.", "effic.", *map(_short, names)], "s")
             self._explain("checkpoint", f"{OF_CHECKPOINTS}{', '.join(names) or 'no ability'}; s: seconds", heading)
@@ -142,10 +143,6 @@ class Display:
         if not any(self._left.values()):
             return ""
         return f"about {spell(seconds)}{alone} left"
-
-
-def _is_headline(key: str) -> bool:
-    return key.startswith("ability/") and key.count("/") == 1 and key != "ability/retained"
 
 
 def _short(name: str) -> str:
