@@ -87,7 +87,7 @@ def _experiment(x: Experiment, console: PlainConsole) -> Path:
 
 
 def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirectory, console: PlainConsole) -> Path:
-    from afteredit.commands.pending import end
+    from afteredit.commands.pending import end_run
     from afteredit.launch.opening import build_measure, keep_speed, prepare_editor
     from afteredit.launch.stored_config import as_command, as_yaml, for_tracking
     from afteredit.record.display.run_display import Display
@@ -102,7 +102,7 @@ def _run(x: Experiment, lm: LM, batches: list[list[EditRequest]], run: RunDirect
     with record.tracked(x.tracker, for_tracking(x)):
         with record.display, interruption:
             edit_and_measure(editor, batches, run.journal, measure, record, x.settings.due)
-        end(run, record)
+        end_run(run, record)
     return run.folder
 
 

@@ -149,12 +149,12 @@ class Pending:
             display = Display(self.console, run.journal.batches, run.settings.due)
             record = Recorder(run, display, self.interruption.check)
             with record.tracked(self.x.tracker, tracking_of(run.folder, run.environment)):
-                end(run, record)
+                end_run(run, record)
         finally:
             lease.release()
 
 
-def end(run: RunDirectory, record: Recorder) -> None:
+def end_run(run: RunDirectory, record: Recorder) -> None:
     """Ends a run that is measured: curves, summary, tables, W&B.  Of one that is not, says how the rest is measured."""
     from afteredit.analysis.tables.run_end import run_end
 

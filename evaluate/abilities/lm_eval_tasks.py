@@ -49,18 +49,19 @@ def harness_abilities(settings: MeasureSettings) -> dict[str, Ability]:
 
     Raises BadInput for a name that neither has, or where lm-eval cannot get the rows.
     """
-    refuse_unknown_tasks(settings)
-    folder, sha256, held = _held(settings)
+    folder, sha256, held = refuse_unknown_tasks(settings)
     return {name: _own_task(name, folder, sha256) if name in held else
             Ability(*_headline_and_chance(_task_by_name(name)), name) for name in settings.harness}  # fmt: skip
 
 
-def refuse_unknown_tasks(settings: MeasureSettings) -> None:
-    """Raises BadInput for a name in `harness` that neither `harness_path` holds nor lm-eval ships; reads no rows."""
-    folder, _, held = _held(settings)
+def refuse_unknown_tasks(settings: MeasureSettings) -> tuple[str, str, list[str]]:
+    """Returns what `_held` does.  Raises BadInput for a name in `harness` that neither `harness_path` holds nor lm-eval
+    ships; reads no rows."""
+    folder, sha256, held = _held(settings)
     for name in settings.harness:
         if name not in held:
             _refuse_unshipped(name, folder, held)
+    return folder, sha256, held
 
 
 def _refuse_unshipped(name: str, folder: str, held: Sequence[str]) -> None:
