@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from afteredit.commands.rebuild import RebuiltRun
 from afteredit.launch.command_line import compose
 from afteredit.launch.stored_config import for_tracking, tracking_of
 from afteredit.record.environment import Environment
@@ -115,6 +116,23 @@ def test_workers_killed_at_random_while_the_run_is_edited_lose_nothing(place, co
     (results,) = folder.glob("results-*.jsonl")
     assert sorted(row["n_edits"] for row in Lines(results).records) == [0, 1, 2, 4, 5]  # each once
     assert rows_in_order(left_by(folder)) == rows_in_order(straight)
+    assert (folder / "curves.png").exists()
+
+
+def test_a_row_that_another_process_has_stored_meanwhile_is_not_stored_again(place, command, monkeypatch):
+    """As after a pause so long that the lease was taken over."""
+    folder = edited(place, command, "paused", "n_edits=1", "eval_at=[]", "eval_every=1")
+    measured = RebuiltRun.measured
+
+    def measured_here_and_elsewhere(rebuilt, n_edits):
+        other = measured(rebuilt, n_edits)
+        rebuilt.run.add_checkpoint(n_edits, *other)
+        return other
+
+    monkeypatch.setattr(RebuiltRun, "measured", measured_here_and_elsewhere)
+    assert main([f"replay.run={folder}", "replay.pending=true", f"model.source={place}/model"]) == 0
+    (results,) = folder.glob("results-*.jsonl")
+    assert [row["n_edits"] for row in Lines(results).records] == [0, 1]
     assert (folder / "curves.png").exists()
 
 
