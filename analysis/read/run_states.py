@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from afteredit.record.collapse import collapses
 from afteredit.store.checked_lines import read_checked, read_config, refuse_strange_files
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit, fault_of_row, is_count, is_number
+from afteredit.store.locks.of_a_run import is_held
 
 Row = Mapping[str, Any]
 
@@ -109,10 +109,10 @@ def run_state(folder: Path) -> RunState:
     known = environment.get("evaluations")
     results = lines.results(None, known if isinstance(known, Mapping) else {})
     files = sorted(results, key=lambda file: file.stat().st_mtime)
-    evaluations = {file.stem.partition("-")[2]: list(_by_edits(lines.read(file, fault_of_row))) for file in files}
+    evaluations = {file.stem.partition("-")[2]: _by_edits(lines.read(file, fault_of_row)) for file in files}
     written = [file for pattern in ("*.jsonl", "*.json", "*.yaml") for file in folder.glob(pattern)]
     return RunState(folder, config, lines.read(folder / "edits.jsonl", fault_of_edit), evaluations,
-                    max(file.stat().st_mtime for file in written), _is_locked(folder / ".lock"), environment,
+                    max(file.stat().st_mtime for file in written), is_held(folder), environment,
                     tuple(faults))  # fmt: skip
 
 
@@ -127,19 +127,7 @@ def _read(path: Path, reader: Any, faults: list[str]) -> dict[str, Any]:
         return {}
 
 
-def _by_edits(rows: Sequence[Row]) -> Iterator[Row]:
-    """Yields each row once, in order; none where the unedited model's is missing."""
+def _by_edits(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows in order of their edits; of several after as many edits the last."""
     by_edits = {row["n_edits"]: row for row in rows}
-    yield from (by_edits[n] for n in sorted(by_edits))
-
-
-def _is_locked(path: Path) -> bool:
-    """Tells whether a process holds the run."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    return [by_edits[n] for n in sorted(by_edits)]

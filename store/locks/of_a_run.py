@@ -6,6 +6,7 @@ results files for the moment that it takes to read or write them.
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from filelock import FileLock, Timeout
 from afteredit.store.errors import BadInput
 from afteredit.store.locks.lease import SECONDS, Lease, claim, held, holder
 
-BRIEFLY = 0.3  # seconds: `_is_held` holds the lock for an instant
+BRIEFLY = 0.3  # seconds: `is_held` holds the lock for an instant
 STARTING = 5.0  # seconds from a process's lock to its lease, while it reads a long journal
 
 
@@ -66,16 +67,21 @@ def refuse_measuring(folder: Path) -> None:
 def refuse_lone_editing(folder: Path) -> None:
     """Raises BadInput where a process edits the run and measures it itself."""
     until = time.monotonic() + STARTING
-    while _is_held(folder) and not is_edited(folder):
+    while is_held(folder) and not is_edited(folder):
         if time.monotonic() > until:
             raise BadInput(f"{folder} is in use by a process that measures it itself; wait for it.  A run that is "
                            "begun with measure=later leaves its checkpoints to replay.pending")  # fmt: skip
         time.sleep(BRIEFLY)
 
 
-def _is_held(folder: Path) -> bool:
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
+def is_held(folder: Path) -> bool:
+    """Tells whether a process holds the run to edit it, or to measure it alone; writes nothing."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:  # where a file system knows no such lock, that the file is there holds the run (filelock)
+            return True
+    return False
