@@ -84,12 +84,16 @@ class KeptResults:
         self._results: dict[str, Any] = {}
 
     def __enter__(self) -> KeptResults:
-        from filelock import FileLock
+        from filelock import FileLock, Timeout
 
         path = cache_folder() / self._name
         make_folder(path.parent)
         self._lock = FileLock(f"{path}.lock")
-        self._lock.acquire()
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            log.info("waiting for another process that is at the same work (%s)", path)
+            self._lock.acquire()
         found = self._progress.found()
         self._results = json.loads(found.read_text("utf-8")) if found else {}
         return self

@@ -1,5 +1,8 @@
 """Tests that what a stopped preparation finished is found again whole, or not at all."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from filelock import FileLock, Timeout
 
@@ -95,3 +98,14 @@ def test_results_that_were_kept_are_not_computed_again_and_one_process_at_a_time
     path.write_text(path.read_text().replace("1", "7"))
     with KeptResults("trace/some.json") as kept:
         assert kept.of("a", lambda: compute(5)) == {"value": 5}  # a damaged file is not used
+
+
+def test_whoever_waits_for_the_same_work_says_so(caplog):
+    name = "trace/waited_for.json"
+    with ThreadPoolExecutor() as threads, KeptResults(name), caplog.at_level("INFO"):
+        other = threads.submit(lambda: KeptResults(name).__enter__().__exit__())
+        until = time.monotonic() + 10
+        while "waiting for another process" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "waiting for another process" in caplog.text and not other.done()
+    other.result()
