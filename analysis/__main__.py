@@ -91,8 +91,8 @@ def _save_dashboard(given: argparse.Namespace) -> None:
 
 def _kept(given: argparse.Namespace, page: Path | None) -> str:
     """Returns in words what is on the disk when the command ends early."""
-    if given.command == "dashboard":
-        return "the same command again builds the dashboard anew"
+    if given.command in ("dashboard", "show"):
+        return "give the same command again"
     return f"nothing was written to {given.out}" if page is None else f"{page} was written"
 
 

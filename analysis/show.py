@@ -37,14 +37,13 @@ def _show_one(state: RunState, console: PlainConsole) -> None:
     if state.collapsed is not None:
         n_edits, condition = state.collapsed
         console.print(bold(f"collapsed at {n_edits} edits", f": {condition}", style="bold red"))
-    for name, rows in state.evaluations.items():
-        if not rows or rows[0]["n_edits"] != 0:
-            continue
+    begun = {name: rows for name, rows in state.evaluations.items() if rows and rows[0]["n_edits"] == 0}
+    for name, rows in begun.items():
         if len(state.evaluations) > 1:
             console.print(f"results-{name}")
         console.print(text_curves(rows, max(10, min(LONGEST, console.width - BESIDE_CURVES))))
-    if not any(state.evaluations.values()):
-        console.print("nothing is measured yet")
+    if not begun:
+        console.print("the unedited model is not measured yet, so there are no curves")
     for command in state.environment.get("commands", []):
         console.print(f"command  {command}", highlight=False, soft_wrap=True)
     for url in dict.fromkeys(ids.get("url") for ids in state.environment.get("wandb", [])):

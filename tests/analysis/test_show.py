@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
 import os
+import signal
 import time
 
 import pytest
@@ -18,6 +20,7 @@ from afteredit.analysis.tables.run_list import ago
 from afteredit.analysis.tables.text_curves import blocks
 from afteredit.record.terminal import PlainConsole
 from afteredit.store.checked_lines import write_checked
+from afteredit.store.errors import Interrupted
 
 NLI = {"nli": [1.0] * 8 + [0.0] * 2}
 HALF = {"nli": [1.0] * 6 + [0.0] * 4, "reasoning": [0.0] * 10}
@@ -102,6 +105,27 @@ def test_damage_is_said_and_ends_in_1_and_no_run_in_2(runs, tmp_path, capsys):
     for name in ("empty", "nowhere"):
         assert main(["show", str(tmp_path / name)]) == 2
     assert "holds none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("problem", "code", "said"), [
+    (Interrupted(signal.SIGINT), 130, "stopped; give the same command again"),
+    (PermissionError(errno.EACCES, "Permission denied", "runs/x"), 2, "runs/x cannot be used"),
+])  # fmt: skip
+def test_a_list_that_ends_early_says_so_in_a_line(runs, capsys, monkeypatch, problem, code, said):
+    def fails(*_):
+        raise problem
+
+    monkeypatch.setattr("afteredit.analysis.show.run_states", fails)
+    assert main(["show", str(runs)]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_whose_unedited_model_is_not_measured_yet_has_no_curves(runs, capsys):
+    folder = runs / "memit-tiny-00000002"
+    path = folder / "results-aaaaaaaa.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    main(["show", str(folder)])
+    assert "the unedited model is not measured yet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("width", [80, 100])
