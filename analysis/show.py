@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from afteredit.analysis.read.made import addresses, made
 from afteredit.analysis.read.run_states import RunState, run_states
 from afteredit.analysis.tables.run_list import ago, run_list, state_in_words
 from afteredit.analysis.tables.text_curves import text_curves
@@ -44,8 +45,7 @@ def _show_one(state: RunState, console: PlainConsole) -> None:
         console.print(text_curves(rows, max(10, min(LONGEST, console.width - BESIDE_CURVES))))
     if not begun:
         console.print("the unedited model is not measured yet, so there are no curves")
-    for command in state.environment.get("commands", []):
+    for command in made(state.environment, "").commands:
         console.print(f"command  {command}", highlight=False, soft_wrap=True)
-    for url in dict.fromkeys(ids.get("url") for ids in state.environment.get("wandb", [])):
-        if url:
-            console.print(f"W&B      {url}", highlight=False, soft_wrap=True)
+    for url in addresses(state.environment):
+        console.print(f"W&B      {url}", highlight=False, soft_wrap=True)

@@ -25,6 +25,12 @@ def made(stored: Mapping[str, Any], evaluation: str) -> Made:
     return Made(_texts(_list(stored.get("commands"))), **last, url=(urls or [""])[-1])
 
 
+def addresses(stored: Mapping[str, Any]) -> list[str]:
+    """Returns the addresses of all W&B runs that an environment.json names, each once."""
+    urls = _texts(ids.get("url") for ids in _list(stored.get("wandb")) if isinstance(ids, Mapping))
+    return list(dict.fromkeys(urls))
+
+
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 

@@ -120,6 +120,15 @@ def test_a_list_that_ends_early_says_so_in_a_line(runs, capsys, monkeypatch, pro
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("nonsense", [5, "x", [7, None], {"a": 1}])
+def test_nonsense_about_commands_and_w_and_b_is_left_out(runs, capsys, nonsense):
+    folder = runs / "ft-tiny-00000003"
+    write_checked(folder / "environment.json", {"model": {}, "commands": nonsense, "wandb": nonsense})
+    assert main(["show", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "5 of 10 edits" in said and "command" not in said and "W&B" not in said
+
+
 def test_a_run_whose_unedited_model_is_not_measured_yet_has_no_curves(runs, capsys):
     folder = runs / "memit-tiny-00000002"
     path = folder / "results-aaaaaaaa.jsonl"
