@@ -79,11 +79,11 @@ def _save_dashboard(given: argparse.Namespace) -> None:
     """Builds the dashboard of a W&B project, and prints its addresses.  Raises BadInput."""
     try:
         from afteredit.analysis.dashboard.save import save_dashboard
-    except ModuleNotFoundError as problem:
+    except ImportError as problem:  # not installed, or a version without what is used of it
         if (problem.name or "").partition(".")[0] != "wandb_workspaces":
             raise
-        raise BadInput("a dashboard is built by the library wandb-workspaces, which is not installed here; install "
-                       f"it: {sys.executable} -m pip install wandb-workspaces") from None  # fmt: skip
+        raise BadInput(f"a dashboard is built by the library wandb-workspaces, which cannot be used here ({problem}); "
+                       f"install it: {sys.executable} -m pip install wandb-workspaces") from None  # fmt: skip
     workspace, report = save_dashboard(given.wandb, given.sweep)
     for name, url in (("dashboard", workspace), ("report", report)):
         PlainConsole().print(f"{name:9}   {url}", highlight=False, soft_wrap=True)

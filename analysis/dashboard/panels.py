@@ -12,8 +12,9 @@ from afteredit.analysis.numbers.run_summary import LOSSES
 
 RETAINED, PERPLEXITY = "ability/retained", "drift/perplexity"
 SPREAD: dict[str, Any] = {"groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}  # over the runs of a group
+LOST = "summary/retained/edits_until_{}_percent_lost".format
 COMPARED = {"summary/retained/area": "retained on average (area)", "summary/retained/left": "retained at the end",
-            **{f"summary/retained/edits_until_{n}_percent_lost": f"edits until {n} % lost" for n in LOSSES},
+            **{LOST(n): f"edits until {n} % lost" for n in LOSSES},
             "summary/collapse": "edits until collapse"}  # fmt: skip
 PREFIXES = {"ability": "Abilities in detail", "editing": "Editing success in detail", "edit": "Each edit",
             "drift": "Drift in detail", "time": "Time", "memory": "Memory"}  # fmt: skip
@@ -37,11 +38,10 @@ def curves(c: Contents) -> list[wr.LinePlot]:
 
 def summaries(c: Contents) -> list[Any]:
     """Returns bars of what runs come down to, and every run as a line through its settings and these numbers."""
-    lost = "summary/retained/edits_until_{}_percent_lost".format
     plots = _some(
         bars(c, "Retained, mean over all edits (area under its curve)", ["summary/retained/area"]),
         *(bars(c, f"Edits until {n} % of the abilities are lost (censored: not lost by then)",
-               [lost(n), f"{lost(n)}_censored_at"]) for n in LOSSES),
+               [LOST(n), f"{LOST(n)}_censored_at"]) for n in LOSSES),
         bars(c, "Edits until collapse", ["summary/collapse"]),
     )  # fmt: skip
     columns = [wr.ParallelCoordinatesPlotColumn(wr.Config(key), display_name=key.removeprefix("resolved."))
