@@ -38,11 +38,11 @@ def place(tmp_path_factory, save_tiny_llama) -> Path:
 
 
 @pytest.fixture(scope="module")
-def command(place) -> list[str]:
+def command(place, few_facts) -> list[str]:
     return ["model=hf", f"model.source={place}/model", f"method.second_moment_text={place}/text.txt",
             "method.tokens_per_key_dim=2", "method.layer=1", "method.value_steps=3", "method.contexts_short=2",
             "method.contexts_long=0", "held_out_tokens=64", "device=cpu", "task=[sentiment]", "limit=3", "n_edits=5",
-            "eval_every=2", "eval_at=[1]"]  # fmt: skip
+            "eval_every=2", "eval_at=[1]", few_facts]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

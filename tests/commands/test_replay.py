@@ -50,10 +50,10 @@ def place(tmp_path_factory, save_tiny_llama):
 
 
 @pytest.fixture(scope="module")
-def made(place):
+def made(place, few_facts):
     """made("n_edits=4", …) -> the directory of that run, made once."""
     known: dict[tuple, Path] = {}
-    source = ("model=hf", f"model.source={place}/model", "tracker=none")
+    source = ("model=hf", f"model.source={place}/model", "tracker=none", few_facts)
     rome = (f"method.second_moment_text={place}/text.txt", "method.tokens_per_key_dim=2", "method.layer=1",
             "method.value_steps=4", "method.contexts_short=2", "method.contexts_long=0")  # fmt: skip
 
@@ -81,7 +81,7 @@ def copied(made, tmp_path):
 
 
 STRAIGHT = ("n_edits=4", "eval_every=1", "task=[sentiment]")
-LONG = ("n_edits=11", "eval_every=11", "task=none")
+LONG = ("n_edits=11", "eval_every=11", "task=none", "edits.file=facts.jsonl")
 BATCHES = ("method=ft", "method.layers=[0,1]", "method.steps=2", "n_edits=6", "batch_size=2", "eval_every=2",
            "task=none")  # fmt: skip
 
@@ -181,16 +181,16 @@ def test_what_is_measured_is_not_measured_again(copied, monkeypatch, capsys):
 
 
 def test_immediate_success_is_the_runs_own_since_the_checkpoint_before(copied):
-    """In a run measured every 4 edits, the row at 6 speaks of edits 5 and 6."""
-    folder = copied("n_edits=8", "eval_every=4", "task=none")
+    """In a run measured every 3 edits, the row at 5 speaks of edits 4 and 5."""
+    folder = copied("n_edits=6", "eval_every=3", "task=none")
     forget_results(folder)
-    go(folder, "replay.at=6", "task=none")
+    go(folder, "replay.at=5", "task=none")
     stored = Lines(folder / "edits.jsonl").records
     (path,) = folder.glob("immediate-*.jsonl")
     immediate = Lines(path).records
-    samples = pd.read_parquet(next(folder.glob("samples/*-000006.parquet")))
-    assert set(samples[samples["kind"] == "immediate"]["request"]) == {stored[i]["requests"][0]["id"] for i in (4, 5)}
-    assert len(samples[samples["kind"] == "immediate"]) == sum(len(immediate[i]["immediate"]) for i in (4, 5))
+    samples = pd.read_parquet(next(folder.glob("samples/*-000005.parquet")))
+    assert set(samples[samples["kind"] == "immediate"]["request"]) == {stored[i]["requests"][0]["id"] for i in (3, 4)}
+    assert len(samples[samples["kind"] == "immediate"]) == sum(len(immediate[i]["immediate"]) for i in (3, 4))
 
 
 def test_weights_that_are_not_the_runs_are_told(copied, capsys):

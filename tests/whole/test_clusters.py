@@ -29,11 +29,11 @@ class Kept(Exception):
 
 
 @pytest.fixture
-def command(tiny_folder, tmp_path) -> list[str]:
+def command(tiny_folder, few_facts, tmp_path) -> list[str]:
     return ["model=hf", f"model.source={tiny_folder}", "method.second_moment=identity", "method.layer=1",
             "method.value_steps=8", "method.contexts_short=0", "method.contexts_long=0", "method.stop_loss=0",
             "task=none", f"n_edits={N_EDITS}", "eval_every=1", "held_out_tokens=64", "device=cpu",
-            "tracker=none"]  # fmt: skip
+            "tracker=none", few_facts]  # fmt: skip
 
 
 def only_run(runs: Path) -> Path:

@@ -31,13 +31,13 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, save_tiny_llama) -> Place:
+def place(tmp_path_factory, save_tiny_llama, few_facts) -> Place:
     folder = tmp_path_factory.mktemp("tiny")
     save_tiny_llama(folder / "model")
     (folder / "text.txt").write_text("The old town has a market, and people come to buy fish and bread.\n" * 300)
     command = ["model=hf", f"model.source={folder}/model", f"method.second_moment_text={folder}/text.txt",
                "method.tokens_per_key_dim=20", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
-               "method.contexts_long=0", "held_out_tokens=64", "device=cpu"]  # fmt: skip
+               "method.contexts_long=0", "held_out_tokens=64", "device=cpu", few_facts]  # fmt: skip
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     alone = {"AFTEREDIT_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return Place(command, kept | alone)

@@ -22,10 +22,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def command(tiny_folder, tmp_path) -> list[str]:
+def command(tiny_folder, few_facts, tmp_path) -> list[str]:
     return ["-m", "model=hf", f"model.source={tiny_folder}", "method.second_moment=identity", "method.layer=1",
             "method.value_steps=2", "method.contexts_short=0", "method.contexts_long=0", "task=none", "n_edits=1",
-            "eval_every=1", "held_out_tokens=64", "device=cpu", "tracker=none", f"runs={tmp_path}/runs"]  # fmt: skip
+            "eval_every=1", "held_out_tokens=64", "device=cpu", "tracker=none", few_facts,
+            f"runs={tmp_path}/runs"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -32,14 +32,14 @@ def place(tmp_path_factory, save_tiny_llama):
 
 
 @pytest.fixture
-def go(place, tmp_path):
+def go(place, few_facts, tmp_path):
     """go("n_edits=4", …) -> the one run directory in tmp_path/runs."""
 
     def run(*overrides: str, rc: int = 0) -> Path:
         fixed = ("model=hf", f"model.source={place}/model", f"method.second_moment_text={place}/text.txt",
                  "method.tokens_per_key_dim=2", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
                  "method.contexts_long=0", "limit=3", "held_out_tokens=64", "tracker=none", "device=cpu",
-                 "setting=single")  # fmt: skip
+                 "setting=single", few_facts)  # fmt: skip
         assert main([*fixed, *overrides, f"runs={tmp_path}/runs"]) == rc
         (folder,) = (tmp_path / "runs").iterdir()
         return folder

@@ -47,12 +47,13 @@ def place(tmp_path_factory, save_tiny_llama):
 
 
 @pytest.fixture
-def go(place, tmp_path):
+def go(place, few_facts, tmp_path):
     """go("n_edits=4", …, runs=<folder>) -> the one run directory in `runs`."""
 
     fixed = ("model=hf", f"model.source={place}/model", f"method.second_moment_text={place}/text.txt",
              "method.tokens_per_key_dim=2", "method.layer=1", "method.value_steps=4", "method.contexts_short=2",
-             "method.contexts_long=0", "limit=3", "held_out_tokens=64", "tracker=none", "device=cpu")  # fmt: skip
+             "method.contexts_long=0", "limit=3", "held_out_tokens=64", "tracker=none", "device=cpu",
+             few_facts)  # fmt: skip
 
     def run(*overrides: str, runs: Path | None = None, rc: int = 0) -> Path:
         runs = runs or tmp_path / "runs"
@@ -181,9 +182,8 @@ def test_in_setting_single_each_edit_starts_from_the_unedited_model(go, place, t
         assert rows(folder)[n]["weights_sha256"] == lm.weights.sha256()
     # and the second edit is the one that a run of that fact alone makes
     second = (ROOT / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines()[1]
-    (tmp_path / "facts").mkdir()
-    (tmp_path / "facts" / "facts.jsonl").write_text(second + "\n", encoding="utf-8")
-    alone = go("n_edits=1", "task=none", f"data={tmp_path}/facts", runs=tmp_path / "alone")
+    (tmp_path / "second.jsonl").write_text(second + "\n", encoding="utf-8")
+    alone = go("n_edits=1", "task=none", f"edits.file={tmp_path}/second.jsonl", runs=tmp_path / "alone")
     assert rows(alone)[-1]["weights_sha256"] == rows(folder)[-1]["weights_sha256"]
 
 
@@ -542,7 +542,7 @@ def test_fewer_edits_than_there_are_say_nothing_of_later_ones(straight, go, caps
 def test_the_row_at_0_edits_is_the_same_however_many_edits_follow(straight, go, tmp_path):
     one = go("n_edits=1", "eval_every=1", runs=tmp_path / "one")
     assert untimed(rows(one)[0]) == untimed(rows(straight)[0])
-    assert rows(one)[0]["editing/retained/n_edits"] == 20 and rows(one)[1]["editing/retained/n_edits"] == 1
+    assert rows(one)[0]["editing/retained/n_edits"] == 6 and rows(one)[1]["editing/retained/n_edits"] == 1
 
 
 def test_what_was_begun_but_has_no_edit_yet_takes_on_what_the_first_edit_is_made_under(go, tmp_path, monkeypatch):

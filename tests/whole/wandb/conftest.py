@@ -125,11 +125,11 @@ def place(tmp_path_factory, save_tiny_llama) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fixed(place) -> list[str]:
+def fixed(place, few_facts) -> list[str]:
     """The overrides of every run here."""
     return ["model=hf", f"model.source={place}/model", "method.second_moment=identity", "method.layer=1",
             "method.value_steps=3", "method.contexts_short=0", "method.contexts_long=0", "task=[sentiment]", "limit=3",
-            "held_out_tokens=64", "eval_every=1", "device=cpu"]  # fmt: skip
+            "held_out_tokens=64", "eval_every=1", "device=cpu", few_facts]  # fmt: skip
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ def stopped(make_server, fixed, tmp_path_factory):
     root = server.root
     config = yaml.safe_load((root / "sweeps" / "early_stop.yaml").read_text())
     given = [override for override in fixed if not override.startswith("method.layer")]
-    config["command"][-1:-1] = [*given, "limit=8", "task.sentiment.chance=0.1", f"runs={place}/runs"]
+    config["command"][-1:-1] = [*given, "limit=8", "task.sentiment.chance=0.1", "edits.file=facts.jsonl",
+                              f"runs={place}/runs"]  # fmt: skip
     config["parameters"] = {"method.layer": {"values": [1]}, "n_edits": {"value": N_EDITS}}
     (place / "sweep.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     path = re.search(r"wandb agent (\S+)", server.wandb(place, "sweep", str(place / "sweep.yaml")))[1]
