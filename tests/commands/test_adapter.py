@@ -37,7 +37,7 @@ def place(tmp_path_factory, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def made(place):
+def made(place, few_facts):
     """made(family, method, …) -> the directory of a run of three edits, made once."""
     known: dict[tuple, Path] = {}
 
@@ -48,7 +48,7 @@ def made(place):
             runs = place / f"runs{len(known)}"
             assert main(["model=hf", f"model.source={place}/{family}", *METHODS[method], "n_edits=3", "eval_every=3",
                          *(text if method == "memit" else ()), "task=none", "held_out_tokens=64", "tracker=none",
-                         "device=cpu", *overrides, f"runs={runs}"]) == 0  # fmt: skip
+                         "device=cpu", few_facts, *overrides, f"runs={runs}"]) == 0  # fmt: skip
             (known[key],) = runs.iterdir()
         return known[key]
 

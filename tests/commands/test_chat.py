@@ -17,13 +17,14 @@ PROMPTS = ("Fenrir is a famous character in", "The town has a")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, save_tiny_llama):
+def made(tmp_path_factory, save_tiny_llama, few_facts):
     """A run of two edits, and the folder of its model."""
     folder = tmp_path_factory.mktemp("chat")
     save_tiny_llama(folder / "model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AFTEREDIT_CACHE", str(folder / "cache"))
-        overrides = ["method=ft", "method.layers=[0,1]", "method.steps=4", "n_edits=2", "held_out_tokens=64"]
+        overrides = ["method=ft", "method.layers=[0,1]", "method.steps=4", "n_edits=2", "held_out_tokens=64",
+                     few_facts]  # fmt: skip
         assert main(["model=hf", f"model.source={folder}/model", *overrides, "task=none", "tracker=none", "device=cpu",
                      f"runs={folder}/runs"]) == 0  # fmt: skip
         (run,) = (folder / "runs").iterdir()

@@ -56,12 +56,12 @@ def test_the_matrices_of_the_blocks_are_rounded_and_nothing_else(make_lm, family
     torch.testing.assert_close(lm.weights.W(name), torch.from_numpy(plainly(W_DF.numpy(), 4)), rtol=1e-5, atol=1e-6)
 
 
-def test_a_replay_measures_the_rounded_models_beside_each_other(tiny_folder, tmp_path):
+def test_a_replay_measures_the_rounded_models_beside_each_other(tiny_folder, few_facts, tmp_path):
     runs, measured = tmp_path / "runs", ["held_out_tokens=64", "task=none", "device=cpu"]
     model = f"model.source={tiny_folder}"
     assert main(["model=hf", model, "method.second_moment=identity", "method.layer=1", "method.value_steps=3",
                  "method.contexts_short=0", "method.contexts_long=0", "n_edits=2", "eval_every=2", "tracker=none",
-                 *measured, f"runs={runs}"]) == 0  # fmt: skip
+                 few_facts, *measured, f"runs={runs}"]) == 0  # fmt: skip
     (run,) = runs.iterdir()
     (plain,) = run.glob("results-*.jsonl")
     replay = [f"replay.run={run}", model, "replay.at=2", *measured]
