@@ -32,10 +32,11 @@ demo: setup
 	$(BIN)/python run.py -m experiment=demo
 	$(BIN)/python -m afteredit.analysis report runs/demo --out runs/demo/report
 
-# One file at a time on each of two processes (the tiny models gain nothing from threads), whole runs first, so that
-# neither process is left alone with them at the end.
+# One file at a time on each of three processes (the tiny models gain nothing from threads, and some tests wait for
+# processes of their own), whole runs first, so that
+# no process is left alone with them at the end.
 test: dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # ruff, types, fast tests
 WINGS := store model edit evaluate record analysis launch commands bench
