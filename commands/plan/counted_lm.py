@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from afteredit.evaluate.inference.kept_blocks import Forward, KeptBlocks
-from afteredit.model.costs.work import Pass, Work, element_bytes, key_value_width
+from afteredit.model.costs.work import Pass, element_bytes, key_value_width
 from afteredit.model.lm import LM
 
 
@@ -27,10 +27,6 @@ class Counts:
     columns: int = 0  # of all rows of a pass, whose keys and values are held
     tokens: int = 0  # of one pass
     logits: int = 0  # rows at once
-
-    def work(self) -> tuple[Work, Work]:
-        """Returns the work of the first time, and of any later."""
-        return Work(tuple(self.first)), Work(tuple(self.again))
 
     def add(self, one: Pass, blocks_again: float) -> None:
         """Counts a pass of which only so many blocks run when it is made again."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from afteredit.commands.plan.counted_lm import CountedBlocks, CountedLM, Counts
+from afteredit.commands.plan.counted_lm import CountedBlocks, CountedLM
 from afteredit.edit.request import EditRequest
 from afteredit.evaluate.abilities.build import build_tasks
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
@@ -121,7 +121,8 @@ class Counter:
         with self.lm.counting(answer_tokens) as counts:
             measure()
         seconds = time.process_time() - began
-        return _part_of(counts, seconds)
+        first, again = (_merged(Work(tuple(passes))) for passes in (counts.first, counts.again))
+        return Part(first, again, again, seconds, counts.columns, counts.tokens, counts.logits)
 
     def _edited_layers(self) -> list[int]:
         names = self.x.method.edited(self.lm)
@@ -131,11 +132,6 @@ class Counter:
 def few_rows(settings: Settings) -> Settings:
     """Returns the settings with at most ROWS rows of each ability."""
     return dataclasses.replace(settings, limit=min(ROWS, settings.limit or ROWS))
-
-
-def _part_of(counts: Counts, seconds: float) -> Part:
-    first, again = counts.work()
-    return Part(_merged(first), _merged(again), _merged(again), seconds, counts.columns, counts.tokens, counts.logits)
 
 
 def _joined(parts: Sequence[Part]) -> Part:

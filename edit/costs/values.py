@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
+from afteredit.edit.ingredients.layer_by_layer import BlockSettings
 from afteredit.edit.ingredients.sampled_text import GROUP, PIECE, row_length
 from afteredit.edit.ingredients.second_moment import BATCH
 from afteredit.edit.ingredients.value_prompts import value_rows
@@ -97,17 +97,6 @@ def logits_bytes(lm: LM, n_rows: int) -> float:
 def factors_bytes(lm: LM, layers: Sequence[int], rank: int) -> float:
     """Returns the bytes of an update's factors of this rank in each block, float32."""
     return 4.0 * rank * sum(sum(lm.widths(layer)) for layer in layers)
-
-
-class BlockSettings(ValueSettings, Protocol):
-    """The keys of a method that `written_in_turn` reads."""
-
-    @property
-    def contexts(self) -> int: ...
-    @property
-    def second_moment_text(self) -> str: ...
-    @property
-    def tokens_per_key_dim(self) -> int: ...
 
 
 def written_in_turn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from statistics import mean
 from typing import Any
 
 from rich.text import Text
@@ -129,7 +130,7 @@ class Display:
     def _time_left(self) -> str:
         """Returns the time left in words: by the edits so far, and by the checkpoints after the first, which may have
         found much in the cache, or by what is done of that one."""
-        expected = {kind: _mean(s[1:] or s if kind == "checkpoint" else s) for kind, s in self._seconds.items() if s}
+        expected = {kind: mean(s[1:] or s if kind == "checkpoint" else s) for kind, s in self._seconds.items() if s}
         spent = time.monotonic() - self._since
         if "checkpoint" not in expected:
             share, spent = share_done(under_way()[1:]), spent + self._work.spared
@@ -152,7 +153,3 @@ def _short(name: str) -> str:
 def _number(value: float | None, form: str) -> str:
     text = "-" if value is None else f"{value:{form}}"
     return text if len(text) <= 7 else f"{value:.1e}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
