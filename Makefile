@@ -33,8 +33,7 @@ demo: setup
 	$(BIN)/python -m afteredit.analysis report runs/demo --out runs/demo/report
 
 # One file at a time on each of three processes (the tiny models gain nothing from threads, and some tests wait for
-# processes of their own), whole runs first, so that
-# no process is left alone with them at the end.
+# processes of their own), whole runs first, so that no process is left alone with them at the end.
 test: dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
