@@ -2,7 +2,7 @@
 
 Each takes a lease on one checkpoint after another (store/locks) and rebuilds its weights from the journal, as a replay
 does, while the run may still be edited.  The row at 0 edits is stored before any other, since what is retained is a
-share of it.  Who stores the last row ends the run: curves, summary, W&B.
+share of it.  Who stores the last row ends the run: curves, summary, W&B; where it dies before that, another does.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from afteredit.record.run_directory import RunDirectory
 from afteredit.record.terminal import PlainConsole, bold
 from afteredit.store.code_version import measuring_version
 from afteredit.store.interruption import Interruption
-from afteredit.store.locks.lease import Lease, claim
+from afteredit.store.locks.lease import Lease, claim, is_claimed
 from afteredit.store.locks.of_a_run import claim_checkpoint, is_edited, refuse_lone_editing, results_held
 
 POLL = 1.0  # seconds between two looks at what other processes have left
@@ -47,18 +47,19 @@ def measure_pending(x: Experiment, folder: Path, console: PlainConsole) -> None:
                 work.measure(n_edits)
             finally:
                 lease.release()
-        if work.is_last:
+        if work.is_whole:
             work.end()
     console.print(f"results  {work.rebuilt.run.results.path}", highlight=False, soft_wrap=True)
 
 
 class Pending:
-    """What one process does for a run under one evaluation.  `is_last`: it found nothing to measure, or stored the
-    last row."""
+    """What one process does for a run under one evaluation.  `is_whole`: every checkpoint is measured."""
 
     def __init__(self, x: Experiment, folder: Path, console: PlainConsole, interruption: Interruption):
         self.folder, self.console, self.interruption = folder, console, interruption
-        self.seconds, self.is_last = x.replay.lease_s, True
+        self.seconds, self.is_whole = x.replay.lease_s, False
+        self._found_nothing = True
+        self._end: Lease | None = None  # on the end of the run
         self._open = partial(RunDirectory, folder, x.settings, decides_measurement(x),
                              measuring_version(view_file(x.constraint)), single=x.settings.single, read_only=True,
                              shared=True)  # fmt: skip
@@ -87,11 +88,13 @@ class Pending:
                 claimed = self._claim(run, ready)
             if claimed is not None:
                 self.rebuilt.follow(run)
+                self._found_nothing = False
                 yield claimed
                 continue
-            if n_edits >= end and not run.missing(run.journal.batches):
+            self.is_whole = n_edits >= end and not run.missing(run.journal.batches)
+            if self.is_whole:
                 return
-            self.is_last = False
+            self._found_nothing = False
             if not ready and not edited:
                 break
             waiting = f"{len(ready)} checkpoints are measured by other processes" if ready else "edits are being made"
@@ -121,9 +124,10 @@ class Pending:
         with self._results() as run:
             if run.results.has(n_edits):
                 return
+            if run.journal.n_edits >= run.end and run.missing(run.journal.batches) == [n_edits]:
+                self._end = claim(self._place_of_the_end(run), self.seconds)
             run.add_checkpoint(n_edits, sha256, measured)
             self.rebuilt.say(run.results.row(n_edits))
-            self.is_last = run.journal.n_edits >= run.end and not run.missing(run.journal.batches)
 
     def _measured_unedited(self) -> bool:
         """Tells whether the row at 0 edits is there; measures it where no other process does."""
@@ -139,19 +143,29 @@ class Pending:
                 claimed[1].release()
         return False
 
+    def _place_of_the_end(self, run: RunDirectory) -> Path:
+        return self.folder / "leases" / f"{run.results.digest}-end"
+
     def end(self) -> None:
-        """Ends the run, unless another process is at it."""
+        """Ends the run, unless another process does: waits for it, and takes over where it dies."""
         with self._results() as run:
-            lease = claim(self.folder / "leases" / f"{run.results.digest}-end", self.seconds)
-        if lease is None:
-            return
+            place, alone = self._place_of_the_end(run), self._found_nothing
+        while self._end is None:
+            if is_claimed(place):
+                alone = False
+            elif not alone:
+                return  # it was ended by who stored the last row, and held this lease since before
+            self._end = claim(place, self.seconds)
+            if self._end is None:
+                self.interruption.check()
+                time.sleep(POLL)
         try:
             display = Display(self.console, run.journal.batches, run.settings.due)
             record = Recorder(run, display, self.interruption.check)
             with record.tracked(self.x.tracker, tracking_of(run.folder, run.environment)):
                 end_run(run, record)
         finally:
-            lease.release()
+            self._end.release()
 
 
 def end_run(run: RunDirectory, record: Recorder) -> None:

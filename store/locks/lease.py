@@ -99,6 +99,11 @@ def holder(place: Path) -> str | None:
     return "process {pid} on {host}".format(**_says(turns[-1][1]))
 
 
+def is_claimed(place: Path) -> bool:
+    """Tells whether a lease on `place` was given and not given back, whether its holder is alive or not."""
+    return bool(_turns(place))
+
+
 def _has_expired(path: Path) -> bool:
     try:
         with open(path, "rb") as file:  # opened, since NFS then asks the server when the file was changed

@@ -18,6 +18,7 @@ from afteredit.record.environment import Environment
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
+from afteredit.store.locks.lease import claim
 from afteredit.store.locks.of_a_run import claim_checkpoint, hold
 from afteredit.tests.tiny.forked import begin_run
 from afteredit.tests.whole.test_kill import history, left_by
@@ -119,21 +120,26 @@ def test_workers_killed_at_random_while_the_run_is_edited_lose_nothing(place, co
     assert (folder / "curves.png").exists()
 
 
-def test_a_row_that_another_process_has_stored_meanwhile_is_not_stored_again(place, command, monkeypatch):
-    """As after a pause so long that the lease was taken over."""
-    folder = edited(place, command, "paused", "n_edits=1", "eval_at=[]", "eval_every=1")
+@pytest.mark.parametrize("died", [True, False])
+def test_a_row_that_another_process_has_stored_meanwhile_is_not_stored_again(place, command, monkeypatch, died):
+    """As after a pause so long that the lease was taken over.  The other process stored the last row, so it ends the
+    run; where it died at that, this one does."""
+    folder = edited(place, command, f"paused_{died}", "n_edits=1", "eval_at=[]", "eval_every=1")
     measured = RebuiltRun.measured
 
     def measured_here_and_elsewhere(rebuilt, n_edits):
-        other = measured(rebuilt, n_edits)
-        rebuilt.run.add_checkpoint(n_edits, *other)
-        return other
+        row = measured(rebuilt, n_edits)
+        if n_edits == 1:
+            lease = claim(folder / "leases" / f"{rebuilt.run.results.digest}-end", 0.5)
+            rebuilt.run.add_checkpoint(n_edits, *row)
+            lease._released.set() if died else lease.release()  # the dead renew nothing
+        return row
 
     monkeypatch.setattr(RebuiltRun, "measured", measured_here_and_elsewhere)
     assert main([f"replay.run={folder}", "replay.pending=true", f"model.source={place}/model"]) == 0
     (results,) = folder.glob("results-*.jsonl")
     assert [row["n_edits"] for row in Lines(results).records] == [0, 1]
-    assert (folder / "curves.png").exists()
+    assert (folder / "curves.png").exists() == died and not list((folder / "leases").iterdir())
 
 
 def test_what_cannot_go_together_is_refused(place, command, capsys, monkeypatch):
