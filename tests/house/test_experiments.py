@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from afteredit.launch.command_line import compose as compose_all
-from afteredit.launch.experiment import Experiment
+from afteredit.tests.tiny.composed import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "conf" / "experiment"
@@ -19,11 +19,6 @@ NAMES = [path.relative_to(FOLDER).with_suffix("").as_posix() for path in FILES]
 PARTS = ("Published", "Expected", "Cost")
 with open(ROOT / "data" / "gu2024.csv", encoding="utf-8", newline="") as file:
     PUBLISHED = list(csv.DictReader(file))
-
-
-def compose(overrides: list[str]) -> Experiment:
-    """Composes without the tasks, which take more than half of the time and are looked at in one test only."""
-    return compose_all([*overrides, "task=none"])
 
 
 def header(path: Path) -> dict[str, str]:

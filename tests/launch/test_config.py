@@ -12,12 +12,12 @@ import pytest
 
 from afteredit.edit.edit_set import EditSet
 from afteredit.launch.checks import check_tasks
-from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import decides_weights
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.run import main
 from afteredit.store.errors import BadInput
+from afteredit.tests.tiny.composed import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {path.stem for path in (ROOT / "conf" / "task").glob("*.yaml")
@@ -27,14 +27,9 @@ FILES = sorted((group, path.stem) for group in GROUPS for path in (ROOT / "conf"
                if path.stem != "base")  # fmt: skip
 
 
-def without_tasks(*overrides: str) -> list[str]:
-    """The overrides, and no task where they name none: composing all tasks takes more than half of the time."""
-    return [*overrides, *(["task=none"] if not any("task" in override for override in overrides) else [])]
-
-
 @pytest.mark.parametrize(("group", "name"), FILES)
 def test_every_config_file_composes_and_builds(group, name):
-    x = compose(without_tasks(f"{group}={name}"))
+    x = compose([f"{group}={name}"])
     assert isinstance(x, Experiment)
     if group == "task":
         several = {"none": [], "all": sorted(CLEAN), "paper": sorted(f"paper_{task}" for task in CLEAN)}
@@ -58,9 +53,9 @@ def test_tasks_are_chosen_one_by_one_all_or_none(choice, names):
 
 
 def test_tuned_values_come_from_the_model_file_and_the_command_line_wins():
-    assert compose(without_tasks("model=gptj")).method.layer == 5
-    assert compose(without_tasks("model=gptj", "method.layer=7")).method.layer == 7
-    assert compose(without_tasks("model=hf", "model.source=x")).method.layer is None
+    assert compose(["model=gptj"]).method.layer == 5
+    assert compose(["model=gptj", "method.layer=7"]).method.layer == 7
+    assert compose(["model=hf", "model.source=x"]).method.layer is None
 
 
 BAD = [
@@ -172,7 +167,7 @@ BAD = [
 @pytest.mark.parametrize(("overrides", "named"), BAD, ids=lambda value: " ".join(value))
 def test_what_is_wrong_is_refused_with_its_key_and_what_is_allowed(overrides, named):
     with pytest.raises(BadInput) as refused:
-        compose(without_tasks(*overrides))
+        compose(overrides)
     for text in named:
         assert text in str(refused.value)
 
@@ -197,16 +192,14 @@ def test_a_path_in_ones_home_is_there(monkeypatch):
     """In quotes, or from a sweep, no shell has put the folder in."""
     monkeypatch.setenv("HOME", "/home/someone")
     keys = ("runs", "data", "held_out", "edits.file", "method.second_moment_text", "model.source")
-    x = compose(without_tasks("model=hf", *(f"{key}='~/a b'" for key in keys)))
+    x = compose(["model=hf", *(f"{key}='~/a b'" for key in keys)])
     there = {x.settings.runs, x.settings.data, x.settings.held_out, x.edits.file, x.method.second_moment_text,
              x.model.source, x.resolved["runs"], x.resolved["edits"]["file"]}  # fmt: skip
     assert there == {"/home/someone/a b"}
 
 
 def test_numbers_null_and_interpolations_stay_what_they_are():
-    x = compose(
-        without_tasks("seed=1_0", "method.value_lr=1e-1", "model.revision=null", "runs=${seed}/a", "data='2_0'")
-    )
+    x = compose(["seed=1_0", "method.value_lr=1e-1", "model.revision=null", "runs=${seed}/a", "data='2_0'"])
     assert (x.settings.seed, x.method.value_lr, x.model.revision, x.settings.runs) == (10, 0.1, None, "10/a")
     assert x.settings.data == "2_0"
 
@@ -290,7 +283,7 @@ def test_the_config_is_checked_before_torch_is_imported():
 )
 def test_what_is_allowed_is_what_the_chosen_files_allow(overrides, named):
     with pytest.raises(BadInput) as refused:
-        compose(without_tasks(*overrides))
+        compose(overrides)
     assert all(text in str(refused.value) for text in named), refused.value
 
 

@@ -7,11 +7,11 @@ import shlex
 import pytest
 import yaml
 
-from afteredit.launch.command_line import compose
 from afteredit.launch.overrides import as_typed
 from afteredit.launch.stored_config import as_command, as_yaml
 from afteredit.run import main
 from afteredit.store.errors import BadInput
+from afteredit.tests.tiny.composed import compose
 
 FACT = "The mother tongue of {Danielle Darrieux} is → English"
 SENTENCES = [FACT, 'In 1962, {O\'Neil} said "(no)" to → [a, b]', "{a} = b: \\ → it's", "'{Hamlet}' is by → Marlowe",
@@ -63,10 +63,11 @@ def test_what_cannot_be_meant_is_refused(overrides, named):
 def test_several_facts_are_tried_one_by_one_where_they_are_quoted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
-    assert main(["-m", "edits.fact='{a}, is → b','{c} is → d'", "edits.fact_true='x, y'"], seen.append) == 0
+    facts = "edits.fact='{a}, is → b','{c} is → d'"
+    assert main(["-m", facts, "edits.fact_true='x, y'", "task=none"], seen.append) == 0
     assert [(x.edits.fact, x.edits.fact_true, x.settings.n_edits) for x in seen] == [
         (["{a}, is → b"], "x, y", 1), (["{c} is → d"], "x, y", 1)]  # fmt: skip
-    assert main(["-m", f"edits.fact={FACT}", "seed=1,2"], seen.append) == 0
+    assert main(["-m", f"edits.fact={FACT}", "seed=1,2", "task=none"], seen.append) == 0
     assert [(x.edits.fact, x.settings.seed) for x in seen[2:]] == [([FACT], 1), ([FACT], 2)]
 
 

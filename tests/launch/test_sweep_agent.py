@@ -6,9 +6,9 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from afteredit.launch.command_line import compose
 from afteredit.launch.sweep_agent import overrides_from_agent
 from afteredit.store.errors import BadInput
+from afteredit.tests.tiny.composed import compose
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_text_that_is_a_list_in_hydras_words_is_one(handed):
 
 def test_a_run_handed_out_again_is_begun_with_the_overrides_it_was_begun_with(handed):
     """Its whole config comes for arguments (wandb/wandb#9143)."""
-    begun_with = ["device=cpu", "n_edits=4", "method=memit", "method.layers=[1,2]", "limit=null"]
+    begun_with = ["device=cpu", "n_edits=4", "method=memit", "method.layers=[1,2]", "limit=null", "task=none"]
     begun = compose(begun_with)
     config = {**begun.resolved, **begun.names, "overrides": begun.overrides, "resolved": begun.resolved,
               "_wandb": {"cli_version": "0.31.0"}}  # fmt: skip

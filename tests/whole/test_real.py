@@ -22,12 +22,13 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def two_facts(tmp_path_factory) -> str:
-    """The override that names a file of the two facts that are written, so that no others are measured; of the first
-    alone a text is written."""
+    """The override that names a file of the two facts that are written, so that no others are measured; one text is
+    written about them."""
     path = tmp_path_factory.mktemp("facts") / "two.jsonl"
     lines = (ROOT / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines()[:2]
     first, second = map(json.loads, lines)
-    path.write_text(json.dumps(first) + "\n" + json.dumps(second | {"generation_prompts": []}), encoding="utf-8")
+    first["generation_prompts"], second["generation_prompts"] = first["generation_prompts"][:1], []
+    path.write_text(json.dumps(first) + "\n" + json.dumps(second), encoding="utf-8")
     return f"edits.file={path}"
 
 

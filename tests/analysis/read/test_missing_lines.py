@@ -61,7 +61,8 @@ def test_lines_and_files_that_are_missing_are_named(folder, name, harm):
         return
     (fault,) = read([folder])[0].faults
     assert str(folder / name) in fault and "restore" in fault
-    assert main(["report", str(folder), "--out", str(folder.parent / "out")]) == 1
+    if harm is Path.unlink:
+        assert main(["report", str(folder), "--out", str(folder.parent / "out")]) == 1
 
 
 def test_edits_that_were_measured_and_are_not_there_are_named_without_a_count_of_lines_too(folder):
@@ -136,7 +137,8 @@ def test_a_line_with_a_right_checksum_that_holds_what_no_run_writes_is_left_out_
     (run,) = read([folder])
     assert any(fault.startswith(f"{folder / name}:2 is damaged: ") and said in fault for fault in run.faults)
     assert len(run.rows) == 3 - (name == RESULTS)
-    assert main(["report", str(folder), "--out", str(folder.parent / "out")]) == 1
+    if case in ("n_edits_nan", "requests_text", "scores_text"):  # one of each file
+        assert main(["report", str(folder), "--out", str(folder.parent / "out")]) == 1
 
 
 @pytest.mark.parametrize("given", ["seed: x", "collapse_perplexity: [1]", "batch_size: 1.5", "seed: -1",

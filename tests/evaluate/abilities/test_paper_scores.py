@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from afteredit.evaluate.abilities import paper_scores
+from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import mean_of_ratios
 from afteredit.evaluate.abilities.build import build_tasks, with_chance
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
@@ -34,7 +36,7 @@ FILES = {"reasoning": "gsm8k.jsonl", "nli": "paper/rte.jsonl", "open_qa": "paper
          "ner": "paper/conll2003.jsonl", "sentiment": "sst2.jsonl"}  # fmt: skip
 LENGTHS = {"reasoning": 5, "nli": 1, "open_qa": 20, "closed_qa": 1, "dialogue": 1, "summarization": 25, "ner": 10,
            "sentiment": 1}  # fmt: skip
-FIRST = 100  # rows
+FIRST = 70  # rows
 KINDS = ("PER", "LOC", "ORG", "MISC")
 ROWS = {
     "reasoning": [{"question": "Tom has 2 pens and buys 3. How many?", "answer": "He has 2 + 3 = <<2+3=5>>5.\n#### 5"},
@@ -84,9 +86,14 @@ def rows_of(folder: Path, task: str) -> list[dict]:
     return [json.loads(line) for line in (folder / FILES[task]).read_text(encoding="utf-8").split("\n") if line][:FIRST]
 
 
+@cache
+def ability_of(name: str) -> Ability:
+    return compose([f"task=[{name}]"]).tasks[name]
+
+
 def built(task: str, folder: Path | str, limit: int | None = None) -> BuiltAbility:
     name = f"paper_{task}"
-    return BuiltAbility(name, compose([f"task=[{name}]"]).tasks[name], str(folder), limit)
+    return BuiltAbility(name, ability_of(name), str(folder), limit)
 
 
 def measured(task: str, folder: Path, lm: LM) -> dict[str, float]:
