@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -13,6 +14,9 @@ from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form, shown, spelling
 
 PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
+_PLACEHOLDER = re.compile(  # what other tools write for {}
+    r"\{(?:subject|subj|entity|head|x|s|0)\}|\[(?:x|subject|subj|entity)\]|<(?:subject|entity)>", re.I
+)
 EXTRA_TOKENS = 3  # generated beyond an answer's own: a text may be cut into other tokens, and must show the word's end
 
 
@@ -48,6 +52,11 @@ class EditRequest:
         self._check_types()
         for name in PROMPTS:
             object.__setattr__(self, name, tuple(filled(self.subject, text) for text in getattr(self, name)))
+            for text in getattr(self, name):
+                found = _PLACEHOLDER.search(text)
+                if found and found[0] not in self.subject:
+                    raise BadInput(f"{name} holds {shown(text)}, which would be asked as it stands; write {{}} for "
+                                   f"{found[0]}, where the subject stands")  # fmt: skip
         if self.prompt.count("{}") != 1:
             raise BadInput(f"prompt is {shown(self.prompt)}; it must hold {{}} exactly once, where the subject stands")
         if self.target_true is not None and spelling(self.target_true) == spelling(self.target_new):

@@ -31,8 +31,11 @@ def check_settings(settings: Settings, method: Method) -> None:
     for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
         if getattr(settings, name) < 1:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
-    if not settings.runs:
-        raise BadInput("runs is empty (an unset shell variable?); give the folder of run directories: runs=runs")
+    paths = {"runs": settings.runs, "data": settings.data, "held_out": settings.held_out,
+             "method.second_moment_text": getattr(method, "second_moment_text", None)}  # fmt: skip
+    for key, path in paths.items():
+        if path == "":
+            raise BadInput(f"{key} is empty (an unset shell variable?); give its path, or leave the key out")
     if not 0 <= settings.seed < 2**63:
         raise BadInput(f"seed={settings.seed}; it must be at least 0 and below 2**63")
     for name in ("learning_rate", "alpha_learning_rate", "value_lr"):

@@ -18,9 +18,10 @@ from afteredit.launch.command_line import (
     refuse_wrong_choices,
     with_search_path,
 )
+from afteredit.launch.compose import is_key
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import as_typed, choices
+from afteredit.launch.overrides import as_typed, choices, for_shell
 from afteredit.store.errors import BadInput
 from afteredit.store.interruption import Interruption
 
@@ -38,6 +39,7 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    _refuse_dashes(argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
     argv = with_search_path(argv)
     refuse_wrong_choices(argv)
@@ -48,6 +50,16 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
         if isinstance(problem, BadInput) or (type(problem) is ValueError and "group" not in str(problem)):
             raise
         raise BadInput(explained_after_hydra(problem, argv)) from None
+
+
+def _refuse_dashes(argv: Sequence[str]) -> None:
+    """Raises BadInput for a key that is written as an option."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        key, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and key and is_key(key):
+            value = value if equals or following.startswith("-") or "=" in following else following
+            written = for_shell(f"{key}={value or '…'}")
+            raise BadInput(f"{argument}: a key has no dashes, and its value stands behind the sign =: {written}")
 
 
 def with_keys_of_swept_entries(argv: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ A Korean noun ends before a particle or the copula ("서울" is in "서울은", 
 which of 은 and 는, 이 and 가 stands there depends on its last sound.
 
 A number goes on with
-- a digit or a letter ("18th", "18²", "18km"), and a sign that a digit follows directly ("18.5", "1,879", "18:30"), or
-  an ordinal's letters ("1.º", "1.er");
+- a digit, a letter or the sign of a unit ("18th", "18²", "18km", "18°C", "18€"), and a sign that a digit follows
+  directly ("18.5", "1,879", "18:30"), or an ordinal's letters ("1.º", "1.er");
 - what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "3 and a half", "三分之一"), "%" and "percent", a
   word for thousands or millions ("1 million", "3 млн") in the languages below, and after a space three digits, its
   thousands, but for a number of four digits without any.
@@ -79,7 +79,7 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 )
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
-_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]", regex.V1)
+_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°℃℉′″\p{{Sc}}]", regex.V1)
 # Words for percents, for halves, thirds and quarters beside a whole, and for thousands, millions and above as CLDR's
 # compact numbers have them in the larger languages; stems take endings of up to three letters
 _PERCENT = (

@@ -5,6 +5,7 @@ Text from outside (names, paths, facts) is never markup, and sends the terminal 
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -12,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -88,6 +89,12 @@ class PlainConsole(Console):
     def _start(self) -> str:
         return f"[{datetime.now():%H:%M:%S}]" + f" {visible(self.label)}:" * bool(self.shared and self.label)
 
+    def on_broken_pipe(self) -> None:
+        """Raises BrokenPipeError, where rich would end the process without a word: nobody reads the output any more."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
 
@@ -103,6 +110,8 @@ class _ToConsole(logging.Handler):
         try:
             style = "yellow" if record.levelno >= logging.WARNING else ""
             self._console.log(Text(visible(self.format(record)), style=style))
+        except BrokenPipeError:  # the run ends, as where it prints itself
+            raise
         except Exception:  # noqa: BLE001  as every handler: what cannot be logged ends nothing
             self.handleError(record)
 

@@ -83,7 +83,8 @@ class LmEvalModel(TemplateLM):
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         pairs: list[tuple[Ids, Ids]] = []
-        for texts, context, continuation in requests:
+        for texts, given, continuation in requests:
+            context = given if texts[0] else self.lm.tokens.opening_ids()  # lm-eval knows one token of it
             answer = tuple(continuation[: self.max_length])
             ids = (*context, *answer)[-(self.max_length + 1) :]  # the last of them is predicted, not read
             pairs.append((ids[: -len(answer)], answer))
@@ -100,13 +101,14 @@ class LmEvalModel(TemplateLM):
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-        totals = []
+        totals, (*before, prefix) = [], self.lm.tokens.opening_ids()
         for request in requests:
             ids = self.tok_encode(request.args[0], add_special_tokens=False)
             windows = get_rolling_token_windows(
-                ids, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
+                ids, prefix_token=prefix, max_seq_len=self.max_length - len(before), context_len=1
             )
             pairs = [(tuple(c), tuple(t)) for c, t in map(make_disjoint_window, windows)]
+            pairs[:1] = [((*before, *context), text) for context, text in pairs[:1]]
             results = score(self.lm, pairs, self.kept_blocks, self.next_call())
             totals.append(sum(sum(scores.log_p) for scores in results))
         return totals

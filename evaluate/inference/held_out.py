@@ -48,6 +48,7 @@ def held_out_windows(lm: LM, text: str, n_tokens: int) -> list[tuple[Ids, Ids]]:
     windows = []
     for first in range(0, len(ids), size):
         window = (*start, *ids[first : first + size])
-        if len(window) > 1:
-            windows.append((window[:1], window[1:]))
+        n_given = max(len(start), 1)  # the start tokens are no part of the text; without them its first token is given
+        if len(window) > n_given:
+            windows.append((window[:n_given], window[n_given:]))
     return windows

@@ -18,8 +18,9 @@ APOSTROPHES, QUOTES = (
     "`´ʹʻʼʽʾʿˊˋˎˏ˒˓˴ՙ՚׳ߴߵ‘’‚‛′‵‹›❛❜❟❮❯Ꞌꞌ＇｀",
     "«»ʺ˝ˮ˵˶״“”„‟″‶❝❞❠⹂〝〞〟＂🙶🙷🙸",
 )
+DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－𐺭−"  # Unicode's class Pd, and the minus
 _IN_SPELLING = (
-    str.maketrans(dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(QUOTES, '"') | dict.fromkeys("‐‑‒–—−", "-"))
+    str.maketrans(dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(QUOTES, '"') | dict.fromkeys(DASHES, "-"))
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
     | dict.fromkeys(_SELECTORS)
 )

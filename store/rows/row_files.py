@@ -117,6 +117,10 @@ def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput],
     if not lines:
         return
     header = [normal_form(name) for name in lines[0][1]]
+    other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise BadInput(f"{path}:1: the header {shown(header[0])} is one cell, which holds {shown(other)}; save "
+                       f"the table with {shown(delimiter)} between its cells, as this ending says")  # fmt: skip
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise BadInput(f"{path}:1: the columns {', '.join(twice)} stand twice in the header; name each column once")

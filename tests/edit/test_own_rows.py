@@ -61,6 +61,16 @@ def test_columns_that_cannot_be_told_are_to_be_named(tmp_path, head, named):
         my(f"edits.file={tmp_path}/rows.csv").read("mini", 0)
 
 
+@pytest.mark.parametrize(("ending", "mark", "told"), [("csv", ";", "','"), ("csv", "\t", "','"), ("tsv", ",", r"'\t'")])
+def test_a_table_whose_cells_end_in_another_mark_is_refused_by_it(tmp_path, ending, mark, told):
+    """As spreadsheets in Europe write CSV."""
+    path = tmp_path / f"rows.{ending}"
+    path.write_text(f"subject{mark}prompt{mark}target_new\nPeru{mark}The capital of {{}}, it is said, is{mark}Oslo\n")
+    with pytest.raises(BadInput, match="is one cell, which holds") as problem:
+        my(f"edits.file={path}").read("mini", 0)
+    assert repr(mark) in str(problem.value) and f"save the table with {told} between" in str(problem.value)
+
+
 @pytest.mark.parametrize("edits", ["my", "facts"])
 @pytest.mark.parametrize("written", [
     lambda table: table.to_json(), lambda table: table.to_json(indent=1),

@@ -68,6 +68,8 @@ def test_a_request_from_python_is_read_as_its_row_is(name):
     ("target_true", "", "target_true is ''"), ("target_true", "\u00a0", "target_true is ''"), ("id", " ", "id is ''"),
     ("paraphrases", "Perú is ruled from", "a list of texts"), ("neighbourhood_answers", [1], "a list of texts"),
     ("generation_prompts", ["Perú has", "\u200b"], "a prompt must not be empty"),
+    ("paraphrases", ["{subject} is ruled from"], "write {} for {subject}"),
+    ("neighbourhood", ["The capital of [X] is"], r"write {} for \[X\]"),
     ("subject", "Per\ud800", "half a surrogate pair"), ("relation", ["capital"], "relation"),
 ])  # fmt: skip
 def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):

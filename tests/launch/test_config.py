@@ -101,7 +101,10 @@ BAD = [
     (["task=null"], ["task=null", "task=[]"]),
     (["n_edits", "=", "3"], ["n_edits", "EQUAL", "no space stands around"]),
     (["task=[nli,", "sentiment]"], ["task=[nli,", "does not end", "no space stands around"]),
-    (["runs="], ["runs is empty", "shell variable"]),
+    *(
+        ([f"{key}="], [f"{key} is empty", "shell variable"])
+        for key in ("runs", "data", "held_out", "method.second_moment_text")
+    ),
     (["task=[nli]", "task.sentiment.chance=0.5"], ["sentiment is not measured", "task=[…,sentiment]"]),
     (["edits.columns.subject=[a]"], ["edits.columns.subject", "['a']", "text"]),
     (["edits.columns.subject=null"], ["edits.columns.subject", "None", "text"]),

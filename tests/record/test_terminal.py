@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import re
 
+import pytest
+from rich.console import Console
 from rich.table import Table
 
+from afteredit.launch.endings import in_words
 from afteredit.record.display.live_view import bars
 from afteredit.record.terminal import PlainConsole, bold, log_handler
 from afteredit.store.progress.work import under_way, working
@@ -46,3 +50,23 @@ def test_in_a_terminal_a_long_line_goes_on_beside_the_time():
     console.log("word " * 10)
     first, second = console.file.getvalue().splitlines()
     assert first[:11].strip().startswith("[") and second.startswith(" " * 11 + "word")
+
+
+def test_where_nobody_reads_the_output_any_more_the_run_ends_in_a_line(monkeypatch):
+    """As with `python run.py … | head`.  rich would end the process without a word."""
+
+    class Closed(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def ends(self):
+        raise SystemExit(1)
+
+    monkeypatch.setattr(Console, "on_broken_pipe", ends)
+    console = PlainConsole(file=Closed())
+    log = logging.getLogger("a test of closed pipes")
+    log.propagate, log.handlers = False, [log_handler(console)]
+    for say in (console.print, console.log, log.warning):
+        with pytest.raises(BrokenPipeError) as problem:
+            say("text")
+        assert "keep what reads it open" in in_words(problem.value)

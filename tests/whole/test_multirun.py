@@ -97,6 +97,13 @@ def test_what_hydra_cannot_read_ends_the_command_before_any_run(command, wrong, 
     assert configs(tmp_path / "runs") == []
 
 
+@pytest.mark.parametrize("arguments", [["--n_edits", "3"], ["--n_edits=3"], ["-n_edits=3"], ["-m", "--n_edits", "3"]])
+def test_a_key_that_is_written_as_an_option_is_told_how_it_is_written(arguments, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.rstrip().endswith("its value stands behind the sign =: n_edits=3")
+
+
 def test_a_key_that_runs_default_lacks_may_stand_beside_several_methods():
     argv = ["-m", "method=ft,ultraedit", "method.layers=[1]", "method.laayers=[1]", "n_edits=2"]
     assert with_keys_of_swept_entries(argv) == [*argv[:2], "++method.layers=[1]", *argv[3:]]

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from afteredit.store.rows.normal_text import APOSTROPHES, QUOTES, normal_form, shown, spelling
+from afteredit.store.rows.normal_text import APOSTROPHES, DASHES, QUOTES, normal_form, shown, spelling
 
 ENDS = ["", " ", "\t\n", "\u00a0", "\u202f", "\u3000", "\u2028", "\u200b", "\ufeff", "\u2060", "\u200e", "\u00ad",
         "\u00a0 \u200b\u3000\ufeff", "\u3164"]  # fmt: skip
@@ -54,6 +54,12 @@ def test_every_mark_that_stands_for_an_apostrophe_or_a_quote_is_one():
     assert set(single) | set(saltillo) == {"'", *APOSTROPHES} and set(double) == {'"', *QUOTES}
     for mark in "\u02bb\u02bc\u02bd\u2018\u2019\u2032\u00b4`":
         assert spelling(f"Hawai{mark}i") == "hawai'i"
+
+
+def test_every_dash_is_one():
+    dashes = {char for char in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(char) == "Pd"}
+    assert dashes | {"\u2212"} == {"-", *DASHES}  # and the minus
+    assert {spelling(f"Blade Runner {dash} Final Cut") for dash in DASHES} == {"blade runner - final cut"}
 
 
 def test_other_texts_do_not():
