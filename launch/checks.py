@@ -31,11 +31,7 @@ def check_settings(settings: Settings, method: Method) -> None:
     for name in ("n_edits", "batch_size", "eval_every", "held_out_tokens"):
         if getattr(settings, name) < 1:
             raise BadInput(f"{name}={getattr(settings, name)}; it must be at least 1")
-    paths = {"runs": settings.runs, "data": settings.data, "held_out": settings.held_out,
-             "method.second_moment_text": getattr(method, "second_moment_text", None)}  # fmt: skip
-    for key, path in paths.items():
-        if path == "":
-            raise BadInput(f"{key} is empty (an unset shell variable?); give its path, or leave the key out")
+    _check_paths(settings, method)
     if not 0 <= settings.seed < 2**63:
         raise BadInput(f"seed={settings.seed}; it must be at least 0 and below 2**63")
     for name in ("learning_rate", "alpha_learning_rate", "value_lr"):
@@ -68,6 +64,15 @@ def check_settings(settings: Settings, method: Method) -> None:
     if most is not None and settings.batch_size > most:
         raise BadInput(f"batch_size={settings.batch_size}, but this method writes at most {most} fact at a time; set "
                        f"batch_size={most}")  # fmt: skip
+
+
+def _check_paths(settings: Settings, method: Method) -> None:
+    """Raises BadInput where a path is the empty text, which would name the working folder."""
+    paths = {"runs": settings.runs, "data": settings.data, "held_out": settings.held_out,
+             "method.second_moment_text": getattr(method, "second_moment_text", None)}  # fmt: skip
+    for key, path in paths.items():
+        if path == "":
+            raise BadInput(f"{key} is empty (an unset shell variable?); give its path, or leave the key out")
 
 
 def _check_later(settings: Settings) -> None:

@@ -199,11 +199,6 @@ def as_text(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
-def is_key(key: str) -> bool:
-    """Tells whether the config has this key, or a group of this name."""
-    return bool(_kinds(key)[0]) or (CONF / key.partition(".")[0]).is_dir()
-
-
 def takes_text(key: str) -> bool:
     """Tells whether the key, or what stands inside it, is a text (or null) and no list, mapping or switch."""
     kinds, inside = _kinds(key)

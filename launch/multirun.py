@@ -18,7 +18,6 @@ from afteredit.launch.command_line import (
     refuse_wrong_choices,
     with_search_path,
 )
-from afteredit.launch.compose import is_key
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.overrides import as_typed, choices, for_shell
@@ -54,9 +53,12 @@ def hydra_command_line(argv: Sequence[str], run: Callable[[Experiment], Any]) ->
 
 def _refuse_dashes(argv: Sequence[str]) -> None:
     """Raises BadInput for a key that is written as an option."""
+    from omegaconf import OmegaConf
+
+    known = {*map(str, OmegaConf.load(CONF / "run.yaml")), *(path.name for path in CONF.iterdir() if path.is_dir())}
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         key, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and key and is_key(key):
+        if argument.startswith("-") and key.partition(".")[0] in known:
             value = value if equals or following.startswith("-") or "=" in following else following
             written = for_shell(f"{key}={value or '…'}")
             raise BadInput(f"{argument}: a key has no dashes, and its value stands behind the sign =: {written}")
