@@ -21,7 +21,7 @@ from afteredit.launch.command_line import (
 from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code, in_words
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.overrides import as_typed, choices, for_shell
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, out_of_memory
 from afteredit.store.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _one(config: DictConfig, run: Callable[[Experiment], Any]) -> None:
         if HydraConfig.get().mode is not RunMode.MULTIRUN:
             raise
         overrides = " ".join(HydraConfig.get().overrides.task)
-        if not isinstance(problem, BadInput | OSError):
+        if not isinstance(problem, BadInput | OSError) and not out_of_memory(problem):
             traceback.print_exc()
         print_error(f"{in_words(problem)}  (the run with {overrides}; the others go on)")
         raise OneOfManyFailed from None

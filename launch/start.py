@@ -45,10 +45,10 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
             hydra_command_line(options_first(argv), run)
         else:
             run(compose(overrides))
-    except (BadInput, OSError, Interrupted, KeyboardInterrupt) as problem:
-        return exit_code(problem)
     except OneOfManyFailed:
         return 2
+    except (Exception, Interrupted, KeyboardInterrupt) as problem:
+        return exit_code(problem)
     return 0
 
 

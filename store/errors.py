@@ -20,6 +20,14 @@ REMEDIES = {**dict.fromkeys(NO_ROOM, "make room"), **dict.fromkeys(NO_RIGHT, "ma
             errno.EPIPE: "keep what reads it open"}  # fmt: skip
 
 
+NO_MEMORY = re.compile(r"out of memory|(?:allocate|enough) memory|bad_alloc", re.IGNORECASE)
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Tells whether memory ran out, of the machine or of a device: each library says so in another way."""
+    return isinstance(problem, MemoryError) or (isinstance(problem, Exception) and bool(NO_MEMORY.search(str(problem))))
+
+
 class BadInput(ValueError):
     """Something that the user gave cannot be used; the message says what was given, what is allowed, what to do.
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from afteredit.model.loading.gguf_header import parts_of, read_header
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, out_of_memory
 from afteredit.store.plain_json import read_json
 from afteredit.store.user_cache import NoCache, cache_folder, cache_key, made_once
 
@@ -93,6 +93,8 @@ def _convert(parts: list[Path], folder: Path) -> None:
     except (BadInput, OSError):
         raise
     except Exception as problem:  # whatever transformers raises over values that cannot be
+        if out_of_memory(problem):
+            raise
         said = " ".join(str(problem).split())[:300]
         raise BadInput(f"{file} cannot be converted ({type(problem).__name__}: {said}); give another file") from None
     (folder / ORIGIN).write_text(json.dumps({"weights": types_in_words(header)}), encoding="utf-8")

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, out_of_memory
 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
 PLAIN_TEXTS = ("vocab.txt", "merges.txt")  # in any JSON file a byte-order mark is an error of its own
@@ -239,7 +239,7 @@ def _header(file: Path) -> Headers:
                 part = tensors.get_slice(name)
                 headers[name] = part.get_dtype(), tuple(part.get_shape())
     except (SafetensorError, OSError, ValueError) as problem:
-        raise BadInput(f"{file} is broken ({problem}); fetch it again") from None
+        raise problem if out_of_memory(problem) else BadInput(f"{file} is broken ({problem}); fetch it again") from None
     if not headers:
         raise BadInput(f"{file} holds no tensor; fetch it again")
     packed = [n for n, (kind, _) in headers.items()

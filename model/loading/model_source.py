@@ -17,7 +17,7 @@ from afteredit.model.loading.gguf import converted, converted_package, file_of, 
 from afteredit.model.loading.hub import snapshot
 from afteredit.model.loading.model_folder import check_folder, check_shapes
 from afteredit.model.loading.special_tokens import in_words
-from afteredit.store.errors import BadInput
+from afteredit.store.errors import BadInput, out_of_memory
 from afteredit.store.field_roles import NOTHING, SPEED, WEIGHTS, decides
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class ModelSource:
         except BadInput:
             raise
         except Exception as problem:
+            if out_of_memory(problem):
+                raise
             raise BadInput(f"the model in {place!r} cannot be {what} ({type(problem).__name__}: "
                            f"{_short(problem)}); its files are damaged, of different models, or hold a value that this "
                            "architecture does not take; mend it, or give another copy") from None  # fmt: skip

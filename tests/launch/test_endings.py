@@ -7,8 +7,11 @@ import signal
 import threading
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from afteredit.launch.endings import exit_code
+from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.terminal import PlainConsole
 from afteredit.store.errors import Interrupted
 from afteredit.store.interruption import Interruption
@@ -86,6 +89,30 @@ class Full(io.StringIO):
 
     def write(self, _text: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("problem", [
+    MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"),
+    RuntimeError("unable to mmap 321247424 bytes from file </m/model.safetensors>: Cannot allocate memory (12)"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+])  # fmt: skip
+def test_memory_that_runs_out_is_told_in_a_line_whoever_says_so(problem, capsys, monkeypatch, tiny_folder):
+    assert exit_code(problem) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: not enough memory (") and "plan=machine" in error and "dtype=bfloat16" in error
+
+    def full(*_arguments, **_options):
+        raise problem
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(type(problem)):  # and no sound model is called damaged
+        ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+
+
+def test_another_error_is_raised_again():
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        exit_code(RuntimeError("a fault of ours"))
 
 
 def test_a_full_disk_under_the_output_is_named():
