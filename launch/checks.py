@@ -68,8 +68,8 @@ def check_settings(settings: Settings, method: Method) -> None:
 
 def _check_paths(settings: Settings, method: Method) -> None:
     """Raises BadInput where a path is the empty text, which would name the working folder."""
-    paths = {"runs": settings.runs, "data": settings.data, "held_out": settings.held_out,
-             "method.second_moment_text": getattr(method, "second_moment_text", None)}  # fmt: skip
+    paths = {key: getattr(settings, key) for key in ("runs", "data", "held_out", "harness_path")}
+    paths["method.second_moment_text"] = getattr(method, "second_moment_text", None)
     for key, path in paths.items():
         if path == "":
             raise BadInput(f"{key} is empty (an unset shell variable?); give its path, or leave the key out")

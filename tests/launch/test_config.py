@@ -103,7 +103,7 @@ BAD = [
     (["task=[nli,", "sentiment]"], ["task=[nli,", "does not end", "no space stands around"]),
     *(
         ([f"{key}="], [f"{key} is empty", "shell variable"])
-        for key in ("runs", "data", "held_out", "method.second_moment_text")
+        for key in ("runs", "data", "held_out", "harness_path", "method.second_moment_text")
     ),
     (["task=[nli]", "task.sentiment.chance=0.5"], ["sentiment is not measured", "task=[…,sentiment]"]),
     (["edits.columns.subject=[a]"], ["edits.columns.subject", "['a']", "text"]),
