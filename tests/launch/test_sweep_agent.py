@@ -61,7 +61,7 @@ def test_numbers_that_yaml_reads_as_texts_are_stored_as_numbers(handed):
 @pytest.mark.parametrize("text", ["/a/my rows (v1)", "/a/lr=0.1,seed=1", "<s>", "it's", "a\\", "a\\'b", "x,y", " x ",
                                   "1e3", "1_000", "[v1", "a#b", "Łódź {}", '"', "new\nline", ""])  # fmt: skip
 def test_every_text_arrives_as_it_is(handed, text):
-    assert compose(handed({"data": text}, "task=none")).settings.data == text
+    assert compose(handed({"edits.hub": text}, "task=none")).edits.hub == text
 
 
 @pytest.mark.parametrize(
