@@ -77,6 +77,10 @@ def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
         EditRequest(**ROW | {field: given})
 
 
+def test_braces_of_a_formula_are_no_placeholder():
+    assert EditRequest(**ROW | {"neighbourhood": [r"\hat{x} is"]}).neighbourhood == (r"\hat{x} is",)
+
+
 def test_braces_get_the_subject_in_every_prompt(tmp_path):
     (fact,) = facts(tmp_path, ROW | {"paraphrases": ["{} is ruled from"], "neighbourhood": ["The sea of {} is"],
                                      "portability": ["The language of {}'s capital is"],
