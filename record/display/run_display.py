@@ -129,21 +129,24 @@ class Display:
 
     def _time_left(self) -> str:
         """Returns the time left in words: by the edits so far, and by the checkpoints after the first, which may have
-        found much in the cache, or by what is done of that one."""
+        found much in the cache.  One that takes longer than those before it is judged by what is done of it."""
         expected = {kind: mean(s[1:] or s if kind == "checkpoint" else s) for kind, s in self._seconds.items() if s}
-        spent = time.monotonic() - self._since
+        spent, share = time.monotonic() - self._since, share_done(under_way()[1:])
         if "checkpoint" not in expected:
-            share, spent = share_done(under_way()[1:]), spent + self._work.spared
+            spent += self._work.spared
             expected |= {"checkpoint": spent / share} if share else {}
         if not expected:
             return ""
         total = sum(self._left[kind] * seconds for kind, seconds in expected.items())
         unknown = [kind for kind, n in self._left.items() if n and kind not in expected]
         alone = {"edit": " of measuring", "checkpoint": " of editing"}[unknown[0]] if unknown else ""
-        seconds = max(0.0, total - min(spent, expected.get(self._kind, 0.0)))
+        usual = expected.get(self._kind, 0.0)
+        rest = max(0.0, usual - spent)
+        if self._kind == "checkpoint" and share and not rest:
+            rest = spent * (1 / share - 1)
         if not any(self._left.values()):
             return ""
-        return f"about {spell(seconds)}{alone} left"
+        return f"about {spell(total - usual + rest)}{alone} left"
 
 
 def _short(name: str) -> str:

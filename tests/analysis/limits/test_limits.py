@@ -7,6 +7,7 @@ import json
 import pandas as pd
 import pytest
 import yaml
+from matplotlib import pyplot as plt
 
 from afteredit.analysis.__main__ import main
 from afteredit.analysis.limits.lines import FILE, panels
@@ -132,6 +133,7 @@ def test_every_line_is_drawn_from_the_first_edit_on_a_logarithmic_axis(tmp_path)
         drawn = {line.get_color(): list(line.get_ydata()) for line in axis.lines if line.get_marker() != "None"}
         expected = [[100 * row[key] for row in run.rows[1:]] for runs in lines.values() for run in runs]
         assert list(drawn.values()) == expected
+    plt.close(figure)
 
 
 def test_runs_whose_edits_do_not_add_up_are_refused(tmp_path, capsys):

@@ -124,6 +124,20 @@ def test_what_the_cache_spared_the_first_checkpoint_counts_for_the_others(consol
         assert left() == "about 0:02:30 left"  # of its own seconds
 
 
+def test_a_checkpoint_that_takes_longer_than_those_before_it_is_judged_by_what_is_done_of_it(console, fact, clock):
+    with Display(console, batches(fact, 5), due=lambda n, _new: n % 5 == 0) as display:
+        display.measured(row(0, 80.0))
+        display.edited(edit(5, 50.0, n_new=5), {}, 50.0)
+        display.measuring()
+        with working("measuring", 4) as parts:
+            clock[0], parts.done = 60.0, 1
+            assert left() == "about 0:00:20 left"
+            clock[0] = 120.0
+            assert left() == "about 0:06:00 left"  # a quarter took 120 s
+            clock[0], parts.done = 160.0, 2
+            assert left() == "about 0:02:40 left"
+
+
 def test_a_stored_update_is_said_to_be_applied_again_and_days_are_said(console, fact, clock):
     with Display(console, batches(fact, *[1] * 101), due=lambda n, _new: n % 200 == 0) as display:
         display.next_edit(0, stored=True)
