@@ -79,10 +79,10 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
     tables = {"metrics": metrics_table(comparison.runs), LARGE: samples_table(comparison.runs),
               "curves": comparison.curves, "edits": edits_table(comparison.runs),
               "summaries": comparison.summaries}  # fmt: skip
-    shown, colours = [], {label: style["color"] for label, style in styles(list(comparison.runs)).items()}
+    shown, methods = [], styles(list(comparison.runs))
     for part in parts(comparison, checkpoints):
         tables |= part.numbers
-        figures = [_save(figure, folder / name, write, colours) for name, figure in part.figures.items()]
+        figures = [_save(figure, folder / name, write, methods) for name, figure in part.figures.items()]
         if figures or part.table is not None:
             shown.append({"part": part, "figures": figures})
     for name, table in tables.items():
@@ -93,12 +93,12 @@ def _section(comparison: Comparison, folder: Path, checkpoints: Sequence[int], w
             write(folder / f"{name}.csv.gz", gzip.compress(text, compresslevel=6, mtime=0))
         else:
             write(folder / f"{name}.csv", text)
-    return {"title": comparison.title, "caption": comparison.caption, "colours": colours, "parts": shown}
+    return {"title": comparison.title, "caption": comparison.caption, "methods": methods, "parts": shown}
 
 
 def _save(figure: Figure, stem: Path, write: Write, methods: Collection[str]) -> dict[str, Any]:
     """Writes the picture as PNG and SVG; returns the SVG as a data URI, so that no two pictures share ids, and what the
-    page draws anew: its panels, and the key to them beside the colours of `methods`."""
+    page draws anew: its panels, and the key to them beside the looks of `methods`."""
     svg = io.BytesIO()
     with rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
         without_formulas(figure).savefig(svg, format="svg", metadata={"Date": None})

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment
 
+from afteredit.analysis.pictures.live_panels import live_style
 from afteredit.analysis.report_part import Part
 from afteredit.store.errors import BadInput
 from afteredit.store.plain_json import printable
@@ -24,7 +25,7 @@ NUMBER = re.compile(r"[<>+−–-]?\s*[\d.]")  # how the text of a number begins
 
 
 def render(sections: Sequence[Mapping[str, Any]], faults: Sequence[str]) -> bytes:
-    """Returns the page.  Each section has title, caption, the methods' colours, and parts with their figures.
+    """Returns the page.  Each section has title, caption, the methods' looks, and parts with their figures.
 
     What the scripts read is compressed and in base64, which no text in it can leave, and the page says by their digests
     that no other script may run.
@@ -32,9 +33,8 @@ def render(sections: Sequence[Mapping[str, Any]], faults: Sequence[str]) -> byte
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"records": _records, "numeric": _numeric, "anchor": _anchor}
     script, library = _text("template.js"), _plotly()
-    live = [
-        {"colours": section["colours"], "parts": [_live(**shown) for shown in section["parts"]]} for section in sections
-    ]
+    live = [{"methods": {label: live_style(style) for label, style in section["methods"].items()},
+             "parts": [_live(**shown) for shown in section["parts"]]} for section in sections]  # fmt: skip
     page = environment.from_string(_text("template.html")).render(
         sections=sections, faults=faults, style=_text("template.css"), script=script, library=_packed(library),
         data=_packed(printable(json.dumps(live, allow_nan=False))), digests=[_digest(script), _digest(library)],

@@ -77,6 +77,11 @@
   };
   const config = { responsive: true, doubleClick: "reset", displaylogo: false, modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
+  // ---- a method's line beside its name
+  const DASHES = { solid: "none", dash: "6 3", dashdot: "6 2 2 2", dot: "2 2" };
+  const MARKS = { circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚", x: "✖", star: "★" };
+  const drawn = ({ dash, marker }) => `<svg viewBox="0 0 32 12"><path d="M0 6H32" stroke-dasharray="${DASHES[dash]}"/><text x="16" y="6">${MARKS[marker]}</text></svg>`;
+
   // ---- what was said, to be searched and filtered
   const browse = (place, { texts, rows }, hidden) => {
     const search = made("input", { type: "search", placeholder: "Search questions and answers", ariaLabel: "Search questions and answers" });
@@ -120,11 +125,11 @@
     redraws.push(place.draw);
   }), { rootMargin: "600px" });
   all("main > section").forEach((section, i) => {
-    const hidden = new Set(), { colours, parts } = data[i];
+    const hidden = new Set(), { methods, parts } = data[i];
     const switches = section.querySelector(".methods");
-    for (const [method, colour] of Object.entries(colours)) {
-      const swatch = made("i"), button = made("button", { ariaPressed: "true" }, [swatch, method]);
-      redraws.push(() => swatch.style.setProperty("--colour", seen(colour)));
+    for (const [method, look] of Object.entries(methods)) {
+      const swatch = made("i", { innerHTML: drawn(look) }), button = made("button", { ariaPressed: "true" }, [swatch, method]);
+      redraws.push(() => swatch.style.setProperty("--colour", seen(look.colour)));
       button.onclick = () => {
         hidden.delete(method) || hidden.add(method);
         button.ariaPressed = String(!hidden.has(method));

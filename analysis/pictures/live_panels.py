@@ -7,7 +7,7 @@ below what is shown where it is hovered.  What has no label stays whichever meth
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ MARKERS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v"
 
 
 def live_panels(figure: Figure) -> list[dict[str, Any]]:
-    """Returns the panels of a figure in plain numbers and texts, without those that only explain colours; none where
+    """Returns the panels of a figure in plain numbers and texts, without those that only explain looks; none where
     it shows more than lines, bands, texts and maps, and so stays a picture.
 
     The figure was drawn or saved before: ticks and their texts are not known until then.
@@ -39,8 +39,13 @@ def live_panels(figure: Figure) -> list[dict[str, Any]]:
     return [_panel(axes, figure) for axes in panels] if known else []
 
 
+def live_style(style: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a method's look (report_style.py) in the words of the page."""
+    return {"colour": style["color"], "dash": DASHES[style["linestyle"]], "marker": MARKERS[style["marker"]]}
+
+
 def key_to(figure: Figure, methods: Iterable[str]) -> list[str]:
-    """Returns in words what the figure's legend says beside the colours of `methods`."""
+    """Returns in words what the figure's legend says beside the looks of `methods`."""
     handles = figure.legends[0].legend_handles if figure.legends else []
     return [f"{_mark(handle)}: {handle.get_label()}" for handle in handles
             if handle is not None and handle.get_label() not in set(methods)]  # fmt: skip

@@ -113,6 +113,15 @@ def test_a_hovered_point_says_run_seed_and_value(page):
     assert said.endswith("% of the score above chance: 50")
 
 
+def test_a_switch_shows_colour_dash_and_mark_of_its_method_beside_its_name(page):
+    looks = ("●", "none", "rgb(0, 114, 178)"), ("■", "6 3", "rgb(213, 94, 0)")
+    for switch, (mark, dash, colour) in zip(page.locator(".methods").first.locator("button").all(), looks, strict=True):
+        assert switch.locator("text").text_content() == mark
+        path = switch.locator("path")
+        assert path.get_attribute("stroke-dasharray") == dash
+        assert path.evaluate("path => getComputedStyle(path).stroke") == colour
+
+
 def test_a_switch_hides_the_curves_and_rows_of_its_method(page):
     place, switch = panel(page, "Abilities retained"), page.get_by_role("button", name="rome", exact=True)
     rows = page.locator("tr[data-method=rome]").first
