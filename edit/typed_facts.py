@@ -9,7 +9,8 @@ from afteredit.edit.request import EditRequest
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form, shown
 
-ARROWS = ("→", "-+>")
+ARROWS = ("[→⟶⇒➔➜]", "[-－]+[>＞]")
+WIDE_BRACES = str.maketrans("｛｝", "{}")  # of Chinese and Japanese keyboards
 FORM = 'edits.fact="The capital of {Peru} is → Oslo": braces around the subject, and → or -> before the new answer'
 
 
@@ -47,7 +48,8 @@ def _plain(prompts: Sequence[str], key: str) -> tuple[str, ...]:
 def _parts(text: str) -> tuple[str, str, str]:
     """Returns the subject, the prompt with {} in its place, and the new answer."""
     parts = re.split(next((arrow for arrow in ARROWS if re.search(arrow, text)), ARROWS[0]), text)
-    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", parts[0])
+    sentence = parts[0] if "{" in parts[0] else parts[0].translate(WIDE_BRACES)
+    marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", sentence)
     if len(parts) != 2 or marked is None:
         raise BadInput(f"edits.fact={shown(text)} is no fact; write {FORM}")
     return marked[2], f"{marked[1]}{{}}{marked[3]}", parts[1]

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
 from afteredit.launch.experiment import Experiment
-from afteredit.launch.overrides import as_typed, choices, in_quotes, refuse_carriage_returns, unknown_entry, unreadable
+from afteredit.launch.overrides import (
+    as_typed,
+    choices,
+    in_quotes,
+    refuse_carriage_returns,
+    refuse_typographic_quotes,
+    unknown_entry,
+    unreadable,
+)
 from afteredit.launch.stored_config import as_it_ran
 from afteredit.store.errors import BadInput
 
@@ -59,6 +67,7 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
     """Returns the arguments with one `hydra.searchpath=[…]` for all folders with configs that they name, also by
     --config-dir.  Raises BadInput for a folder that is not there, and for Windows line ends."""
     refuse_carriage_returns(arguments)
+    refuse_typographic_quotes(arguments)
     folders: list[str] = []
     rest: list[str] = []
     words = iter(arguments)

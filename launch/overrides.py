@@ -18,6 +18,8 @@ IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or not
 IN_MAPPING = re.compile(rf"""{QUOTED}|([{{,][^:,{{}}'"]+:)([^,{{}}'"]+)""")  # what is quoted, or a key and a word
 FACT_KEYS = ("edits.fact", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # each takes sentences as typed
 SENTENCES = (*FACT_KEYS, "edits.fact_true")  # ${ is two letters of their text
+FREE_TEXTS = ("edits.fact_true", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # may begin with what is quoted
+CLOSING = {"“": "”", "„": "“", "”": "”", "«": "»", "‘": "’", "‚": "‘"}  # by the mark that opens
 LISTS = "a list is written [a,b], with -m values to try one by one a,b"
 SPACES = "no space stands around the sign = or between a list's entries: n_edits=3, task=[nli,sentiment]"
 
@@ -28,6 +30,20 @@ def refuse_carriage_returns(arguments: Sequence[str]) -> None:
         if argument.endswith("\r"):
             raise BadInput(f"{argument!r} ends with a carriage return: the script that calls has Windows line ends; "
                            "give it Unix ones: sed -i 's/\\r$//' SCRIPT")  # fmt: skip
+
+
+def refuse_typographic_quotes(arguments: Sequence[str]) -> None:
+    """Raises BadInput where a shell was given “…” for "…", as word processors write it: it reads them as letters, and
+    cuts what stands between them at its spaces."""
+    for place, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        text = value if equals and key[:1] not in CLOSING else argument
+        closing = CLOSING.get(text[:1])
+        if closing is None or closing in text[1:-1] or (closing in text and key.lstrip("+") in FREE_TEXTS):
+            continue
+        if text is argument or text.endswith(closing) or any(closing in later for later in arguments[place + 1 :]):
+            raise BadInput(f"{argument!r} begins with {text[0]}, a typographic quote, which is a letter like others to "
+                           'a shell; write " or \' instead')  # fmt: skip
 
 
 def as_typed(arguments: Sequence[str]) -> list[str]:

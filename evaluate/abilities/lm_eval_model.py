@@ -91,12 +91,23 @@ class LmEvalModel(TemplateLM):
             if len(context) + len(continuation) > len(ids):
                 self.cut.add(texts[0])
         results = score(self.lm, pairs, self.kept_blocks, self.next_call())
-        for (texts, *_ids), scores in zip(requests, results, strict=True):
-            self._remember(texts, scores)
+        for (texts, given, continuation), scores in zip(requests, results, strict=True):
+            self._remember(texts, scores, self._n_moved(texts[0], given, continuation))
         return [(sum(scores.log_p), scores.argmax_ids == pair[1]) for scores, pair in zip(results, pairs, strict=True)]
 
-    def _remember(self, texts: tuple[str, str], scores: TokenScores) -> None:
-        self._mean_nll[texts] = scores.nll
+    def _remember(self, texts: tuple[str, str], scores: TokenScores, n_moved: int = 0) -> None:
+        self._mean_nll[texts] = TokenScores(scores.log_p[n_moved:], scores.argmax_ids[n_moved:]).nll
+
+    def _n_moved(self, context: str, given: Sequence[int], continuation: Sequence[int]) -> int:
+        """Returns how many tokens at a continuation's begin are white space of the context alone.
+
+        lm-eval moves what white space a context ends in, such as the line feed of a chat's template, to the answer.
+        """
+        if context == context.rstrip():
+            return 0
+        ids = self.tok_encode(context)
+        n = len(ids) - len(given)
+        return n if 0 < n < len(continuation) and ids == [*given, *continuation[:n]] else 0
 
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = True) -> list[float]:
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -149,7 +160,9 @@ class LmEvalModel(TemplateLM):
             to_score = continuations.setdefault(context, {})
             answer = self.gold_answer(request)
             if answer is not None:
-                before, continuation = map(tuple, self._encode_pair(request.args[0], answer))
+                given, rest = self._encode_pair(request.args[0], answer)
+                n_moved = self._n_moved(request.args[0], given, rest)
+                before, continuation = (*given, *rest[:n_moved]), tuple(rest[n_moved:])
                 if before == context and len(before) + len(continuation) <= self.max_length + 1:
                     to_score[continuation] = None
                     gold[request.args[0], answer] = context, continuation

@@ -15,8 +15,10 @@ from typing import Any
 from afteredit.store.errors import BadInput
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-NO_TEXT = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file",
-           b"\x89HDF": "an HDF5 file", b"SQLite": "an SQLite file"}  # fmt: skip
+NO_TEXT = {b"PK\x03\x04": "a zip archive, as Excel's .xlsx is (save a table as CSV)",
+           b"\xd0\xcf\x11\xe0": "a file of an old Excel or Word (save a table as CSV)",
+           b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file", b"\x89HDF": "an HDF5 file",
+           b"SQLite": "an SQLite file"}  # fmt: skip
 NO_FILE = "no such file"
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip

@@ -17,6 +17,8 @@ EDITS = EditSet(name="facts", file="facts.jsonl", columns={}, train="facts_train
     "The mother tongue of {Danielle Darrieux} is → English", " The mother tongue of { Danielle Darrieux } is->English ",
     "The mother tongue of {Danielle Darrieux} is\u00a0→ English\u200b",
     "The mother tongue of {Danielle Darrieux} is --> English",
+    "The mother tongue of ｛Danielle Darrieux｝ is－＞English",
+    "The mother tongue of {Danielle Darrieux} is ⇒ English",
 ])  # fmt: skip
 def test_braces_hold_the_subject_and_the_arrow_leads_to_the_new_answer(text):
     assert typed_facts([text], None, [], []) == [

@@ -319,6 +319,22 @@ def test_a_windows_line_end_is_named_whatever_the_argument():
             compose(["n_edits=1", f"{argument}\r"])
 
 
+@pytest.mark.parametrize("arguments", [
+    ["edits.fact=“The", "mother", "tongue", "of", "{Danielle Darrieux}", "is", "→", "English”"],
+    ["edits.fact=“The mother tongue of {Danielle Darrieux} is → English”"], ["data=“/tmp/my rows”"], ["“task=none”"],
+    ["‘seed=1’"], ["runs=«there»"], ["runs=„there“"],
+])  # fmt: skip
+def test_a_word_processors_quotes_are_named(arguments):
+    with pytest.raises(BadInput, match="begins with [“‘«„], a typographic quote, which is a letter"):
+        compose(["n_edits=1", *arguments])
+
+
+def test_texts_that_begin_with_what_is_quoted_stay_as_they_are():
+    x = compose(["edits.fact=“Hamlet” was written by {the author of Ulysses} → “him”", "edits.fact_true=“Joyce”"])
+    assert x.edits.fact == ["“Hamlet” was written by {the author of Ulysses} → “him”"]
+    assert x.edits.fact_true == "“Joyce”"
+
+
 def test_an_experiment_is_composed_inside_a_hydra_of_ones_own():
     from hydra import initialize
     from hydra.core.global_hydra import GlobalHydra
