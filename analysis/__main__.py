@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs = _runs(given)
             page = _written(given, runs)
             if given.command == "report":
-                _say(runs)
+                _say(runs, page)
         PlainConsole().print(f"{given.command}   {page}", highlight=False, soft_wrap=True)
     except Interrupted as problem:
         print_error(f"stopped; {_kept(given, page)}")
@@ -66,13 +66,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if any(run.faults for run in runs) else 0
 
 
-def _say(runs: list[Run]) -> None:
-    """Prints what happened, a paragraph for each comparison."""
+def _say(runs: list[Run], page: Path) -> None:
+    """Prints for each comparison what happened, and a question that one method's model answers and another's no more;
+    and where the one picture lies."""
     from afteredit.analysis.numbers.comparison import comparisons
     from afteredit.analysis.numbers.in_words import in_words
+    from afteredit.analysis.tables.one_question import one_question
 
-    for comparison in comparisons(runs):
-        PlainConsole().print(" ".join(in_words(comparison)), highlight=False, soft_wrap=True)
+    found = comparisons(runs)
+    for comparison in found:
+        answers = one_question(comparison)
+        width = max((len(name) for name, _ in answers), default=0)
+        lines = [" ".join(in_words(comparison)), *(f"{name:<{width}}  {text}" for name, text in answers)]
+        PlainConsole().print("\n".join(lines), highlight=False, soft_wrap=True)
+    picture = page.with_name("first-look.png")
+    if len(found) == 1 and picture.exists():
+        PlainConsole().print(f"picture  {picture}", highlight=False, soft_wrap=True)
 
 
 def _save_dashboard(given: argparse.Namespace) -> None:
