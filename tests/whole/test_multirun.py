@@ -63,6 +63,13 @@ def test_every_combination_is_run_and_one_that_fails_does_not_end_the_others(com
     assert "Traceback" not in error
 
 
+def test_what_hydra_says_has_the_time_as_runs_write_it_and_other_packages_only_warn(capsys):
+    assert main(["-m", "seed=1,2", "task=none"], lambda _x: logging.getLogger("another.package").info("chatter")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(re.match(r"\[\d\d:\d\d:\d\d\] [\t\w]", line) for line in lines)
+    assert "Launching 2 jobs locally" in lines[0] and "chatter" not in str(lines)
+
+
 def test_a_run_leaves_no_model_to_the_next(command, monkeypatch):
     loaded = []
     load = ModelSource.load
