@@ -111,7 +111,10 @@ class EditSet:
         """
         requests, _, digest = self._in_file_order(data)
         n_without = sum(request.target_true is None for request in requests)
-        if n_without:
+        if n_without and self.fact:
+            log.info("no true answer is given (edits.fact_true), so nothing compares the new one with it: there is no "
+                     "prob/efficacy and no prob/paraphrase")  # fmt: skip
+        elif n_without:
             log.info("edits=%s: %d of %d facts have no true answer; what compares the new target with it leaves them "
                      "out (prob/efficacy, prob/paraphrase)", self.name, n_without, len(requests))  # fmt: skip
         rows = by_row(requests)

@@ -1,5 +1,6 @@
 """A fact typed in one line becomes the request that it means, or is refused with the form that is asked for."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -61,6 +62,15 @@ def test_typed_facts_stand_in_the_place_of_rows_and_decide_the_name():
         "fact": ["The capital of {Peru} is → Rome"], "fact_true": "Lima", "fact_paraphrases": ["Peru is ruled from"],
         "fact_neighbourhood": ["Chile is ruled from"]}.items()]  # fmt: skip
     assert len({digest, *others}) == 5
+
+
+def test_what_a_typed_fact_without_its_true_answer_lacks_is_said_with_the_key_that_gives_it(caplog):
+    caplog.set_level(logging.INFO, "afteredit")
+    one = replace(EDITS, fact=["The capital of {Peru} is → Oslo"])
+    replace(one, fact_true="Lima").read("mini", seed=0)
+    assert not caplog.text
+    one.read("mini", seed=0)
+    assert "no true answer is given (edits.fact_true)" in caplog.text and "edits=facts" not in caplog.text
 
 
 def test_a_method_learns_from_no_row_about_a_typed_subject():
