@@ -11,6 +11,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from afteredit.store import user_cache
 from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import cache_folder, content_hash, made_once
 
@@ -57,6 +58,20 @@ def test_it_is_made_once_and_then_found(cache):
     assert len(made) == 1
     assert (cache / "deep" / "thing.txt").read_text() == "content"
     assert not made[0].exists()
+
+
+def test_what_was_made_is_told_in_one_line_with_its_seconds_and_only_once(cache, caplog, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(user_cache.time, "monotonic", lambda: now[0])
+    caplog.set_level("INFO", "afteredit")
+
+    def make(path: Path) -> None:
+        path.write_text("content")
+        now[0] += 40.2
+
+    for _ in range(2):
+        made_once("x/0123abcd.txt", make, "computing second moments")
+    assert caplog.messages == ["computing second moments (40 s, kept for later runs)"]
 
 
 def test_a_folder_can_be_made_too(cache):

@@ -184,6 +184,7 @@ def test_every_number_that_is_named_is_one_that_a_run_holds(server, saved):
 def test_every_curve_is_over_edits_and_grouped_by_what_parts_runs_but_the_seed(saved):
     section = saved["project-view"]["spec"]["section"]
     assert section["settings"]["xAxis"] == "n_edits"
+    assert saved["project-view"]["spec"]["section"]["panelBankConfig"]["settings"]["autoOrganizePrefix"] == 1
     for panel in panels(saved):
         if panel["viewType"] == "Run History Line Plot":
             assert panel["config"]["xAxis"] == "n_edits"
