@@ -9,7 +9,7 @@ from afteredit.analysis.read.made import addresses, made
 from afteredit.analysis.read.run_states import RunState, run_states
 from afteredit.analysis.tables.run_list import ago, run_list, state_in_words
 from afteredit.analysis.tables.text_curves import text_curves
-from afteredit.record.terminal import PlainConsole, bold
+from afteredit.record.terminal import PlainConsole, bold, so_many_edits
 
 BESIDE_CURVES = 56  # columns of names and numbers
 LONGEST = 60  # columns of a curve
@@ -37,7 +37,7 @@ def _show_one(state: RunState, console: PlainConsole) -> None:
                   + f", {ago(state.changed)}")  # fmt: skip
     if state.collapsed is not None:
         n_edits, condition = state.collapsed
-        console.print(bold(f"collapsed at {n_edits} edits", f": {condition}", style="bold red"))
+        console.print(bold(f"collapsed at {so_many_edits(n_edits)}", f": {condition}", style="bold red"))
     begun = {name: rows for name, rows in state.evaluations.items() if rows and rows[0]["n_edits"] == 0}
     for name, rows in begun.items():
         if len(state.evaluations) > 1:

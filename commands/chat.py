@@ -18,7 +18,7 @@ from rich.table import Table
 
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.model.decoding import continue_rows, greedy
-from afteredit.record.terminal import print_error, visible
+from afteredit.record.terminal import print_error, so_many_edits, visible
 from afteredit.store.errors import BadInput, Interrupted
 from afteredit.store.interruption import Interruption
 from afteredit.store.rows.normal_text import normal_form
@@ -35,7 +35,7 @@ def chat(rebuilt: RebuiltRun, n_edits: int) -> None:
     """Answers every line of the standard input until it ends (Ctrl-D) or Ctrl-C comes.  Measures and stores nothing."""
     rebuilt.rebuild(n_edits)
     lm, view, console = rebuilt.lm, rebuilt.x.constraint.view, rebuilt.console
-    edited, names = lm.weights.copies(), ("unedited", f"after {n_edits} edits")
+    edited, names = lm.weights.copies(), ("unedited", f"after {so_many_edits(n_edits)}")
     try:
         with Interruption(at_once=True):
             for prompt in _prompts(console):

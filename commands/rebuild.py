@@ -17,7 +17,7 @@ from afteredit.launch.experiment import Experiment
 from afteredit.launch.opening import build_measure, load_model
 from afteredit.record.results import results_files
 from afteredit.record.run_directory import LEFT, RunDirectory
-from afteredit.record.terminal import PlainConsole, bold
+from afteredit.record.terminal import PlainConsole, bold, so_many_edits
 from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
 from afteredit.store.interruption import Interruption
@@ -119,7 +119,7 @@ class RebuiltRun:
         others = self.run.other_evaluators()
         if others:
             self.console.log(bold(others, "; every row names its evaluator"))
-        self.console.log(f"measuring after {n_edits} edits …", highlight=False)
+        self.console.log(f"measuring after {so_many_edits(n_edits)} …", highlight=False)
         last = n_edits > 0 and (n_edits == settings.n_edits or self.run.stops_at(n_edits))
         return editor.weights_sha256(), self._measure.checkpoint(editor.carried, last=last)
 
@@ -138,7 +138,7 @@ class RebuiltRun:
 
     def _print_whether_identical(self, n_edits: int, sha256: str) -> None:
         stored = self._stored_sha256(n_edits)
-        place = f"after {n_edits} edits: weights {sha256[:16]}"
+        place = f"after {so_many_edits(n_edits)}: weights {sha256[:16]}"
         if not stored:
             self.console.log(f"{place}, with no stored row to compare them to", highlight=False)
         elif set(stored) == {sha256}:

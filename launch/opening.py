@@ -172,13 +172,13 @@ def keep_first_facts(
 
     From here on the console knows the run by its name.
     """
-    from afteredit.record.terminal import bold
+    from afteredit.record.terminal import bold, so_many_edits
 
     console.label, finished = run.folder.name, run.is_finished(batches)
     run.keep_first_facts(requests)
     if finished:
         n_edits = run.collapsed_at if run.collapsed_at is not None else run.settings.n_edits
-        console.log(bold("finished already", f": {n_edits} edits; raise n_edits to go on"))
+        console.log(bold("finished already", f": {so_many_edits(n_edits)}; raise n_edits to go on"))
 
 
 def open_folder(x: Experiment, folder: Path, *, read_only: bool = False) -> RunDirectory:

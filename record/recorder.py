@@ -14,7 +14,7 @@ from afteredit.record.display.run_display import Display
 from afteredit.record.environment import commit, fingerprint
 from afteredit.record.run_directory import LEFT, RunDirectory
 from afteredit.record.settings import Mode, TrackerSettings
-from afteredit.record.terminal import bold
+from afteredit.record.terminal import bold, so_many_edits
 from afteredit.record.tracking.tracker import Tracker, checkpoint_step, edit_step
 from afteredit.store.atomic_files import write_atomically
 from afteredit.store.checked_lines import Lines
@@ -68,7 +68,7 @@ class Recorder:
         except Interrupted as problem:
             asked = self._tracker.asked_to_stop()
             who = "stopped by W&B" if asked else "stopped"
-            console.log(bold(who, f" after {run.journal.n_edits} edits, all of them kept in {run.folder}"))
+            console.log(bold(who, f" after {so_many_edits(run.journal.n_edits)}; all of it is kept in {run.folder}"))
             if asked:
                 self._tracker.end_early()
                 problem.exit_code = 0  # any other is a failure to an agent, which gives up after a few
@@ -143,11 +143,11 @@ class Recorder:
         self._pass_on(math.inf, show=False)
         run, records = self._run, self._run.journal.records
         if run.collapsed_at is not None:
-            where = f" at {run.collapsed_at} edits: {run.collapsed[run.collapsed_at]}"
+            where = f" at {so_many_edits(run.collapsed_at)}: {run.collapsed[run.collapsed_at]}"
             self.display.console.print(bold("collapsed", where, style="bold red"), soft_wrap=True)
         self._alert_of_collapse()
         left = summary.get("summary/retained/left")
-        self._alert(f"the run has ended after {run.journal.n_edits} edits",
+        self._alert(f"the run has ended after {so_many_edits(run.journal.n_edits)}",
                     "" if left is None else f"{left:.0%} of the abilities are retained")  # fmt: skip
         records = [{**record, **run.immediate.row(i)} for i, record in enumerate(records)]
         self._tracker.finish(summary, records, said)
@@ -158,7 +158,7 @@ class Recorder:
     def _alert_of_collapse(self) -> None:
         n_edits = self._run.collapsed_at
         if n_edits is not None:
-            self._alert(f"the model collapsed at {n_edits} edits", self._run.collapsed[n_edits], warning=True)
+            self._alert(f"the model collapsed at {so_many_edits(n_edits)}", self._run.collapsed[n_edits], warning=True)
 
     def _alert(self, title: str, text: str, *, warning: bool = False) -> None:
         """Sends an alert, unless an earlier start of the run under this evaluation has sent it."""

@@ -33,6 +33,11 @@ def visible(text: str) -> str:
     return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def so_many_edits(n: int) -> str:
+    """Returns the number with its noun: 1 edit, 2 edits."""
+    return f"{n} edit{'s' * (n != 1)}"
+
+
 def bold(start: str, rest: str = "", style: str = "bold") -> Text:
     """Returns `start` in bold and then `rest`, both as plain text."""
     return Text.assemble((visible(start), style), visible(rest))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.numbers.method_names import edit_set, model_name
 from afteredit.analysis.numbers.run_values import common_checkpoints, mean_over, number
+from afteredit.record.terminal import so_many_edits
 
 
 def last_common(comparison: Comparison) -> int:
@@ -25,7 +26,8 @@ def in_words(comparison: Comparison) -> list[str]:
     if n_edits == 0:
         return []
     how = "each batch into the unedited model" if comparison.single else "one after another"
-    done = (f"{n_edits} facts (edit set {edit_set(first)}) were written into {model_name(first)}, {how}, by "
+    facts, were = ("1 fact", "was") if n_edits == 1 else (f"{n_edits} facts", "were")
+    done = (f"{facts} (edit set {edit_set(first)}) {were} written into {model_name(first)}, {how}, by "
             f"{_list(list(comparison.runs))}.")  # fmt: skip
     perplexity, retained = number("drift/perplexity"), number("ability/retained", 100)
     left = {label: mean_over(runs, n_edits, retained) for label, runs in comparison.runs.items()}
@@ -51,7 +53,7 @@ def _collapses(comparison: Comparison) -> str:
     ends = {label: [(n, run.collapsed[n]) for run in runs if (n := run.collapsed_at) is not None]
             for label, runs in comparison.runs.items()}  # fmt: skip
     first = {label: min(met) for label, met in ends.items() if met}
-    parts = [f"with {label} after {n_edits} edits ({condition})" for label, (n_edits, condition) in first.items()]
+    parts = [f"with {label} after {so_many_edits(n)} ({condition})" for label, (n, condition) in first.items()]
     return f"; the model collapsed {_list(parts)}" if parts else ""
 
 

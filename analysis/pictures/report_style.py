@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.pictures.axes import COLOURS, DASHES, MARKERS, at_least, edits_axis
 from afteredit.analysis.read.run import Run
+from afteredit.record.terminal import so_many_edits
 
 TOGETHER = 4  # methods in one panel with their bands; more overlap
 RETAINED_LABEL = "ability retained\n(% of the unedited score above chance)"
@@ -54,7 +55,7 @@ def finish(figure: Figure, axes: Sequence[Axes], comparison: Comparison, look: S
         axis.grid(alpha=0.25)
         edits_axis(axis, checkpoints)
         for run, n_edits, style in collapsed:
-            label = f"{style['label']}\n{about([run])}\ncollapsed after {n_edits} edits"
+            label = f"{style['label']}\n{about([run])}\ncollapsed after {so_many_edits(n_edits)}"
             axis.plot([n_edits], [0.03], marker="X", markersize=9, color=style["color"], markeredgecolor="black",
                       transform=axis.get_xaxis_transform(), clip_on=False, zorder=5, linestyle="none",
                       label=label)  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.numbers.in_words import last_common
 from afteredit.analysis.tables.same_questions import LOST, same_questions, shortened
+from afteredit.record.terminal import so_many_edits
 
 LENGTH = 160  # characters of a text
 
@@ -15,8 +16,9 @@ def one_question(comparison: Comparison) -> list[tuple[str, str]]:
 
     The question is one that the first still answers rightly and the second no more.  Empty where there is none.
     """
-    last = f"after {last_common(comparison)}"
-    tables = {label: same_questions(runs[0].up_to(last_common(comparison)), 2)
+    n_edits = last_common(comparison)
+    last = f"after {n_edits}"
+    tables = {label: same_questions(runs[0].up_to(n_edits), 2)
               for label, runs in comparison.runs.items()}  # fmt: skip
     said = {label: table.set_index(["ability", "row"]) for label, table in tables.items() if len(table)}
     if not said:
@@ -29,5 +31,7 @@ def one_question(comparison: Comparison) -> list[tuple[str, str]]:
     if found.empty:
         return []
     texts = {"asked": found.iloc[0]["question"], "before any edit": found.iloc[0]["after 0"]}
-    texts |= {f"{last} edits by {label}": said[label].loc[found.index[0], last] for label in (best, worst)}
+    texts |= {
+        f"after {so_many_edits(n_edits)} by {name}": said[name].loc[found.index[0], last] for name in (best, worst)
+    }
     return [(name, shortened(text, LENGTH)) for name, text in texts.items()]

@@ -11,6 +11,7 @@ from afteredit.analysis.numbers.paired_examples import paired
 from afteredit.analysis.numbers.single_edits import COVERED, PERPLEXITY, worst
 from afteredit.analysis.numbers.statistics import change_interval
 from afteredit.analysis.read.run import Run
+from afteredit.record.terminal import so_many_edits
 
 WAYS = ("prob", "forced", "generated")
 NOT_MEASURABLE = "* not measurable: the unedited model answers by chance"
@@ -24,7 +25,7 @@ def final_table(run: Run) -> Table:
     the worst model's number stands beside them.
     """
     first, last = run.rows[0], run.rows[-1]
-    title = f"after {last['n_edits']} edits"
+    title = f"after {so_many_edits(last['n_edits'])}"
     if run.single:
         title = f"mean over the {len(run.models)} models measured, each edited on its own"
     headings = ["", "chance", "at 0", "mean" if run.single else f"at {last['n_edits']}", "change", "95 % interval",
@@ -49,7 +50,7 @@ def final_table(run: Run) -> Table:
 def editing_table(run: Run) -> Table:
     """Returns editing success in the last row by the three criteria; in brackets the unedited model's."""
     first, last = run.rows[0], run.rows[-1]
-    title = f"editing success after {last['n_edits']} edits (unedited model)"
+    title = f"editing success after {so_many_edits(last['n_edits'])} (unedited model)"
     if run.single:
         title = (f"editing success: immediate of {last.get(COVERED, 0)} edits, retained of {len(run.models)} models "
                  "(unedited model)")  # fmt: skip

@@ -16,7 +16,7 @@ from afteredit.commands.export.model_card import model_card
 from afteredit.commands.export.push import push, refuse_no_hub
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.launch.experiment import ExportFormat
-from afteredit.record.terminal import bold
+from afteredit.record.terminal import bold, so_many_edits
 from afteredit.store.atomic_files import as_new_files, refusing_full_disks, write_json
 from afteredit.store.errors import BadInput
 
@@ -50,7 +50,7 @@ def export(rebuilt: RebuiltRun, n_edits: int, target: Path) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     what = "what changed in the model" if x.replay.format is ExportFormat.adapter else "the model"
-    rebuilt.console.log(bold("written", f" to {target}: {what} after {n_edits} edits, as metrics see it"))
+    rebuilt.console.log(bold("written", f" to {target}: {what} after {so_many_edits(n_edits)}, as metrics see it"))
     for note in notes:
         rebuilt.console.log(note, highlight=False)
     if start is not None:

@@ -90,7 +90,7 @@ def test_a_prompt_that_is_too_long_is_named_and_the_next_one_answered(talk, caps
     assert talk("word " * 2000 + "\nThe town\n", "replay.at=1", "replay.chat=true") == 0
     said = capsys.readouterr()
     assert "and the model reads 1024; give a shorter one" in " ".join(said.err.split())
-    assert said.out.count("unedited:") == 1 and said.out.count("after 1 edits:") == 1 + 1  # the weights, the answer
+    assert said.out.count("unedited:") == 1 and said.out.count("after 1 edit:") == 1 + 1  # the weights, the answer
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from afteredit.analysis.numbers.comparison import Comparison
 from afteredit.analysis.numbers.run_values import mean_over, number
 from afteredit.analysis.pictures.report_style import RETAINED_LABEL, caption
 from afteredit.analysis.report_part import Part
+from afteredit.record.terminal import so_many_edits
 
 PLACE = 70
 ALL = "retained"
@@ -80,7 +81,7 @@ def _draw_panel(axis: Axes, comparison: Comparison, n_edits: int, labels: Sequen
         _cell(axis, i, j, value, float(half.iat[i, j]), j >= len(abilities) or abilities[j] in measurable)
     axis.set_yticks(range(len(labels)), labels, fontsize=9)
     axis.set_xticks(range(table.shape[1]), [textwrap.fill(title, 14) for title in table.columns], fontsize=8)
-    axis.set_title(f"after {n_edits} edits", fontsize=10, loc="left")
+    axis.set_title(f"after {so_many_edits(n_edits)}", fontsize=10, loc="left")
     axis.axvline(table.shape[1] - 1.5, color="white", linewidth=3)
     return image
 

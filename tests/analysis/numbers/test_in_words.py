@@ -22,6 +22,10 @@ def test_of_one_method_its_own_numbers_are_said_and_of_no_edits_nothing(tmp_path
     made_run(tmp_path / "one", "rome", 1, {0: scores, 4: scores}, perplexity={0: 20.0, 4: 22.0})
     made_run(tmp_path / "none", "rome", 1, {0: scores})
     (one,), (none,) = (comparisons(read([tmp_path / name])) for name in ("one", "none"))
+    made_run(tmp_path / "first", "rome", 1, {0: scores, 1: scores}, perplexity={0: 20.0, 1: 9000.0})
+    (first,) = comparisons(read([tmp_path / "first"]))
+    assert in_words(first)[0].startswith("1 fact (edit set facts) was written into tiny")
+    assert "collapsed with rome after 1 edit (" in in_words(first)[-1]
     assert in_words(none) == []
     assert in_words(one)[1:] == [
         "Left of the general abilities, above chance: 100 % with rome.",

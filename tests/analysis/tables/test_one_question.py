@@ -33,14 +33,13 @@ def test_both_models_are_asked_what_the_better_one_still_answers():
 
 @pytest.mark.parametrize("runs", [
     {"rome": [WORSE]}, {"rome": [HELD], "memit": [HELD]}, {"rome": [run("no", "Town 1", "no")], "memit": [run("no")]},
-    {"rome": [run_of()], "memit": [run_of()]},
+    {"rome": [run_of(BEFORE[0])], "memit": [run_of(BEFORE[0])]},
 ])  # fmt: skip
 def test_where_no_such_question_was_asked_there_is_none(runs):
-    runs = {label: [run_of(qa(0, 0, 1.0, "a")) if not one.rows else one for one in ones] for label, ones in runs.items()}
     assert one_question(Comparison("t", runs)) == []
 
 
-def test_the_report_ends_with_it_and_with_the_place_of_the_picture(three_runs, tmp_path, capsys, monkeypatch, only_parts):
+def test_the_report_ends_with_it_and_the_place_of_the_picture(three_runs, tmp_path, capsys, monkeypatch, only_parts):
     only_parts("first_look")
     answers = [("asked", "Where is [b]it[/b]?\x1b[2J"), ("after 5 edits by rome", "✗ there")]
     monkeypatch.setattr("afteredit.analysis.tables.one_question.one_question", lambda _: answers)
