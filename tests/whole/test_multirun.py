@@ -148,6 +148,7 @@ def test_joblib_runs_two_at_a_time_in_processes_of_their_own(command, tmp_path):
     assert done.stderr.count("error: layer 9") == 1
     assert len(list((tmp_path / "runs").glob("*/environment.json"))) == 2  # layer 9 is refused before it has a folder
     assert len(set((tmp_path / "who").read_text().split())) == 2
-    said = re.findall(r"^\[\d\d:\d\d:\d\d\] (rome-hf[-0-9a-f]*:)?", done.stdout, re.MULTILINE)
+    of_runs = r"^\[\d\d:\d\d:\d\d\] (?!Joblib|Launching|\t#)(rome-hf[-0-9a-f]*:)?"  # and not Hydra's own
+    said = re.findall(of_runs, done.stdout, re.MULTILINE)
     names = {f"{path.name}:" for path in (tmp_path / "runs").iterdir() if path.name != "multirun"}
     assert len(said) > 10 and set(said) == {"rome-hf:", *names}  # every line says whose it is
