@@ -69,6 +69,7 @@ def test_every_step_of_ci_is_a_make_target():
     assert {"make check", "make test", "make wheel"} <= set(steps)
     assert all(step.removeprefix("make ") in targets for step in steps)
     assert all(job["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"] for job in jobs)
+    assert all(job["env"]["AFTEREDIT_BROWSER"] == "required" for job in jobs)  # no test of a page is skipped there
 
 
 def test_hooks_run_the_ruff_that_the_lock_pins():

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from afteredit.launch.command_line import compose
 from afteredit.run import main
+from afteredit.store import own_code
 from afteredit.store.checked_lines import Lines
+from afteredit.store.code_version import plugin_code
+from afteredit.store.errors import BadInput
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "docs" / "template"
 CODE = "own_code=[./my_edits]"
@@ -96,6 +100,19 @@ def test_only_the_command_lets_code_of_a_run_or_of_a_yaml_file_run(copy, command
     (copy / "conf" / "experiment" / "own.yaml").write_text("# @package _global_\nown_code: [./my_edits]\n")
     assert command("experiment=own", *OWN) == 2
     assert "only a command may" in capsys.readouterr().err
+
+
+def test_an_installed_package_is_named_without_a_slash_and_its_yaml_by_a_search_path(copy, monkeypatch):
+    monkeypatch.setattr(own_code, "_allowed", set())
+    monkeypatch.syspath_prepend(str(copy))  # as pip's editable install puts it there
+    given = ["hydra.searchpath=[conf]", "method=nudge", "task=none"]
+    with pytest.raises(BadInput, match=r"my_edits.*own_code=\[./my_code\]"):
+        compose(given)
+    method = compose([*given, "own_code=[my_edits]"]).method
+    assert (type(method).__module__, method.strength) == ("my_edits.nudge", 1.0)
+    before = plugin_code(type(method))
+    rewrite("my_edits/nudge.py", "self.strength *", "2 * self.strength *")
+    assert plugin_code(type(method)) != before
 
 
 def test_what_is_wrong_with_a_folder_is_named(copy, command, capsys):
