@@ -26,6 +26,10 @@ EXAMPLES = {  # what stands after `python run.py`
     "-m method=rome,memit seed=1,2": "four runs, one after another",
     "replay.run=runs/<run> replay.at=37 task=[nli]": "back in a run: measure it after 37 edits",
 }
+GROUPS = {  # whose keys are the same whichever file is chosen
+    "edits/base": "edits.…: where the facts are, and how they are read",
+    "tracker/wandb": "tracker.…: Weights & Biases",
+}
 CHOICES = "choices: a file of conf/ each, with keys of its own, such as method.layer=5 and edits.file=facts.csv"
 END = "The same command goes on with the same run.  What is done with runs: python -m afteredit.analysis --help"
 OPTIONS = {
@@ -53,9 +57,15 @@ def print_help() -> None:
     choices = {row: f"{meaning}\n({', '.join(entries(row.partition('=')[0]))})"
                for row, meaning in sections.pop("defaults").items()}  # fmt: skip
     _print(console, CHOICES, choices)
-    for title, rows in sections.items():
+    for title, rows in (sections | {title: group_keys(file) for file, title in GROUPS.items()}).items():
         _print(console, title, rows)
     console.print(f"\n{END}")
+
+
+def group_keys(file: str) -> Rows:
+    """Returns `group.key=value` with its meaning of a file that all of its group start from."""
+    rows = read_keys((CONF / f"{file}.yaml").read_text(encoding="utf-8").splitlines())["keys"]
+    return {f"{file.partition('/')[0]}.{row}": meaning for row, meaning in rows.items() if "???" not in row}
 
 
 def read_keys(lines: Iterable[str]) -> dict[str, Rows]:

@@ -8,10 +8,12 @@ import shlex
 
 import pytest
 
+from afteredit.edit.edit_set import EditSet
 from afteredit.launch.command_line import compose
 from afteredit.launch.experiment import ReplaySettings, Settings, SpeedSettings
 from afteredit.launch.help import page as module
 from afteredit.launch.help.page import EXAMPLES, read_keys
+from afteredit.record.settings import TrackerSettings
 from afteredit.run import main
 from afteredit.tests.house.source import ROOT
 
@@ -26,6 +28,18 @@ def test_every_key_of_the_program_stands_in_the_page_with_its_meaning():
     assert not [key for key, meaning in KEYS.items() if not meaning]
     assert KEYS["resume"].endswith("where the journal is damaged, go on from its last whole record")  # two lines
     assert SECTIONS["keys"]["n_edits=20"] == "facts to write, in the edit set's order"
+
+
+@pytest.mark.parametrize(("file", "cls"), [("edits/base", EditSet), ("tracker/wandb", TrackerSettings)])
+def test_every_key_of_edits_and_tracker_stands_there_too(file, cls, capsys):
+    rows, group = module.group_keys(file), file.partition("/")[0]
+    assert {row.partition("=")[0] for row in rows} == {f"{group}.{field.name}" for field in dataclasses.fields(cls)} - {
+        "edits.name"
+    }
+    assert all(rows.values())
+    module.print_help()
+    page = capsys.readouterr().out
+    assert all(re.search(rf"^  {re.escape(row)} +\S", page, re.MULTILINE) for row in rows)
 
 
 @pytest.mark.parametrize("flags", [["--help"], ["-h", "method=memit"], ["method=rom", "-m", "--help"]])
