@@ -70,9 +70,10 @@ def _batches(x: Experiment, requests: list[EditRequest], *, refuse: bool = True)
 
 def load_model(x: Experiment, console: PlainConsole) -> LM:
     """Returns the model, loaded on the device that is asked for.  Raises BadInput where either cannot be had."""
+    device = chosen_device(x.settings.device)
     console.log(f"loading model {x.model.name} …")
     with working(f"loading model {x.model.name}"):
-        return x.model.load(chosen_device(x.settings.device), x.settings.dtype.value, x.edits.separator.value)
+        return x.model.load(device, x.settings.dtype.value, x.edits.separator.value)
 
 
 def usable_facts(

@@ -46,7 +46,8 @@ def _sentence(what: str, values: Mapping[str, float], worst: Callable[..., str],
         return []
     best = min if worst is max else max
     ends = dict.fromkeys(pick(known, key=lambda label: known[label]) for pick in (best, worst))
-    return [f"{what}: {', '.join(f'{known[label]:.3g}{unit} with {label}' for label in ends)}."]
+    numbers = {label: f"{known[label]:#.3g}".rstrip(".") for label in ends}  # 1.00, and not 1
+    return [f"{what}: {', '.join(f'{text}{unit} with {label}' for label, text in numbers.items())}."]
 
 
 def _collapses(comparison: Comparison) -> str:

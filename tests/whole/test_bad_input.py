@@ -413,7 +413,9 @@ def test_no_edit_is_made_before_a_row_that_cannot_be_edited_is_found(command, tm
 def test_cuda_that_is_not_there_is_refused(command, begun, capsys):
     before = files(begun)
     assert main([*command(*RUN, "device=cuda"), f"runs={begun}"]) == 2
-    refused(capsys.readouterr().err, ["device=cuda", "allowed here: auto, cpu"])
+    said = capsys.readouterr()
+    refused(said.err, ["device=cuda", "allowed here: auto, cpu"])
+    assert "loading model" not in said.out
     assert files(begun) == before
 
 

@@ -11,8 +11,8 @@ def test_the_best_and_the_worst_are_named_with_what_they_leave(losses):
     """rome keeps 0 and 50 % of nli; its perplexities are 450 and 1.25 times the unedited model's."""
     assert in_words(losses) == [
         "20 facts (edit set facts) were written into tiny, one after another, by memit and rome.",
-        "Left of the general abilities, above chance: 100 % with memit, 25 % with rome.",
-        "Perplexity of ordinary text, as a multiple of the unedited model's: 1.5 with memit, 226 with rome; the model "
+        "Left of the general abilities, above chance: 100 % with memit, 25.0 % with rome.",
+        "Perplexity of ordinary text, as a multiple of the unedited model's: 1.50 with memit, 226 with rome; the model "
         "collapsed with rome after 20 edits (perplexity 9,000 is above 100 times the unedited model's 20).",
     ]
 
@@ -29,5 +29,5 @@ def test_of_one_method_its_own_numbers_are_said_and_of_no_edits_nothing(tmp_path
     assert in_words(none) == []
     assert in_words(one)[1:] == [
         "Left of the general abilities, above chance: 100 % with rome.",
-        "Perplexity of ordinary text, as a multiple of the unedited model's: 1.1 with rome.",
+        "Perplexity of ordinary text, as a multiple of the unedited model's: 1.10 with rome.",
     ]
