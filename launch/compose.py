@@ -241,6 +241,7 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     """Returns the message about an unknown key or entry: where it has moved to, or else what it resembles."""
     if given in MOVED:
         return f"{given} is now {MOVED[given]}; say {MOVED[given]} in its place"
-    close = get_close_matches(given, known, n=1)
-    guess = f"; did you mean {close[0]}?" if close else "."
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(given.lower(), by_lower, n=1)
+    guess = f"; did you mean {by_lower[close[0]]}?" if close else "."
     return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known))}"

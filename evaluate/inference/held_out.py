@@ -26,6 +26,10 @@ def held_out(lm: LM, settings: MeasureSettings) -> list[tuple[Ids, Ids]]:
     if not windows:
         raise BadInput(f"held_out={settings.held_out} held_out_tokens={settings.held_out_tokens}: leaves no token to "
                        "predict; give a longer text, or held_out_tokens of at least 2")  # fmt: skip
+    n_read = sum(len(context) + len(rest) - len(lm.tokens.start_ids) for context, rest in windows)
+    if settings.held_out is not None and n_read < settings.held_out_tokens:
+        log.warning("held_out=%s holds %d tokens, fewer than held_out_tokens=%d", settings.held_out, n_read,
+                    settings.held_out_tokens)  # fmt: skip
     return windows
 
 

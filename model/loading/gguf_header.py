@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from afteredit.store.errors import BadInput
+from afteredit.store.stand_ins import refuse_stand_in
 
 VERSIONS = (2, 3)  # the first counted in 32 bits and is found no more
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -94,6 +95,7 @@ class _Reader:
 
     def read(self) -> tuple[dict[str, Any], dict[str, Stored]]:
         """Returns metadata and tensors."""
+        refuse_stand_in(self._path)
         _check(self._path, self._size >= 24 and self._take(4) == b"GGUF", "is no GGUF file")
         (version,) = self._numbers("I")
         _check(self._path, version in VERSIONS, f"is GGUF of version {version}; {' and '.join(map(str, VERSIONS))} are "

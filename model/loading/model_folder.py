@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput, out_of_memory
+from afteredit.store.stand_ins import refuse_stand_in
 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
 PLAIN_TEXTS = ("vocab.txt", "merges.txt")  # in any JSON file a byte-order mark is an error of its own
@@ -35,10 +36,10 @@ Headers = dict[str, tuple[str, tuple[int, ...]]]  # by tensor, its type and shap
 def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
     """Returns the type and shape of every tensor of the weights.  Raises BadInput, naming the file, where the folder
     is none that can be loaded."""
-    for file in sorted(folder.iterdir()):
-        if file.suffix in READ and not file.is_file():
-            raise BadInput(f"{file} is no plain file (a link that leads nowhere, a folder, a pipe?); give a whole "
-                           "model")  # fmt: skip
+    for file in (file for file in sorted(folder.iterdir()) if file.suffix in READ):
+        if not file.is_file():
+            raise BadInput(f"{file} is no plain file (a link to nowhere, a folder, a pipe?); give a whole model")
+        refuse_stand_in(file)
         if file.name in PLAIN_TEXTS and file.read_bytes().startswith(BOM_UTF8):
             raise BadInput(f"{file} begins with a byte-order mark, which would be read as part of its first token; "
                            "save it as UTF-8 without one")  # fmt: skip
@@ -222,9 +223,7 @@ def _headers(folder: Path, config: dict[str, Any]) -> Headers:
         headers |= _header(folder / name)
     lost = [name for name in weight_map if name not in headers]
     if lost:
-        raise BadInput(
-            f"{files[0]} says that {lost[0]!r} is in {weight_map[lost[0]]!r}, where it is not; fetch both again"
-        )
+        raise BadInput(f"{files[0]} says that {lost[0]!r} is in {weight_map[lost[0]]!r}, where it is not; fetch both")
     return headers
 
 

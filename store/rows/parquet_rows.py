@@ -10,6 +10,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form
 from afteredit.store.rows.row import Row
 from afteredit.store.rows.text_files import why_no_file
+from afteredit.store.stand_ins import refuse_stand_in
 
 
 def parquet_rows(path: Path, bad: Callable[[BadInput], None]) -> Iterator[Row]:
@@ -23,6 +24,7 @@ def parquet_rows(path: Path, bad: Callable[[BadInput], None]) -> Iterator[Row]:
     reason = why_no_file(path)
     if reason:
         raise BadInput(f"{path}: {reason}; give a file")
+    refuse_stand_in(path)
     try:
         with open(path, "rb") as file:
             table = ParquetFile(file).read()

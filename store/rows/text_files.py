@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
+from afteredit.store.stand_ins import stand_in
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 NO_TEXT = {b"PK\x03\x04": "a zip archive, as Excel's .xlsx is (save a table as CSV)",
@@ -51,11 +52,14 @@ def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[
         with open(path, "rb") as file:
             opener = _by_first_bytes(COMPRESSED, file.read(8), open)
         with opener(path, "rb") as file:
-            first = file.read(8)
+            first = file.read(200)
+        kind = stand_in(first)
+        if kind:
+            raise BadInput(f"{name}: is {kind}")
         kind = _by_first_bytes(NO_TEXT, first, None)
         if kind:
             raise BadInput(f"{name}: is {kind}; allowed: a text file, plain or compressed as .gz, .bz2 or .xz")
-        if _is_wide(first):
+        if _is_wide(first[:8]):
             raise BadInput(f"{name}: is UTF-16 or UTF-32 text without a byte-order mark; save it as UTF-8")
         with opener(path, "rt", encoding=_by_first_bytes(MARKS, first, "utf-8")) as lines:
             for line in lines:

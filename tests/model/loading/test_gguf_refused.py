@@ -59,6 +59,7 @@ LIES = {
     "version": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
     "a picture": (b"\x89PNG" + bytes(100), "is no GGUF file"),
     "nothing": (b"", "is no GGUF file"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:46", "a pointer of Git LFS.*git lfs pull"),
     "no architecture": (header(), "architecture None"),
 }  # fmt: skip
 

@@ -24,6 +24,8 @@ from afteredit.tests.tiny.damages import (
     text,
 )
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4665\nsize 12345\n"
+
 
 def no_tokenizer(folder):
     for file in folder.glob("tokenizer*"):
@@ -134,9 +136,11 @@ BAD = {
         lambda folder: os.truncate(folder / WEIGHTS, 5000),
         [WEIGHTS, "is broken", "fetch it again"],
     ),
-    "weights that are text": (text(WEIGHTS, b"<html>not found</html>"), [WEIGHTS, "is broken"]),
+    "weights that are text": (text(WEIGHTS, b"not found"), [WEIGHTS, "is broken"]),
+    "weights that are a page": (text(WEIGHTS, b"<html>not found</html>"), [WEIGHTS, "a web page", "download"]),
     "weights of nothing": (text(WEIGHTS, b""), [WEIGHTS, "is broken"]),
-    "weights in a pointer of git": (text(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\n"), ["is broken"]),
+    "weights in a pointer of git": (text(WEIGHTS, POINTER), [WEIGHTS, "Git LFS", "git lfs pull"]),
+    "a tokenizer in a pointer of git": (text("tokenizer.json", POINTER), ["tokenizer.json", "git lfs pull"]),
     "no tensors": (in_weights(lambda tensors: tensors.clear()), ["holds no tensor"]),
     "a shard outside": (
         sharded(**{DOWN: "../other.safetensors"}),

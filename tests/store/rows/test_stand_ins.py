@@ -1,0 +1,31 @@
+"""A pointer of Git LFS or a web page in the place of a file is no file: neither its rows nor its text are read."""
+
+from __future__ import annotations
+
+import pytest
+
+from afteredit.store.errors import BadInput
+from afteredit.store.rows.row_files import read_rows
+from afteredit.store.rows.text_files import read_text
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"  # noqa: E501
+PAGE = '\n<!DOCTYPE html>\n<html lang="en"><head><title>facts.jsonl at main</title></head></html>\n'
+
+
+@pytest.mark.parametrize(
+    "name", ["facts.jsonl", "facts.json", "facts.csv", "facts.tsv", "facts.parquet", "facts.jsonl.gz"]
+)
+@pytest.mark.parametrize(("content", "told"), [(POINTER, "git lfs pull"), (PAGE, "web page")])
+def test_rows_are_not_looked_for_there(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=f"{name}.* is a .*{told}"):
+        list(read_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize(("content", "told"), [(POINTER, "git lfs pull"), (PAGE, "web page")])
+def test_a_held_out_text_is_not_taken_from_there(tmp_path, content, told):
+    (tmp_path / "wiki.txt").write_text(content)
+    with pytest.raises(BadInput, match=f"held_out=wiki.txt: is a .*{told}"):
+        read_text(tmp_path / "wiki.txt", "held_out=wiki.txt")
+    (tmp_path / "wiki.txt").write_text(f"Of texts. {content}")
+    assert read_text(tmp_path / "wiki.txt", "held_out").endswith(content)
