@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from statistics import mean
+from textwrap import fill
 from typing import Any
 
 from rich.text import Text
@@ -119,7 +120,7 @@ class Display:
 
     def _explain(self, kind: str, text: str, heading: str) -> None:
         self._explained.add(kind)
-        self.console.log(Text(text, style="dim"))
+        self.console.log(Text(fill(text, self.console.log_width), style="dim"))
         self.console.log(bold(heading))
 
     def _count(self, kind: str, n: int, seconds: float) -> None:

@@ -66,7 +66,7 @@ def _describe(left: Axes, right: Axes, comparison: Comparison, name: str) -> Non
     title = comparison.ability_title(name)
     if name not in comparison.measurable:
         left.set_facecolor("#ececec")
-        title += " — not measurable (at chance)"
+        title += " — not measurable"
     left.set_title(title, fontsize=10, loc="left")
     right.set_title("gold answers", fontsize=10, loc="left")
     chance = comparison.chance[name]

@@ -65,8 +65,8 @@ def _ability(axis: Axes, comparison: Comparison, look: Styles, name: str) -> Non
     title = comparison.ability_title(name)
     if name not in comparison.measurable:
         axis.set_facecolor("#ececec")
-        title += " (at chance)"
-    axis.set_title(title, fontsize=10 if len(title) < TITLE else 8)
+        title += "\n(not measurable)"
+    axis.set_title(title, fontsize=10 if max(map(len, title.splitlines())) < TITLE else 8)
     _, high = drawn_range(axis, "y")
     axis.set_ylim(-0.03 * high, 1.12 * max(high, 1))
     axis.set_ylabel("score (%)", fontsize=9)

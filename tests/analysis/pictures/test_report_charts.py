@@ -70,7 +70,7 @@ def test_the_first_look_shows_every_ability_and_what_all_methods_leave(x):
     assert drawn(kept, look["memit"]) == {(at, (100, 50, 100), 1.9): 1}
     assert drawn(perplexity, look["memit"]) == {(at, (1, 1.25, 1.5), 1.9): 1}
     assert drawn(held, look["memit"]) == {(at, (0, 100, 100), 1.9): 1}
-    assert [axis.get_title() for axis in each] == ["Inference", "Reasoning (at chance)"]
+    assert [axis.get_title() for axis in each] == ["Inference", "Reasoning\n(not measurable)"]
     assert drawn(each[0], look["memit"]) == {(at, (90, 70, 90), 1.9): 1}
     assert [line.get_ydata()[0] for line in each[0].lines if line.get_linestyle() == ":"] == [50]
     assert "above chance: 100 % with memit" in first_look.part(x, []).lead[1]
@@ -117,7 +117,7 @@ def test_without_examples_there_is_no_band_in_the_key(tmp_path, made_run):
 def test_what_is_not_measurable_is_grey_and_named_in_curves_and_hatched_in_the_map(x):
     measurable, _, unmeasurable, _ = figure_of(abilities, x).axes
     assert measurable.get_title(loc="left") == "Inference" and measurable.get_facecolor() == (1, 1, 1, 1)
-    assert unmeasurable.get_title(loc="left") == "Reasoning — not measurable (at chance)"
+    assert unmeasurable.get_title(loc="left") == "Reasoning — not measurable"
     assert unmeasurable.get_facecolor() != (1, 1, 1, 1)
     heat = heat_map.heat_map(x, [10]).axes[0]
     hatched = {(patch.get_x() + 0.5, patch.get_y() + 0.5) for patch in heat.patches if patch.get_hatch()}
