@@ -132,7 +132,8 @@ def _nodes(tasks: Any) -> list[tuple[Any, DictConfig]]:
     for name, node in nodes:
         if not isinstance(node, DictConfig):
             raise BadInput(f"{f'task.{name!s}'.rstrip('.')} is {node!r}; an ability is a file of conf/task or its "
-                           "keys: task=[nli,sentiment]")  # fmt: skip
+                           "keys: task=[nli,sentiment]; such a file begins with the line # @package task.<name>, "
+                           "without a byte-order mark")  # fmt: skip
     return nodes
 
 

@@ -119,11 +119,16 @@ class BuiltAbility:
             texts = {"question": task.doc_to_text(doc), "wanted": task.doc_to_target(doc)}
             if kind == "multiple_choice":
                 choices = [str(choice) for choice in task.doc_to_choice(doc)]
-                texts |= {"wanted": _chosen(choices, texts["wanted"]), "choices": json.dumps(choices)}
+                texts |= {"wanted": _chosen(choices, self._right_choice(doc)), "choices": json.dumps(choices)}
             if isinstance(texts["wanted"], list):
                 texts["wanted"] = " | ".join(map(str, texts["wanted"]))
             questions.append({name: text for name, text in texts.items() if isinstance(text, str)})
         return questions
+
+    def _right_choice(self, doc: Any) -> Any:
+        """Returns the right choice, or all of them, as lm-eval names it: by number.  Where the choices are contexts of
+        one ending, as in WinoGrande, the ending is the target and the number stands in the question's place."""
+        return self.task.doc_to_text(doc) if self.task.multiple_input else self.task.doc_to_target(doc)
 
     def _headline_filter(self, metrics: Mapping[str, Any]) -> str:
         """Returns the filter of the headline; lm-eval's keys are `metric,filter`."""
@@ -160,7 +165,7 @@ class BuiltAbility:
         gold: dict[int, tuple[str, str]] = {}  # by document: context and gold answer
         for doc_id, instances in instances_by_doc.items():
             if self.task.OUTPUT_TYPE == "multiple_choice":
-                target = self.task.doc_to_target(instances[0].doc)
+                target = self._right_choice(instances[0].doc)
                 index = target[0] if isinstance(target, list) else target
                 if isinstance(index, int) and 0 <= index < len(instances):
                     gold[doc_id] = instances[index].args

@@ -24,6 +24,10 @@ def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
     if start_token.lower() in NOTHING and start_token not in special_tokens(tokenizer):
         raise BadInput(f"model.start_token={start_token!r} would put this word in front of every text; null means no "
                        "start token: model.start_token=null")  # fmt: skip
+    if start_token.isdigit() and start_token not in special_tokens(tokenizer):
+        text = tokenizer.convert_ids_to_tokens([int(start_token)])[0] if int(start_token) < len(tokenizer) else "<s>"
+        raise BadInput(f"model.start_token={start_token!r} is a number; a token is named by its text, such as "
+                       f"model.start_token={text!r}")  # fmt: skip
     token_id = tokenizer.get_vocab().get(start_token)
     if token_id is None:
         known = sorted(token.content for token in tokenizer.added_tokens_decoder.values())[:20]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -24,6 +25,7 @@ _IN_SPELLING = (
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
     | dict.fromkeys(_SELECTORS)
 )
+_BESIDE_MARKS = re.compile(r"""[ ](?=[?!:;,.%)"])|(?<=["(])[ ]""")
 MOST_SHOWN = 200  # characters of a value in a message
 
 
@@ -43,13 +45,14 @@ def normal_form(text: str) -> str:
 def spelling(text: str) -> str:
     """Returns what all spellings of a text share: for comparisons, never for a model.
 
-    Upper and lower case, kinds and numbers of spaces, zero-width characters, kinds of apostrophes, quotes and dashes,
+    Upper and lower case, kinds and numbers of spaces, those before a mark ("du Pérou ?") or beside quotes, zero-width
+    characters, kinds of apostrophes, quotes and dashes,
     and compatible forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
     plain = text.translate(_IN_SPELLING)
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
-    return " ".join(unicodedata.normalize("NFC", folded).split())
+    return _BESIDE_MARKS.sub("", " ".join(unicodedata.normalize("NFC", folded).split()))
 
 
 def _plain(char: str) -> str:

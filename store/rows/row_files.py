@@ -156,7 +156,9 @@ def _lines_of_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, li
 def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
     """Returns the cells of every line that is not empty, and the line that they begin on.  Raises csv.Error."""
     csv.field_size_limit(2**31 - 1)  # else 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True
+    )  # typed by hand: a, "b, c"
     lines, begin = [], 1
     for cells in reader:
         if cells:

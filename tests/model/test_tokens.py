@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import string
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def test_a_word_for_no_start_token_is_none_of_the_vocabulary(tokenizer, word):
         Tokens(other, word)
     other.add_special_tokens({"bos_token": word})
     assert Tokens(other, word).start_ids == [other.get_vocab()[word]]
+
+
+@pytest.mark.parametrize("number", ["0", "1", "128000"])
+def test_a_start_token_is_not_named_by_its_id(tokenizer, number):
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens([number])
+    named = other.convert_ids_to_tokens([int(number)])[0] if int(number) < len(other) else "<s>"
+    with pytest.raises(BadInput, match=f"start_token='{number}' is a number; .*model.start_token='{re.escape(named)}'"):
+        Tokens(other, number)
 
 
 @pytest.fixture

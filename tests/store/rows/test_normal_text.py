@@ -32,6 +32,7 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
         ("❤\ufe0f", "❤"), ("葛\U000e0100", "葛"), ("X\u034fY", "XY"), ("ᠠ\u180b", "ᠠ"), ("X\u206aY", "XY"),
         *((f"{opening}Quill{closing}", '"Quill"') for opening, closing in ("„“", "«»", "‟”", "″″")),
         *((f"O{mark}Brien", "O'Brien") for mark in "’‚‛‹›′"),
+        ("du Pérou\u202f?", "du Pérou?"), ("du Pérou ?", "du Pérou?"), ("« Nord »", '"Nord"'), ("à 5 %", "à 5%"),
         ("İzmir", "i\u0307zmir"), ("İzmir", "izmir"), ("Ǆ", "ǆ")]  # fmt: skip
 
 

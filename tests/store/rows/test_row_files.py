@@ -56,6 +56,7 @@ TEXTS = {
     "compressed_without_saying_so.jsonl": lzma.compress(LINES.encode()),
     "table.csv": table(",").encode(),
     "mark.csv": codecs.BOM_UTF8 + table(",").encode(),
+    "typed.csv": table(",").replace('","', '", "').encode(),
     "table.tsv": table("\t").encode(),
     "table.csv.gz": gzip.compress(table(",").encode()),
     "of_a_table.csv.jsonl": LINES.encode(),
