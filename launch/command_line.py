@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from afteredit.launch.compose import CONF, MOVED, experiment, refuse_no_groups, unknown_key
+from afteredit.launch.compose import CONF, experiment, refuse_no_groups
 from afteredit.launch.experiment import Experiment
+from afteredit.launch.help.unknown_names import MOVED, unknown_key
 from afteredit.launch.overrides import (
     as_typed,
     choices,
     in_quotes,
     refuse_carriage_returns,
+    refuse_hydras_keys,
     refuse_typographic_quotes,
     unknown_entry,
     unreadable,
@@ -45,6 +47,7 @@ def compose(overrides: Sequence[str]) -> Experiment:
             if type(problem) is ValueError and "group" not in str(problem):
                 raise
             raise BadInput(_explained(problem, overrides)) from None
+    refuse_hydras_keys(overrides)
     return experiment_from(config, config.hydra)
 
 
@@ -104,6 +107,8 @@ def refuse_wrong_choices(arguments: Sequence[str]) -> None:
             continue
         if isinstance(value, list) and (group != "task" or not all(isinstance(name, str) and name for name in value)):
             rest = "a list takes names" if group == "task" else "it takes one entry (with -m, a,b are tried one by one)"
+        elif isinstance(value, str) and "," in value:
+            rest = f"several are written as a list: {group}=[{value}]" if group == "task" else "it takes one entry"
         elif value is None or value in ("", "base"):
             rest = {"task": "task=[] is none", "experiment": "leave it out for none"}.get(group, "it takes one entry")
         else:

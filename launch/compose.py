@@ -7,7 +7,6 @@ import importlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -38,6 +37,7 @@ from afteredit.launch.experiment import (
     Settings,
     SpeedSettings,
 )
+from afteredit.launch.help.unknown_names import unknown_key
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
 from afteredit.store.errors import BadInput, refuse_secrets
@@ -56,7 +56,6 @@ TYPED = {"model": ModelSource, "edits": EditSet, "tracker": TrackerSettings, "re
 BUILT = ("method", "constraint")  # `_target_` names their class
 PATHS = ("runs", "data", "held_out", "harness_path", "edits.file", "method.second_moment_text", "model.source",
          "replay.run", "replay.export", "locate.out")  # fmt: skip
-MOVED = {"method.together": "speed.together", "evaluate.cache_gib": "speed.cache_gib", "evaluate": "speed"}
 
 
 def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence[str] = ()) -> Experiment:
@@ -236,13 +235,3 @@ def _classes(group: str) -> list[Any]:
         configs = [OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml"))]
         return [class_at(config._target_, group) for config in configs if "_target_" in config]
     return [{"": Settings, "task": Ability, **TYPED}[group]]
-
-
-def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
-    """Returns the message about an unknown key or entry: where it has moved to, or else what it resembles."""
-    if given in MOVED:
-        return f"{given} is now {MOVED[given]}; say {MOVED[given]} in its place"
-    by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(given.lower(), by_lower, n=1)
-    guess = f"; did you mean {by_lower[close[0]]}?" if close else "."
-    return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known))}"

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from afteredit.launch.compose import as_text, is_open, takes_text, takes_texts, unknown_key
+from afteredit.launch.compose import as_text, is_open, takes_text, takes_texts
+from afteredit.launch.help.unknown_names import unknown_key
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.row_files import KINDS
 
@@ -30,6 +31,14 @@ def refuse_carriage_returns(arguments: Sequence[str]) -> None:
         if argument.endswith("\r"):
             raise BadInput(f"{argument!r} ends with a carriage return: the script that calls has Windows line ends; "
                            "give it Unix ones: sed -i 's/\\r$//' SCRIPT")  # fmt: skip
+
+
+def refuse_hydras_keys(overrides: Sequence[str]) -> None:
+    """Raises BadInput for a key of Hydra's own where one run is composed, in which none but its search path acts."""
+    for given in overrides:
+        key = given.partition("=")[0].lstrip("+~")
+        if key.startswith(("hydra.", "hydra/")) and key != "hydra.searchpath":
+            raise BadInput(f"{given!r}: Hydra's own keys act where it begins several runs; add -m, or leave it out")
 
 
 def refuse_typographic_quotes(arguments: Sequence[str]) -> None:
@@ -172,6 +181,8 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
     for given in overrides:
         key, equals, value = given.partition("=")
         override = _parsed(given)
+        if not given.strip():
+            return f"{given!r} is blank: is there a space behind a backslash that was to end the line? Take it out"
         if override is None and (not equals or given.startswith("~")):
             return f"{given!r} is no override (missing EQUAL): write key=value; {SPACES}"
         if override is None and _parsed(f"{key}=0") is None:

@@ -14,7 +14,7 @@ from afteredit.launch.endings import Interrupted, OneOfManyFailed, exit_code
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.sweep_agent import overrides_from_agent
 from afteredit.record.terminal import print_in_any_encoding
-from afteredit.store.errors import BadInput, refuse_secrets
+from afteredit.store.errors import BadInput, refuse_keys, refuse_secrets
 
 
 def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
@@ -30,9 +30,11 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
             raise BadInput("PYTHONOPTIMIZE=2 (python -OO) takes away the docstrings, from which transformers makes its "
                            "models; unset it, or set it to 1")  # fmt: skip
         _refuse_other_encodings(argv)
+        _refuse_no_folder()
         for argument in argv:  # before Hydra prints them
             key, _, value = argument.partition("=")
             refuse_secrets(value, key)
+            refuse_keys(argument)
         if {"--help", "-h"} & set(argv):
             from afteredit.launch.help.page import print_help
 
@@ -50,6 +52,14 @@ def start(argv: Sequence[str], run: Callable[[Experiment], Any]) -> int:
     except (Exception, Interrupted, KeyboardInterrupt) as problem:
         return exit_code(problem)
     return 0
+
+
+def _refuse_no_folder() -> None:
+    """Raises BadInput where the working folder was removed: every path is seen from it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the working folder is not there any more; go to one that is: cd <folder>") from None
 
 
 def _refuse_other_encodings(argv: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from afteredit.store.checked_lines import Lines, Record
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit
 from afteredit.store.locks.of_a_run import hold
+from afteredit.store.stand_ins import refuse_stand_in
 
 
 class Stopwatch:
@@ -119,6 +120,7 @@ class Journal:
         matrices than its record names."""
         path = self._update_path(index)
         if not self._holds_update(index):
+            refuse_stand_in(path)
             raise BadInput(f"{path} is missing or does not match the checksum in edits.jsonl; "
                            f"{self._lines.remedy(index)}")  # fmt: skip
         update = load_update(path)

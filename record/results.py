@@ -16,6 +16,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_row
 from afteredit.store.plain_json import printable
 from afteredit.store.shared_texts import COLUMNS, FILE, SharedTexts, reference
+from afteredit.store.stand_ins import refuse_stand_in
 
 NAME = re.compile(r"results(-\w+)?\.jsonl")  # a copy that is kept elsewhere may be called results.jsonl
 
@@ -94,6 +95,7 @@ class Results:
     def _check_samples(self, row: Mapping[str, Any]) -> None:
         path = self.samples_path(row["n_edits"])
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row.get("samples_sha256"):
+            refuse_stand_in(path)
             raise BadInput(f"{path} is missing or does not match the checksum in {self.path.name}; restore it, or move "
                            f"{self.path.name} away to measure every checkpoint again (all edits are kept)")  # fmt: skip
         n_lost = len(_references(path) - self._texts.texts.keys())

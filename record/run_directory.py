@@ -89,7 +89,7 @@ class RunDirectory:
             with results_held(self.folder) if self.leaves_pending else nullcontext():
                 yield
         except OSError as problem:
-            remedy = "make room" if problem.errno in NO_ROOM else "make all of it readable and writable"
+            remedy = "make room" if problem.errno in NO_ROOM else "make all of it readable and writable, copy it"
             raise BadInput(f"{self.folder} cannot be used ({problem.strerror}: {problem.filename}); {remedy}, or "
                            "change runs=<folder> to start over") from None  # fmt: skip
 

@@ -14,6 +14,10 @@ SECRET_OF_QUERY = re.compile(  # its name, as in `?access_token=…` and in pres
     r"|x-(?:amz|goog)-[\w-]+)=)[^&;#]+", re.IGNORECASE
 )  # fmt: skip
 
+_KEY_FOR_A_JOB = re.compile(  # HF_TOKEN=…, or {HF_TOKEN: …}, in one of Hydra's own keys
+    r"^[+~]*hydra[./].*(?:token|api_?key|secret|passw\w*)['\"]?\s*[=:]\s*\S", re.IGNORECASE
+)
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 REMEDIES = {**dict.fromkeys(NO_ROOM, "make room"), **dict.fromkeys(NO_RIGHT, "make it readable and writable"),
@@ -52,6 +56,13 @@ def refuse_secrets(value: Any, key: str = "") -> None:
         raise BadInput(f"{key} is {value!r} with a user or a password (or a key in its query) in its address, which "
                        "would be kept with the run; leave them out, and log in by ~/.netrc, HF_TOKEN or `wandb login`, "
                        "or fetch the file first")  # fmt: skip
+
+
+def refuse_keys(argument: str) -> None:
+    """Raises BadInput for an override that gives a job a key of W&B's, the hub's or another's: Hydra keeps it."""
+    if _KEY_FOR_A_JOB.search(argument):
+        raise BadInput(f"{argument.partition('=')[0]} would be kept with the runs in clear; set the variable before "
+                       "the command: HF_TOKEN=… python run.py …")  # fmt: skip
 
 
 class NoEdit(BadInput):

@@ -21,6 +21,8 @@ def stand_in(first: bytes) -> str | None:
 
 def refuse_stand_in(path: Path) -> None:
     """Raises BadInput where a pointer or a web page stands in the file's place."""
+    if not path.is_file():
+        return
     with path.open("rb") as file:
         kind = stand_in(file.read(200))
     if kind:

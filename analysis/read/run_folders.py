@@ -23,6 +23,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit, fault_of_immediate, fault_of_row, is_count, is_number
 from afteredit.store.plain_json import printable
 from afteredit.store.shared_texts import COLUMNS, FILE, read_texts
+from afteredit.store.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 # columns of the examples
@@ -150,7 +151,8 @@ def _samples(folder: Path, digest: str, rows: list[dict[str, Any]], faults: list
         content = path.read_bytes()
         try:
             if sha256 and hashlib.sha256(content).hexdigest() != sha256:
-                raise ValueError("it does not match its checksum")
+                instead = stand_in(content[:200])
+                raise ValueError(f"it is {instead}" if instead else "it does not match its checksum")
             frames.append(_examples(pd.read_parquet(io.BytesIO(content))))
         except (ArrowException, OSError, ValueError) as problem:
             faults.append(f"{path} is damaged ({problem}): no band and no test where its examples are needed")

@@ -19,7 +19,7 @@ from afteredit.store.rows.json_rows import json_rows, loads
 from afteredit.store.rows.normal_text import normal_form, shown
 from afteredit.store.rows.parquet_rows import parquet_rows, with_label_names
 from afteredit.store.rows.row import Row, normal_rows, stop
-from afteredit.store.rows.text_files import NO_FILE, read_text, why_no_file
+from afteredit.store.rows.text_files import NO_FILE, read_text, saved_set_in, why_no_file
 
 KINDS = (".parquet", ".tsv", ".csv", ".json", ".jsonl")
 _LIKE_A_LIST = re.compile(  # quoted at one end, or with a nan of pandas
@@ -74,10 +74,11 @@ def refuse_no_folder(data: str) -> None:
 
 
 def similar_files(path: Path) -> str:
-    """Returns words that name the files of the folder that differ from `path` in their ending only."""
+    """Returns words that name the files of the folder that differ from `path` in their ending only, and what else may
+    hold the rows there."""
     stem = path.name.split(".")[0]
     names = sorted(other.name for other in path.parent.glob("*") if other.name.split(".")[0] == stem)
-    return f" (there is {', '.join(names)})" if names else ""
+    return (f" (there is {', '.join(names)})" if names else "") + saved_set_in(path.parent)
 
 
 def hub_rows(path: str, *config: str | None, **options: Any) -> Iterator[Row]:

@@ -16,10 +16,12 @@ from afteredit.store.errors import BadInput
 from afteredit.store.stand_ins import stand_in
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+SAVED_SET = "a saved data set: write it out, datasets.load_from_disk('<folder>').to_parquet('<file>.parquet')"
+ARROW = f"an Arrow file of {SAVED_SET}"
 NO_TEXT = {b"PK\x03\x04": "a zip archive, as Excel's .xlsx is (save a table as CSV)",
            b"\xd0\xcf\x11\xe0": "a file of an old Excel or Word (save a table as CSV)",
            b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file", b"\x89HDF": "an HDF5 file",
-           b"SQLite": "an SQLite file"}  # fmt: skip
+           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"SQLite": "an SQLite file"}  # fmt: skip
 NO_FILE = "no such file"
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
@@ -35,8 +37,18 @@ def why_no_file(path: Path) -> str | None:
         return f"no file that can be read ({problem})"
     if stat.S_ISREG(mode):
         return None
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe, which can be read only once", stat.S_IFCHR: "a device"}
+    kinds = {
+        stat.S_IFDIR: f"a folder{saved_set_in(path)}",
+        stat.S_IFIFO: "a pipe, which can be read only once",
+        stat.S_IFCHR: "a device",
+    }
     return f"no file but {kinds.get(stat.S_IFMT(mode), 'something else')}"
+
+
+def saved_set_in(folder: Path) -> str:
+    """Returns words about a data set that `datasets` saved in a folder; nothing where there is none."""
+    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return f" (it holds {SAVED_SET})" if saved else ""
 
 
 def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[str]:

@@ -116,6 +116,9 @@ def test_an_altered_or_missing_update_is_refused_by_name(folder, fact):
     path.unlink()
     with pytest.raises(BadInput, match="000001.safetensors"):
         journal.update(1)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:46\nsize 9\n")
+    with pytest.raises(BadInput, match="000001.safetensors is a pointer of Git LFS .*git lfs pull"):
+        journal.update(1)
     assert same(journal.update(0), an_update(0))
     path.write_bytes(content)
     assert same(journal.update(1), an_update(1))

@@ -101,6 +101,14 @@ def test_what_the_model_said_comes_back_and_a_text_stands_once_for_all_checkpoin
     assert again.samples_path(0).read_bytes() == content
 
 
+def test_examples_that_git_has_not_fetched_are_named_as_such(tmp_path):
+    results = Results(tmp_path, "abcd")
+    results.append({"n_edits": 0, **SCORE}, [{**SAID, **ASKED}])
+    results.samples_path(0).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:46\nsize 9\n")
+    with pytest.raises(BadInput, match="abcd-000000.parquet is a pointer of Git LFS .*git lfs pull"):
+        Results(tmp_path, "abcd")
+
+
 def test_texts_that_are_missing_are_named(tmp_path):
     results = Results(tmp_path, "abcd")
     results.append({"n_edits": 0, **SCORE}, [{**SAID, **ASKED}])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datasets
 import pytest
 
 from afteredit.store.errors import BadInput
-from afteredit.store.rows.row_files import read_rows
+from afteredit.store.rows.row_files import read_rows, similar_files
 from afteredit.store.rows.text_files import read_text
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n"  # noqa: E501
@@ -20,6 +21,16 @@ def test_rows_are_not_looked_for_there(tmp_path, name, content, told):
     (tmp_path / name).write_text(content)
     with pytest.raises(BadInput, match=f"{name}.* is a .*{told}"):
         list(read_rows(tmp_path / name))
+
+
+def test_a_saved_data_set_is_named_with_the_way_to_its_rows(tmp_path):
+    datasets.Dataset.from_list([{"a": "x"}]).save_to_disk(str(tmp_path / "set"))
+    (arrow,) = (tmp_path / "set").glob("*.arrow")
+    for path in (arrow, tmp_path / "set"):
+        with pytest.raises(BadInput, match=r"a saved data set: write it out, datasets.load_from_disk"):
+            list(read_rows(path))
+    assert "a saved data set" in similar_files(tmp_path / "set" / "facts.jsonl")
+    assert similar_files(tmp_path / "facts.jsonl") == ""
 
 
 @pytest.mark.parametrize(("content", "told"), [(POINTER, "git lfs pull"), (PAGE, "web page")])

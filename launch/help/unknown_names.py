@@ -1,0 +1,35 @@
+"""What a key or an entry that is not known may be: one that has moved, one of other programs, or a typo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+PUBLISHED = {  # the names of hyper-parameters in the authors' code and in EasyEdit: ours
+    "clamp_norm_factor": "max_offset",
+    "kl_factor": "kl_weight",
+    "lr": "learning_rate",
+    "mom2_dataset": "second_moment_text",
+    "mom2_n_samples": "tokens_per_key_dim",
+    "mom2_update_weight": "second_moment_weight",
+    "norm_constraint": "max_change",
+    "nullspace_threshold": "threshold",
+    "num_steps": "steps",
+    "v_lr": "value_lr",
+    "v_num_grad_steps": "value_steps",
+    "v_weight_decay": "weight_decay",
+}
+MOVED = {"method.together": "speed.together", "evaluate.cache_gib": "speed.cache_gib", "evaluate": "speed"}
+
+
+def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
+    """Returns the message about an unknown key or entry: where it has moved to, or else what it resembles."""
+    if given in MOVED:
+        return f"{given} is now {MOVED[given]}; say {MOVED[given]} in its place"
+    ours = given.rpartition(".")[0] + "." + PUBLISHED.get(given.rpartition(".")[2], "")
+    if ours in known:
+        return f"unknown {kind} {given}; here it is {ours}. Allowed: {', '.join(sorted(known))}"
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(given.lower(), by_lower, n=1)
+    guess = f"; did you mean {by_lower[close[0]]}?" if close else "."
+    return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known))}"
