@@ -136,8 +136,9 @@ def test_the_slurm_file_asks_for_one_gpu_and_for_a_place_in_the_queue_again(tmp_
 
 def test_without_the_plug_in_the_command_that_brings_it_is_named(monkeypatch):
     from hydra.core.config_store import ConfigStore
-    from hydra_plugins.hydra_submitit_launcher import config  # noqa: F401  registers its launchers
+    from hydra.core.plugins import Plugins
 
+    Plugins.instance()  # by then it has registered its launchers
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], "submitit_slurm.yaml", raising=False)
     with pytest.raises(BadInput, match=r"pip install 'afteredit\[slurm\]'"):
         compose(["hydra/launcher=slurm", "task=none"])
