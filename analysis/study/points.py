@@ -114,7 +114,8 @@ def _measured_alike(runs: Sequence[Run]) -> list[Run]:
 def _merged(curve: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
     """Returns the point of all runs of one curve at one x."""
     place, runs = group["place"].iloc[0], list(group["run"])
-    _refuse_unlike(runs)
+    # the unedited model stands at 0 in the curve of all batch sizes
+    _refuse_unlike(runs, {"edits.order", "batch_size"} if place.figure == "batch" and not place.x else {"edits.order"})
     value = group["value"].mean()
     point = {**curve, "value": value, "change": value, "low": math.nan, "high": math.nan, "measurable": True,
              "n_runs": len(runs), "runs": " ".join(sorted(run.name for run in runs))}  # fmt: skip
@@ -132,9 +133,9 @@ def _merged(curve: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
     return point
 
 
-def _refuse_unlike(runs: Sequence[Run]) -> None:
+def _refuse_unlike(runs: Sequence[Run], but: set[str]) -> None:
     for run in runs[1:]:
-        names = [name for name in differences(runs[0], run) if name != "edits.order"]
+        names = [name for name in differences(runs[0], run) if name not in but]
         if names:
             raise BadInput(f"{runs[0].name} and {run.name} would be averaged in the study, but they differ in "
                            f"{', '.join(names)}; give one of them")  # fmt: skip

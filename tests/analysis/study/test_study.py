@@ -93,9 +93,13 @@ def test_each_setting_has_its_figure(tmp_path):
     write_run(
         tmp_path, "memit", 2, {n: scores[0] for n in (0, 10)}, config={"batch_size": 10, "setting": "single"}, **batches
     )
+    write_run(
+        tmp_path, "memit", 3, {n: scores[n] for n in (0, 30)}, config={"batch_size": 30, "setting": "single"}, **batches
+    )
     found = points(read([tmp_path]))
     assert set(only_x(found, "batch_sequential")) == {0, 10, 20}  # rounds
-    assert set(only_x(found, "batch")) == {0, 10}  # facts in the batch
+    batch = found[found["figure"] == "batch"]
+    assert list(zip(batch["x"], batch["n_runs"], strict=True)) == [(0, 2), (10, 1), (30, 1)]  # facts in the batch
     assert set(found["figure"]) == {"batch", "batch_sequential"}
 
 
