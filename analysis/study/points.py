@@ -13,7 +13,7 @@ import pandas as pd
 
 from afteredit.analysis.numbers.method_names import differences, model_name
 from afteredit.analysis.numbers.paired_examples import paired
-from afteredit.analysis.numbers.single_edits import averaged
+from afteredit.analysis.numbers.single_edits import COVERED, averaged
 from afteredit.analysis.numbers.statistics import change_interval
 from afteredit.analysis.read.run import Run, at
 from afteredit.analysis.study.published import FIGURES, KEY, SUCCESS
@@ -80,7 +80,7 @@ def places(run: Run, method: str, constraint: str) -> Iterator[Place]:
                     yield Place("rect_general", 1, n_edits, quantity, scoring, key, n_edits)
             elif not run.single and constraint == "none" and n_edits % size == 0:
                 yield Place("batch_sequential", size, n_edits // size, quantity, scoring, key, n_edits)
-        if run.single and size == 1 and n_edits:
+        if run.single and size == 1 and (run.row(n_edits) or {}).get(COVERED, 0) > 1:  # one alone is a batch of one
             for quantity, probe in SUCCESS.items():
                 yield Place("rect_editing", 1, 1, quantity, "", f"editing/immediate/forced/{probe}", n_edits)
         if not run.single and size == 1 and constraint == "none" and n_edits:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -11,7 +13,7 @@ from afteredit.analysis.study.points import constraint_name, points
 from afteredit.analysis.study.published import FIGURES, published
 from afteredit.analysis.study.verdicts import not_run, verdicts
 from afteredit.store.errors import BadInput
-from afteredit.tests.analysis.conftest import write_run
+from afteredit.tests.analysis.conftest import checked, write_run
 
 N = 40
 TASKS = {name: {"title": name, "chance": 0.0} for name in ("paper_sentiment", "sentiment", "paper_ner")}
@@ -101,6 +103,20 @@ def test_each_setting_has_its_figure(tmp_path):
     batch = found[found["figure"] == "batch"]
     assert list(zip(batch["x"], batch["n_runs"], strict=True)) == [(0, 2), (10, 1), (30, 1)]  # facts in the batch
     assert set(found["figure"]) == {"batch", "batch_sequential"}
+
+
+@pytest.mark.parametrize(("n_edits", "figures"), [(1, {"batch"}), (20, {"batch", "rect_editing"})])
+def test_single_edits_are_a_figure_where_there_are_several(tmp_path, n_edits, figures):
+    scores = {n: {"paper_sentiment": right(0.6)} for n in (0, n_edits)}
+    config = {"batch_size": 1, "setting": "single"}
+    folder = write_run(tmp_path, "memit", 1, scores, config=config, measurable=("paper_sentiment",), tasks=TASKS)
+    first, last = (json.loads(line) for line in (folder / "results-aaaaaaaa.jsonl").read_text().splitlines())
+    success = {f"editing/immediate/forced/{probe}": 0.75 for probe in ("efficacy", "paraphrase", "neighbourhood")}
+    rows = first, {**last, **success, "editing/immediate/n_edits": n_edits}
+    (folder / "results-aaaaaaaa.jsonl").write_text("".join(map(checked, rows)))
+    found = points(read([tmp_path]))
+    assert set(found["figure"]) == figures
+    assert list(found[found["figure"] == "rect_editing"]["value"]) == [0.75] * 3 * (n_edits > 1)
 
 
 def only_x(table: pd.DataFrame, figure: str) -> pd.Series:
