@@ -46,10 +46,11 @@ check: dev
 	$(BIN)/mypy $(WINGS:%=-p afteredit.%) -m afteredit.run
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not real"
 
-# dist/: the wheel, and the lock that it is installed with.
-wheel: setup
+# dist/: the wheel, and the lock that it is installed with.  The tools that build it are fetched for this alone.
+wheel:
 	rm -rf build dist
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	$(PYTHON) -m venv build/venv
+	build/venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	cp requirements.lock dist
 	rm -rf build
 
