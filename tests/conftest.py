@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from afteredit.analysis.tables import run_end
 from afteredit.edit.request import EditRequest
+from afteredit.evaluate.metrics import fluency
 from afteredit.model.lm import LM
 from afteredit.store.progress.work import watch_by
 from afteredit.tests.tiny.architectures import architecture  # noqa: F401
@@ -51,6 +52,13 @@ def one_grey_dot_for_curves(monkeypatch):
         return path
 
     monkeypatch.setattr(run_end, "draw_curves", dot)
+
+
+@pytest.fixture(autouse=True)
+def short_texts_for_fluency(monkeypatch):
+    """Spares a test's runs most of the text that fluency is measured on, an eighth of a tiny run's time.  Runs in
+    processes of their own write all of it."""
+    monkeypatch.setattr(fluency, "N_TOKENS", 8)
 
 
 @pytest.fixture(scope="session")

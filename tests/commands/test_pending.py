@@ -26,6 +26,11 @@ from afteredit.tests.whole.test_kill import history, left_by
 LATER = "measure=later"
 
 
+@pytest.fixture(autouse=True)
+def short_texts_for_fluency():
+    """None here: whole texts, as processes of their own and the fixtures of this module write them."""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, save_tiny_llama) -> Path:
     folder = tmp_path_factory.mktemp("tiny")

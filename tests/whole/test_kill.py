@@ -30,6 +30,11 @@ class Place:
     environment: dict[str, str]
 
 
+@pytest.fixture(autouse=True)
+def short_texts_for_fluency():
+    """None here: whole texts, as processes of their own and the fixtures of this module write them."""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, save_tiny_llama, few_facts) -> Place:
     folder = tmp_path_factory.mktemp("tiny")
