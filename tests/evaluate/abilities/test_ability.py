@@ -16,7 +16,6 @@ import torch
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import entity_f1
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities, with_functions
 from afteredit.evaluate.measure import Measure
 from afteredit.evaluate.settings import MeasureSettings
@@ -89,16 +88,8 @@ def test_gold_nll_is_the_mean_of_plain_forward_passes(name, lm):
 
 
 @pytest.mark.parametrize("positions", [4096, 160])
-def test_gold_answers_are_scored_in_the_pass_that_generates_unless_their_context_is_cut(lm, monkeypatch, positions):
+def test_gold_answers_are_scored_in_the_pass_that_generates_unless_their_context_is_cut(lm, separately, positions):
     lm.model.config.max_position_embeddings = positions
-    separately: list[int] = []
-    original = LmEvalModel._loglikelihood_tokens
-
-    def counting(self, requests, **kwargs):
-        separately.append(len(requests))
-        return original(self, requests, **kwargs)
-
-    monkeypatch.setattr(LmEvalModel, "_loglikelihood_tokens", counting)
     scores = built("open_qa").measure(lm)
     assert sum(separately) == (0 if positions == 4096 else 3)
     assert all(example.gold_nll > 0 for example in scores.examples)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
-from afteredit.evaluate.abilities.lm_eval_model import LmEvalModel
 from afteredit.launch.command_line import compose
 from afteredit.model.lm import LM
 
@@ -39,16 +38,8 @@ def plain_nll(lm: LM, question: str, answer: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["sentiment", "open_qa"])
-def test_the_line_feed_before_a_gold_answer_is_not_counted_to_it(name, lm, monkeypatch):
+def test_the_line_feed_before_a_gold_answer_is_not_counted_to_it(name, lm, separately):
     """Sentiment's is one of its choices; open_qa's is scored in the pass that generates."""
-    separately: list[int] = []
-    original = LmEvalModel._loglikelihood_tokens
-
-    def counting(self, requests, **kwargs):
-        separately.append(len(requests))
-        return original(self, requests, **kwargs)
-
-    monkeypatch.setattr(LmEvalModel, "_loglikelihood_tokens", counting)
     ability = compose([f"task=[{name}]", f"task.{name}.lm_eval.num_fewshot=0"]).tasks[name]
     rows = (ROOT / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[:2]
     wanted = []
