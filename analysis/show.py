@@ -10,6 +10,7 @@ from afteredit.analysis.read.run_states import RunState, run_states
 from afteredit.analysis.tables.run_list import ago, run_list, state_in_words
 from afteredit.analysis.tables.text_curves import text_curves
 from afteredit.record.terminal import PlainConsole, bold, so_many_edits
+from afteredit.store.plain_json import printable
 
 BESIDE_CURVES = 56  # columns of names and numbers
 LONGEST = 60  # columns of a curve
@@ -45,6 +46,8 @@ def _show_one(state: RunState, console: PlainConsole) -> None:
         console.print(text_curves(rows, max(10, min(LONGEST, console.width - BESIDE_CURVES))))
     if not begun:
         console.print("the unedited model is not measured yet, so there are no curves")
+    if weights := state.environment.get("weights"):
+        console.print(f"weights  {printable(str(weights))}", highlight=False)
     for command in made(state.environment, "").commands:
         console.print(f"command  {command}", highlight=False, soft_wrap=True)
     for url in addresses(state.environment):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -127,6 +128,7 @@ def fingerprint(parts: Mapping[str, Any]) -> str | None:
     return content_hash(parts) if parts else None
 
 
+@functools.cache  # of the process, whose code was read once
 def commit() -> str:
     """Returns the commit of this program's checkout, with `-dirty` where files were changed; `unknown` where git cannot
     say it, and the release where there is no checkout: another repository may lie around the environment."""

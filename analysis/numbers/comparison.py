@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from afteredit.analysis.numbers import statistics
-from afteredit.analysis.numbers.method_names import by_method, comparison_title, edit_set, model_name
+from afteredit.analysis.numbers.method_names import by_method, comparison_title, edit_set, model_in_words
 from afteredit.analysis.numbers.paired_examples import paired
 from afteredit.analysis.numbers.run_summary import summarise
 from afteredit.analysis.numbers.run_values import Value, common_checkpoints, number
@@ -84,7 +84,7 @@ class Comparison:
         seeds = sorted({run.seed for run in runs})
         listed = f"{seeds[0]}–{seeds[-1]}" if len(seeds) > 3 else ", ".join(map(str, seeds))
         order = at(config, "edits.order")
-        parts = [model_name(self.first), f"edits: {edit_set(self.first)}" + (f" in {order} order" if order else ""),
+        parts = [model_in_words(self.first), f"edits: {edit_set(self.first)}" + (f" in {order} order" if order else ""),
                  f"setting: {at(config, 'setting', 'sequential')}"]  # fmt: skip
         if self.single:
             parts[-1] += f", mean over {_range([len(run.models) for run in runs])} models"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from afteredit.analysis.numbers.comparison import Comparison
-from afteredit.analysis.numbers.method_names import edit_set, model_name
+from afteredit.analysis.numbers.method_names import edit_set, model_in_words
 from afteredit.analysis.numbers.run_values import common_checkpoints, mean_over, number
 from afteredit.record.terminal import so_many_edits
 
@@ -27,7 +27,7 @@ def in_words(comparison: Comparison) -> list[str]:
         return []
     how = "each batch into the unedited model" if comparison.single else "one after another"
     facts, were = ("1 fact", "was") if n_edits == 1 else (f"{n_edits} facts", "were")
-    done = (f"{facts} (edit set {edit_set(first)}) {were} written into {model_name(first)}, {how}, by "
+    done = (f"{facts} (edit set {edit_set(first)}) {were} written into {model_in_words(first)}, {how}, by "
             f"{_list(list(comparison.runs))}.")  # fmt: skip
     perplexity, retained = number("drift/perplexity"), number("ability/retained", 100)
     left = {label: mean_over(runs, n_edits, retained) for label, runs in comparison.runs.items()}

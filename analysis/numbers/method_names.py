@@ -52,8 +52,7 @@ def comparison_title(run: Run) -> str:
     A name may stand for several models or sets of facts (another file, another start token): hashes of their contents,
     which older versions did not keep, tell them apart.
     """
-    weights = f" ({printable(str(run.weights))})" if run.weights else ""  # of a GGUF file: "Q4_1 79 %, …, dequantised"
-    parts = [f"{model_name(run)}{weights}", edit_set(run), at(run.config, "setting")]
+    parts = [model_in_words(run), edit_set(run), at(run.config, "setting")]
     limit = at(run.config, "limit")
     rows = f"data {_data(run)}" + (f", {limit} rows each" if limit else "")
     contents = [f"{what} {sha256[:8]}" for what, sha256 in (("model", run.fingerprint), ("facts", run.facts)) if sha256]
@@ -64,6 +63,11 @@ def comparison_title(run: Run) -> str:
 def model_name(run: Run) -> str:
     """Returns the model's name, or its source where the name is `hf`, as of every model without a file of its own."""
     return str(at(run.config, "model.source") or run.model) if run.model == "hf" else run.model
+
+
+def model_in_words(run: Run) -> str:
+    """Returns the model's name with the types in which a GGUF file held its weights: "Q4_1 79 %, …, dequantised"."""
+    return f"{model_name(run)} ({printable(str(run.weights))})" if run.weights else model_name(run)
 
 
 def edit_set(run: Run) -> str:

@@ -16,6 +16,7 @@ from afteredit.analysis.read.run_folders import read_run
 from afteredit.analysis.tables.answers import answers_table
 from afteredit.analysis.tables.run_tables import editing_table, final_table
 from afteredit.analysis.tables.same_questions import same_questions, same_questions_table
+from afteredit.store.plain_json import printable
 
 N_CHECKPOINTS = 5  # at which the answers to the same questions are shown
 
@@ -48,6 +49,8 @@ def run_end(folder: Path, evaluation: str, n_edits: int) -> RunEnd:
             summary["summary/collapse_condition"] = run.collapsed[run.collapsed_at]
     if run.n_dropped is not None:
         summary["summary/dropped"] = run.n_dropped
+    if run.weights:
+        title += f"\nweights: {printable(str(run.weights))}"
     picture = draw_curves(run.rows, run.chance, folder / "curves.png", title)
     said = same_questions(run, N_CHECKPOINTS)
     tables = [final_table(run), editing_table(run), *answers, *([same_questions_table(said)] if len(said) else [])]

@@ -33,7 +33,7 @@ def model_card(rebuilt: RebuiltRun, n_edits: int, origin: Mapping[str, Any], not
     facts = [f"- {_plain(fact.question)} → {_plain(fact.target_new)}" for batch in batches for fact in batch]
     lines = ["---", *([f"base_model: {x.model.source}"] if on_hub else []), f"library_name: {library}",
              "tags: [knowledge-editing]", "---", "", f"# {x.model.name} after {n_edits} edit{'s' * (n_edits != 1)}", "",
-             f"Facts were written into the weights by afteredit, commit {run.environment['commit']}.",
+             f"Facts were written into the weights by afteredit {run.environment['commit']}.",
              "Its start token, where it has one, stands in front of every text.", "",
              *(f"- {key}: `{str(value).replace('`', ' ')}`" for key, value in origin.items() if value is not None),
              *(f"- {note}" for note in notes), "", "```python", *LOADED[library], "```", "", "## Edits", "",

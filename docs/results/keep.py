@@ -3,12 +3,13 @@
 python docs/results/keep.py RUN_DIRECTORY FOLDER
 """
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
+
+from afteredit.store.checked_lines import Lines
 
 
 def main() -> None:
@@ -21,12 +22,11 @@ def main() -> None:
     OmegaConf.save(config, folder / "config.yaml")
     (results,) = run.glob("results-*.jsonl")
     shutil.copy(results, folder / "results.jsonl")
-    with open(folder / "edits.jsonl", "w", encoding="utf-8") as out:
-        for line in (run / "edits.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            kept = {key: record[key] for key in ("n_edits", "edit_s", "diagnostics")}
-            kept["requests"] = [request["id"] for request in record["requests"]]
-            print(json.dumps(kept, ensure_ascii=False), file=out)
+    (folder / "edits.jsonl").unlink(missing_ok=True)
+    kept = Lines(folder / "edits.jsonl")
+    for record in Lines(run / "edits.jsonl", read_only=True).records:
+        ids = [{"id": request["id"]} for request in record["requests"]]
+        kept.append({"requests": ids, **{key: record[key] for key in ("n_edits", "edit_s", "diagnostics")}})
     if (run / "curves.png").exists():
         shutil.copy(run / "curves.png", folder)
 

@@ -81,13 +81,14 @@ def test_edits_that_are_written_and_not_measured_are_pending_and_a_collapse_is_n
 def test_one_run_is_drawn_with_its_collapse_and_its_commands(runs, capsys):
     folder = runs / "ft-tiny-00000003"
     command = "python run.py method=ft"
-    write_checked(folder / "environment.json", {"model": {}, "commands": [command], "wandb": [{"url": "https://w/x"}]})
+    write_checked(folder / "environment.json", {"model": {}, "commands": [command], "wandb": [{"url": "https://w/x"}],
+                                                 "weights": "Q4_K, dequantised"})  # fmt: skip
     assert main(["show", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "5 of 10 edits, collapsed at 5" in said
     collapsed = "collapsed at 5 edits: perplexity 20,000 is above 100 times the unedited model's 20"
     assert collapsed in " ".join(said.split())
-    assert f"command  {command}" in said and "https://w/x" in said
+    assert f"weights  Q4_K, dequantised\ncommand  {command}" in said and "https://w/x" in said
     rows = {line.split("  ")[0]: line.split() for line in said.splitlines() if "▁" in line or "█" in line}
     assert rows["abilities retained"][2::2] == ["1.000", "0.333"] and rows["nli"][1::2] == ["0.800", "0.600"]
     assert set(rows["abilities retained"][3][:-1]) == {"█"} and rows["abilities retained"][3][-1] == "▃"

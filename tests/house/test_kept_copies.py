@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from afteredit.analysis.read.run_folders import read_run
+from afteredit.analysis.read.run_states import run_states
 from afteredit.record.results import Results
 from afteredit.store.checked_lines import Lines, with_check, write_checked
 from afteredit.tests.house.source import ROOT
@@ -43,3 +44,25 @@ def test_a_copy_holds_what_the_model_said_and_questions_of_embedded_rows_alone(t
     (read,) = read_run(kept)
     assert not read.faults and read.samples["answer"].dropna().tolist() == ["Said", " Chad"]
     assert read.samples["question"].dropna().tolist() == ["Where is it?"] * own and read.samples["choice"][0] == 1
+
+
+def test_a_copy_without_examples_holds_a_fact_s_id_and_what_it_took(tmp_path, monkeypatch):
+    run = tmp_path / "rome-tiny-1"
+    run.mkdir()
+    (run / "config.yaml").write_bytes(with_check(CONFIG.format(data="mini").encode()))
+    Results(run, "aaaaaaaa").append({"n_edits": 0, **ROW}, [])
+    line = {"batch": 0, "n_edits": 1, "requests": [{"id": "f1", "prompt": "Fact"}], "edit_s": 2.5}
+    Lines(run / "edits.jsonl").append({**line, "diagnostics": {"kl": 0.25}})
+
+    for _ in range(2):  # keeping it again puts the copy in its place
+        monkeypatch.setattr(sys, "argv", ["keep.py", str(run), str(tmp_path / "kept")])
+        runpy.run_path(str(ROOT / "docs/results/keep.py"), run_name="__main__")
+    (state,) = run_states(tmp_path / "kept")
+    kept = {"n_edits": 1, "requests": [{"id": "f1"}], "edit_s": 2.5, "diagnostics": {"kl": 0.25}}
+    assert list(state.edits) == [kept] and not state.faults
+
+
+def test_every_kept_run_is_whole():
+    folders = sorted({path.parent for path in (ROOT / "docs/results").rglob("config.yaml")})
+    states = [state for folder in folders for state in run_states(folder)]
+    assert len(states) >= 30 and {state.folder.name: state.faults for state in states if state.faults} == {}

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from afteredit.analysis.numbers.comparison import comparisons
+from afteredit.analysis.numbers.in_words import in_words
 from afteredit.analysis.numbers.method_names import NOT_OF_A_METHOD
 from afteredit.analysis.read.run_folders import read
 from afteredit.store.user_cache import content_hash
@@ -79,11 +80,13 @@ def test_a_title_says_the_contents_that_the_run_knows(tmp_path, made_run):
     assert {x.title for x in comparisons(read([tmp_path]))} == titles
 
 
-def test_a_title_says_what_the_weights_were_before_they_were_dequantised(tmp_path, made_run):
+def test_titles_captions_and_sentences_say_what_the_weights_were_before_they_were_dequantised(tmp_path, made_run):
     environment = {"evaluations": {}, "weights": "Q4_1 79 %, Q8_0 21 %, dequantised"}
-    made_run(tmp_path, "rome", 0, {0: START}, environment=environment)
+    made_run(tmp_path, "rome", 0, {0: START, 10: START}, environment=environment)
     (x,) = comparisons(read([tmp_path]))
     assert x.title.startswith("tiny (Q4_1 79 %, Q8_0 21 %, dequantised) · facts · sequential")
+    assert x.caption.startswith("tiny (Q4_1 79 %, Q8_0 21 %, dequantised) · edits: facts")
+    assert "written into tiny (Q4_1 79 %, Q8_0 21 %, dequantised), one after another" in in_words(x)[0]
 
 
 def test_a_run_of_an_older_version_is_of_the_same_method(tmp_path, made_run):

@@ -43,6 +43,13 @@ def test_a_sequential_run_gives_areas_and_its_first_collapse_up_to_the_edits_ask
     assert [row["n_edits"] for row in rows] == [0, 2, 4] and title == folder.name
 
 
+def test_the_picture_of_a_run_says_what_the_weights_were_before_they_were_dequantised(tmp_path, made_run, drawn):
+    environment = {"evaluations": {}, "weights": "Q4_K, dequantised"}
+    folder = made_run(tmp_path, "rome", 1, {0: right(9), 2: right(7)}, environment=environment)
+    run_end(folder, "aaaaaaaa", 2)
+    assert drawn[0][1] == f"{folder.name}\nweights: Q4_K, dequantised"
+
+
 def test_a_single_run_gives_means_over_models_and_no_areas(tmp_path, made_run, drawn):
     config = {"setting": "single", "batch_size": 2}
     folder = made_run(tmp_path, "rome", 1, {0: right(9), 2: right(5), 4: right(7)}, config=config,
