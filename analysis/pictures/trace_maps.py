@@ -72,9 +72,11 @@ def _lines(axis: Axes, traced: Mapping[str, Any], kind: str) -> None:
 
 
 def _caption(traced: Mapping[str, Any]) -> str:
+    weights = f" ({traced['weights']})" if traced.get("weights") else ""  # older files do not say it
     return (
-        f"{traced['model']}: {traced['known']} facts of edits={traced['edits']} that it knows, of {traced['asked']}.  "
-        f"p(first token of the answer): {traced['clean']:.2f}, with noise of {traced['noise']:g} standard deviations "
-        f"on the subject's embeddings {traced['corrupted']:.2f} ({traced['samples']} draws).\nBands: 95 % over facts.  "
-        "A token has one role: a subject's only token is its last; what ends the prompt is the last token."
+        f"{traced['model']}{weights}: {traced['known']} facts of edits={traced['edits']} that it knows, of "
+        f"{traced['asked']}.  p(first token of the answer): {traced['clean']:.2f}, with noise of {traced['noise']:g} "
+        f"standard deviations on the subject's embeddings {traced['corrupted']:.2f} ({traced['samples']} draws).\n"
+        "Bands: 95 % over facts.  A token has one role: a subject's only token is its last; what ends the prompt is "
+        "the last token."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from afteredit.analysis.numbers.cell_text import signed
+from afteredit.analysis.numbers.method_names import model_in_words, model_name
 from afteredit.analysis.pictures.axes import as_png
 from afteredit.analysis.read.run import Run, faults_as_markdown
 from afteredit.analysis.study.pictures import CURVE, MOST_BANDS, draw
@@ -33,14 +34,16 @@ def write_study(runs: Sequence[Run], out: Path) -> Path:
                        "experiment=gu2024/sequential_rome data=<folder>")  # fmt: skip
     judged = verdicts(ours, theirs)
     lines, page = ["# Gu et al. (EMNLP 2024), figure by figure", "", *faults_as_markdown(runs), NOTE], out / "study.md"
+    called = {model_name(run): model_in_words(run) for run in runs}
     make_folder(out)
     with written_together() as write:
         write(out / "points.csv", ours.to_csv(index=False).encode())
         write(out / "verdicts.csv", judged.to_csv(index=False).encode())
         for model in sorted(set(ours["model"])):
-            lines += [f"## {model}", ""]
+            lines += [f"## {called[model]}", ""]
             for figure in FIGURES:
-                lines += _figure(figure, model, ours, theirs, judged, lambda name, png: write(out / name, png))
+                lines += _figure(figure, model, called[model], ours, theirs, judged,
+                                 lambda name, png: write(out / name, png))  # fmt: skip
         write(page, "\n".join(lines).encode())
     return page
 
@@ -54,7 +57,7 @@ def families(ours: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, list[str]]:
     return grouped
 
 
-def _figure(figure: str, model: str, ours: pd.DataFrame, theirs: pd.DataFrame, judged: pd.DataFrame,
+def _figure(figure: str, model: str, called: str, ours: pd.DataFrame, theirs: pd.DataFrame, judged: pd.DataFrame,
             write: Callable[[str, bytes], None]) -> Iterator[str]:  # fmt: skip
     mine = ours[(ours["figure"] == figure) & (ours["model"] == model)]
     published_here = theirs[theirs["figure"] == figure]
@@ -68,7 +71,7 @@ def _figure(figure: str, model: str, ours: pd.DataFrame, theirs: pd.DataFrame, j
         many = len(here[CURVE].drop_duplicates()) > MOST_BANDS  # then each scoring has a picture of its own
         for part in [[scoring] for scoring in scorings] if many else [scorings]:
             name = "-".join(filter(None, (model, figure, family, *(part if many else ())))).replace("/", "_")
-            picture = draw(figure, model, here[here["scoring"].isin(part)], there)
+            picture = draw(figure, called, here[here["scoring"].isin(part)], there)
             write(f"{name}.png", as_png(picture, 100))
             yield from (f"![{family}: {FIGURES[figure].title}, {model}]({name}.png)", "")
         of_this = (judged["figure"] == figure) & (judged["model"] == model) & judged["method"].isin(methods)

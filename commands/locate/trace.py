@@ -61,7 +61,8 @@ def trace(x: Experiment, lm: LM, known: Known, std: float, console: PlainConsole
         facts = _traced(x, lm, known.facts, x.locate.noise * std, window, kept, console)
     average = averages([fact["effects"] for fact in facts])
     return {
-        "model": x.model.name, "fingerprint": lm.fingerprint, "edits": x.edits.name, "seed": x.settings.seed,
+        "model": x.model.name, "weights": lm.stored_as, "fingerprint": lm.fingerprint,
+        "edits": x.edits.name, "seed": x.settings.seed,
         "dtype": x.settings.dtype.value, "blocks": lm.n_blocks, "window": window, "samples": x.locate.samples,
         "noise": x.locate.noise, "embedding_std": std, "asked": known.n_asked, "unusable": known.n_unusable,
         "known": len(facts), "clean": sum(fact["clean"] for fact in facts) / len(facts),

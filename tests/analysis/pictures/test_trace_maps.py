@@ -46,3 +46,10 @@ def test_a_picture_says_what_was_measured(traced, tmp_path):
     plt.close(figure)
     draw_trace(traced, tmp_path / "trace.png")
     assert (tmp_path / "trace.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("weights, called", [("Q4_K, dequantised", "tiny (Q4_K, dequantised)"), (None, "tiny")])
+def test_the_caption_says_what_the_weights_were_before_they_were_dequantised(traced, weights, called):
+    figure = trace_figure(traced | {"weights": weights})
+    assert figure.get_supxlabel().startswith(f"{called}: 7 facts of edits=facts that it knows, of 9.")
+    plt.close(figure)

@@ -171,13 +171,15 @@ def test_a_round_that_is_not_whole_has_no_place(tmp_path):
 
 
 def test_the_command_writes_page_pictures_and_numbers(tmp_path, capsys):
-    rome(tmp_path / "runs")
+    rome(tmp_path / "runs", environment={"evaluations": {}, "weights": "Q4_K, dequantised"})
     assert main(["study", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     page = (tmp_path / "out" / "study.md").read_text(encoding="utf-8")
     assert str(tmp_path / "out" / "study.md") in capsys.readouterr().out.replace("\n", "")
     picture = "tiny-sequential-rome.png"
     assert f"({picture})" in page and (tmp_path / "out" / picture).stat().st_size > 20_000
-    assert "kn: **not run**" in page and "| seen: same direction |" in page
+    assert (
+        "\n## tiny (Q4_K, dequantised)\n" in page and "kn: **not run**" in page and "| seen: same direction |" in page
+    )
     numbers = pd.read_csv(tmp_path / "out" / "points.csv")
     assert only(numbers, figure="sequential", quantity="sentiment", scoring="paper", x=20)["value"] == pytest.approx(
         0.1
