@@ -13,13 +13,16 @@ python -m afteredit.analysis dashboard --wandb ENTITY/PROJECT   # a workspace an
 
 from __future__ import annotations
 
-import argparse
-import logging
 import os
-import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+
+if __name__ == "__main__" and sys.path[0] == os.getcwd() and not os.path.isdir("afteredit"):
+    del sys.path[0]  # where -m has Python look for modules first, and which may be a stranger's run directory
+import argparse  # noqa: E402
+import logging  # noqa: E402
+import signal  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
@@ -107,6 +110,9 @@ def _kept(given: argparse.Namespace, page: Path | None) -> str:
 
 def _written(given: argparse.Namespace, runs: list[Run]) -> Path:
     """Returns the page.  Raises BadInput where it cannot be written; what was there before is kept."""
+    from matplotlib import rcdefaults
+
+    rcdefaults()  # the same pictures everywhere: a matplotlibrc may lie in the folder where one stands
     try:
         if given.command == "study":
             from afteredit.analysis.study.page import write_study

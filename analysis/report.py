@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 PART_FOLDERS = ("pictures/report_charts", "tables/report_tables")  # each file in them is a part of the page
 Write = Callable[[Path, bytes], None]
+TITLE = "<title>What is left after the edits</title>"  # of template.html
 LARGE = "samples"  # this table has one row per example and checkpoint: its CSV is compressed
 
 
@@ -49,7 +50,7 @@ def write_report(runs: Sequence[Run], out: Path, checkpoints: Sequence[int] = ()
             allowed = ", ".join(map(str, measured)) or "none"
             raise BadInput(f"--at {n_edits}: nothing was measured there; allowed: {allowed}")
     sections, page = [], out / "report.html"
-    with written_together() as write:
+    with written_together(page, TITLE) as write:
         for number, comparison in enumerate(found, start=1):
             log.info("%s: %d methods", comparison.title, len(comparison.runs))
             folder = out if len(found) == 1 else out / f"{number}-{comparison.first.evaluation or 'results'}"

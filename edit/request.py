@@ -131,12 +131,12 @@ def without_split_rows(batches: Sequence[Sequence[EditRequest]]) -> tuple[list[l
 
 
 def same_fact(request: EditRequest, other: EditRequest) -> bool:
-    """Returns whether both are about one fact of one subject, however it is spelled: the same prompt, the same relation
-    or, where a request has no relation, the same true answer."""
+    """Returns whether both are about one fact, however it is spelled: they ask the same text, wherever the subject
+    stands, or are about one subject with the same relation or, where one has no relation, the same true answer."""
+    if spelling(request.question) == spelling(other.question):
+        return True
     if spelling(request.subject) != spelling(other.subject):
         return False
-    if spelling(request.prompt) == spelling(other.prompt):
-        return True
     if request.relation and other.relation:
         return spelling(request.relation) == spelling(other.relation)
     true, other_true = (spelling(r.target_true or "") for r in (request, other))
@@ -148,13 +148,15 @@ def conflicts(requests: Iterable[EditRequest]) -> Iterator[tuple[EditRequest, Ed
 
     A request that conflicts makes no conflict for the ones after it.
     """
-    accepted: dict[str, list[EditRequest]] = {}
+    accepted: dict[str, list[EditRequest]] = {}  # by subject and by what is asked, one of which one fact shares
     for request in requests:
-        earlier = accepted.setdefault(spelling(request.subject), [])
-        others = (other for other in earlier if spelling(other.target_new) != spelling(request.target_new))
+        places = dict.fromkeys((spelling(request.subject), spelling(request.question)))
+        others = (other for place in places for other in accepted.get(place, ())
+                  if spelling(other.target_new) != spelling(request.target_new))  # fmt: skip
         other = next((other for other in others if same_fact(other, request)), None)
         if other is None:
-            earlier.append(request)
+            for place in places:
+                accepted.setdefault(place, []).append(request)
         else:
             yield other, request
 

@@ -22,6 +22,7 @@ from afteredit.launch.experiment import (
     ReplaySettings,
     Settings,
 )
+from afteredit.launch.help.kinds_in_words import kind_in_words
 from afteredit.record.settings import OnCollapse, When
 from afteredit.store.errors import BadInput
 
@@ -173,10 +174,10 @@ def refuse_no_texts(values: Any, key: str, kind: str) -> None:
         if value is None or isinstance(value, list | dict):
             raise BadInput(f"{key}.{name} is {value!r}; it must be a text, or take it out with ~{key}.{name}")
     if kind.startswith("list[") and values is not None and not isinstance(values, list):
-        raise BadInput(f"{key} is {values!r}; allowed: {kind}, written [a,b]")
+        raise BadInput(f"{key} is {values!r}; allowed: {kind_in_words(kind)}")
     for value in values if isinstance(values, list) and kind.startswith("list[") else ():
         if value is None or isinstance(value, list | dict):
-            raise BadInput(f"{key}={values!r} holds {value!r}; allowed: {kind}, written [a,b]")
+            raise BadInput(f"{key}={values!r} holds {value!r}; allowed: {kind_in_words(kind)}")
 
 
 def refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:

@@ -37,6 +37,7 @@ from afteredit.launch.experiment import (
     Settings,
     SpeedSettings,
 )
+from afteredit.launch.help.kinds_in_words import kind_in_words
 from afteredit.launch.help.unknown_names import unknown_key
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
@@ -187,7 +188,7 @@ def typed(cls: type, node: DictConfig, key: str) -> Any:
         types = {f.name: f.type for f in dataclasses.fields(cls)}
         wanted = types.get(inner.split(".")[0].split("[")[0], "")
         message = str(problem).strip().splitlines()[0]
-        raise BadInput(f"{bad}: {message}" + (f"; allowed: {wanted}" if wanted else "")) from None
+        raise BadInput(f"{bad}: {message}" + (f"; allowed: {kind_in_words(str(wanted))}" if wanted else "")) from None
 
 
 def as_text(value: Any) -> Any:

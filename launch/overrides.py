@@ -11,6 +11,7 @@ from typing import Any
 
 from afteredit.launch.compose import as_text, is_open, takes_text, takes_texts
 from afteredit.launch.help.unknown_names import unknown_key
+from afteredit.record.settings import Mode
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.row_files import KINDS
 
@@ -190,12 +191,15 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
             meant = meant if _parsed(meant) else quoted(_as_key(key), value)
             return (f"{given!r} cannot be read, since {key!r} is no key: a key is words of letters, digits and _, "
                     f"joined by dots, with no space before the sign =: {for_shell(meant)}")  # fmt: skip
-        if override is None and value.startswith("[") and not value.endswith("]"):
+        if override is None and value.startswith("[") and not value.endswith("]") and not takes_text(key.lstrip("+")):
             return f"{given!r} cannot be read, since its list does not end; {SPACES}"
         if override is None:
             return (f"{given!r} cannot be read; a text that holds signs of Hydra's own grammar is quoted, also for the "
                     f"shell: {for_shell(quoted(key, value))}; {LISTS}")  # fmt: skip
         if not multirun and override.is_sweep_override():
+            if re.fullmatch(r"\d{1,3}(,\d{3})+", value):
+                number = value.replace(",", "")
+                return f"{given!r} gives {key} several values; a number has no commas: {key}={number}; {LISTS}"
             return (f"{given!r} gives {key} several values; {LISTS}; a text that holds a comma is quoted, also for "
                     f"the shell: {for_shell(quoted(key, value))}")  # fmt: skip
     return None
@@ -204,6 +208,10 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
 def unknown_entry(group: str, name: str, entries: Sequence[str]) -> str:
     """Returns the message about a name that a group does not have; a model's source or a file of rows stands in keys
     of their own."""
+    if group == "tracker" and name in Mode.__members__:
+        return (
+            f"tracker={name} names no entry of tracker; how W&B is spoken to is a key of its own: tracker.mode={name}"
+        )
     if group == "model" and ("/" in name or name.lower().endswith(".gguf") or os.path.exists(name)):
         return (f"model={name} names no entry of model; a hub id, a folder or a GGUF file is given as model=hf "
                 f"{for_shell(quoted('model.source', name))}")  # fmt: skip

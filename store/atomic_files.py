@@ -31,15 +31,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def written_together() -> Iterator[Callable[[Path, bytes], None]]:
-    """Yields a function that takes files: they take their places at the end, or none does where anything fails."""
+def written_together(page: Path, sign: str) -> Iterator[Callable[[Path, bytes], None]]:
+    """Yields a function that takes files: they take their places at the end, or none does where anything fails.
+
+    They replace those of an earlier call, whose `page` holds `sign`.  Raises BadInput where one would replace another
+    file: it is somebody's own.
+    """
+    again = page.is_file() and sign.encode() in page.read_bytes()
     places: dict[Path, Path] = {}
 
     def write(path: Path, content: bytes) -> None:
+        refuse_others(path)
         temporary = path.with_name(path.name + ".part")
         places[temporary] = path
         write_atomically(temporary, content)
 
+    def refuse_others(path: Path) -> None:
+        if path.exists() and not again:
+            raise BadInput(f"{path} is there already and was not written by this command; move it away, or give "
+                           "another --out")  # fmt: skip
+
+    refuse_others(page)  # before anything is drawn
     try:
         yield write
         with Interruption():  # a signal that comes now is too late

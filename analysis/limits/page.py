@@ -18,6 +18,7 @@ from afteredit.analysis.read.run import Run, at, faults_as_markdown
 from afteredit.record.terminal import visible
 from afteredit.store.atomic_files import make_folder, written_together
 
+TITLE = "# Where methods break"
 NOTE = """\
 Edits until something: the first checkpoint at which it was seen, so it came between that one and the one before; "> n":
 not by n edits, where the run ended. Edits retained are those among the first hundred, the last hundred and a hundred by
@@ -32,9 +33,9 @@ def write_limits(runs: Sequence[Run], out: Path) -> Path:
     Raises BadInput.
     """
     shown, page = panels(runs), out / "limits.md"
-    tables, points, text = [], [], ["# Where methods break", "", *faults_as_markdown(runs), *_left_out(runs), NOTE]
+    tables, points, text = [], [], [TITLE, "", *faults_as_markdown(runs), *_left_out(runs), NOTE]
     make_folder(out)
-    with written_together() as write:
+    with written_together(page, TITLE) as write:
         for index, (title, lines) in enumerate(shown.items(), start=1):
             name = "limits.png" if len(shown) == 1 else f"limits-{index}.png"
             write(out / name, as_png(draw(title, lines), 110))

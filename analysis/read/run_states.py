@@ -105,13 +105,18 @@ def run_state(folder: Path) -> RunState:
     faults: list[str] = []
     config, environment = _read(folder / "config.yaml", read_config, faults), _read(folder / "environment.json",
                                                                                    read_checked, faults)  # fmt: skip
-    lines = LinesOfARun(folder, {}, faults)
-    known = environment.get("evaluations")
+    known, written = (environment.get(name) for name in ("evaluations", "lines"))
+    n_lines = written if isinstance(written, Mapping) and all(map(is_count, written.values())) else {}
+    lines = LinesOfARun(folder, n_lines, faults)
     results = lines.results(None, known if isinstance(known, Mapping) else {})
     files = sorted(results, key=lambda file: file.stat().st_mtime)
     evaluations = {file.stem.partition("-")[2]: _by_edits(lines.read(file, fault_of_row)) for file in files}
+    edits = lines.read(folder / "edits.jsonl", fault_of_edit)
+    for file, rows in zip(files, evaluations.values(), strict=True):
+        if rows and environment:  # a copy of rows alone has no journal
+            lines.compare(edits, rows, file)
     written = [file for pattern in ("*.jsonl", "*.json", "*.yaml") for file in folder.glob(pattern)]
-    return RunState(folder, config, lines.read(folder / "edits.jsonl", fault_of_edit), evaluations,
+    return RunState(folder, config, edits, evaluations,
                     max(file.stat().st_mtime for file in written), is_held(folder), environment,
                     tuple(faults))  # fmt: skip
 

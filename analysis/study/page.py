@@ -19,6 +19,7 @@ from afteredit.record.environment import RUN
 from afteredit.store.atomic_files import make_folder, written_together
 from afteredit.store.errors import BadInput
 
+TITLE = "# Gu et al. (EMNLP 2024), figure by figure"
 NOTE = """\
 Solid: scored as the paper scored; dashed: the clean tasks; bands: 95 % over examples, of the change since the unedited
 model. Dotted with × and +: the published values, read off the figures (± .005). A verdict compares changes at the last
@@ -33,10 +34,10 @@ def write_study(runs: Sequence[Run], out: Path) -> Path:
         raise BadInput(f"none of these runs belongs to a figure of Gu et al.; make some: {RUN} -m "
                        "experiment=gu2024/sequential_rome data=<folder>")  # fmt: skip
     judged = verdicts(ours, theirs)
-    lines, page = ["# Gu et al. (EMNLP 2024), figure by figure", "", *faults_as_markdown(runs), NOTE], out / "study.md"
+    lines, page = [TITLE, "", *faults_as_markdown(runs), NOTE], out / "study.md"
     called = {model_name(run): model_in_words(run) for run in runs}
     make_folder(out)
-    with written_together() as write:
+    with written_together(page, TITLE) as write:
         write(out / "points.csv", ours.to_csv(index=False).encode())
         write(out / "verdicts.csv", judged.to_csv(index=False).encode())
         for model in sorted(set(ours["model"])):

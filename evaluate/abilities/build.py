@@ -164,7 +164,8 @@ def _refuse_empty(row: Mapping[str, Any], config: Mapping[str, Any]) -> None:
             names = {template, *meta.find_undeclared_variables(Environment().parse(template))}
             for name in sorted(names & set(row)):
                 if _is_empty(row[name], key == "doc_to_choice"):
-                    raise ValueError(f"field {name} is {shown(row[name])}; allowed: what is neither empty nor null")
+                    wanted = "a list of texts" if key == "doc_to_choice" else "a text, or a list of texts"
+                    raise ValueError(f"field {name} is {shown(row[name])}; allowed: {wanted}, not empty and not null")
                 shown_as_it_is = name == template or re.search(rf"{{{{\s*{name}\s*}}}}", template)
                 if key == "doc_to_text" and shown_as_it_is and not isinstance(row[name], str):
                     raise ValueError(f"field {name} is {shown(row[name])}; allowed: a text")

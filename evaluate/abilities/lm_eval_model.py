@@ -20,6 +20,10 @@ from afteredit.model.loading.chat_template import render
 from afteredit.store.errors import BadInput
 
 MAX_NEW_TOKENS = 256  # lm-eval's own default where a task names none
+# In generation_kwargs: what decides an answer here, or nothing where none is sampled, and values that leave it greedy.
+HEEDED = {"until", "max_gen_toks", "eos_text", "temperature", "top_p", "top_k"}
+GREEDY = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0,
+          "length_penalty": 1.0, "no_repeat_ngram_size": 0}  # fmt: skip
 UNKNOWN_LENGTH = 2048  # tokens that a model is taken to read where its config does not say; lm-eval's own default
 
 
@@ -137,9 +141,10 @@ class LmEvalModel(TemplateLM):
     def _stopping_rule(self, request: Instance) -> tuple[tuple[str, ...], int, str]:
         """Returns the texts at which an answer ends, its greatest number of tokens, and its `eos_text`."""
         rule: Any = normalize_gen_kwargs(dict(request.args[1]), MAX_NEW_TOKENS)
-        if rule.get("do_sample"):
-            raise BadInput(f"task={request.task_name} asks for sampled answers (do_sample); only greedy generation "
-                           "is supported; set do_sample: false in its generation_kwargs")  # fmt: skip
+        for key in sorted(rule.keys() - HEEDED):
+            if key not in GREEDY or rule[key] != GREEDY[key]:
+                raise BadInput(f"task={request.task_name} asks for answers with {key}: {rule[key]}; answers are "
+                               f"greedy: take {key} out of its generation_kwargs")  # fmt: skip
         end_id = self.tokenizer.eos_token_id  # without one an answer ends by the task's own texts alone
         end = None if end_id is None else self.tokenizer.decode([end_id])
         stop_texts = handle_stop_sequences(list(rule["until"]), eos=end)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -75,3 +76,32 @@ def test_a_folder_whose_name_is_not_utf8_is_shown_spelled_out(folder):
     assert main(["report", str(other), "--out", str(out)]) == 1
     assert "rome-\\udcff/edits.jsonl" in (out / "report.html").read_text(encoding="utf-8")
     assert "rome-\\udcff" in (out / "metrics.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["report.html", "metrics.csv"])
+def test_a_file_of_somebody_else_is_not_replaced(folder, tmp_path, capsys, name):
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / name).write_text("my own")
+    assert main(["report", str(folder), "--out", str(out)]) == 2
+    assert (
+        f"{out / name} is there already and was not written by this command; move it away"
+        in capsys.readouterr().err.replace("\n", "")
+    )
+    assert {path.name: path.read_text() for path in out.iterdir()} == {name: "my own"}
+    (out / name).rename(out / "mine")
+    for _ in range(2):  # its own page is replaced
+        assert main(["report", str(folder), "--out", str(out)]) == 0
+
+
+def test_modules_and_settings_of_the_working_folder_are_not_used(tmp_path, made_run):
+    run = made_run(tmp_path / "runs", "rome", 1, {0: START})
+    for name in ("argparse", "rich", "pandas", "numpy"):
+        (run / f"{name}.py").write_text("open('ran', 'w')")
+    (run / "matplotlibrc").write_text("font.size: 30")
+    command = [sys.executable, "-m", "afteredit.analysis", "report", str(run), "--out"]
+    for place, out in ((run, "here"), (tmp_path, "elsewhere")):
+        subprocess.run([*command, str(tmp_path / out)], cwd=place, check=True, capture_output=True)
+    assert not (run / "ran").exists()
+    here, elsewhere = ((tmp_path / out / "retained.png").read_bytes() for out in ("here", "elsewhere"))
+    assert here == elsewhere

@@ -96,6 +96,19 @@ def test_one_run_is_drawn_with_its_collapse_and_its_commands(runs, capsys):
     assert "reasoning *" in rows and "* not measurable" in said
 
 
+def test_a_run_of_which_half_was_copied_says_so(runs, capsys):
+    folder = runs / "memit-tiny-00000002"
+    lines = (folder / "edits.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "edits.jsonl").write_text("".join(lines[:3]), encoding="utf-8")
+    assert main(["show", str(folder)]) == 1
+    assert "damaged" in capsys.readouterr().out
+    assert any("edits.jsonl holds 3 edits, but results-aaaaaaaa.jsonl measured 5" in fault
+               for fault in run_state(folder).faults)  # fmt: skip
+    write_checked(folder / "environment.json", {"model": {}, "lines": {"edits.jsonl": 5}})
+    assert any("edits.jsonl holds 3 of the 5 lines that the run wrote; restore it" in fault
+               for fault in run_state(folder).faults)  # fmt: skip
+
+
 def test_damage_is_said_and_ends_in_1_and_no_run_in_2(runs, tmp_path, capsys):
     path = runs / "memit-tiny-00000002" / "results-aaaaaaaa.jsonl"
     path.write_text(path.read_text().replace('"drift/perplexity": 25.0', '"drift/perplexity": 24.0'))

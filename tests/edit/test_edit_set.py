@@ -393,6 +393,13 @@ def test_conflicting_targets_in_one_batch_are_refused(fact):
     refuse_conflicts([fact, replace(fact, id="f2"), elsewhere])
     with pytest.raises(BadInput, match="edits f1 and f3 of one batch conflict"):  # one prompt has one answer
         refuse_conflicts([fact, replace(elsewhere, prompt=fact.prompt)])
+    band = replace(fact, subject="Beatles", prompt="The {} speak", target_new="French")
+    the_band = replace(band, id="f2", subject="The  beatles", prompt="{} speak", target_new="Oslo", relation=None)
+    with pytest.raises(BadInput, match="edits f1 and f2 of one batch conflict"):  # both ask the same text
+        refuse_conflicts([elsewhere, band, the_band])
+    refuse_conflicts(
+        [band, replace(the_band, target_new="french"), replace(the_band, prompt="{} sing", target_true="golf")]
+    )
     refuse_conflicts([fact, replace(fact, id="f2", subject="Ann", target_new="chess")])
     with pytest.raises(BadInput, match="f1 and f2.*'boxing'.*'chess'"):
         refuse_conflicts([fact, replace(fact, id="f2", target_new="chess")])

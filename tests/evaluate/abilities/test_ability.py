@@ -264,6 +264,22 @@ def test_answers_that_did_not_end_within_their_tokens_are_counted(make_lm, caplo
     assert f"task=plain: {sum(expected):.0f} of 3 answers did not end within the tokens" in caplog.text
 
 
+@pytest.mark.parametrize("given, refused", [
+    ({"num_beams": 4}, "num_beams: 4"), ({"repetition_penalty": 1.3}, "repetition_penalty: 1.3"),
+    ({"do_sample": True, "temperature": 0.7}, "do_sample: True"), ({"num_return_sequences": 2}, "num_return_sequences"),
+    ({"penalty_alpha": 0.6}, "penalty_alpha: 0.6"),
+    ({"num_beams": 1, "repetition_penalty": 1.0, "temperature": 0.0, "top_p": 0.95, "do_sample": False}, None),
+])  # fmt: skip
+def test_answers_that_are_not_to_be_greedy_are_refused(make_lm, given, refused):
+    built = plain_ability(make_lm("llama"), "generate_until", doc_to_target="answers", metric_list=EXACT_MATCH,
+                          generation_kwargs={"until": ["."], "max_gen_toks": 5, **given})  # fmt: skip
+    if refused is None:
+        assert len(built.measure(make_lm("llama")).examples) == 3
+        return
+    with pytest.raises(BadInput, match=f"task=plain asks for answers with {refused}.*greedy: take .* out"):
+        built.measure(make_lm("llama"))
+
+
 def test_an_answer_may_take_half_of_what_the_model_reads(make_lm):
     lm = make_lm("gpt2", positions=24)
     built = plain_ability(lm, "generate_until", doc_to_target="answers",

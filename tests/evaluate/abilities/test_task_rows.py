@@ -79,16 +79,27 @@ def test_class_labels_of_the_hub_are_read_by_their_names(monkeypatch):
     assert load_rows("ner", ner.rows, ner.hub, ner.labels, "hub")["test"]["ner_tags"][0] == ["B-PER", "I-PER", "O"]
 
 
-EMPTY = [QUESTION | {"question": None}, QUESTION | {"answers": []}, QUESTION | {"answers": None}]
+EMPTY = [("question", None), ("answers", []), ("answers", None)]
 
 
-@pytest.mark.parametrize("row", EMPTY)
-def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, row):
-    (tmp_path / "open_qa.jsonl").write_text(f"{json.dumps(QUESTION)}\n{json.dumps(row)}")
+@pytest.mark.parametrize("column, value", EMPTY)
+def test_a_row_without_question_or_answer_is_refused_by_its_column(tmp_path, column, value):
+    (tmp_path / "open_qa.jsonl").write_text(f"{json.dumps(QUESTION)}\n{json.dumps(QUESTION | {column: value})}")
     settings = settings_of(tmp_path)
-    column = next(name for name in row if not row[name])
-    with pytest.raises(BadInput, match=f"open_qa.jsonl:2: does not fit task=open_qa: field {column} is"):
+    refusal = (
+        f"open_qa.jsonl:2: does not fit task=open_qa: field {column} is .*; allowed: a text, or a list of texts, not"
+    )
+    with pytest.raises(BadInput, match=refusal):
         build_tasks({"open_qa": ability("open_qa")}, settings)
+
+
+def test_answers_as_squad_has_them_are_refused_with_what_is_wanted(tmp_path):
+    of_squad = QUESTION | {"answers": {"text": ["Sun"], "answer_start": [4]}}
+    (tmp_path / "open_qa.jsonl").write_text(json.dumps(of_squad))
+    with pytest.raises(
+        BadInput, match=r"field answers is \{'text': .*; allowed: a text, or a list of texts, not empty"
+    ):
+        build_tasks({"open_qa": ability("open_qa")}, settings_of(tmp_path))
 
 
 NLI = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 0}
