@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export TQDM_DISABLE = 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup dev demo test check wheel pins bench memory architectures sweep clean
 

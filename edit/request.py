@@ -15,7 +15,9 @@ from afteredit.store.rows.normal_text import normal_form, shown, spelling
 
 PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
 _PLACEHOLDER = re.compile(  # what other tools write for {}; not the \hat{x} of a formula
-    r"(?<![\w}])\{(?:subject|subj|entity|head|x|s|0)\}|\[(?:x|subject|subj|entity)\]|<(?:subject|entity)>", re.I
+    r"(?<![\w}])\{(?:subject|subj|entity|head|x|s|0)\}|\[(?:x|subject|subj|entity)\]|<(?:subject|entity)>"
+    r"|(?<!\S)%s(?![^\s.,;:?!'’])",
+    re.I,
 )
 EXTRA_TOKENS = 3  # generated beyond an answer's own: a text may be cut into other tokens, and must show the word's end
 

@@ -36,13 +36,7 @@ import unicodedata
 
 import regex
 
-# The scripts in whose lines Unicode (UAX 14) sees no words: a dictionary must find them (line-breaking class SA: from
-# Thai to Ahom), or a line may break between any two letters (ID: from Han to Nushu) or syllables (AK, AS: from Balinese
-# to Makasar).  Tibetan puts a dot between syllables, not between words.  Korean, of class ID too, has spaces.
-UNSPACED = "".join(rf"\p{{scx={script}}}" for script in (
-    "Thai", "Laoo", "Khmr", "Mymr", "Lana", "Tale", "Talu", "Tavt", "Ahom", "Han", "Hira", "Kana", "Bopo", "Yiii",
-    "Tang", "Nshu", "Bali", "Java", "Kawi", "Cham", "Batk", "Brah", "Diak", "Gran", "Maka", "Tutg", "Gukh",
-    "Jurc", "Seal", "Tibt"))  # fmt: skip
+from afteredit.store.rows.normal_text import UNSPACED
 
 # \p{Nl}: 〇 is no letter
 _LAST_LETTER_UNSPACED = regex.compile(rf"[[{UNSPACED}]&&[\p{{L}}\p{{Nl}}]][^\p{{L}}\p{{Nl}}]*\Z", regex.V1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from afteredit.model.loading.chat_template import CHAT_DATE, check_template, render
@@ -12,6 +12,7 @@ from afteredit.model.scripts import ends_without_spaces
 from afteredit.store.errors import BadInput
 
 LENGTH_SHOWN = 200  # characters of a text in a message
+MOST_TEXTS = 4096  # whose ids are held
 
 
 class Tokens:
@@ -46,6 +47,7 @@ class Tokens:
         self.n_rows = n_rows
         self.end_ids = frozenset({*end_ids, tokenizer.eos_token_id} - {None})
         self.special_ids = special_ids(tokenizer, self.end_ids)
+        self._ids_by_text = lru_cache(MOST_TEXTS)(self._read)  # the same prompts are asked at every checkpoint
         self.start_ids = self._known(start_ids(tokenizer, start_token), f"model.start_token={start_token}")
 
     def _known(self, ids: list[int], place: str) -> list[int]:
@@ -59,8 +61,11 @@ class Tokens:
 
     def text_ids(self, text: str) -> list[int]:
         """Returns the ids of the text alone: those that the tokenizer itself would add are left out."""
+        return list(self._ids_by_text(text))
+
+    def _read(self, text: str) -> tuple[int, ...]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return self._known(ids, f"the text {text[:LENGTH_SHOWN]!r}")
+        return tuple(self._known(ids, f"the text {text[:LENGTH_SHOWN]!r}"))
 
     def opening_ids(self) -> list[int]:
         """Returns what a text that the model writes by itself begins with: the start token, else the end of the text

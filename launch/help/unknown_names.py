@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 PUBLISHED = {  # the names of hyper-parameters in the authors' code and in EasyEdit: ours
     "clamp_norm_factor": "max_offset",
@@ -29,7 +34,19 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     ours = given.rpartition(".")[0] + "." + PUBLISHED.get(given.rpartition(".")[2], "")
     if ours in known:
         return f"unknown {kind} {given}; here it is {ours}. Allowed: {', '.join(sorted(known))}"
+    known = [name for name in known if not name.endswith("._target_")]
+    last = given.rpartition(".")[2]
+    alike = get_close_matches(last.lower(), [name.rpartition(".")[2].lower() for name in known], n=1)
+    owners = [] if alike else _entries_with(given)
     by_lower = {name.lower(): name for name in known}
     close = get_close_matches(given.lower(), by_lower, n=1)
     guess = f"; did you mean {by_lower[close[0]]}?" if close else "."
-    return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known))}"
+    guess = f"; {' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} one." if owners else guess
+    return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known)) or 'none'}"
+
+
+def _entries_with(key: str) -> list[str]:
+    """Returns the entries of the key's group that have such a key: `constraint=rect`."""
+    group, _, name = key.partition(".")
+    files = sorted((CONF / group).glob("*.yaml")) if name else []
+    return [f"{group}={path.stem}" for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]

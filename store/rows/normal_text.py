@@ -6,6 +6,8 @@ import re
 import unicodedata
 from typing import Any
 
+import regex
+
 from afteredit.store.errors import BadInput
 
 SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())  # non-breaking and wide ones too
@@ -26,6 +28,14 @@ _IN_SPELLING = (
     | dict.fromkeys(_SELECTORS)
 )
 _BESIDE_MARKS = re.compile(r"""[ ](?=[?!:;,.%)"])|(?<=["(])[ ]""")
+# The scripts in whose lines Unicode (UAX 14) sees no words: a dictionary must find them (line-breaking class SA: from
+# Thai to Ahom), or a line may break between any two letters (ID: from Han to Nushu) or syllables (AK, AS: from Balinese
+# to Makasar).  Tibetan puts a dot between syllables, not between words.  Korean, of class ID too, has spaces.
+UNSPACED = "".join(rf"\p{{scx={script}}}" for script in (
+    "Thai", "Laoo", "Khmr", "Mymr", "Lana", "Tale", "Talu", "Tavt", "Ahom", "Han", "Hira", "Kana", "Bopo", "Yiii",
+    "Tang", "Nshu", "Bali", "Java", "Kawi", "Cham", "Batk", "Brah", "Diak", "Gran", "Maka", "Tutg", "Gukh",
+    "Jurc", "Seal", "Tibt"))  # fmt: skip
+_BESIDE_UNSPACED = regex.compile(rf"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])", regex.V1)
 MOST_SHOWN = 200  # characters of a value in a message
 
 
@@ -45,14 +55,15 @@ def normal_form(text: str) -> str:
 def spelling(text: str) -> str:
     """Returns what all spellings of a text share: for comparisons, never for a model.
 
-    Upper and lower case, kinds and numbers of spaces, those before a mark ("du Pérou ?") or beside quotes, zero-width
-    characters, kinds of apostrophes, quotes and dashes,
-    and compatible forms such as full-width letters make no difference; those that mean something else, as ² does, do.
+    Upper and lower case, kinds and numbers of spaces, those before a mark ("du Pérou ?"), beside quotes, or beside a
+    script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes and dashes, and
+    compatible forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
     plain = text.translate(_IN_SPELLING)
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
-    return _BESIDE_MARKS.sub("", " ".join(unicodedata.normalize("NFC", folded).split()))
+    spaced = " ".join(unicodedata.normalize("NFC", folded).split())
+    return _BESIDE_MARKS.sub("", spaced if spaced.isascii() else _BESIDE_UNSPACED.sub("", spaced))
 
 
 def _plain(char: str) -> str:

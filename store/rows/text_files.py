@@ -21,7 +21,9 @@ ARROW = f"an Arrow file of {SAVED_SET}"
 NO_TEXT = {b"PK\x03\x04": "a zip archive, as Excel's .xlsx is (save a table as CSV)",
            b"\xd0\xcf\x11\xe0": "a file of an old Excel or Word (save a table as CSV)",
            b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file", b"\x89HDF": "an HDF5 file",
-           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"SQLite": "an SQLite file"}  # fmt: skip
+           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"SQLite": "an SQLite file",
+           **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a pickle of Python's, which may run "
+                           "code and is never read (write it out: frame.to_parquet('<file>.parquet'))")}  # fmt: skip
 NO_FILE = "no such file"
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip

@@ -70,6 +70,8 @@ def test_a_request_from_python_is_read_as_its_row_is(name):
     ("generation_prompts", ["Perú has", "\u200b"], "a prompt must not be empty"),
     ("paraphrases", ["{subject} is ruled from"], "write {} for {subject}"),
     ("neighbourhood", ["The capital of [X] is"], r"write {} for \[X\]"),
+    ("paraphrases", ["%s is ruled from"], "write {} for %s"),
+    ("generation_prompts", ["What is %s?"], "write {} for %s"),
     ("subject", "Per\ud800", "half a surrogate pair"), ("relation", ["capital"], "relation"),
 ])  # fmt: skip
 def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
@@ -77,8 +79,9 @@ def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
         EditRequest(**ROW | {field: given})
 
 
-def test_braces_of_a_formula_are_no_placeholder():
-    assert EditRequest(**ROW | {"neighbourhood": [r"\hat{x} is"]}).neighbourhood == (r"\hat{x} is",)
+@pytest.mark.parametrize("text", [r"\hat{x} is", 'In C printf("%s", name) prints', "Of 100%s and 5 %st"])
+def test_what_only_looks_like_a_placeholder_is_none(text):
+    assert EditRequest(**ROW | {"neighbourhood": [text]}).neighbourhood == (text,)
 
 
 def test_braces_get_the_subject_in_every_prompt(tmp_path):

@@ -79,6 +79,15 @@ BAD = [
     (["edits=fatcs"], ["did you mean edits=facts?"]),
     (["method=ROME"], ["did you mean method=rome?"]),
     (["method=R-ROME"], ["did you mean method=rome?"]),
+    (
+        ["constraint.keep=0.4"],
+        ["unknown key constraint.keep; constraint=", "constraint=rect", "have one. Allowed: none"],
+    ),
+    (
+        ["constraint=rect", "constraint.growth=2"],
+        ["constraint.growth; constraint=norm has one. Allowed: constraint.eps"],
+    ),
+    (["method=memit", "method.layer=3"], ["did you mean method.layers?"]),
     (["constraint=RECT"], ["did you mean constraint=rect?"]),
     (["model.hf.source=x"], ["unknown key model.hf", "model.source"]),
     (["model.sourc=x"], ["model.sourc", "model.source"]),

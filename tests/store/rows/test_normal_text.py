@@ -33,6 +33,8 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
         *((f"{opening}Quill{closing}", '"Quill"') for opening, closing in ("„“", "«»", "‟”", "″″")),
         *((f"O{mark}Brien", "O'Brien") for mark in "’‚‛‹›′"),
         ("du Pérou\u202f?", "du Pérou?"), ("du Pérou ?", "du Pérou?"), ("« Nord »", '"Nord"'), ("à 5 %", "à 5%"),
+        ("iPhone 的制造商是", "iPhone的制造商是"), ("法国 的 首都", "法国的首都"), ("東京 2020", "東京2020"),
+        ("ข้าว ไทย", "ข้าวไทย"),
         ("İzmir", "i\u0307zmir"), ("İzmir", "izmir"), ("Ǆ", "ǆ")]  # fmt: skip
 
 
@@ -64,7 +66,9 @@ def test_every_dash_is_one():
 
 
 def test_other_texts_do_not():
-    assert len({spelling(text) for text in ("Peru", "Perú", "Per u", "Peru.", "巴黎", "巴里")}) == 6
+    assert (
+        len({spelling(text) for text in ("Peru", "Perú", "Per u", "Peru.", "巴黎", "巴里", "서울 시", "서울시")}) == 8
+    )
 
 
 def test_messages_show_what_is_invisible_and_cut_what_is_long():

@@ -135,6 +135,7 @@ REFUSED = {
     "mixed.tsv": (b'a\tb\n"D"\t1\n"D" is\t2\n', ["mixed.tsv:2", '"D"', "is quoted", "double quotes"]),
     "torn.jsonl.gz": (gzip.compress(LINES.encode())[:-9], ["torn.jsonl.gz", "cannot be read"]),
     "rows.zip": (b"PK\x03\x04" + b"0" * 40, ["rows.zip", "a zip archive", ".gz"]),
+    "rows.pkl": (b"\x80\x05\x95" + b"0" * 40, ["rows.pkl", "a pickle", "never read", "to_parquet"]),
     "rows.xlsx": (b"PK\x03\x04" + b"0" * 40, ["rows.xlsx", "Excel", "save a table as CSV"]),
     "rows.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"0" * 40, ["rows.xls", "Excel", "save a table as CSV"]),
     "no.parquet": (b"PAR1 no", ["no.parquet", "Parquet"]),
