@@ -126,6 +126,15 @@ def refuse_no_groups(config: DictConfig) -> None:
                            f"or set one of its keys ({key}.…=…)")  # fmt: skip
 
 
+def refuse_shadowed(folder: Path) -> None:
+    """Raises BadInput where a file of the user's own configs has the name of one in conf/, which Hydra takes first."""
+    for own in sorted(CONF.rglob("*.yaml")):
+        path = folder / own.relative_to(CONF)
+        if path.is_file() and own.read_bytes() != path.read_bytes():
+            raise BadInput(f"{path} has the name of an entry of afteredit's own, which would be taken in its place; "
+                           "give it another name, and choose it by that")  # fmt: skip
+
+
 def _nodes(tasks: Any) -> list[tuple[Any, DictConfig]]:
     """Returns the names and nodes under `task`.  Raises BadInput for what is none."""
     nodes = list((tasks or {}).items()) if isinstance(tasks, DictConfig | None) else [("", tasks)]

@@ -50,7 +50,7 @@ def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
     _check_config(config, folder / "config.json")
     _check_numbers(config, folder / "config.json")
     _check_kind(config, folder / "config.json")
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):  # transformers may drop the last
         if (folder / name).is_file():
             _refuse_code_from_elsewhere(_read_json(folder / name), folder / name, trust_remote_code)
     if (folder / "tokenizer_config.json").is_file():

@@ -1,4 +1,4 @@
-"""A task file of one's own that Hydra puts elsewhere than under its name is refused with the line that it lacks."""
+"""Files of one's own that Hydra puts elsewhere than under their name, or does not take, are refused with the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from afteredit.launch.command_line import compose
 from afteredit.store.errors import BadInput
 
-SHIPPED = Path(__file__).resolve().parents[2] / "conf" / "task" / "nli.yaml"
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SHIPPED = CONF / "task" / "nli.yaml"
 
 
 @pytest.mark.parametrize("begin", [codecs.BOM_UTF8, b"key: 1\n"])
@@ -24,3 +25,15 @@ def test_a_file_without_its_first_line_is_told_of_it(tmp_path, begin):
     own.write_bytes(begin + content.replace(b"# @package task.own\n", b"") if begin[:1] == b"k" else begin + content)
     with pytest.raises(BadInput, match="begins with the line # @package task.<name>, without a byte-order mark"):
         compose(["--config-dir", str(tmp_path), "task=[own]"])
+
+
+@pytest.mark.parametrize("given", ["--config-dir={}", "hydra.searchpath=[{}]"])
+def test_a_file_with_the_name_of_an_own_entry_is_refused_unless_it_is_a_copy(tmp_path, given):
+    own = tmp_path / "edits" / "facts.yaml"
+    own.parent.mkdir()
+    own.write_bytes((CONF / "edits" / "facts.yaml").read_bytes())
+    arguments = [given.format(tmp_path), "method=ft"]
+    assert compose(arguments).names["edits"] == "facts"
+    own.write_text(own.read_text("utf-8").replace("facts.jsonl", "mine.jsonl"), "utf-8")
+    with pytest.raises(BadInput, match=r"edits/facts.yaml has the name of an entry of afteredit's own.*another name"):
+        compose(arguments)

@@ -175,6 +175,10 @@ BAD = {
     "a list": (text("config.json", b"[]"), ["holds a list"]),
     "deep": (text("config.json", b'{"a":' * 100_000 + b"1" + b"}" * 100_000), ["config.json is no JSON"]),
     "a vocabulary with a mark": (text("vocab.txt", b"\xef\xbb\xbf[PAD]\n"), ["vocab.txt", "byte-order mark"]),
+    "ends with a mark": (
+        text("generation_config.json", b"\xef\xbb\xbf{}"),
+        ["generation_config.json is no JSON", "BOM"],
+    ),
     "a config with a mark": (text("config.json", b"\xef\xbb\xbf{}"), ["config.json is no JSON", "BOM"]),
     "a tokenizer that is no JSON": (text("tokenizer.json", b"{"), ["tokenizer"]),
     "no tokenizer": (no_tokenizer, ["holds no tokenizer (tokenizer.json)", "copy the tokenizer's files"]),
