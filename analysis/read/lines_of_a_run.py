@@ -54,7 +54,7 @@ class LinesOfARun:
             self._faults.append(f"{path} holds {n_lines} of the {written} lines that the run wrote; restore it")
         return records
 
-    def compare(self, edits: Sequence[Record], rows: Sequence[Record], path: Path) -> None:
+    def compare(self, edits: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         """Names edits that were measured and are not in the journal.  A copy called results.jsonl may have none."""
         journal, named = self._folder / "edits.jsonl", any("edits.jsonl" in fault for fault in self._faults)
         n_edits, measured = (edits[-1]["n_edits"] if edits else 0), rows[-1]["n_edits"]
