@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection
 from enum import Enum
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -23,8 +24,10 @@ from afteredit.launch.experiment import (
     Settings,
 )
 from afteredit.launch.help.kinds_in_words import kind_in_words
+from afteredit.launch.help.unknown_names import CONF
 from afteredit.record.settings import OnCollapse, When
 from afteredit.store.errors import BadInput
+from afteredit.store.plain_yaml import refuse_endless
 
 
 def check_settings(settings: Settings, method: Method) -> None:
@@ -193,3 +196,16 @@ def refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
         return
     if not fits and not (value is None and NoneType in kinds):
         raise BadInput(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+
+
+def check_own_configs(folder: Path) -> None:
+    """Raises BadInput where a file of the user's own configs has the name of one in conf/, which Hydra takes first, or
+    where Hydra would not come to its end."""
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        for path in sorted((folder / group.name).glob("*.yaml")):
+            refuse_endless(path)
+    for own in sorted(CONF.rglob("*.yaml")):
+        path = folder / own.relative_to(CONF)
+        if path.is_file() and own.read_bytes() != path.read_bytes():
+            raise BadInput(f"{path} has the name of an entry of afteredit's own, which would be taken in its place; "
+                           "give it another name, and choose it by that")  # fmt: skip

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from afteredit.launch.compose import CONF, experiment, refuse_no_groups, refuse_shadowed
+from afteredit.launch.checks import check_own_configs
+from afteredit.launch.compose import CONF, experiment, refuse_no_groups
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.help.unknown_names import MOVED, unknown_key
 from afteredit.launch.overrides import (
@@ -82,12 +83,11 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
             folders += [str(folder) for _, _, given in choices([word]) for folder in _as_list(given)]
         else:
             rest.append(word)
-    for folder in folders:
-        if "://" not in folder and not Path(folder).expanduser().is_dir():
+    for folder in (given.removeprefix("file://") for given in folders if "pkg://" not in given):
+        if not Path(folder).expanduser().is_dir():
             raise BadInput(f"--config-dir={folder} is no folder (seen from {Path.cwd()}); give the one that holds your "
                            "method/, edits/, task/, …")  # fmt: skip
-        if "://" not in folder:
-            refuse_shadowed(Path(folder).expanduser())
+        check_own_configs(Path(folder).expanduser())
     paths = [folder if "://" in folder else str(Path(folder).expanduser()) for folder in dict.fromkeys(folders)]
     return [*rest, f"hydra.searchpath=[{','.join(map(in_quotes, paths))}]"] if paths else rest
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cache
-from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,13 +37,12 @@ from afteredit.launch.experiment import (
     SpeedSettings,
 )
 from afteredit.launch.help.kinds_in_words import kind_in_words
-from afteredit.launch.help.unknown_names import unknown_key
+from afteredit.launch.help.unknown_names import CONF, unknown_key
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.settings import TrackerSettings
 from afteredit.store.errors import BadInput, refuse_secrets
 from afteredit.store.own_code import allow
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 PLACES = (
     "afteredit.edit.methods.",
     "afteredit.edit.constraint.",
@@ -124,15 +122,6 @@ def refuse_no_groups(config: DictConfig) -> None:
             given = f"is {config[key]!r}" if key in config else "is taken out"
             raise BadInput(f"{key} {given}, but no run is without it: it is a group of keys; leave it as conf/ has it, "
                            f"or set one of its keys ({key}.…=…)")  # fmt: skip
-
-
-def refuse_shadowed(folder: Path) -> None:
-    """Raises BadInput where a file of the user's own configs has the name of one in conf/, which Hydra takes first."""
-    for own in sorted(CONF.rglob("*.yaml")):
-        path = folder / own.relative_to(CONF)
-        if path.is_file() and own.read_bytes() != path.read_bytes():
-            raise BadInput(f"{path} has the name of an entry of afteredit's own, which would be taken in its place; "
-                           "give it another name, and choose it by that")  # fmt: skip
 
 
 def _nodes(tasks: Any) -> list[tuple[Any, DictConfig]]:

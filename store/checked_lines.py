@@ -18,7 +18,8 @@ import yaml
 
 from afteredit.store.atomic_files import sync, write_atomically, write_json
 from afteredit.store.errors import BadInput
-from afteredit.store.plain_json import read_json, refuse_half
+from afteredit.store.plain_json import read_json
+from afteredit.store.plain_yaml import PlainLoader
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,6 @@ FaultOf = Callable[[Record, Sequence[Record]], str | None]  # of a record and th
 FOLDERS = ("updates", "samples")  # those of a run directory that are read
 FILES = (".jsonl", ".json", ".yaml", ".parquet", ".safetensors")
 CHECK = b"# sha256 of what follows: "
-DEEPEST = 50  # levels of nesting
 
 
 class Lines:
@@ -193,28 +193,6 @@ def refuse_strange_files(folder: Path) -> None:
                                "directory")  # fmt: skip
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Takes no aliases, which can multiply a short file without end, no deep nesting and no half characters."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias (*name), which no run writes", mark)
-        if self.depth == DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} levels deep", mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_scalar(self, node: Any) -> Any:
-        text = super().construct_scalar(node)
-        refuse_half(str(text))
-        return text
-
-
 def with_check(config_yaml: bytes) -> bytes:
     """Returns a YAML file with its checksum as a comment in the first line."""
     return CHECK + hashlib.sha256(config_yaml).hexdigest().encode() + b"\n" + config_yaml
@@ -240,7 +218,7 @@ def config_fault(path: Path) -> str | None:
 def read_config(path: Path) -> dict[str, Any]:
     """Returns a stored config as plain data: nothing in it is looked up or built.  Raises BadInput."""
     try:
-        config = _PlainLoader(path.read_text(encoding="utf-8")).get_single_data()
+        config = PlainLoader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as problem:
         raise BadInput(f"{path} cannot be read ({' '.join(str(problem).split())}); restore it") from None
     if not isinstance(config, dict):

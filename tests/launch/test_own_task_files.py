@@ -37,3 +37,32 @@ def test_a_file_with_the_name_of_an_own_entry_is_refused_unless_it_is_a_copy(tmp
     own.write_text(own.read_text("utf-8").replace("facts.jsonl", "mine.jsonl"), "utf-8")
     with pytest.raises(BadInput, match=r"edits/facts.yaml has the name of an entry of afteredit's own.*another name"):
         compose(arguments)
+
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghij", "bcdefghijk", strict=True)
+)
+TOO_MANY = "make it more than 100,000 values"
+ENDLESS = {"aliases": (BOMB, TOO_MANY), "itself": ("a: &a [x, *a]\n", TOO_MANY),
+           "deep": (f"name: {'[' * 5000}{']' * 5000}\n", "nested more than 50 levels deep; make it")}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_file_that_hydra_would_not_come_to_the_end_of_is_refused_by_its_name(tmp_path, name, given):
+    content, reason = ENDLESS[name]
+    own = tmp_path / "edits" / "own.yaml"
+    own.parent.mkdir()
+    own.write_text(content)
+    with pytest.raises(BadInput) as refused:
+        compose([given.format(tmp_path), "edits=own"])
+    assert str(own) in str(refused.value) and reason in str(refused.value)
+
+
+def test_aliases_that_spare_words_are_taken(tmp_path):
+    content = (CONF / "edits" / "facts.yaml").read_text("utf-8").replace("name: facts", "name: &name own")
+    (tmp_path / "edits").mkdir()
+    (tmp_path / "edits" / "own.yaml").write_text(content + "hub_split: *name\n")
+    edits = compose(["--config-dir", str(tmp_path), "edits=own"]).edits
+    assert (edits.name, edits.hub_split) == ("own", "own")
