@@ -172,7 +172,7 @@ CONFIG = {  # overrides; what the error must say
     "collapse_at_once": ("collapse_perplexity=1", ["collapse_perplexity=1.0", "above 1"]),
     "limit_negative": ("limit=-3", ["limit=-3", "at least 1", "null"]),
     "n_edits_negative": ("n_edits=-2", ["n_edits=-2", "at least 1"]),
-    "n_edits_in_parts": ("n_edits=1.5", ["n_edits", "1.5", "int"]),
+    "n_edits_in_parts": ("n_edits=1.5", ["n_edits", "1.5", "a whole number"]),
     "between_batches": ("method=memit batch_size=4 eval_every=6", ["eval_every=6", "multiple of batch_size=4"]),
     "last_batch_cut_short": ("method=memit n_edits=25 batch_size=10 eval_every=10",
                              ["n_edits=25", "multiple of batch_size=10", "set n_edits=20 or 30"]),
