@@ -21,7 +21,7 @@ from afteredit.store.checked_lines import Lines, Record
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit
 from afteredit.store.locks.of_a_run import hold
-from afteredit.store.stand_ins import refuse_stand_in
+from afteredit.store.rows.stand_ins import refuse_stand_in
 
 
 class Stopwatch:

@@ -15,8 +15,8 @@ from afteredit.store.checked_lines import Lines
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_row
 from afteredit.store.plain_json import printable
+from afteredit.store.rows.stand_ins import refuse_stand_in
 from afteredit.store.shared_texts import COLUMNS, FILE, SharedTexts, reference
-from afteredit.store.stand_ins import refuse_stand_in
 
 NAME = re.compile(r"results(-\w+)?\.jsonl")  # a copy that is kept elsewhere may be called results.jsonl
 

@@ -22,8 +22,8 @@ from afteredit.store.checked_lines import config_fault, read_checked, read_confi
 from afteredit.store.errors import BadInput
 from afteredit.store.line_shapes import fault_of_edit, fault_of_immediate, fault_of_row, is_count, is_number
 from afteredit.store.plain_json import printable
+from afteredit.store.rows.stand_ins import stand_in
 from afteredit.store.shared_texts import COLUMNS, FILE, read_texts
-from afteredit.store.stand_ins import stand_in
 
 log = logging.getLogger(__name__)
 # columns of the examples

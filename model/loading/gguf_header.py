@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from afteredit.store.errors import BadInput
-from afteredit.store.stand_ins import refuse_stand_in
+from afteredit.store.rows.stand_ins import refuse_stand_in
 
 VERSIONS = (2, 3)  # the first counted in 32 bits and is found no more
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput, out_of_memory
-from afteredit.store.stand_ins import refuse_stand_in
+from afteredit.store.rows.stand_ins import refuse_stand_in
 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
 PLAIN_TEXTS = ("vocab.txt", "merges.txt")  # in any JSON file a byte-order mark is an error of its own

@@ -9,8 +9,8 @@ from typing import Any
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form
 from afteredit.store.rows.row import Row
+from afteredit.store.rows.stand_ins import refuse_stand_in
 from afteredit.store.rows.text_files import why_no_file
-from afteredit.store.stand_ins import refuse_stand_in
 
 
 def parquet_rows(path: Path, bad: Callable[[BadInput], None]) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from afteredit.store.errors import BadInput
-from afteredit.store.stand_ins import stand_in
+from afteredit.store.rows.stand_ins import stand_in
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 SAVED_SET = "a saved data set: write it out, datasets.load_from_disk('<folder>').to_parquet('<file>.parquet')"
