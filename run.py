@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while modules are imported
+    gc.set_threshold(10_000)  # imports make objects by the million, none of them garbage: a sixth of a start
 from afteredit.commands.dispatch import other_command  # noqa: E402
 from afteredit.launch.console import new_console  # noqa: E402
 from afteredit.launch.experiment import Experiment  # noqa: E402

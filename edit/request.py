@@ -15,7 +15,8 @@ from afteredit.store.rows.normal_text import normal_form, shown, spelling
 
 PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
 _PLACEHOLDER = re.compile(  # what other tools write for {}; not the \hat{x} of a formula
-    r"(?<![\w}])\{(?:subject|subj|entity|head|x|s|0)\}|\[(?:x|subject|subj|entity)\]|<(?:subject|entity)>"
+    r"(?<![A-Za-z0-9_}])\{\s*(?:subject|subj|entity|head|x|s|0)\s*\}|\{\s+\}|\{\{+\s*\w*\s*\}+\}"
+    r"|\[(?:x|subject|subj|entity)\]|<(?:subject|entity)>"
     r"|(?<!\S)%s(?![^\s.,;:?!'’])",
     re.I,
 )
@@ -53,12 +54,9 @@ class EditRequest:
             object.__setattr__(self, name, _normal(getattr(self, name)))
         self._check_types()
         for name in PROMPTS:
+            self._refuse_placeholders(name, getattr(self, name))
             object.__setattr__(self, name, tuple(filled(self.subject, text) for text in getattr(self, name)))
-            for text in getattr(self, name):
-                found = _PLACEHOLDER.search(text)
-                if found and found[0] not in self.subject:
-                    raise BadInput(f"{name} holds {shown(text)}, which would be asked as it stands; write {{}} for "
-                                   f"{found[0]}, where the subject stands")  # fmt: skip
+        self._refuse_placeholders("prompt", [self.prompt])
         if self.prompt.count("{}") != 1:
             raise BadInput(f"prompt is {shown(self.prompt)}; it must hold {{}} exactly once, where the subject stands")
         if self.target_true is not None and spelling(self.target_true) == spelling(self.target_new):
@@ -73,6 +71,14 @@ class EditRequest:
         if self.portability_aliases and len(self.portability_aliases) != len(self.portability):
             raise BadInput(f"portability has {len(self.portability)} prompts but {len(self.portability_aliases)} lists "
                            "of aliases; give one list each, or one list of texts for all")  # fmt: skip
+
+    def _refuse_placeholders(self, name: str, texts: Iterable[str]) -> None:
+        """Raises BadInput where a text holds, in place of {}, what other tools write for it."""
+        for text in texts:
+            found = _PLACEHOLDER.search(text.replace(self.subject, "…"))
+            if found:
+                raise BadInput(f"{name} holds {shown(text)}, which would be asked as it stands; write {{}} for "
+                               f"{found[0]}, where the subject stands")  # fmt: skip
 
     def _check_types(self) -> None:
         """Raises BadInput where a field holds what it must not, or an empty text where there must be one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -20,10 +21,13 @@ from afteredit.model.lm import LM
 from afteredit.store.progress.work import watch_by
 from afteredit.tests.tiny.architectures import architecture  # noqa: F401
 from afteredit.tests.tiny.float64 import float64_throughout  # noqa: F401
+from afteredit.tests.tiny.kept_config_files import keep_config_files
 from afteredit.tests.tiny.models import EXACT, FAMILIES, exact_model, save_llama, tiny_model
 from afteredit.tests.tiny.plain_pass import one_thread, plain_nll, plain_pass  # noqa: F401
 from afteredit.tests.tiny.tokenizers import byte_level
 
+gc.set_threshold(10_000)
+keep_config_files()
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 
@@ -31,6 +35,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 def pytest_collection_modifyitems(items):
     """Puts whole runs first: they take longest, and two processes end together if short files come last."""
     items.sort(key=lambda item: "whole" not in item.path.parts)
+
+
+def pytest_collection_finish():
+    """Spares the tests the search for garbage among all that imports have made, a quarter of a composition's time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,12 @@ def test_a_request_from_python_is_read_as_its_row_is(name):
     ("neighbourhood", ["The capital of [X] is"], r"write {} for \[X\]"),
     ("paraphrases", ["%s is ruled from"], "write {} for %s"),
     ("generation_prompts", ["What is %s?"], "write {} for %s"),
+    ("paraphrases", ["{ } is ruled from"], "write {} for { }"),
+    ("portability", ["The language of {{}} is"], "write {} for {{}}"),
+    ("neighbourhood", ["The sea of {{ subject }} is"], "write {} for {{ subject }}"),
+    ("paraphrases", ["首都在{ entity }"], "write {} for { entity }"),
+    ("prompt", "The capital of {{}} is", "prompt holds .*write {} for {{}}"),
+    ("prompt", "The capital of {} is called, by [X],", r"write {} for \[X\]"),
     ("subject", "Per\ud800", "half a surrogate pair"), ("relation", ["capital"], "relation"),
 ])  # fmt: skip
 def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
@@ -79,7 +85,8 @@ def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
         EditRequest(**ROW | {field: given})
 
 
-@pytest.mark.parametrize("text", [r"\hat{x} is", 'In C printf("%s", name) prints', "Of 100%s and 5 %st"])
+@pytest.mark.parametrize("text", [r"\hat{x} is", 'In C printf("%s", name) prints', "Of 100%s and 5 %st", "{Perú} or {Chile}",
+                                  "the set {…} of all"])  # fmt: skip
 def test_what_only_looks_like_a_placeholder_is_none(text):
     assert EditRequest(**ROW | {"neighbourhood": [text]}).neighbourhood == (text,)
 

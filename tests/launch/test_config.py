@@ -88,6 +88,8 @@ BAD = [
         ["constraint.growth; constraint=norm has one. Allowed: constraint.eps"],
     ),
     (["method=memit", "method.layer=3"], ["did you mean method.layers?"]),
+    (["layer=5"], ["unknown key layer; did you mean method.layer?"]),
+    (["v_num_grad_steps=5"], ["unknown key v_num_grad_steps; did you mean method.value_steps?"]),
     (["constraint=RECT"], ["did you mean constraint=rect?"]),
     (["model.hf.source=x"], ["unknown key model.hf", "model.source"]),
     (["model.sourc=x"], ["model.sourc", "model.source"]),
