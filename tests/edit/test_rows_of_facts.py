@@ -85,8 +85,8 @@ def test_a_request_from_python_is_refused_as_its_row_is(field, given, told):
         EditRequest(**ROW | {field: given})
 
 
-@pytest.mark.parametrize("text", [r"\hat{x} is", 'In C printf("%s", name) prints', "Of 100%s and 5 %st", "{Perú} or {Chile}",
-                                  "the set {…} of all"])  # fmt: skip
+@pytest.mark.parametrize("text", [r"\hat{x} is", 'In C printf("%s", name) prints', "Of 100%s and 5 %st",
+                                  "{Perú} or {Chile}", "the set {…} of all"])  # fmt: skip
 def test_what_only_looks_like_a_placeholder_is_none(text):
     assert EditRequest(**ROW | {"neighbourhood": [text]}).neighbourhood == (text,)
 
