@@ -18,7 +18,7 @@ from afteredit.store.errors import BadInput, out_of_memory
 from afteredit.store.rows.stand_ins import refuse_stand_in
 
 READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes of the files that transformers reads
-PLAIN_TEXTS = ("vocab.txt", "merges.txt")  # in any JSON file a byte-order mark is an error of its own
+NO_MARK = {"vocab.txt", "merges.txt", "vocab.json", "added_tokens.json", "special_tokens_map.json", "tokenizer.json"}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64", "F32", "F16", "BF16"}
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
@@ -40,8 +40,8 @@ def check_folder(folder: Path, *, trust_remote_code: bool) -> Headers:
         if not file.is_file():
             raise BadInput(f"{file} is no plain file (a link to nowhere, a folder, a pipe?); give a whole model")
         refuse_stand_in(file)
-        if file.name in PLAIN_TEXTS and file.read_bytes().startswith(BOM_UTF8):
-            raise BadInput(f"{file} begins with a byte-order mark, which would be read as part of its first token; "
+        if file.name in NO_MARK and file.read_bytes().startswith(BOM_UTF8):
+            raise BadInput(f"{file} begins with a byte-order mark, which the tokenizer would take for a part of it; "
                            "save it as UTF-8 without one")  # fmt: skip
     if (folder / "adapter_config.json").exists():
         raise BadInput(f"{folder} holds an adapter (adapter_config.json), whose base model lies elsewhere; merge the "

@@ -175,6 +175,11 @@ BAD = {
     "a list": (text("config.json", b"[]"), ["holds a list"]),
     "deep": (text("config.json", b'{"a":' * 100_000 + b"1" + b"}" * 100_000), ["config.json is no JSON"]),
     "a vocabulary with a mark": (text("vocab.txt", b"\xef\xbb\xbf[PAD]\n"), ["vocab.txt", "byte-order mark"]),
+    "vocab.json with a mark": (text("vocab.json", b"\xef\xbb\xbf{}"), ["vocab.json begins with a byte-order mark"]),
+    "added tokens with a mark": (
+        text("added_tokens.json", b"\xef\xbb\xbf{}"),
+        ["added_tokens.json begins with a byte"],
+    ),
     "ends with a mark": (
         text("generation_config.json", b"\xef\xbb\xbf{}"),
         ["generation_config.json is no JSON", "BOM"],
