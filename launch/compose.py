@@ -141,8 +141,7 @@ def build(node: DictConfig, key: str, packages: Sequence[str] = ()) -> Any:
     Raises BadInput for a class outside this project and `packages`, an unknown key or a value of the wrong type.
     """
     cls = class_at(node.get("_target_"), key, packages)
-    rest = {k: node._get_node(k) for k in node if k != "_target_"}
-    return typed(cls, OmegaConf.create(rest, parent=cast(Any, node._get_parent())), key)
+    return typed(cls, node, key, beside="_target_")
 
 
 def class_at(target: Any, key: str, packages: Sequence[str] = ()) -> Any:
@@ -163,21 +162,23 @@ def class_at(target: Any, key: str, packages: Sequence[str] = ()) -> Any:
     return cls
 
 
-def typed(cls: type, node: DictConfig, key: str) -> Any:
-    """Returns an instance of the dataclass, filled from the node at `key`.  Raises BadInput as `build` does."""
+def typed(cls: type, node: DictConfig, key: str, beside: str = "") -> Any:
+    """Returns an instance of the dataclass, filled from the node at `key` but for its key `beside`.  Raises BadInput as
+    `build` does."""
     dot = f"{key}." if key else ""
     known = [f.name for f in dataclasses.fields(cls)]
     for given in map(str, node):
-        if given not in known:
+        if given not in known and given != beside:
             raise BadInput(unknown_key(f"{dot}{given}", [f"{dot}{k}" for k in known]))
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+        values.pop(beside, None)
         for field in dataclasses.fields(cls):
             refuse_no_texts(values.get(field.name), f"{dot}{field.name}", str(field.type))
         kinds = get_type_hints(cls)
         for name, value in values.items():
             refuse_other_kinds(kinds[name], value, f"{dot}{name}")
-        made: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), as_text(values)))
+        made: Any = OmegaConf.to_object(OmegaConf.unsafe_merge(OmegaConf.structured(cls), as_text(values)))
         refuse_nan(dataclasses.asdict(made), dot)  # after the class's own checks, which say what is allowed
         return made
     except OmegaConfBaseException as problem:

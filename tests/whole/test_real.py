@@ -38,7 +38,7 @@ def finished_run(tmp_path_factory, two_facts) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     command = [sys.executable, str(ROOT / "run.py"), "n_edits=2", "eval_every=2", "task=[sentiment,open_qa]", "limit=3",
                "held_out_tokens=128", "method.contexts_long=2", "method.contexts_short=2",
-               "tracker.mode=offline", f"runs={runs}", two_facts]  # fmt: skip
+               "method.tokens_per_key_dim=2", "tracker.mode=offline", f"runs={runs}", two_facts]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=runs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "wandb sync" in done.stdout and "wandb leet" in done.stdout

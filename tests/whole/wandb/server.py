@@ -12,6 +12,7 @@ goes on where it was.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -290,8 +291,11 @@ async def _send(send: Callable, kind: bytes, body: bytes) -> None:
 def main(port: int, folder: Path, lost_after: float) -> None:
     os.environ |= {"OPENWANDB_DATA_DIR": str(folder), "OPENWANDB_HOST": "127.0.0.1", "OPENWANDB_PORT": str(port)}
     import uvicorn
+    from openwandb import database
     from openwandb.server import app
 
+    verify = functools.cache(database.verify_api_key)  # by a hash that is slow on purpose, at each request
+    database.verify_api_key = lambda key: dict(verify(key))
     state = State(folder, f"http://127.0.0.1:{port}", lost_after)
     uvicorn.run(App(state, app), host="127.0.0.1", port=port, log_level="warning")
 
