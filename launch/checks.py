@@ -171,6 +171,13 @@ def refuse_nan(value: Any, key: str) -> None:
         raise BadInput(f"{key} is nan; it must be a number")
 
 
+def refuse_infinite(value: Any, key: str) -> None:
+    """Raises BadInput for infinity, which only one key takes: collapse_perplexity=inf means that none is a collapse."""
+    for inner in value if isinstance(value, list) else [value]:
+        if isinstance(inner, float) and math.isinf(inner) and key != "collapse_perplexity":
+            raise BadInput(f"{key}={inner}; it must be a finite number")
+
+
 def refuse_no_texts(values: Any, key: str, kind: str) -> None:
     """Raises BadInput for an entry of a map of texts, or of a list, that is a list, a mapping or null."""
     for name, value in values.items() if isinstance(values, dict) and kind == "dict[str, str]" else ():

@@ -24,6 +24,7 @@ from afteredit.launch.checks import (
     check_replay,
     check_settings,
     check_tasks,
+    refuse_infinite,
     refuse_nan,
     refuse_no_texts,
     refuse_other_kinds,
@@ -175,6 +176,7 @@ def typed(cls: type, node: DictConfig, key: str, beside: str = "") -> Any:
         values.pop(beside, None)
         for field in dataclasses.fields(cls):
             refuse_no_texts(values.get(field.name), f"{dot}{field.name}", str(field.type))
+            refuse_infinite(values.get(field.name), f"{dot}{field.name}")
         kinds = get_type_hints(cls)
         for name, value in values.items():
             refuse_other_kinds(kinds[name], value, f"{dot}{name}")

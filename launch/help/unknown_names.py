@@ -42,8 +42,8 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     close = get_close_matches(given.lower(), by_lower, n=1)
     guess = f"; did you mean {by_lower[close[0]]}?" if close else "."
     guess = f"; {' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} one." if owners else guess
-    inside = _with_its_group(given)
-    guess = f"; did you mean {' or '.join(inside)}?" if inside else guess
+    elsewhere = _elsewhere(given)
+    guess = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else guess
     return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known)) or 'none'}"
 
 
@@ -54,9 +54,12 @@ def _entries_with(key: str) -> list[str]:
     return [f"{group}={path.stem}" for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]
 
 
-def _with_its_group(key: str) -> list[str]:
-    """Returns what a key that was given without its group may be: `layer`: `method.layer`."""
-    name = PUBLISHED.get(key, key)
-    files = sorted(CONF.glob("*/*.yaml")) if "." not in name else []
-    groups = [path.parent.name for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]
-    return [f"{group}.{name}" for group in dict.fromkeys(groups) if group not in ("experiment", "task")]
+def _elsewhere(key: str) -> list[str]:
+    """Returns what a key may be that was given without its group or in another: `layer` is `method.layer`, `model.seed`
+    is `seed`."""
+    given_in, _, name = key.rpartition(".")
+    name = PUBLISHED.get(name, name)
+    files = [CONF / "run.yaml", *sorted(CONF.glob("*/*.yaml"))]
+    groups = [path.parent for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]
+    names = dict.fromkeys(name if group == CONF else f"{group.name}.{name}" for group in groups)
+    return [found for found in names if found.partition(".")[0] not in ("experiment", "task", given_in)]

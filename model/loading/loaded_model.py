@@ -17,6 +17,8 @@ BUFFERS = re.compile(
     r"(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$"
 )  # old files hold them, models make them
 LARGEST, SMALLEST = 1e18, 1e-6  # a weight, and the distance between the answers to one question
+OF_AN_ADAPTER = re.compile(r"\.(base_layer|lora_\w+)\.")  # as PEFT names the parts of a matrix
+UNMERGED = "PEFT saved them with the adapter beside each matrix: merge the two (merge_and_unload) and save that model"
 REMEDY = "give model.source=<folder with all safetensors>"
 
 
@@ -44,8 +46,10 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
 
 
 def _why_missing(model: Any, missing: list[str], surplus: list[str]) -> str | None:
-    """Returns what to do where the weights are those of a wrapper, or of a model that has no head over the vocabulary;
-    None where they are neither."""
+    """Returns what to do where the weights are those of a wrapper, of a model with an adapter, or of one that has no
+    head over the vocabulary; None where they are none of these."""
+    if any(map(OF_AN_ADAPTER.search, surplus)):
+        return UNMERGED
     wrapped = next((name for name in surplus if name.endswith(f".{missing[0]}")), None)
     if wrapped:
         return (f"their names begin with {wrapped.removesuffix(missing[0])!r}, which a wrapper (torch.compile, PEFT, "
@@ -95,6 +99,8 @@ def _check_surplus(model: Any, names: list[str], place: str) -> None:
         child for part in (model, getattr(model, model.base_model_prefix, model)) for child, _ in part.named_children()
     }
     surplus = [name for name in names if name.partition(".")[0] in own]
+    if any(map(OF_AN_ADAPTER.search, names)):
+        raise BadInput(f"the weights in {place} hold an adapter ({names[0]}, …); {UNMERGED}")
     if surplus:
         raise BadInput(f"the weights in {place} hold {len(surplus)} tensors that config.json has no place for "
                        f"({surplus[0]}, …); it counts fewer blocks, or is of another model")  # fmt: skip

@@ -28,11 +28,12 @@ def start_ids(tokenizer: Any, start_token: str | None) -> list[int]:
         text = tokenizer.convert_ids_to_tokens([int(start_token)])[0] if int(start_token) < len(tokenizer) else "<s>"
         raise BadInput(f"model.start_token={start_token!r} is a number; a token is named by its text, such as "
                        f"model.start_token={text!r}")  # fmt: skip
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     token_id = tokenizer.get_vocab().get(start_token)
-    if token_id is None:
-        known = sorted(token.content for token in tokenizer.added_tokens_decoder.values())[:20]
-        raise BadInput(f"model.start_token={start_token!r} is no token of this tokenizer; special tokens it has: "
-                       f"{known}; auto takes what it puts in front of a text itself, null takes none")  # fmt: skip
+    if token_id is None or start_token not in added | special_tokens(tokenizer):  # a plain word, such as true, is none
+        raise BadInput(f"model.start_token={start_token!r} is no special token of this tokenizer; those it has: "
+                       f"{sorted(added)[:20]}; auto takes what it puts in front of a text itself, null takes "
+                       "none")  # fmt: skip
     return [token_id]
 
 

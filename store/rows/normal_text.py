@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import Any
 
@@ -27,7 +26,7 @@ _IN_SPELLING = (
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
     | dict.fromkeys(_SELECTORS)
 )
-_BESIDE_MARKS = re.compile(r"""[ ](?=[?!:;,.%)"])|(?<=["(])[ ]""")
+_BESIDE_MARKS = regex.compile(r" (?=[\p{P}\p{S}])|(?<=[\p{P}\p{S}]) ")
 # The scripts in whose lines Unicode (UAX 14) sees no words: a dictionary must find them (line-breaking class SA: from
 # Thai to Ahom), or a line may break between any two letters (ID: from Han to Nushu) or syllables (AK, AS: from Balinese
 # to Makasar).  Tibetan puts a dot between syllables, not between words.  Korean, of class ID too, has spaces.
@@ -55,8 +54,8 @@ def normal_form(text: str) -> str:
 def spelling(text: str) -> str:
     """Returns what all spellings of a text share: for comparisons, never for a model.
 
-    Upper and lower case, kinds and numbers of spaces, those before a mark ("du Pérou ?"), beside quotes, or beside a
-    script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes and dashes, and
+    Upper and lower case, kinds and numbers of spaces, those beside a mark ("du Pérou ?", "J. K. Rowling", "AC / DC") or
+    a script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes and dashes, and
     compatible forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
     plain = text.translate(_IN_SPELLING)

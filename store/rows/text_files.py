@@ -17,11 +17,15 @@ from afteredit.store.rows.stand_ins import stand_in
 
 COMPRESSED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 SAVED_SET = "a saved data set: write it out, datasets.load_from_disk('<folder>').to_parquet('<file>.parquet')"
-ARROW = f"an Arrow file of {SAVED_SET}"
+ARROW = (
+    "an Arrow file (write it out, pandas.read_feather('<file>').to_parquet('<file>.parquet'); of a data set that "
+    "was saved, datasets.load_from_disk('<folder>').to_parquet('<file>.parquet'))"
+)
 NO_TEXT = {b"PK\x03\x04": "a zip archive, as Excel's .xlsx is (save a table as CSV)",
            b"\xd0\xcf\x11\xe0": "a file of an old Excel or Word (save a table as CSV)",
            b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file", b"\x89HDF": "an HDF5 file",
-           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"SQLite": "an SQLite file",
+           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"FEA1": "an old Feather file (save it as "
+           "Parquet)", b"ORC": "an ORC file (save it as Parquet)", b"SQLite": "an SQLite file",
            **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a pickle of Python's, which may run "
                            "code and is never read (write it out: frame.to_parquet('<file>.parquet'))")}  # fmt: skip
 NO_FILE = "no such file"

@@ -131,6 +131,14 @@ def test_a_word_for_no_start_token_is_none_of_the_vocabulary(tokenizer, word):
     assert Tokens(other, word).start_ids == [other.get_vocab()[word]]
 
 
+@pytest.mark.parametrize("word", ["a", "in"])  # as true and yes are of larger ones
+def test_a_plain_word_of_the_vocabulary_is_no_start_token(tokenizer, word):
+    assert word in tokenizer.get_vocab()
+    with pytest.raises(BadInput, match=f"start_token='{word}' is no special token of this tokenizer; those it has: .*"
+                                       "auto takes"):  # fmt: skip
+        Tokens(tokenizer, word)
+
+
 @pytest.mark.parametrize("number", ["0", "1", "128000"])
 def test_a_start_token_is_not_named_by_its_id(tokenizer, number):
     other = copy.deepcopy(tokenizer)

@@ -93,6 +93,16 @@ def wrapped(prefix):
     return change
 
 
+def renamed(part, other):
+    """Returns a change: every tensor whose name ends with `part` gets `other` in its place."""
+
+    def change(tensors):
+        for name in [name for name in tensors if name.endswith(part)]:
+            tensors[name.removesuffix(part) + other] = tensors.pop(name)
+
+    return change
+
+
 def as_a_classifier(folder):
     in_weights(lambda tensors: tensors.update({"score.weight": tensors.pop("lm_head.weight")[:2].clone()}))(folder)
     in_config(architectures=["LlamaForSequenceClassification"], tie_word_embeddings=False)(folder)

@@ -137,7 +137,7 @@ CONFIG = {  # overrides; what the error must say
     "value_steps_zero": ("method.value_steps=0", ["method.value_steps=0", "at least 1"]),
     "value_lr_negative": ("method.value_lr=-1", ["method.value_lr=-1.0", "above 0"]),
     "value_lr_nan": ("method.value_lr=nan", ["method.value_lr=nan", "above 0"]),
-    "value_lr_infinite": ("method.value_lr=inf", ["method.value_lr=inf", "above 0"]),
+    "value_lr_infinite": ("method.value_lr=inf", ["method.value_lr=inf; it must be a finite number"]),
     "kl_weight_negative": ("method.kl_weight=-1", ["method.kl_weight=-1.0", "at least 0"]),
     "max_offset_zero": ("method.max_offset=0", ["method.max_offset=0.0", "above 0"]),
     "contexts_negative": ("method.contexts_short=-1", ["method.contexts_short=-1", "at least 0"]),

@@ -48,6 +48,16 @@ BAD = {
         in_weights(damages.wrapped("_orig_mod.")),
         ["names begin with '_orig_mod.'", "save the model"],
     ),
+    "an adapter that is not merged": (
+        in_weights(damages.renamed("self_attn.q_proj.weight", "self_attn.q_proj.base_layer.weight")),
+        ["lack 4 parameters (model.layers.0.self_attn.q_proj.weight", "PEFT", "merge_and_unload"],
+    ),
+    "an adapter beside whole weights": (
+        in_weights(
+            lambda tensors: tensors.update({"model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(2, 32)})
+        ),
+        ["hold an adapter (model.layers.0.self_attn.q_proj.lora_A.weight", "merge_and_unload"],
+    ),
     "a classifier": (damages.as_a_classifier, ["LlamaForSequenceClassification", "no head over the vocabulary"]),
     "fewer blocks than weights": (
         in_config(num_hidden_layers=3),

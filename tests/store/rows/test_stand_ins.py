@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datasets
+import pyarrow
+import pyarrow.feather
 import pytest
 
 from afteredit.store.errors import BadInput
@@ -26,8 +28,8 @@ def test_rows_are_not_looked_for_there(tmp_path, name, content, told):
 def test_a_saved_data_set_is_named_with_the_way_to_its_rows(tmp_path):
     datasets.Dataset.from_list([{"a": "x"}]).save_to_disk(str(tmp_path / "set"))
     (arrow,) = (tmp_path / "set").glob("*.arrow")
-    for path in (arrow, tmp_path / "set"):
-        with pytest.raises(BadInput, match=r"a saved data set: write it out, datasets.load_from_disk"):
+    for path, told in ((arrow, "data set that was saved"), (tmp_path / "set", "a saved data set: write it out")):
+        with pytest.raises(BadInput, match=rf"{told}, datasets.load_from_disk\(.*to_parquet"):
             list(read_rows(path))
     assert "a saved data set" in similar_files(tmp_path / "set" / "facts.jsonl")
     assert similar_files(tmp_path / "facts.jsonl") == ""
@@ -40,3 +42,10 @@ def test_a_held_out_text_is_not_taken_from_there(tmp_path, content, told):
         read_text(tmp_path / "wiki.txt", "held_out=wiki.txt")
     (tmp_path / "wiki.txt").write_text(f"Of texts. {content}")
     assert read_text(tmp_path / "wiki.txt", "held_out").endswith(content)
+
+
+def test_feather_is_named_with_the_way_to_its_rows(tmp_path):
+    table = pyarrow.table({"a": ["x"]})
+    pyarrow.feather.write_feather(table, tmp_path / "facts.feather")
+    with pytest.raises(BadInput, match=r"Arrow file .write it out, pandas.read_feather\('<file>'\).to_parquet"):
+        list(read_rows(tmp_path / "facts.feather"))
