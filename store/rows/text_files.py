@@ -24,8 +24,8 @@ ARROW = (
 NO_TEXT = {b"PK\x03\x04": "a zip archive, as Excel's .xlsx is (save a table as CSV)",
            b"\xd0\xcf\x11\xe0": "a file of an old Excel or Word (save a table as CSV)",
            b"\x28\xb5\x2f\xfd": "a zstd file", b"PAR1": "a Parquet file", b"\x89HDF": "an HDF5 file",
-           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"FEA1": "an old Feather file (save it as "
-           "Parquet)", b"ORC": "an ORC file (save it as Parquet)", b"SQLite": "an SQLite file",
+           b"\xff\xff\xff\xff": ARROW, b"ARROW1": ARROW, b"SQLite": "an SQLite file",
+           b"FEA1": "an old Feather file (save it as Parquet)", b"ORC": "an ORC file (save it as Parquet)",
            **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"), "a pickle of Python's, which may run "
                            "code and is never read (write it out: frame.to_parquet('<file>.parquet'))")}  # fmt: skip
 NO_FILE = "no such file"
