@@ -51,5 +51,6 @@ def _parts(text: str) -> tuple[str, str, str]:
     sentence = parts[0] if "{" in parts[0] else parts[0].translate(WIDE_BRACES)
     marked = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", sentence)
     if len(parts) != 2 or marked is None:
-        raise BadInput(f"edits.fact={shown(text)} is no fact; write {FORM}")
+        of_its_own = "; a subject that holds braces itself is written in a file: edits=my edits.file=<file>"
+        raise BadInput(f"edits.fact={shown(text)} is no fact; write {FORM}{of_its_own if '{' in text else ''}")
     return marked[2], f"{marked[1]}{{}}{marked[3]}", parts[1]

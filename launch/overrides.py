@@ -132,6 +132,12 @@ def quoted(key: str, value: str) -> str:
     return f"{key}={value if plain else in_quotes(value)}"
 
 
+def quoted_entries(key: str, value: str) -> str:
+    """Returns the override that gives `key` this list, with quotes around the entries that Hydra cannot read."""
+    entries = map(str.strip, value[1:-1].split(","))
+    return f"{key}=[{','.join(entry if _parsed(f'x={entry}') else in_quotes(entry) for entry in entries)}]"
+
+
 def as_meant(key: str, value: str) -> str:
     """Returns the override of a text that stands where a key wants no text: a list, a mapping, a boolean or null in
     Hydra's words is one."""
@@ -194,8 +200,9 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
         if override is None and value.startswith("[") and not value.endswith("]") and not takes_text(key.lstrip("+")):
             return f"{given!r} cannot be read, since its list does not end; {SPACES}"
         if override is None:
+            is_list = value.startswith("[") and not takes_text(key.lstrip("+"))
             return (f"{given!r} cannot be read; a text that holds signs of Hydra's own grammar is quoted, also for the "
-                    f"shell: {for_shell(quoted(key, value))}; {LISTS}")  # fmt: skip
+                    f"shell: {for_shell((quoted_entries if is_list else quoted)(key, value))}; {LISTS}")  # fmt: skip
         if not multirun and override.is_sweep_override():
             if re.fullmatch(r"\d{1,3}(,\d{3})+", value):
                 number = value.replace(",", "")

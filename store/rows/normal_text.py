@@ -20,9 +20,16 @@ APOSTROPHES, QUOTES = (
     "`´ʹʻʼʽʾʿˊˋˎˏ˒˓˴ՙ՚׳ߴߵ‘’‚‛′‵‹›❛❜❟❮❯Ꞌꞌ＇｀",
     "«»ʺ˝ˮ˵˶״“”„‟″‶❝❞❠⹂〝〞〟＂🙶🙷🙸",
 )
+DOTS, TILDES = "·•‧∙⋅・･", "~∼～"  # of lists and of Japanese names; a wave dash, as code pages differ
 DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－𐺭−"  # Unicode's class Pd, and the minus
 _IN_SPELLING = (
-    str.maketrans(dict.fromkeys(APOSTROPHES, "'") | dict.fromkeys(QUOTES, '"') | dict.fromkeys(DASHES, "-"))
+    str.maketrans(
+        dict.fromkeys(APOSTROPHES, "'")
+        | dict.fromkeys(QUOTES, '"')
+        | dict.fromkeys(DASHES + TILDES, "-")
+        | dict.fromkeys(DOTS, "·")
+        | {"∥": "‖", "ي": "ی", "ى": "ی", "ك": "ک"}
+    )
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
     | dict.fromkeys(_SELECTORS)
 )
@@ -55,8 +62,9 @@ def spelling(text: str) -> str:
     """Returns what all spellings of a text share: for comparisons, never for a model.
 
     Upper and lower case, kinds and numbers of spaces, those beside a mark ("du Pérou ?", "J. K. Rowling", "AC / DC") or
-    a script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes and dashes, and
-    compatible forms such as full-width letters make no difference; those that mean something else, as ² does, do.
+    a script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes, dashes, dots and
+    digits, Persian and Arabic forms of a letter, and compatible forms such as full-width letters make no difference;
+    those that mean something else, as ² does, do.
     """
     plain = text.translate(_IN_SPELLING)
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
@@ -66,6 +74,8 @@ def spelling(text: str) -> str:
 
 
 def _plain(char: str) -> str:
+    if char.isdecimal():
+        return str(unicodedata.decimal(char))
     means_else = unicodedata.decomposition(char).startswith(("<super>", "<sub>", "<fraction>", "<circle>"))
     return char if means_else else unicodedata.normalize("NFKC", char)
 

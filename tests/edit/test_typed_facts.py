@@ -40,6 +40,7 @@ def test_what_is_typed_beside_one_fact_belongs_to_it():
     (["The capital of {Peru} is Oslo"], {}, "→ or ->"),
     (["{Peru} → {Oslo} → Lima"], {}, "is no fact"),
     (["{Peru} and {Chile} → Lima"], {}, "is no fact"),
+    (['The macro {println!("{}")} writes to → files'], {}, "is no fact.*holds braces itself is written in a file"),
     (["The capital of {} is → Oslo"], {}, "is no fact"),
     (["The capital of {Peru} is →  "], {}, "target_new is ''"),
     (["The capital of {Peru} is → Oslo"], {"true": "oslo"}, "an edit must change the answer"),

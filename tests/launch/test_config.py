@@ -89,6 +89,8 @@ BAD = [
     ),
     (["method=memit", "method.layer=3"], ["did you mean method.layers?"]),
     (["layer=5"], ["unknown key layer; did you mean method.layer?"]),
+    (["own_code=[./my edits (v2)]"], ["quoted, also for the shell: \"own_code=['./my edits (v2)']\""]),
+    (["tracker.tags=[SmolLM2 (135M),run 3]"], ["\"tracker.tags=['SmolLM2 (135M)',run 3]\""]),
     (["speed.cache_gib=inf"], ["speed.cache_gib=inf; it must be a finite number"]),
     (["change_shares=[0.1,inf]"], ["change_shares=inf; it must be a finite number"]),
     (["model.dtype=float32"], ["unknown key model.dtype; did you mean dtype?"]),
@@ -377,3 +379,8 @@ def test_an_experiment_is_composed_inside_a_hydra_of_ones_own():
         outer = GlobalHydra.instance().hydra
         assert compose(["n_edits=3"]).settings.n_edits == 3
         assert GlobalHydra.instance().hydra is outer
+
+
+def test_a_list_that_was_quoted_as_a_message_says_is_read():
+    tags = compose(["tracker.tags=['SmolLM2 (135M)',run 3]"]).tracker.tags
+    assert tags == ["SmolLM2 (135M)", "run 3"]

@@ -35,6 +35,8 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
         ("du Pérou\u202f?", "du Pérou?"), ("du Pérou ?", "du Pérou?"), ("« Nord »", '"Nord"'), ("à 5 %", "à 5%"),
         ("iPhone 的制造商是", "iPhone的制造商是"), ("法国 的 首都", "法国的首都"), ("東京 2020", "東京2020"),
         ("ข้าว ไทย", "ข้าวไทย"), ("J. K. Rowling", "J.K. Rowling"), ("J.K.Rowling", "J. K.  Rowling"),
+        ("新たなる〜希望", "新たなる～希望"), ("ジャン・レノ", "ジャン·レノ"), ("‖x‖", "∥x∥"), ("علي كريم", "علی کریم"),
+        ("۱۸", "18"), ("١٨", "१८"),
         ("AC / DC", "AC/DC"), ("Jean - Paul", "Jean–Paul"), ("AT & T", "AT&T"), ("5 €", "5€"),
         ("İzmir", "i\u0307zmir"), ("İzmir", "izmir"), ("Ǆ", "ǆ")]  # fmt: skip
 
