@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from afteredit.analysis.numbers.comparison import Comparison, comparisons
 from afteredit.analysis.numbers.flat_tables import edits_table, metrics_table, samples_table
-from afteredit.analysis.pictures.axes import as_png, without_formulas
+from afteredit.analysis.pictures.axes import as_png, save_figure
 from afteredit.analysis.pictures.live_panels import key_to, live_panels
 from afteredit.analysis.pictures.report_style import styles
 from afteredit.analysis.read.run import Run, faults
@@ -102,7 +102,7 @@ def _save(figure: Figure, stem: Path, write: Write, methods: Collection[str]) ->
     page draws anew: its panels, and the key to them beside the looks of `methods`."""
     svg = io.BytesIO()
     with rc_context({"svg.hashsalt": stem.name}):  # the same numbers give the same file
-        without_formulas(figure).savefig(svg, format="svg", metadata={"Date": None})
+        save_figure(figure, svg, format="svg", metadata={"Date": None})
     write(stem.with_name(f"{stem.name}.png"), as_png(figure, 120))
     write(stem.with_name(f"{stem.name}.svg"), svg.getvalue())
     source = "data:image/svg+xml;base64," + base64.b64encode(svg.getvalue()).decode()

@@ -104,7 +104,7 @@ _PARTS = (  # halves, thirds and quarters beside a whole
 _NO_LETTER = r"(?![\p{L}\p{M}\p{N}])"
 _ENDING = rf"[\p{{L}}\p{{M}}]{{0,3}}{_NO_LETTER}"
 _MAKES_ANOTHER = regex.compile(
-    rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪％﹪]|(?:{_PERCENT}){_ENDING}|パーセント|เปอร์เซ็นต์|百分点|[个個]百分[点點])"
+    rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪؉؊％﹪]|(?:{_PERCENT}){_ENDING}|パーセント|เปอร์เซ็นต์|百分点|[个個]百分[点點])"
     rf"|\^\{{|[ \u00a0\u2009\u202f-](?:{_PARTS}){_NO_LETTER}|\.(?:[ºª°ᵃᵉᵒʳ]|(?-i:ers?|r[ao]|[ao]s){_NO_LETTER})"
     r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
     rf"|[ \u00a0\u2009\u202f-](?:(?:{_MULTIPLIERS}){_ENDING}|(?:{_WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
+import re
+import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import IO, Any, Literal
 
 import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")  # pictures are written to files: no display is needed
+from matplotlib import font_manager  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter  # noqa: E402
+
+log = logging.getLogger(__name__)
+# Fonts with the letters of names that matplotlib's own lacks, wherever they are installed.
+OTHER_FONTS = ("Noto Sans CJK", "Noto Sans Devanagari", "Noto Sans Thai", "Source Han Sans", "WenQuanYi", "PingFang",
+               "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "Arial Unicode")  # fmt: skip
+NO_GLYPH = re.compile(r"Glyph (\d+) .*missing")
+matplotlib.rcParams["font.family"] = ["sans-serif", *sorted({font.name for font in font_manager.fontManager.ttflist
+                                                             if font.name.startswith(OTHER_FONTS)})]  # fmt: skip
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; in black and white, markers and dashes do.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#8C6D1F")
@@ -91,9 +104,32 @@ def without_formulas(figure: Figure) -> Figure:
     return figure
 
 
+def save_figure(figure: Figure, file: IO[bytes], **how: Any) -> None:
+    """Writes the figure, without formulas.  The log names the letters that no installed font has, once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", NO_GLYPH.pattern)
+        without_formulas(figure).savefig(file, **how)
+    lacking = set()
+    for warning in caught:
+        found = NO_GLYPH.match(str(warning.message))
+        if found:
+            lacking.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if lacking:
+        _say_once("".join(sorted(lacking)))
+
+
+@functools.cache
+def _say_once(letters: str) -> None:
+    log.warning(
+        "no installed font has the letters %s: pictures show boxes; install one, such as fonts-noto-cjk", letters
+    )
+
+
 def as_png(figure: Figure, dpi: int) -> bytes:
     """Returns the figure as a PNG file, without formulas, and closes it."""
     png = io.BytesIO()
-    without_formulas(figure).savefig(png, format="png", dpi=dpi)
+    save_figure(figure, png, format="png", dpi=dpi)
     plt.close(figure)
     return png.getvalue()

@@ -21,6 +21,7 @@ READ = {".json", ".safetensors", ".model", ".txt", ".jinja", ".py"}  # suffixes 
 NO_MARK = {"vocab.txt", "merges.txt", "vocab.json", "added_tokens.json", "special_tokens_map.json", "tokenizer.json"}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F64", "F32", "F16", "BF16"}
+EMPTY = "DeepSpeed saves so what it has not gathered: let zero_to_fp32.py write the whole model, and give that"
 LENGTH_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")  # by architecture
 N_BLOCKS = re.compile(r"n_layers?|num_(hidden_)?layers")
 ACTIVATIONS = {"hidden_act", "hidden_activation", "activation_function"}
@@ -69,8 +70,9 @@ def check_shapes(model: Any, headers: Headers, folder: Path) -> None:
     for name, parameter in model.named_parameters():
         _, shape = headers.get(name) or headers.get(name.removeprefix(prefix)) or ("", tuple(parameter.shape))
         if shape != tuple(parameter.shape):
+            why = "they are of different models" if 0 not in shape else EMPTY
             raise BadInput(f"{folder}: config.json makes {name} {tuple(parameter.shape)}, but in the weights it is "
-                           f"{shape}; they are of different models")  # fmt: skip
+                           f"{shape}; {why}")  # fmt: skip
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -104,8 +106,7 @@ def _parts(content: Any) -> Iterator[dict[str, Any]]:
 
 def _values(content: Any) -> Iterator[tuple[str, Any]]:
     """Yields every key and value, however deep."""
-    for part in _parts(content):
-        yield from part.items()
+    yield from (pair for part in _parts(content) for pair in part.items())
 
 
 def _check_numbers(config: dict[str, Any], file: Path) -> None:

@@ -58,6 +58,10 @@ BAD = {
         ),
         ["hold an adapter (model.layers.0.self_attn.q_proj.lora_A.weight", "merge_and_unload"],
     ),
+    "weights that were not gathered": (
+        in_weights(lambda tensors: tensors.update({name: torch.empty(0) for name in tensors})),
+        ["in the weights it is (0,)", "DeepSpeed", "zero_to_fp32.py"],
+    ),
     "a classifier": (damages.as_a_classifier, ["LlamaForSequenceClassification", "no head over the vocabulary"]),
     "fewer blocks than weights": (
         in_config(num_hidden_layers=3),
