@@ -63,15 +63,15 @@ def sha256(folder: Path) -> dict[int, str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_replay_and_a_run_that_went_on_later_end_in_the_same_bits(place, tmp_path, method):
     overrides = METHODS[method]
-    straight = run(place, tmp_path / "straight", "n_edits=6", *overrides)
+    straight = run(place, tmp_path / "straight", "n_edits=4", *overrides)
     expected, journal = sha256(straight), Lines(straight / "edits.jsonl").records
-    assert sorted(expected) == [0, 2, 4, 6]
+    assert sorted(expected) == [0, 2, 4]
     assert len(set(expected.values())) == len(expected) or method == "anchor"  # which may write nothing in a batch
     if method == "anchor":
-        assert 0 < sum(record["diagnostics"]["dropped"] for record in journal) < 6
+        assert 0 < sum(record["diagnostics"]["dropped"] for record in journal) < 4
     later = tmp_path / "later"
     run(place, later, "n_edits=2", *overrides)
-    assert sha256(run(place, later, "n_edits=6", *overrides)) == expected
+    assert sha256(run(place, later, "n_edits=4", *overrides)) == expected
     for path in [*straight.glob("results-*.jsonl"), *straight.glob("samples/*")]:
         path.unlink()
     for n_edits in (4, 2):  # forwards and back
