@@ -73,7 +73,7 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 )
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
-_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°℃℉′″\p{{Sc}}]", regex.V1)
+_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°˚∘℃℉′″‵‶\p{{Sc}}]", regex.V1)
 # Words for percents, for halves, thirds and quarters beside a whole, and for thousands, millions and above as CLDR's
 # compact numbers have them in the larger languages; stems take endings of up to three letters
 _PERCENT = (

@@ -70,11 +70,12 @@ def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[
         with open(path, "rb") as file:
             opener = _by_first_bytes(COMPRESSED, file.read(8), open)
         with opener(path, "rb") as file:
-            first = file.read(200)
+            first = file.read(512)
         kind = stand_in(first)
         if kind:
             raise BadInput(f"{name}: is {kind}")
-        kind = _by_first_bytes(NO_TEXT, first, None)
+        kind = "a tar archive (take the file out of it: tar -xf)" if first[257:262] == b"ustar" else None
+        kind = kind or _by_first_bytes(NO_TEXT, first, None)
         if kind:
             raise BadInput(f"{name}: is {kind}; allowed: a text file, plain or compressed as .gz, .bz2 or .xz")
         if _is_wide(first[:8]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+
 import datasets
 import pyarrow
 import pyarrow.feather
@@ -49,3 +51,12 @@ def test_feather_is_named_with_the_way_to_its_rows(tmp_path):
     pyarrow.feather.write_feather(table, tmp_path / "facts.feather")
     with pytest.raises(BadInput, match=r"Arrow file .write it out, pandas.read_feather\('<file>'\).to_parquet"):
         list(read_rows(tmp_path / "facts.feather"))
+
+
+@pytest.mark.parametrize("name", ["facts.tar.gz", "facts.jsonl", "facts.csv.gz"])
+def test_a_tar_archive_is_named_with_the_way_to_its_rows(tmp_path, name):
+    (tmp_path / "rows.jsonl").write_text('{"a": "x"}\n')
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as archive:
+        archive.add(tmp_path / "rows.jsonl", "rows.jsonl")
+    with pytest.raises(BadInput, match=rf"{name}: is a tar archive \(take the file out of it: tar -xf\)"):
+        list(read_rows(tmp_path / name))
