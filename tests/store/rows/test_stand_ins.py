@@ -60,3 +60,10 @@ def test_a_tar_archive_is_named_with_the_way_to_its_rows(tmp_path, name):
         archive.add(tmp_path / "rows.jsonl", "rows.jsonl")
     with pytest.raises(BadInput, match=rf"{name}: is a tar archive \(take the file out of it: tar -xf\)"):
         list(read_rows(tmp_path / name))
+
+
+@pytest.mark.parametrize(("first", "told"), [(b"FEA1", "an old Feather file"), (b"ORC", "an ORC file")])
+def test_other_tables_are_named_by_their_first_bytes(tmp_path, first, told):
+    (tmp_path / "facts.jsonl").write_bytes(first + bytes(20))
+    with pytest.raises(BadInput, match=rf"facts.jsonl: is {told} \(save it as Parquet\)"):
+        list(read_rows(tmp_path / "facts.jsonl"))
