@@ -7,17 +7,18 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup dev demo test check wheel pins bench memory architectures sweep clean
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PIP := $(INSTALL) --no-deps
+# Half the time would go into compiling what is never imported, and into fetching setuptools for each source package.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(INSTALL) --no-deps --no-build-isolation
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -c requirements.lock torch  # brings what its build needs, such as CUDA's libraries
+	$(INSTALL) -c requirements.lock torch setuptools  # torch brings what its build needs, such as CUDA's libraries
 	$(PIP) -r requirements.lock
-	$(PIP) --no-build-isolation -e .
+	$(PIP) -e .
 	touch $@
 
 # The tools of tests and checks: pytest, ruff, mypy, a W&B server.

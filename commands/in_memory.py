@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
+
+from torch import Tensor
 
 from afteredit.edit.editor import Editor
 from afteredit.edit.preflight import refuse_long_prefixes
@@ -34,7 +35,7 @@ class InMemory:
         self.model, self.tokenizer = self._lm.model, self._lm.tokenizer
         self._lm.weights.keep_base(x.method.edited(self._lm))
         self._prepared = prepare(x, self._lm)
-        self._view = ExitStack()
+        self._raw: dict[str, Tensor] = {}  # of the matrices that the model holds as the constraint's view shows them
         self._editor = self._new_editor()
 
     @property
@@ -55,20 +56,20 @@ class InMemory:
             x = replace(x, settings=replace(x.settings, n_edits=len(requests)))
         else:
             requests, _ = x.edits.read(x.settings.data, x.settings.seed)
-        self._view.close()
+        self._lm.weights.put_back(self._raw)
         try:
             _, batches = usable_facts(x, lm, requests)
             refuse_long_prefixes(lm, [request for batch in batches for request in batch], self._prepared.contexts)
             for batch in batches:
                 self._editor.apply(batch, self._editor.write(batch))
         finally:
-            self._view.enter_context(lm.weights.seen_through(x.constraint.view))
+            self._raw = lm.weights.see_through(x.constraint.view)
         return self.model
 
     def undo(self) -> Any:
         """Takes all edits out again, and returns the model with the bits that it was loaded with."""
-        self._view.close()
         self._lm.weights.restore()
+        self._raw = {}
         self._editor = self._new_editor()
         return self.model
 

@@ -133,9 +133,14 @@ def quoted(key: str, value: str) -> str:
 
 
 def quoted_entries(key: str, value: str) -> str:
-    """Returns the override that gives `key` this list, with quotes around the entries that Hydra cannot read."""
-    entries = map(str.strip, value[1:-1].split(","))
-    return f"{key}=[{','.join(entry if _parsed(f'x={entry}') else in_quotes(entry) for entry in entries)}]"
+    """Returns the override that gives `key` this list or mapping, with quotes around what Hydra cannot read of it."""
+
+    def readable(entry: str) -> str:
+        name, colon, text = entry.partition(":") if value[0] == "{" else ("", "", entry)
+        text = text.strip()
+        return name.strip() + colon + (text if _parsed(f"x={text}") else in_quotes(text))
+
+    return f"{key}={value[0]}{','.join(map(readable, value[1:-1].split(',')))}{value[-1]}"
 
 
 def as_meant(key: str, value: str) -> str:
@@ -197,12 +202,12 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
             meant = meant if _parsed(meant) else quoted(_as_key(key), value)
             return (f"{given!r} cannot be read, since {key!r} is no key: a key is words of letters, digits and _, "
                     f"joined by dots, with no space before the sign =: {for_shell(meant)}")  # fmt: skip
-        if override is None and value.startswith("[") and not value.endswith("]") and not takes_text(key.lstrip("+")):
-            return f"{given!r} cannot be read, since its list does not end; {SPACES}"
         if override is None:
-            is_list = value.startswith("[") and not takes_text(key.lstrip("+"))
+            end = None if takes_text(key.lstrip("+")) else {"[": "]", "{": "}"}.get(value[:1])
+            if end and not value.endswith(end):
+                return f"{given!r} cannot be read, since its {end} is missing; {SPACES}"
             return (f"{given!r} cannot be read; a text that holds signs of Hydra's own grammar is quoted, also for the "
-                    f"shell: {for_shell((quoted_entries if is_list else quoted)(key, value))}; {LISTS}")  # fmt: skip
+                    f"shell: {for_shell((quoted_entries if end else quoted)(key, value))}; {LISTS}")  # fmt: skip
         if not multirun and override.is_sweep_override():
             if re.fullmatch(r"\d{1,3}(,\d{3})+", value):
                 number = value.replace(",", "")

@@ -4,7 +4,8 @@ The second is one rule for the subject in a prompt and for the answer in a gener
 
 A word goes on, so that "Java" is not in "JavaScript", with
 - a letter, a digit, an underscore, or a mark that combines with the letter before it; one of "+#♯♭♮" ("C" is not "C++",
-  nor "F" in "F♯ minor"), "*" after a capital letter alone ("A* search"), and such a sign, or "-", after itself ("C++");
+  nor "F" in "F♯ minor") or a raised or lowered sign ("K⁺"), after a letter alone a prime ("x′"), after a capital alone
+  "*" ("A* search"), and such a sign, or "-", after itself ("C++");
 - a hyphen, the middle dot, the Hebrew maqaf or gershayim, or one of "&@$*", that a letter or digit follows directly
   ("Jean-Paul", "AT&T", "SETI@home", "M*A*S*H", "col·legi", "תל־אביב", "צה״ל"), and a full stop, but for one that ends a
   sentence ("Amazon.com", "U.S.A.", not "Art.It was");
@@ -15,8 +16,8 @@ A Korean noun ends before a particle or the copula ("서울" is in "서울은", 
 which of 은 and 는, 이 and 가 stands there depends on its last sound.
 
 A number goes on with
-- a digit, a letter or the sign of a unit ("18th", "18²", "18km", "18°C", "18€"), and a sign that a digit follows
-  directly ("18.5", "1,879", "18:30"), or an ordinal's letters ("1.º", "1.er");
+- a digit, a letter or the sign of a unit ("18th", "18²", "18⁻³", "18km", "18°C", "18€"), and a sign that a digit
+  follows directly ("18.5", "1,879", "18:30"), or an ordinal's letters ("1.º", "1.er");
 - what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "3 and a half", "三分之一"), "%" and "percent", a
   word for thousands or millions ("1 million", "3 млн") in the languages below, and after a space three digits, its
   thousands, but for a number of four digits without any.
@@ -59,11 +60,13 @@ _KATAKANA = regex.compile(r"[\p{scx=Kana}&&\p{L}]", regex.V1)
 # Signs within words: Unicode's Hyphen and, of UAX 29, MidLetter and MidNumLet, but for ":"
 _HYPHENS, _APOSTROPHES = "-\u2010\u2011\u058a\u05be\ufe63\uff0d", "'\u2018\u2019\uff07"
 _JOINERS = f"{_HYPHENS}&@$*\u00b7\u0387\u2027\u055f\u05f3\u05f4"
-_SIGNS_IN_NUMBERS = ".,:/^'\u2019·٫٬\u2044\u00a0\u2009\u202f．，：／＇"
+_SIGNS_IN_NUMBERS = ".,:/^'`´\u2019·٫٬\u2044\u2215\u2236\u00a0\u2009\u202f．，：／＇"
+_RAISED = "⁺⁻⁼⁽⁾₊₋₌₍₎"  # and lowered
 _HEBREW = regex.compile(r"\p{sc=Hebr}")  # its abbreviations hold a quotation mark
 _SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
 _NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|[#♯♭♮])\Z")
 _REPEATED = regex.compile(r"[\p{L}\p{M}\p{N}_]([-+#♯♭♮*])\1+\Z")
+_LONE_LETTER = regex.compile(r"(?<![\p{L}\p{M}\p{N}_])\p{L}\Z")
 _LONE_CAPITAL = regex.compile(r"(?<![\p{L}\p{M}\p{N}*_])\p{Lu}\Z")  # of "A*"; "*A*" is emphasis
 _POSSESSIVE = regex.compile(rf"[sS]{_END}")
 _DECADE = regex.compile(r"(?<!\S)\d*0\Z")
@@ -73,7 +76,7 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 )
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
-_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°˚∘℃℉′″‵‶\p{{Sc}}]", regex.V1)
+_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°˚∘℃℉′″‵‶\p{{Sc}}{_RAISED}]", regex.V1)
 # Words for percents, for halves, thirds and quarters beside a whole, and for thousands, millions and above as CLDR's
 # compact numbers have them in the larger languages; stems take endings of up to three letters
 _PERCENT = (
@@ -190,10 +193,10 @@ def _adjacent(before: str, after: str) -> bool:
         return _ON_A_NUMBER.match(right) is not None
     if all(map(_KATAKANA.match, (left, right))) or _REPEATED.search(before + right):
         return True
-    if right == "*":
-        return _LONE_CAPITAL.search(before) is not None
+    if right in "*′″‴":
+        return (_LONE_CAPITAL if right == "*" else _LONE_LETTER).search(before) is not None
     word = _is_word_part(left) or _NAMED_WITH_SIGNS.search(before) is not None
-    return word and (right in "+#♯♭♮" or _is_word_part(right))
+    return word and (right in "+#♯♭♮" + _RAISED or _is_word_part(right))
 
 
 def _joined_by(before: str, sign: str, after: str) -> bool:

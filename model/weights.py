@@ -110,6 +110,14 @@ class Weights:
     @contextmanager
     def seen_through(self, view: View) -> Iterator[None]:
         """Inside, every edited matrix is `view(W0, W)`; afterwards it is the raw W again, to the bit."""
+        raw = self.see_through(view)
+        try:
+            yield
+        finally:
+            self.put_back(raw)
+
+    def see_through(self, view: View) -> dict[str, Tensor]:
+        """Makes every edited matrix `view(W0, W)`; returns the raw W (D, F) of each that changed, for `put_back`."""
         views, raw = {}, {}
         for name, base_DF in self.base.items():
             W_DF = self.W(name)
@@ -117,10 +125,7 @@ class Weights:
             if view_DF is not W_DF:
                 views[name], raw[name] = view_DF, W_DF.clone()
         self.put_back(views)
-        try:
-            yield
-        finally:
-            self.put_back(raw)
+        return raw
 
     def sha256(self) -> str:
         """Returns the SHA-256 of the matrices in `base` as they are now, ordered by name."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from afteredit.evaluate.intervals import bootstrap
 
@@ -68,6 +67,8 @@ def p_value(before_S2N: np.ndarray, after_S2N: np.ndarray) -> float:
     For one run's right and wrong answers this is McNemar's exact test.  Examples that did not change stay as they are;
     all exchanges are tried where 13 or fewer changed, else 9999 random ones.
     """
+    from scipy import stats
+
     changed_N = (before_S2N != after_S2N).any(axis=(0, 1))
     n_changed = int(changed_N.sum())
     if n_changed == 0:
@@ -97,6 +98,8 @@ def median_until(reached: Sequence[float | None], last: Sequence[float]) -> floa
 
     `reached` holds None for a run in which it has not happened by its end, `last` (right-censored).
     """
+    from scipy import stats
+
     times = [end if at is None else at for at, end in zip(reached, last, strict=True)]
     curve = stats.ecdf(stats.CensoredData.right_censored(times, [at is None for at in reached])).sf
     below = curve.quantiles[curve.probabilities <= 0.5 + 1e-12]
@@ -147,6 +150,8 @@ def _ratio(sums_S2B: np.ndarray) -> np.ndarray:
 
 
 def _spearman(points: np.ndarray) -> float:
+    from scipy import stats
+
     if len(points) < 3 or (points == points[0]).all(axis=0).any():
         return float("nan")
     return float(stats.spearmanr(points[:, 0], points[:, 1]).statistic)

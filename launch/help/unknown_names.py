@@ -62,4 +62,5 @@ def _elsewhere(key: str) -> list[str]:
     files = [CONF / "run.yaml", *sorted(CONF.glob("*/*.yaml"))]
     groups = [path.parent for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]
     names = dict.fromkeys(name if group == CONF else f"{group.name}.{name}" for group in groups)
-    return [found for found in names if found.partition(".")[0] not in ("experiment", "task", given_in)]
+    is_group = [name] if (CONF / name).is_dir() else []
+    return is_group + [found for found in names if found.partition(".")[0] not in ("experiment", "task", given_in)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import unicodedata
 from dataclasses import dataclass, replace
@@ -85,6 +86,15 @@ def test_what_metrics_see_is_handed_back_and_the_next_edit_goes_on_from_the_raw_
         raw.edit(FACTS[0]), seen.edit(FACTS[0])
     seen.undo()
     assert torch.equal(seen._lm.weights.W(name), W_base_DF)
+
+
+def test_a_model_that_was_handed_back_stays_as_it_is_when_what_made_it_is_gone(tiny):
+    edited = InMemory(replace(tiny(), constraint=Half()))
+    model = edited.edit(FACTS[0])
+    before = weights(model)
+    del edited
+    gc.collect()
+    assert same(weights(model), before)
 
 
 def test_what_cannot_be_edited_in_memory_is_refused_and_leaves_the_model_as_it_is(tiny):

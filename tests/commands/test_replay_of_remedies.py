@@ -14,12 +14,11 @@ MEASURED = ("task=none", "held_out_tokens=64", "device=cpu")
 ROWS = Path(__file__).resolve().parents[2] / "data"
 VALUES = ("method.layers=[0,1]", "method.value_steps=3", "method.contexts=1", "method.tokens_per_key_dim=8")
 METHODS = {
-    "merge_subjects": ("method=memit_seq", "method.second_moment_weight=1", "method.merge_subjects=true", *VALUES),
     "anchor": ("method=memit_seq", "method.second_moment_weight=1", "method.value_norm=anchor", "method.pilot_edits=6",
                "method.drop_above=1.05", *VALUES),
-    "ridge, boundary, stop_steps": ("method=memit_seq", "method.second_moment_weight=1", "method.ridge=0.1",
-                                    "method.ridge_kind=relative", "method.distribute=boundary",
-                                    "method.stop_steps=1", *VALUES),
+    "ridge, boundary, stop_steps, merge_subjects": (
+        "method=memit_seq", "method.second_moment_weight=1", "method.ridge=0.1", "method.ridge_kind=relative",
+        "method.distribute=boundary", "method.stop_steps=1", "method.merge_subjects=true", *VALUES),
     "betaedit": ("method=alphaedit", "method.threshold=0.1", "method.threshold_kind=relative", "method.rebuild_every=2",
                  "method.second_moment_weight=1", *VALUES),
     "emmet": ("method=emmet", "method.second_moment_weight=1", *VALUES),

@@ -136,7 +136,7 @@ BAD = [
     (["n_edits"], ["n_edits", "EQUAL"]),
     (["task=null"], ["task=null", "task=[]"]),
     (["n_edits", "=", "3"], ["n_edits", "EQUAL", "no space stands around"]),
-    (["task=[nli,", "sentiment]"], ["task=[nli,", "does not end", "no space stands around"]),
+    (["task=[nli,", "sentiment]"], ["task=[nli,", "its ] is missing", "no space stands around"]),
     *(
         ([f"{key}="], [f"{key} is empty", "shell variable"])
         for key in ("runs", "data", "held_out", "harness_path", "method.second_moment_text")
@@ -172,6 +172,12 @@ BAD = [
     (["speed=null"], ["speed is None", "group of keys"]),
     (["replay=null"], ["replay is None", "group of keys"]),
     (["~model"], ["model is taken out", "group of keys"]),
+    (
+        ["edits.columns={subject: Name (en), prompt: asked?}"],
+        ["\"edits.columns={subject:'Name (en)',prompt:asked?}\""],
+    ),
+    (["edits.columns={subject: Name (en),", "prompt: asked}"], ["its } is missing", "no space stands around"]),
+    (["replay.task=[nli]"], ["replay.task", "did you mean task?"]),
     (["edits.columns=[a]"], ["edits.columns=[a]", "the kind of value that it has in conf/"]),
     (["tracker.tags=[[a]]"], ["tracker.tags", "['a']", "a list of texts: [a,b]"]),
     (["eval_at=[[1]]"], ["eval_at", "[1]", "a list of whole numbers"]),

@@ -29,7 +29,8 @@ ENDS = [  # word, what follows it
     ("5 pour cent", " de"),
     ("3", " and a cup"), ("3", " et demain"), ("3", " and half the men"), ("3", " e meios"), ("3", " y medianoche"),
     ("3 and a half", " cups"), ("3 et demi", "."), ("1.º", " lugar"), ("1", ".El primero"), ("1", ". Ο"), ("18", ".As"),
-    ("F♯", " minor"), ("B♭", " major"), ("A*", " search"), ("SETI@home", " is"), ("M*A*S*H", " ran"), ("Paris", "* it"),
+    ("F♯", " minor"), ("B♭", " major"), ("K⁺", " ions"), ("10⁻³", " m"), ("y′", " and"), ("Sales", "′ end"),
+    ("A*", " search"), ("SETI@home", " is"), ("M*A*S*H", " ran"), ("Paris", "* it"),
     ("Paris", "** is"), ("C", " * 2"), ("Paris", "@ x"), ("Ke$ha", " sang"), ("F", " ♯"),
     ("3 millones", " de"), ("3 млн", ". Это"), ("三分之一", "的"), ("5", "分の休憩"), ("5", "분의 휴식"),
     # the Korean copula
@@ -78,6 +79,8 @@ GOES_ON = [
         "ونصف", "و نیم", "וחצי")),
     ("3", "-and-a-half"), ("１", ".º"), ("1", ".º lugar"), ("1", ".ª"), ("1", ".er premio"), ("21", ".os"),
     ("1", "º"), ("1", ".ᵉʳ"),
+    ("K", "⁺ ions"), ("Cl", "⁻"), ("H₃O", "⁺"), ("C", "₊"), ("10", "⁻³ m"), ("2", "⁺"), ("y", "′ and"), ("F", "″"),
+    ("1", "´879"), ("16", "∶9"), ("3", "∕4"),
     ("F", "♯ minor"), ("B", "♭"), ("C♯", "m"), ("C", "*-algebra"), ("A", "* search"), ("SETI", "@home"),
     ("Ke", "$ha"), ("M", "*A*S*H"), ("M*A", "*S*H"),
     ("3", "-million-dollar"), ("３", "．５"), ("３", "，５００"), ("１８", "：３０"), ("三", "分之一"),

@@ -22,13 +22,15 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module")
 def two_facts(tmp_path_factory) -> str:
-    """The override that names a file of the two facts that are written, so that no others are measured; one text is
-    written about them."""
+    """The override that names a file of the two facts that are written, so that no others are measured; each has one
+    paraphrase and two neighbours, and one text is written about them."""
     path = tmp_path_factory.mktemp("facts") / "two.jsonl"
     lines = (ROOT / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines()[:2]
-    first, second = map(json.loads, lines)
-    first["generation_prompts"], second["generation_prompts"] = first["generation_prompts"][:1], []
-    path.write_text(json.dumps(first) + "\n" + json.dumps(second), encoding="utf-8")
+    facts = [json.loads(line) for line in lines]
+    for i, fact in enumerate(facts):
+        kept = {"paraphrases": 1, "neighbourhood": 2, "neighbourhood_targets": 2, "generation_prompts": 1 - i}
+        fact |= {field: fact[field][:n] for field, n in kept.items()}
+    path.write_text("\n".join(map(json.dumps, facts)), encoding="utf-8")
     return f"edits.file={path}"
 
 
