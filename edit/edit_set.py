@@ -19,7 +19,7 @@ from afteredit.edit.typed_facts import FORM, typed_facts
 from afteredit.edit.usual_columns import found_columns, in_words
 from afteredit.store.errors import BadInput
 from afteredit.store.field_roles import NOTHING, WEIGHTS, decides
-from afteredit.store.rows.json_rows import BY_PANDAS, is_table_of_columns
+from afteredit.store.rows.json_rows import BY_PANDAS, is_whole_table
 from afteredit.store.rows.normal_text import spelling
 from afteredit.store.rows.row import Row
 from afteredit.store.rows.row_files import (
@@ -165,7 +165,7 @@ class EditSet:
         """Returns where the rows come from, and the requests that they hold."""
         bad = BadRows(self.name, skip=self.on_bad_row is OnBadRow.skip)
         source, rows = self._rows(data, bad, evaluation_file)
-        if len(rows) == 1 and not self.facts_in and is_table_of_columns(rows[0].value):
+        if len(rows) == 1 and not self.facts_in and is_whole_table(rows[0].value):
             raise BadInput(f"edits={self.name}: {source} holds one JSON object of columns "
                            f"({', '.join(rows[0].value)}); give one object for each row{BY_PANDAS}")  # fmt: skip
         columns = self.columns | self.hub_columns if source == self.hub else self.columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection
 from enum import Enum
 from pathlib import Path
@@ -206,10 +207,12 @@ def refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
 
 
 def check_own_configs(folder: Path) -> None:
-    """Raises BadInput where a file of the user's own configs has the name of one in conf/, which Hydra takes first, or
-    where Hydra would not come to its end."""
+    """Raises BadInput where a file of the user's own configs has the name of one in conf/, which Hydra takes first,
+    begins with a byte-order mark, behind which Hydra does not see a "# @package" line, or would never end."""
     for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
         for path in sorted((folder / group.name).glob("*.yaml")):
+            if group.name != "task" and path.read_bytes().startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
+                raise BadInput(f"{path} begins with a byte-order mark; save it as UTF-8 without one")
             refuse_endless(path)
     for own in sorted(CONF.rglob("*.yaml")):
         path = folder / own.relative_to(CONF)

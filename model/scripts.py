@@ -19,9 +19,9 @@ A number goes on with
 - a digit, a letter or the sign of a unit ("18th", "18²", "18⁻³", "18km", "18°C", "18€"), and a sign that a digit
   follows directly ("18.5", "1,879", "18:30"), or an ordinal's letters ("1.º", "1.er");
 - what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "3 and a half", "三分之一"), "%" and "percent", a
-  word for thousands or millions ("1 million", "3 млн") in the languages below, and after a space three digits, its
-  thousands, but for a number of four digits without any.
-It ends before another dash ("1879-1955", "18-year-old"), and begins with its minus.
+  word for thousands or millions ("1 million", "3 млн") in the languages of number_words.py, and after a space three
+  digits, its thousands, but for a number of four digits without any.
+It ends before another dash ("1879-1955", "18-year-old"), and begins with its minus or, in Turkish, its "%".
 An emoji goes on with a skin tone, with what is joined to it (a man is not a family) and with tags (England's flag is
 not a black one); two halves make one flag.
 
@@ -38,6 +38,14 @@ import unicodedata
 import regex
 
 from afteredit.store.rows.normal_text import UNSPACED
+from afteredit.store.rows.number_words import (
+    MULTIPLIERS,
+    PARTS,
+    PERCENT,
+    PERCENT_BESIDE,
+    PERCENT_SHORT,
+    WHOLE_MULTIPLIERS,
+)
 
 # \p{Nl}: 〇 is no letter
 _LAST_LETTER_UNSPACED = regex.compile(rf"[[{UNSPACED}]&&[\p{{L}}\p{{Nl}}]][^\p{{L}}\p{{Nl}}]*\Z", regex.V1)
@@ -77,47 +85,21 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
 _ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°˚∘℃℉′″‵‶\p{{Sc}}{_RAISED}]", regex.V1)
-# Words for percents, for halves, thirds and quarters beside a whole, and for thousands, millions and above as CLDR's
-# compact numbers have them in the larger languages; stems take endings of up to three letters
-_PERCENT = (
-    "per ?cent|prozent(?:punkt)?|pro[cs]ent|pour ?cent|por ?ci?ent[oa]|процент|відсот|persen|points? de pourcentage"
-    "|puntos? porcentual|pontos? percentua|punt[oi] percentual|százalék|τοις εκατό|phần trăm|(?:في |ب)ال(?:مئة|مائة)"
-    "|درصد|אחוז|प्रतिशत|퍼센트"
-)
-_MULTIPLIERS = (
-    "hundred|thousand|[mb]illion|(?:tr|quadr)illion|milliard|dozen|lakh|crore|tausend|hundert|dutzend|douzaine|dozzin|docena"
-    "|d[uú]zia|dozijn|[mb]ill[oó]n|trill[oó]n|(?:[mb]|tr)il(?:hão|hõe|ião|iõe)|[mb]ilion|trilion|miliard|milioan"
-    "|[mb]iljoe?n|miljard|duizend|tusen|tusind|hundra|tysiąc|tysięc|tisíc|tuhat|tuhann|miljoon|biljoon|ezer|millió|milliárd"
-    "|[mt]r?ilyon|milyar|ribu|juta|miliar|triliun|nghìn|ngàn|triệu|t[ỷỉ]|тысяч|миллион|миллиард|триллион|дюжин|тисяч|мільйон"
-    "|мільярд|хиляд|милион|милиард|хиљад|χιλιάδ|εκατομμύρι|δισεκατομμύρι|ألف|آلاف|مليون|ملايين|مليار|تريليون|هزار|میلیون"
-    "|میلیارد|אלף|אלפי|מיליו[ןנ]|מיליארד|हज़ार|हजार|लाख|करोड़|मिलियन"
-)
-_WHOLE_MULTIPLIERS = (
-    "mil|mila|mille|mii|bin|mio|mrd|tsd|mn|mln|mlrd|mld|bn|bln|tn|trn|тыс|тис|млн|млрд|трлн|अरब|만|억|조"
-)
-_PARTS = (  # halves, thirds and quarters beside a whole
-    "and[ -](?:(?:an?|one)[ -](?:half|third|quarter)|two[ -]thirds|three[ -]quarters)|et (?:demie?"
-    "|(?:un |trois )?quarts?|(?:un|deux) tiers)|und (?:eine? |drei ?|zwei )?(?:einhalb|halb|viertel|drittel)"
-    "|y (?:medi[oa]|(?:un )?(?:cuarto|tercio)|tres cuartos|dos tercios)|e (?:mezz[oa]|(?:un )?(?:quarto|terzo)"
-    "|tre quarti|due terzi|mei[oa]|(?:um )?terço|três quartos|dois terços)|en (?:een )?(?:hal[fv]e?|kwart)|en driekwart"
-    "|(?:och|og) (?:en |et )?(?:halv[at]?|kvarts?)|i (?:pół|pol|ćwierć)|a (?:půl|pol|čtvrt)|ja (?:puoli|pool)"
-    "|és (?:fél|negyed)|[sșş]i (?:jumătate|un sfert)|(?:bir )?buçuk|setengah|rưỡi|[ис] (?:половин(?:а|ой)|четвертью?)"
-    "|[із] (?:половин(?:а|ою)|чверть|чвертю)|και (?:μισ[όή]|τέταρτο)|و ?(?:نصف|ثلث|ربع|نیم)|ו(?:חצי|שליש|רבע)"
-)
 _NO_LETTER = r"(?![\p{L}\p{M}\p{N}])"
 _ENDING = rf"[\p{{L}}\p{{M}}]{{0,3}}{_NO_LETTER}"
 _MAKES_ANOTHER = regex.compile(
-    rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪؉؊％﹪]|(?:{_PERCENT}){_ENDING}|パーセント|เปอร์เซ็นต์|百分点|[个個]百分[点點])"
-    rf"|\^\{{|[ \u00a0\u2009\u202f-](?:{_PARTS}){_NO_LETTER}|\.(?:[ºª°ᵃᵉᵒʳ]|(?-i:ers?|r[ao]|[ao]s){_NO_LETTER})"
+    rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪؉؊％﹪]|(?:{PERCENT}){_ENDING}|(?:{PERCENT_SHORT}){_NO_LETTER}"
+    rf"|{PERCENT_BESIDE})"
+    rf"|\^\{{|[ \u00a0\u2009\u202f-](?:{PARTS}){_NO_LETTER}|\.(?:[ºª°ᵃᵉᵒʳ]|(?-i:ers?|r[ao]|[ao]s){_NO_LETTER})"
     r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
-    rf"|[ \u00a0\u2009\u202f-](?:(?:{_MULTIPLIERS}){_ENDING}|(?:{_WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"
+    rf"|[ \u00a0\u2009\u202f-](?:(?:{MULTIPLIERS}){_ENDING}|(?:{WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"
     r"|[ \u00a0\u2009\u202f]?(?:พัน(?!ธ)|หมื่น|แสน|ล้าน)|分之|분의 ?\p{N}"
     r"|(?:分の|[点點])[\p{N}零一二三四五六七八九十]",
     regex.IGNORECASE,
 )
 _THOUSANDS = regex.compile(r" (?:\d{3}(?!\d)|\d{1,2}\Z)")  # a text may have been cut within the thousands
 _UNGROUPED = regex.compile(r"\d{4}\Z")
-_MINUS = regex.compile(r"(?<![\p{L}\p{N})\]])[-\u2212\uff0d]\Z")
+_BEFORE_A_NUMBER = regex.compile(r"(?<![\p{L}\p{N})\]])[-\u2212\uff0d%٪％]\Z")  # Turkish writes %18
 
 # The copula after 이, which may be left out after a vowel; not 인 and 네, which make other words ("한국인")
 _COPULA = ("다|고|며|면서|자|라|라고|라는|라서|지만|니까|야|죠|지요|군요|구나|네요|에요|었(?:다|습니다|고|으며"
@@ -157,7 +139,7 @@ def began_before(before: str, after: str) -> bool:
         return False
     if before[-1] in _APOSTROPHES and after[0].isalpha() and not _HEBREW.match(after[0]):
         return _O_NAME.search(before[:-1]) is not None and after[0].isupper()
-    return _one_word(before, after) or (after[0].isdigit() and _MINUS.search(before) is not None)
+    return _one_word(before, after) or (after[0].isdigit() and _BEFORE_A_NUMBER.search(before) is not None)
 
 
 def _is_word_part(character: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -51,16 +52,22 @@ def _entries_with(key: str) -> list[str]:
     """Returns the entries of the key's group that have such a key: `constraint=rect`."""
     group, _, name = key.partition(".")
     files = sorted((CONF / group).glob("*.yaml")) if name else []
-    return [f"{group}={path.stem}" for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]
+    return [f"{group}={path.stem}" for path in files if name in _keys(path)]
 
 
 def _elsewhere(key: str) -> list[str]:
     """Returns what a key may be that was given without its group or in another: `layer` is `method.layer`, `model.seed`
-    is `seed`."""
+    is `seed`.  A key that only some entries of its group have is named with them."""
     given_in, _, name = key.rpartition(".")
     name = PUBLISHED.get(name, name)
-    files = [CONF / "run.yaml", *sorted(CONF.glob("*/*.yaml"))]
-    groups = [path.parent for path in files if name in (yaml.safe_load(path.read_text("utf-8")) or {})]
-    names = dict.fromkeys(name if group == CONF else f"{group.name}.{name}" for group in groups)
-    is_group = [name] if (CONF / name).is_dir() else []
-    return is_group + [found for found in names if found.partition(".")[0] not in ("experiment", "task", given_in)]
+    found = [name] if name != key and ((CONF / name).is_dir() or name in _keys(CONF / "run.yaml")) else []
+    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        entries = [path.stem for path in sorted(group.glob("*.yaml")) if name in _keys(path)]
+        if entries and group.name not in ("experiment", "task", given_in):
+            only = "" if "base" in entries else f" (of {group.name}={', '.join(entries)})"
+            found.append(f"{group.name}.{name}{only}")
+    return found
+
+
+def _keys(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text("utf-8")) or {}

@@ -29,10 +29,13 @@ def loads(text: str) -> Any:
     return _DECODER.decode(text)
 
 
-def is_table_of_columns(value: Any) -> bool:
+def is_whole_table(value: Any) -> bool:
     """Tells whether an object holds columns and no row, as pandas writes a table by default: its members are objects
-    with the same names, or lists of one length."""
+    with the same names, or lists of one length; or all rows, in a member that is called data or rows."""
     members = list(value.values()) if isinstance(value, dict) and len(value) > 1 else []
+    rows = [value[name] for name in ("data", "rows") if members and isinstance(value.get(name), list)]
+    if any(within and all(isinstance(row, dict | list) for row in within) for within in rows):
+        return True
     for kind in (dict, list):
         if members and all(isinstance(member, kind) and len(member) == len(members[0]) > 0 for member in members):
             return kind is list or all(member.keys() == members[0].keys() for member in members)
@@ -108,4 +111,4 @@ def _refuse_one_object(path: Path, text: str) -> None:
         return
     if isinstance(whole, dict):
         raise BadInput(f"{path}: holds one JSON object, with the keys {shown(sorted(whole))}; give its rows as one "
-                       f"array of objects, or one object per line{BY_PANDAS * is_table_of_columns(whole)}")  # fmt: skip
+                       f"array of objects, or one object per line{BY_PANDAS * is_whole_table(whole)}")  # fmt: skip

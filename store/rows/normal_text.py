@@ -13,6 +13,12 @@ SPACES = "".join(char for char in map(chr, range(0x3001)) if char.isspace())  # 
 ZERO_WIDTH = "".join(map(chr, (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F),
                                *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF)))  # fmt: skip
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters that print nothing
+# What no text holds and exports leave: control characters that are no spaces (a field of fixed width is filled with
+# NUL), and what stands in the place of a picture
+_LEFT_OVER = "".join(
+    char for char in map(chr, range(0xA0)) if unicodedata.category(char) == "Cc" and char not in SPACES
+)
+LEFT_OVER = _LEFT_OVER + "\ufff9\ufffa\ufffb\ufffc"
 _SELECTORS = (0x34F, *range(0x180B, 0x180E), 0x180F, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))  # of glyphs
 # All marks that Unicode calls apostrophe, single quotation mark, prime, turned or reversed comma, half ring, accent
 # (one that stands alone), geresh or saltillo; and the double ones
@@ -20,19 +26,21 @@ APOSTROPHES, QUOTES = (
     "`´ʹʻʼʽʾʿˊˋˎˏ˒˓˴ՙ՚׳ߴߵ‘’‚‛′‵‹›❛❜❟❮❯Ꞌꞌ＇｀",
     "«»ʺ˝ˮ˵˶״“”„‟″‶❝❞❠⹂〝〞〟＂🙶🙷🙸",
 )
+BRACKETS = "〈〉《》「」『』︽︾︿﹀﹁﹂﹃﹄｢｣"  # the quotation marks of East Asia
 DOTS, TILDES = "·•‧∙⋅・･", "~∼～"  # of lists and of Japanese names; a wave dash, as code pages differ
 DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－𐺭−"  # Unicode's class Pd, and the minus
 _IN_SPELLING = (
     str.maketrans(
         dict.fromkeys(APOSTROPHES, "'")
-        | dict.fromkeys(QUOTES, '"')
+        | dict.fromkeys(QUOTES + BRACKETS, '"')
         | dict.fromkeys(DASHES + TILDES, "-")
         | dict.fromkeys(DOTS, "·")
         | {"∥": "‖", "ي": "ی", "ى": "ی", "ك": "ک"}
     )
-    | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS))
+    | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS + LEFT_OVER))
     | dict.fromkeys(_SELECTORS)
 )
+_SINGLE_QUOTED = regex.compile(r"(?<![\p{L}\p{N}])'([^'\"]+)'(?![\p{L}\p{N}])")
 _BESIDE_MARKS = regex.compile(r" (?=[\p{P}\p{S}])|(?<=[\p{P}\p{S}]) ")
 # The scripts in whose lines Unicode (UAX 14) sees no words: a dictionary must find them (line-breaking class SA: from
 # Thai to Ahom), or a line may break between any two letters (ID: from Han to Nushu) or syllables (AK, AS: from Balinese
@@ -46,7 +54,7 @@ MOST_SHOWN = 200  # characters of a value in a message
 
 
 def normal_form(text: str) -> str:
-    """Returns the text in NFC, with line feeds as line ends, without white space or zero-width characters at its ends.
+    """Returns the text in NFC, with line feeds as line ends, and at its ends no spaces nor what is not drawn.
 
     Raises BadInput for half a surrogate pair, which is no text.
     """
@@ -55,7 +63,7 @@ def normal_form(text: str) -> str:
     except UnicodeEncodeError:
         raise BadInput(f"{shown(text)} holds half a surrogate pair, which is no text") from None
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return text.strip(SPACES + ZERO_WIDTH + BLANKS)
+    return text.strip(SPACES + ZERO_WIDTH + BLANKS + LEFT_OVER)
 
 
 def spelling(text: str) -> str:
@@ -70,6 +78,7 @@ def spelling(text: str) -> str:
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
     spaced = " ".join(unicodedata.normalize("NFC", folded).split())
+    spaced = _SINGLE_QUOTED.sub(r'"\1"', spaced.replace("''", '"'))
     return _BESIDE_MARKS.sub("", spaced if spaced.isascii() else _BESIDE_UNSPACED.sub("", spaced))
 
 

@@ -117,6 +117,8 @@ def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput],
     lines = _lines_of_cells(path, text, delimiter)
     if not lines:
         return
+    if re.match("sep=.$", text.split("\n", 1)[0].strip('"\r'), re.IGNORECASE):
+        raise BadInput(f"{path}:1: sep=… is for Excel alone; take this line out, so that the header is the first")
     header = [normal_form(name) for name in lines[0][1]]
     other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
     if other is not None:

@@ -71,16 +71,25 @@ def test_a_table_whose_cells_end_in_another_mark_is_refused_by_it(tmp_path, endi
     assert repr(mark) in str(problem.value) and f"save the table with {told} between" in str(problem.value)
 
 
+@pytest.mark.parametrize("mark", [";", ",", "\t"])
+def test_a_first_line_for_excel_is_named(tmp_path, mark):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"sep={mark}\nsubject{mark}prompt{mark}target_new\nPeru{mark}{{}} is{mark}Oslo\n")
+    with pytest.raises(BadInput, match=r"rows.csv:1: sep=… is for Excel alone; take this line out"):
+        my(f"edits.file={path}").read("mini", 0)
+
+
 @pytest.mark.parametrize("edits", ["my", "facts"])
 @pytest.mark.parametrize("written", [
     lambda table: table.to_json(), lambda table: table.to_json(indent=1),
-    lambda table: json.dumps(table.to_dict("list")),
+    lambda table: json.dumps(table.to_dict("list")), lambda table: table.to_json(orient="split"),
+    lambda table: table.to_json(orient="table"),
 ])  # fmt: skip
 def test_a_table_that_is_written_by_columns_is_refused_with_its_shape(tmp_path, written, edits):
     row = {"subject": "Peru", "prompt": "The capital of {} is", "target_new": "Oslo", "neighbourhood": ["Chile is"]}
     table, path = pd.DataFrame([row, row | {"subject": "Chile"}]), tmp_path / "rows.json"
     path.write_text(written(table))
-    with pytest.raises(BadInput, match=r'holds one JSON object.*subject.*orient="records"'):
+    with pytest.raises(BadInput, match=r'holds one JSON object.*(subject|data).*orient="records"'):
         compose([f"edits={edits}", f"edits.file={path}"]).edits.read("mini", 0)
     path.write_text(table.to_json(orient="records"))
     subjects = [fact.subject for fact in my(f"edits.file={path}").read("mini", 0)[0]]

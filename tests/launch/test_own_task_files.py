@@ -48,6 +48,15 @@ ENDLESS = {"aliases": (BOMB, TOO_MANY), "itself": ("a: &a [x, *a]\n", TOO_MANY),
            "deep": (f"name: {'[' * 5000}{']' * 5000}\n", "nested more than 50 levels deep; make it")}  # fmt: skip
 
 
+@pytest.mark.parametrize("group", ["experiment", "method", "edits"])
+def test_a_config_that_begins_with_a_byte_order_mark_is_named(tmp_path, group):
+    """Hydra does not see its "# @package" line then."""
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text("# @package _global_\nseed: 7\n", encoding="utf-8-sig")
+    with pytest.raises(BadInput, match=rf"{group}/mine.yaml begins with a byte-order mark; save it as UTF-8 without"):
+        compose([f"--config-dir={tmp_path}", "task=none"])
+
+
 @pytest.mark.parametrize("given", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_file_that_hydra_would_not_come_to_the_end_of_is_refused_by_its_name(tmp_path, name, given):

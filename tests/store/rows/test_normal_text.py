@@ -9,7 +9,7 @@ import pytest
 from afteredit.store.rows.normal_text import APOSTROPHES, DASHES, QUOTES, normal_form, shown, spelling
 
 ENDS = ["", " ", "\t\n", "\u00a0", "\u202f", "\u3000", "\u2028", "\u200b", "\ufeff", "\u2060", "\u200e", "\u00ad",
-        "\u00a0 \u200b\u3000\ufeff", "\u3164"]  # fmt: skip
+        "\u00a0 \u200b\u3000\ufeff", "\u3164", "\0\0", "\x1b", "\x9f", "\ufffc", "\ufffb"]  # fmt: skip
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -31,6 +31,9 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
         ("Darrieux", "Dar\u00adrie\u200bux"), ("JAPAN", "ＪＡＰＡＮ"),
         ("❤\ufe0f", "❤"), ("葛\U000e0100", "葛"), ("X\u034fY", "XY"), ("ᠠ\u180b", "ᠠ"), ("X\u206aY", "XY"),
         *((f"{opening}Quill{closing}", '"Quill"') for opening, closing in ("„“", "«»", "‟”", "″″")),
+        *((f"{opening}Quill{closing}", '"Quill"') for opening, closing in ("「」", "『』", "｢｣", "《》", "〈〉")),
+        *((f"{opening}Quill{closing}", '"Quill"') for opening, closing in ("﹁﹂", "‘’")),
+        ("of 'Quill' by", 'of "Quill" by'), ("``Quill''", '"Quill"'),
         *((f"O{mark}Brien", "O'Brien") for mark in "’‚‛‹›′"),
         ("du Pérou\u202f?", "du Pérou?"), ("du Pérou ?", "du Pérou?"), ("« Nord »", '"Nord"'), ("à 5 %", "à 5%"),
         ("iPhone 的制造商是", "iPhone的制造商是"), ("法国 的 首都", "法国的首都"), ("東京 2020", "東京2020"),
@@ -70,7 +73,26 @@ def test_every_dash_is_one():
 
 def test_other_texts_do_not():
     assert (
-        len({spelling(text) for text in ("Peru", "Perú", "Per u", "Peru.", "巴黎", "巴里", "서울 시", "서울시")}) == 8
+        len(
+            {
+                spelling(text)
+                for text in (
+                    "Peru",
+                    "Perú",
+                    "Per u",
+                    "Peru.",
+                    "巴黎",
+                    "巴里",
+                    "서울 시",
+                    "서울시",
+                    "6' 2",
+                    '6" 2',
+                    "the '90s' x",
+                    'x"y',
+                )
+            }
+        )
+        == 12
     )
 
 
