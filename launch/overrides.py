@@ -20,7 +20,7 @@ IN_LIST = re.compile(rf"""{QUOTED}|()([^\[\],'"]+)""")  # what is quoted, or not
 IN_MAPPING = re.compile(rf"""{QUOTED}|([{{,][^:,{{}}'"]+:)([^,{{}}'"]+)""")  # what is quoted, or a key and a word
 FACT_KEYS = ("edits.fact", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # each takes sentences as typed
 SENTENCES = (*FACT_KEYS, "edits.fact_true")  # ${ is two letters of their text
-FREE_TEXTS = ("edits.fact_true", "edits.fact_paraphrases", "edits.fact_neighbourhood")  # may begin with what is quoted
+FREE_TEXTS = SENTENCES[1:]  # may begin with what is quoted
 CLOSING = {"“": "”", "„": "“", "”": "”", "«": "»", "‘": "’", "‚": "‘"}  # by the mark that opens
 LISTS = "a list is written [a,b], with -m values to try one by one a,b"
 SPACES = "no space stands around the sign = or between a list's entries: n_edits=3, task=[nli,sentiment]"
@@ -195,6 +195,8 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
         override = _parsed(given)
         if not given.strip():
             return f"{given!r} is blank: is there a space behind a backslash that was to end the line? Take it out"
+        if given[:1] in ("'", '"'):
+            return f"{given} holds quotes that the shell has left in it: write {for_shell(given.strip(given[0]))}"
         if override is None and (not equals or given.startswith("~")):
             return f"{given!r} is no override (missing EQUAL): write key=value; {SPACES}"
         if override is None and _parsed(f"{key}=0") is None:
@@ -210,8 +212,7 @@ def unreadable(overrides: Sequence[str], *, multirun: bool) -> str | None:
                     f"shell: {for_shell((quoted_entries if end else quoted)(key, value))}; {LISTS}")  # fmt: skip
         if not multirun and override.is_sweep_override():
             if re.fullmatch(r"\d{1,3}(,\d{3})+", value):
-                number = value.replace(",", "")
-                return f"{given!r} gives {key} several values; a number has no commas: {key}={number}; {LISTS}"
+                return f"{given!r} is several values; a number has no commas: {given.replace(',', '')}; {LISTS}"
             return (f"{given!r} gives {key} several values; {LISTS}; a text that holds a comma is quoted, also for "
                     f"the shell: {for_shell(quoted(key, value))}")  # fmt: skip
     return None

@@ -41,6 +41,9 @@ def read_rows(path: Path, bad: Callable[[BadInput], None] = stop) -> Iterator[Ro
         if kind in (".tsv", ".csv"):
             found = _table_rows(path, text, "\t" if kind == ".tsv" else ",", bad)
         else:
+            if not set(map(str.lower, path.suffixes)) & set(KINDS) and text.lstrip()[:1] not in ("[", "{", ""):
+                raise BadInput(f"{path}: is read as JSON lines by its ending, but is no JSON; the name of a table ends "
+                               "in .csv (commas between the cells) or .tsv (tabs)")  # fmt: skip
             found = json_rows(path, text, bad)
     yield from normal_rows(found, bad)
 

@@ -71,6 +71,15 @@ def test_a_table_whose_cells_end_in_another_mark_is_refused_by_it(tmp_path, endi
     assert repr(mark) in str(problem.value) and f"save the table with {told} between" in str(problem.value)
 
 
+@pytest.mark.parametrize("name", ["rows.txt", "rows.tab", "rows"])
+def test_a_table_whose_name_says_no_table_is_told_how_it_is_named(tmp_path, name):
+    """Excel's "Unicode text" is one."""
+    path = tmp_path / name
+    path.write_text("subject\tprompt\ttarget_new\nPeru\t{} is\tOslo\n", encoding="utf-16")
+    with pytest.raises(BadInput, match=r"the name of a table ends in .csv .* or .tsv"):
+        my(f"edits.file={path}").read("mini", 0)
+
+
 @pytest.mark.parametrize("mark", [";", ",", "\t"])
 def test_a_first_line_for_excel_is_named(tmp_path, mark):
     path = tmp_path / "rows.csv"

@@ -178,6 +178,7 @@ BAD = [
     ),
     (["edits.columns={subject: Name (en),", "prompt: asked}"], ["its } is missing", "no space stands around"]),
     (["constraint=rect", "constraint.share=0.4"], ["did you mean method.share (of method=kn)?", "constraint.keep"]),
+    (["'task=[nli,ner]'"], ["quotes that the shell has left", 'write "task=[nli,ner]"']),
     (["replay.task=[nli]"], ["replay.task", "did you mean task?"]),
     (["edits.columns=[a]"], ["edits.columns=[a]", "the kind of value that it has in conf/"]),
     (["tracker.tags=[[a]]"], ["tracker.tags", "['a']", "a list of texts: [a,b]"]),
