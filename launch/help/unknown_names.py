@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +12,12 @@ import yaml
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-PUBLISHED = {  # the names of hyper-parameters in the authors' code and in EasyEdit: ours
+PUBLISHED = {  # the names of other programs (the authors' code, EasyEdit, transformers): ours
+    "edits.path": "file",
+    "name_or_path": "source",
+    "path": "source",
+    "pretrained": "source",
+    "torch_dtype": "dtype",
     "clamp_norm_factor": "max_offset",
     "kl_factor": "kl_weight",
     "lr": "learning_rate",
@@ -32,20 +38,23 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     """Returns the message about an unknown key or entry: where it has moved to, or else what it resembles."""
     if given in MOVED:
         return f"{given} is now {MOVED[given]}; say {MOVED[given]} in its place"
-    ours = given.rpartition(".")[0] + "." + PUBLISHED.get(given.rpartition(".")[2], "")
+    group, _, name = given.rpartition(".")
+    ours = f"{group}.{PUBLISHED.get(given) or PUBLISHED.get(name)}"
     if ours in known:
         return f"unknown {kind} {given}; here it is {ours}. Allowed: {', '.join(sorted(known))}"
-    known = [name for name in known if not name.endswith("._target_")]
-    last = given.rpartition(".")[2]
-    alike = get_close_matches(last.lower(), [name.rpartition(".")[2].lower() for name in known], n=1)
-    owners = [] if alike else _entries_with(given)
-    by_lower = {name.lower(): name for name in known}
-    close = get_close_matches(given.lower(), by_lower, n=1)
-    guess = f"; did you mean {by_lower[close[0]]}?" if close else "."
-    guess = f"; {' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} one." if owners else guess
-    elsewhere = _elsewhere(given)
-    guess = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else guess
+    known = [each for each in known if not each.endswith("._target_")]
+    by_name = {_name(each): each for each in known}
+    guesses = [by_name[close] for close in get_close_matches(_name(given), by_name, n=1, cutoff=0.65)]
+    owners = [] if guesses else _entries_with(given)
+    guesses += _elsewhere(given)
+    guess = f"; {' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} one." if owners else "."
+    guess = f"; did you mean {' or '.join(guesses)}?" if guesses else guess
     return f"unknown {kind} {given}{guess} Allowed: {', '.join(sorted(known)) or 'none'}"
+
+
+def _name(key_or_entry: str) -> str:
+    """Returns what is compared: without the group, which all names of one share."""
+    return re.split("[.=]", key_or_entry)[-1].lower()
 
 
 def _entries_with(key: str) -> list[str]:

@@ -24,9 +24,9 @@ MULTIPLIERS = (
     "|אלף|אלפי|מיליו[ןנ]|מיליארד|हज़ार|हजार|लाख|करोड़|कोटी|मिलियन|হাজার|লাখ|লক্ষ|কোটি|மில்லியன்|லட்சம்|கோடி|లక్ష|కోట్ల"
 )
 WHOLE_MULTIPLIERS = (  # mostly CLDR's short forms
-    "mil|mila|mille|mii|bin|mio|mia|mlr|mrd|mjd|mld|mlrd|mljrd|(?-i:Mds?)|tsd|tis|tys|tuh|tn|mn|mln|bn|bln|trl|trn|trln|milj"
+    "mil|mila|mille|mii|bin|mio|mia|mlr|mrd|mjd|mld|mlrd|mljrd|tsd|tis|tys|tuh|tn|mn|mln|bn|bln|trl|trn|trln|milj"
     "|bilj|trilj|mill|hilj|jt|rb|mijë|мың|миң|тыс|тис|хил|хиљ|илј|мил|милј|млн|млд|млрд|трлн|мянга|сая|χιλ|εκ|δισ"
-    "|հզր|մլն|մլրդ|ათ|მლნ|მლრდ|अरब|क॰|अ॰|만|억|조|(?-i:[kKM][€$£])"
+    "|հզր|մլն|մլրդ|ათ|მლნ|მლრდ|अरब|क॰|अ॰|만|억|조|mds?|(?-i:[kKM](?: ?[€$£]| d(?=['’])))"
 )
 PARTS = (  # halves, thirds and quarters beside a whole
     "and[ -](?:(?:an?|one)[ -](?:half|third|quarter)|two[ -]thirds|three[ -]quarters)|et (?:demie?"
