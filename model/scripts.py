@@ -70,6 +70,7 @@ _HYPHENS, _APOSTROPHES = "-\u2010\u2011\u058a\u05be\ufe63\uff0d", "'\u2018\u2019
 _JOINERS = f"{_HYPHENS}&@$*\u00b7\u0387\u2027\u055f\u05f3\u05f4"
 _SIGNS_IN_NUMBERS = ".,:/^'`´\u2019·٫٬\u2044\u2215\u2236\u00a0\u2009\u202f．，：／＇"
 _RAISED = "⁺⁻⁼⁽⁾₊₋₌₍₎"  # and lowered
+_SQUARED_UNITS = "\u3300-\u3357\u3371-\u337a\u3380-\u33df"  # such as ㎞, one character
 _HEBREW = regex.compile(r"\p{sc=Hebr}")  # its abbreviations hold a quotation mark
 _SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
 _NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|[#♯♭♮])\Z")
@@ -84,7 +85,9 @@ _TURKISH = regex.compile(  # case endings and their like; a vowel alone stands a
 )
 _O_NAME = regex.compile(r"(?<!\p{L})O\Z")
 
-_ON_A_NUMBER = regex.compile(rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°˚∘℃℉′″‵‶\p{{Sc}}{_RAISED}]", regex.V1)
+_ON_A_NUMBER = regex.compile(
+    rf"[{_WORD}--\p{{sc=Hang}}]|[만억조천백십]|[°˚∘℃℉′″‵‶\p{{Sc}}{_RAISED}{_SQUARED_UNITS}]", regex.V1
+)
 _NO_LETTER = r"(?![\p{L}\p{M}\p{N}])"
 _ENDING = rf"[\p{{L}}\p{{M}}]{{0,3}}{_NO_LETTER}"
 _MAKES_ANOTHER = regex.compile(
