@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TAKE_A_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--info",
                 "-i", "--experimental-rerun")  # fmt: skip
+NO_INDEX = "invalid literal for int() with base 10: "  # and a name that was given below a list
 
 
 def compose(overrides: Sequence[str]) -> Experiment:
@@ -45,7 +46,7 @@ def compose(overrides: Sequence[str]) -> Experiment:
         try:
             config = hydra_compose("run", list(overrides), return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, RecursionError, ValueError, YAMLError) as problem:
-            if type(problem) is ValueError and "group" not in str(problem):
+            if type(problem) is ValueError and not any(words in str(problem) for words in ("group", NO_INDEX)):
                 raise
             raise BadInput(_explained(problem, overrides)) from None
     refuse_hydras_keys(overrides)
@@ -186,10 +187,10 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
     from hydra import compose as hydra_compose
     from omegaconf import DictConfig, OmegaConf
 
-    sentence = unreadable(overrides, multirun=multirun) or _of_a_file(problem)
-    if sentence is not None:
+    if sentence := unreadable(overrides, multirun=multirun) or _of_a_file(problem):
         return sentence
     message = " ".join(str(problem).split())
+    below_a_list = message.removeprefix(NO_INDEX).strip("'")
     if "hydra/launcher/submitit_" in message:
         return "hydra/launcher=slurm needs hydra-submitit-launcher: pip install 'afteredit[slurm]'"
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
@@ -201,7 +202,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             unknown = [name for name in value.strip("[]").split(",") if name.strip() not in (*entries, "null", "")]
             if unknown:
                 return unknown_entry(key, unknown[0].strip("'\""), entries)
-        elif f"'{key}'" in message and "Could not override" in message:
+        elif f"'{key}'" in message and "Could not override" in message or key.endswith(f".{below_a_list}"):
             if key in MOVED:
                 return unknown_key(key, [])
             whole: Any = hydra_compose("run", _chosen_files(overrides))

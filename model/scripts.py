@@ -70,7 +70,7 @@ _HYPHENS, _APOSTROPHES = "-\u2010\u2011\u058a\u05be\ufe63\uff0d", "'\u2018\u2019
 _JOINERS = f"{_HYPHENS}&@$*\u00b7\u0387\u2027\u055f\u05f3\u05f4"
 _SIGNS_IN_NUMBERS = ".,:/^'`´\u2019·٫٬\u2044\u2215\u2236\u00a0\u2009\u202f．，：／＇"
 _RAISED = "⁺⁻⁼⁽⁾₊₋₌₍₎"  # and lowered
-_SQUARED_UNITS = "\u3300-\u3357\u3371-\u337a\u3380-\u33df"  # such as ㎞, one character
+_SQUARED_UNITS = "\u3300-\u3357\u3371-\u337a\u3380-\u33df\u33ff"  # such as ㎞, one character
 _HEBREW = regex.compile(r"\p{sc=Hebr}")  # its abbreviations hold a quotation mark
 _SAME_SENTENCE = regex.compile(r"\p{Lu}(?!\p{Ll})|[^\p{Lu}]")
 _NAMED_WITH_SIGNS = regex.compile(r"\p{L}(?:\+\+|[#♯♭♮])\Z")

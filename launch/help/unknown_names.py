@@ -38,6 +38,8 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     """Returns the message about an unknown key or entry: where it has moved to, or else what it resembles."""
     if given in MOVED:
         return f"{given} is now {MOVED[given]}; say {MOVED[given]} in its place"
+    if given in known:
+        return f"{given} has no keys below it here; give it its whole value: {given}=…"
     group, _, name = given.rpartition(".")
     ours = f"{group}.{PUBLISHED.get(given) or PUBLISHED.get(name)}"
     if ours in known:

@@ -185,6 +185,10 @@ BAD = [
     (["batch=5"], ["unknown key batch; did you mean batch_size or method.batch (of method=mend)?"]),
     (["model.tokenizer=x"], ["unknown key model.tokenizer. Allowed: "]),
     (["lm_eval_tasks=x"], ["unknown key lm_eval_tasks. Allowed: "]),
+    *(
+        (["model=hf", f"{key}.x=3"], [f"{key} has no keys below it here", f"whole value: {key}=…"])
+        for key in ("model.shape", "seed", "limit", "edits.fact", "eval_at", "replay.run", "method.layer")
+    ),
     (["replay.task=[nli]"], ["replay.task", "did you mean task?"]),
     (["edits.columns=[a]"], ["edits.columns=[a]", "the kind of value that it has in conf/"]),
     (["tracker.tags=[[a]]"], ["tracker.tags", "['a']", "a list of texts: [a,b]"]),
