@@ -98,7 +98,7 @@ BAD = [
     (["method.file=a.jsonl"], ["did you mean edits.file?"]),
     (["v_num_grad_steps=5"], ["unknown key v_num_grad_steps; did you mean method.value_steps (of method="]),
     (["constraint=RECT"], ["did you mean constraint=rect?"]),
-    (["model.hf.source=x"], ["unknown key model.hf", "model.source"]),
+    (["model.hf.source=x"], ["unknown key model.hf; hf is an entry of model: say model=hf, and its keys as model.<key>"]),
     (["model.sourc=x"], ["model.sourc", "model.source"]),
     (["method.layers=3"], ["method.layers", "method.layer"]),
     (["method.value_step=3"], ["method.value_step", "method.value_steps"]),
@@ -189,6 +189,8 @@ BAD = [
         (["model=hf", f"{key}.x=3"], [f"{key} has no keys below it here", f"whole value: {key}=…"])
         for key in ("model.shape", "seed", "limit", "edits.fact", "eval_at", "replay.run", "method.layer")
     ),
+    (["constraint.rect.keep=0.4"], ["say constraint=rect, and its keys as constraint.<key>"]),
+    (["method.rome.layer=3"], ["rome is an entry of method: say method=rome"]),
     (["replay.task=[nli]"], ["replay.task", "did you mean task?"]),
     (["edits.columns=[a]"], ["edits.columns=[a]", "the kind of value that it has in conf/"]),
     (["tracker.tags=[[a]]"], ["tracker.tags", "['a']", "a list of texts: [a,b]"]),
