@@ -96,6 +96,9 @@ class EditSet:
 
     def __post_init__(self) -> None:
         self._typed()
+        if self.fact and self.file and self.name == "my":
+            raise BadInput(f"edits.fact and edits.file={self.file} are both given, and a run writes the facts of one; "
+                           "leave one out, or put the fact into the file")  # fmt: skip
         known = [f.name for f in fields(EditRequest) if f.name != "row"]
         maps = {"columns": self.columns, "train_columns": self.train_columns, "hub_columns": self.hub_columns}
         for key, columns in maps.items():

@@ -20,7 +20,8 @@ def one_question(comparison: Comparison) -> list[tuple[str, str]]:
     last = f"after {n_edits}"
     tables = {label: same_questions(runs[0].up_to(n_edits), 2)
               for label, runs in comparison.runs.items()}  # fmt: skip
-    said = {label: table.set_index(["ability", "row"]) for label, table in tables.items() if len(table)}
+    said = {label: table.set_index(["ability", "row"]) for label, table in tables.items()
+            if len(table) and {"after 0", last} <= set(table)}  # fmt: skip
     if not said:
         return []
     n_lost = {label: int((table["change"] == LOST).sum()) for label, table in said.items()}

@@ -25,6 +25,7 @@ from afteredit.evaluate.abilities.task_rows import find_rows, read_task_rows
 from afteredit.evaluate.inference.held_out import held_out_text
 from afteredit.evaluate.settings import MeasureSettings
 from afteredit.store.errors import BadInput
+from afteredit.store.plain_yaml import refuse_endless
 from afteredit.store.rows.normal_text import shown
 from afteredit.store.rows.row import Row
 from afteredit.store.user_cache import content_hash
@@ -39,6 +40,8 @@ def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None
     if settings.harness_path is not None and not Path(settings.harness_path).is_dir():
         raise BadInput(f"harness_path={settings.harness_path} is no folder; give the one that holds your task files "
                        "for lm-eval")  # fmt: skip
+    for path in sorted(Path(settings.harness_path).rglob("*.yaml")) if settings.harness_path else []:
+        refuse_endless(path)
     refuse_unknown_tasks(settings)
     if settings.data != "hub":
         for name, ability in tasks.items():

@@ -127,7 +127,7 @@ def with_functions(value: Any) -> Any:
 def _task_by_name(name: str, folder: str = "", sha256: str = "") -> Any:
     try:
         (task,) = _task_manager(folder, sha256).load([name])["tasks"].values()
-    except (OSError, ValueError) as problem:
+    except (OSError, TypeError, ValueError) as problem:  # TypeError: a key that lm-eval does not know
         remedy = "" if folder else "; its rows come from the hub: let this machine reach it, or leave the task out"
         reason = str(problem).splitlines()[0]
         raise BadInput(f"harness task {name!r} could not be loaded ({reason}){remedy}") from None

@@ -27,7 +27,8 @@ def drift(lm: LM, windows: list[tuple[Ids, Ids]], kept_blocks: KeptBlocks | None
         name = lm.mlp_out_name(layer)
         if name in lm.weights.base:
             W_DF, base_DF = lm.weights.W(name).float(), lm.weights.base[name].float()
-            row[f"drift/{layer}/relative_norm"] = float((W_DF - base_DF).norm() / base_DF.norm())
+            moved, base = (torch.linalg.vector_norm(X_DF, dtype=torch.float64) for X_DF in (W_DF - base_DF, base_DF))
+            row[f"drift/{layer}/relative_norm"] = float(moved / base)
             row[f"drift/{layer}/spectral_norm"] = spectral_norm(W_DF)
             row |= {f"drift/{layer}/{key}": value for key, value in entries_moved(W_DF, base_DF, change_shares).items()}
     return row

@@ -105,6 +105,11 @@ def test_a_table_that_is_written_by_columns_is_refused_with_its_shape(tmp_path, 
     assert subjects == ["Peru", "Chile"]
 
 
+def test_a_fact_beside_a_file_is_refused():
+    with pytest.raises(BadInput, match=r"edits.fact and edits.file=mine.jsonl are both given.*leave one out"):
+        my("edits.file=mine.jsonl", "edits.fact={Peru} is ruled from → Oslo")
+
+
 def test_without_a_file_the_rows_are_asked_for():
     with pytest.raises(BadInput, match=r"edits=my names no rows; give edits.file=.* edits.fact="):
         my().read("mini", 0)

@@ -170,6 +170,8 @@ def test_drift_is_zero_for_the_unedited_model_and_the_frobenius_ratio_after(lm, 
     W = lm.weights.W(lm.mlp_out_name(1))
     assert row["drift/1/relative_norm"] == pytest.approx(float((W - base).norm() / base.norm()), rel=1e-5)
     assert row["drift/1/spectral_norm"] == pytest.approx(float(torch.linalg.svdvals(W)[0]), rel=1e-4)
+    lm.weights.put_back({lm.mlp_out_name(1): 1e25 * base})  # whose squares are beyond float32
+    assert measure.checkpoint([fact], last=True).row["drift/1/relative_norm"] == pytest.approx(1e25, rel=1e-5)
     lm.weights.restore()
     row = measure.checkpoint([fact], last=True).row
     assert row["drift/1/relative_norm"] == 0.0

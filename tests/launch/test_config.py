@@ -98,7 +98,10 @@ BAD = [
     (["method.file=a.jsonl"], ["did you mean edits.file?"]),
     (["v_num_grad_steps=5"], ["unknown key v_num_grad_steps; did you mean method.value_steps (of method="]),
     (["constraint=RECT"], ["did you mean constraint=rect?"]),
-    (["model.hf.source=x"], ["unknown key model.hf; hf is an entry of model: say model=hf, and its keys as model.<key>"]),
+    (
+        ["model.hf.source=x"],
+        ["unknown key model.hf; hf is an entry of model: say model=hf, and its keys as model.<key>"],
+    ),
     (["model.sourc=x"], ["model.sourc", "model.source"]),
     (["method.layers=3"], ["method.layers", "method.layer"]),
     (["method.value_step=3"], ["method.value_step", "method.value_steps"]),

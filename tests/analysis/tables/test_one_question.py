@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from afteredit.analysis.__main__ import main
@@ -20,6 +22,8 @@ def run(*at_5: str, later: str = ""):
 
 HELD, WORSE = run("Town 0", "the the", "Town 2"), run("1 1 1", "Town 1", "a a " * 100, later="nothing")
 
+LOST_FILE = replace(HELD, samples=HELD.samples[HELD.samples["n_edits"] == 0])  # of the answers after five edits
+
 
 def test_both_models_are_asked_what_the_better_one_still_answers():
     """memit loses row 1 and rome rows 0 and 2; what rome says after nine edits, memit has no answer to."""
@@ -33,7 +37,7 @@ def test_both_models_are_asked_what_the_better_one_still_answers():
 
 @pytest.mark.parametrize("runs", [
     {"rome": [WORSE]}, {"rome": [HELD], "memit": [HELD]}, {"rome": [run("no", "Town 1", "no")], "memit": [run("no")]},
-    {"rome": [run_of(BEFORE[0])], "memit": [run_of(BEFORE[0])]},
+    {"rome": [run_of(BEFORE[0])], "memit": [run_of(BEFORE[0])]}, {"rome": [LOST_FILE], "memit": [LOST_FILE]},
 ])  # fmt: skip
 def test_where_no_such_question_was_asked_there_is_none(runs):
     assert one_question(Comparison("t", runs)) == []

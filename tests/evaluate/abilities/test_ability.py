@@ -15,6 +15,7 @@ import torch
 
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.evaluate.abilities.answer_scores import entity_f1
+from afteredit.evaluate.abilities.build import check_files
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.abilities.lm_eval_tasks import harness_abilities, with_functions
 from afteredit.evaluate.measure import Measure
@@ -157,6 +158,19 @@ def test_an_unknown_shipped_task_is_refused_with_near_names(few_shipped):
         shipped("parity")
     with pytest.raises(BadInput, match="'both' is a group of lm-eval's tasks"):
         shipped("both")
+
+
+def test_a_task_file_with_a_key_that_lm_eval_does_not_know_is_refused_with_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\ndataset_path: json\noutput_type: multiple_choice\nnum_fewshots: 0\n"
+    )
+    settings = MeasureSettings(data="mini", limit=None, harness=["mine"], harness_path=str(tmp_path), held_out=None,
+                               held_out_tokens=8, change_shares=[])  # fmt: skip
+    with pytest.raises(BadInput, match="harness task 'mine' could not be loaded .*unexpected keyword.*num_fewshots"):
+        harness_abilities(settings)
+    (tmp_path / "mine.yaml").write_text("a: &a [x, *a]\n")
+    with pytest.raises(BadInput, match=r"mine.yaml make it more than 100,000 values"):
+        check_files({}, settings)
 
 
 def test_a_shipped_task_is_measured_by_its_name_alone(few_shipped, lm):
