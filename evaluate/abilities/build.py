@@ -40,8 +40,9 @@ def check_files(tasks: Mapping[str, Ability], settings: MeasureSettings) -> None
     if settings.harness_path is not None and not Path(settings.harness_path).is_dir():
         raise BadInput(f"harness_path={settings.harness_path} is no folder; give the one that holds your task files "
                        "for lm-eval")  # fmt: skip
-    for path in sorted(Path(settings.harness_path).rglob("*.yaml")) if settings.harness_path else []:
-        refuse_endless(path)
+    if settings.harness and settings.harness_path:
+        for path in sorted(Path(settings.harness_path).rglob("*.yaml")):
+            refuse_endless(path)
     refuse_unknown_tasks(settings)
     if settings.data != "hub":
         for name, ability in tasks.items():
