@@ -22,7 +22,7 @@ def run(*at_5: str, later: str = ""):
 
 HELD, WORSE = run("Town 0", "the the", "Town 2"), run("1 1 1", "Town 1", "a a " * 100, later="nothing")
 
-LOST_FILE = replace(HELD, samples=HELD.samples[HELD.samples["n_edits"] == 0])  # of the answers after five edits
+LOST_FILE = replace(WORSE, samples=WORSE.samples[WORSE.samples["n_edits"] < 9])  # of the answers after nine edits
 
 
 def test_both_models_are_asked_what_the_better_one_still_answers():
