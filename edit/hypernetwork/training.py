@@ -126,6 +126,7 @@ class Training:
         best, no_edit, settings = self.progress.best_loss, self.progress.loss_without_edit, self.settings
         if best >= no_edit:
             raise BadInput(f"the hypernetwork that MEND trained is worse than no edit at all (validation loss "
-                           f"{best:.3g}, without an edit {no_edit:.3g}) and is not used; set method.steps (now "
-                           f"{settings.steps}) or method.learning_rate (now {settings.learning_rate:g}) to other "
-                           "values, or give more training rows (edits.train)")  # fmt: skip
+                           f"{best:.3g}, without an edit {no_edit:.3g}) and is not used; set method.steps="
+                           f"{settings.steps}, method.learning_rate={settings.learning_rate:g} or "
+                           f"method.alpha_learning_rate={settings.alpha_learning_rate:g} to another value, or give "
+                           "more training rows (edits.train)")  # fmt: skip

@@ -41,6 +41,7 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     if given in known:
         return f"{given} has no keys below it here; give it its whole value: {given}=…"
     group, _, name = given.rpartition(".")
+    known = known if group or kind == "entry" else sorted({*known, *_groups()})
     ours = f"{group}.{PUBLISHED.get(given) or PUBLISHED.get(name)}"
     if ours in known:
         return f"unknown {kind} {given}; here it is {ours}. Allowed: {', '.join(sorted(known))}"
@@ -76,12 +77,17 @@ def _elsewhere(key: str) -> list[str]:
     given_in, _, name = key.rpartition(".")
     name = PUBLISHED.get(name, name)
     found = [name] if name != key and ((CONF / name).is_dir() or name in _keys(CONF / "run.yaml")) else []
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        entries = [path.stem for path in sorted(group.glob("*.yaml")) if name in _keys(path)]
-        if entries and group.name not in ("experiment", "task", given_in):
-            only = "" if "base" in entries else f" (of {group.name}={', '.join(entries)})"
-            found.append(f"{group.name}.{name}{only}")
+    for group in _groups():
+        entries = [path.stem for path in sorted((CONF / group).glob("*.yaml")) if name in _keys(path)]
+        if entries and group not in ("experiment", "task", given_in):
+            only = "" if "base" in entries else f" (of {group}={', '.join(entries)})"
+            found.append(f"{group}.{name}{only}")
     return found
+
+
+def _groups() -> list[str]:
+    """Returns the groups of our keys; of `experiment`, no key is left once it is composed."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 
 
 def _keys(path: Path) -> dict[str, Any]:

@@ -147,7 +147,8 @@ def _lines_of_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, li
     try:
         return _cells(text, delimiter, csv.QUOTE_MINIMAL)
     except csv.Error as problem:
-        reason, place = str(problem), str(path)
+        line, reason = problem.args
+        place = f"{path}:{line}"
     if delimiter == "\t":
         lines = _cells(text, delimiter, csv.QUOTE_NONE)
         quoted = [(line, cell) for line, cells in lines for cell in cells if re.fullmatch('".+"', cell, re.DOTALL)]
@@ -160,16 +161,21 @@ def _lines_of_cells(path: Path, text: str, delimiter: str) -> list[tuple[int, li
 
 
 def _cells(text: str, delimiter: str, quoting: Any) -> list[tuple[int, list[str]]]:
-    """Returns the cells of every line that is not empty, and the line that they begin on.  Raises csv.Error."""
+    """Returns the cells of every line that is not empty, and the line that they begin on.  Raises csv.Error with the
+    line that the faulty cells begin on, and the reason."""
     csv.field_size_limit(2**31 - 1)  # else 131,072 characters
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=True
     )  # typed by hand: a, "b, c"
     lines, begin = [], 1
-    for cells in reader:
-        if cells:
-            lines.append((begin, cells))
-        begin = reader.line_num + 1
+    try:
+        for cells in reader:
+            if cells:
+                lines.append((begin, cells))
+            begin = reader.line_num + 1
+    except csv.Error as problem:
+        reason = "its row has a quote that is never closed" if "end of data" in str(problem) else str(problem)
+        raise csv.Error(begin, reason) from None
     return lines
 
 

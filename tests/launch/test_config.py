@@ -62,6 +62,7 @@ BAD = [
     (["n_edit=3"], ["n_edit", "n_edits"]),
     (["+colour=red"], ["colour", "n_edits"]),
     (["modl.source=x"], ["unknown key modl", "did you mean model?"]),
+    (["experiments=demo"], ["unknown key experiments", "did you mean experiment?", "eval_every, experiment"]),
     (["edits.colums.subject=x"], ["unknown key edits.colums", "did you mean edits.columns?"]),
     (["model=openai-community/gpt2"], ["model=openai-community/gpt2", "model=hf model.source=openai-community/gpt2"]),
     (["model=./my.gguf"], ["model=./my.gguf names no entry", "model=hf model.source=./my.gguf"]),

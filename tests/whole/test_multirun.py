@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import re
-import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -17,8 +16,6 @@ from afteredit.launch.multirun import options_first, with_keys_of_swept_entries
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -134,21 +131,24 @@ sys.addaudithook(say)
 """
 
 
-def test_joblib_runs_two_at_a_time_in_processes_of_their_own(command, tmp_path):
+def test_joblib_runs_two_at_a_time_in_processes_of_their_own(command, tmp_path, monkeypatch, capfd):
     """Every Python process imports sitecustomize: there each says its number as it writes an environment.json."""
+    from joblib.externals.loky import get_reusable_executor
+
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(SAY_WHO)
     paths = os.pathsep.join([str(tmp_path / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "WHO": str(tmp_path / "who")}
+    for name, value in {"PYTHONPATH": paths, "WHO": str(tmp_path / "who")}.items():
+        monkeypatch.setenv(name, value)
     arguments = [*command, "method.layer=0,9,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *arguments], env=environment, cwd=tmp_path,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
-    assert done.returncode == 2, done.stdout + done.stderr
+    assert main(arguments) == 2
+    get_reusable_executor().shutdown()
+    out, error = capfd.readouterr()
     assert sorted(config["method"]["layer"] for config in configs(tmp_path / "runs")) == [0, 1]
-    assert done.stderr.count("error: layer 9") == 1
+    assert error.count("error: layer 9") == 1
     assert len(list((tmp_path / "runs").glob("*/environment.json"))) == 2  # layer 9 is refused before it has a folder
     assert len(set((tmp_path / "who").read_text().split())) == 2
     of_runs = r"^\[\d\d:\d\d:\d\d\] (?!Joblib|Launching|\t#)(rome-hf[-0-9a-f]*:)?"  # and not Hydra's own
-    said = re.findall(of_runs, done.stdout, re.MULTILINE)
+    said = re.findall(of_runs, out, re.MULTILINE)
     names = {f"{path.name}:" for path in (tmp_path / "runs").iterdir() if path.name != "multirun"}
     assert len(said) > 10 and set(said) == {"rome-hf:", *names}  # every line says whose it is

@@ -77,7 +77,8 @@ class Server:
         """Of a process that knows this server, and whose `python` is the one that runs the tests."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_DIR": str(home), "PATH": path}
+        return kept | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_DIR": str(home), "PATH": path,
+                       "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.1"}  # fmt: skip
 
     def wandb(self, home: Path, *arguments: str) -> str:
         """What the command says."""

@@ -167,32 +167,23 @@ def test_several_offline_starts_are_synced_in_any_order(made_offline, server, tm
     assert server.state()["runs"][tracked_id(folder)]["summary"]["n_edits"] == 4
 
 
-@pytest.mark.parametrize(("third", "order"), [(5, (2, 1, 0)), (1, (0, 1, 2))])
-def test_starts_that_were_killed_are_synced_in_any_order(third, order, killed_twice, server, own_wandb, tmp_path):
-    """The third start is killed too: after it has gone on, or with a part of what the run directory held."""
-    shutil.copytree(killed_twice, tmp_path / "run")
-    begin_and_kill(tmp_path / "run", third, 4)
+def test_starts_that_were_killed_are_synced_in_any_order(server, tmp_path):
+    """Killed after 2 edits, after 4, with a part of what the run directory held, and after it had gone on."""
+    for n_edits, held in ((2, 0), (4, 2), (1, 4), (5, 4)):
+        begin_and_kill(tmp_path / "run", n_edits, held)
     starts = sorted((tmp_path / "run" / "wandb").glob("offline-run-*"))
-    assert len(starts) == 3
-    for start in order:
+    assert len(starts) == 4
+    for start in (3, 0, 2, 1):
         server.wandb(tmp_path, "sync", str(starts[start]))
     stored = server.stored("killed")
     assert len(stored) == len({(key, step) for key, step, _ in stored})
-    whole = {(2 * n + 1, 20.0 + n) for n in range(max(third, 4) + 1)}
+    whole = {(2 * n + 1, 20.0 + n) for n in range(6)}
     assert {(step, value) for key, step, value in stored if key == "drift/perplexity"} == whole
-
-
-@pytest.fixture(scope="module")
-def killed_twice(tmp_path_factory) -> Path:
-    """After 2 edits, and after 4 when there were 2."""
-    folder = tmp_path_factory.mktemp("killed")
-    begin_and_kill(folder, 2, 0)
-    begin_and_kill(folder, 4, 2)
-    return folder
 
 
 def begin_and_kill(folder: Path, n_edits: int, held: int) -> None:
     """A start that tracks what a run directory with `held` edits would send up to `n_edits`, and is killed."""
+    folder.mkdir(exist_ok=True)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(n_edits), str(held)], timeout=60)
     assert killed.returncode == -signal.SIGKILL
 

@@ -113,10 +113,9 @@ def swept(make_server, fixed, tmp_path_factory):
 
 
 def begin_agent(server, home: Path, path: str) -> psutil.Popen:
-    environment = server.environment(home) | {"WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "0.1"}
     with (home / "agent.log").open("w") as log:
-        return psutil.Popen([sys.executable, "-m", "wandb", "agent", path], env=environment, cwd=ROOT, stdout=log,
-                            stderr=log)  # fmt: skip
+        return psutil.Popen([sys.executable, "-m", "wandb", "agent", path], env=server.environment(home), cwd=ROOT,
+                            stdout=log, stderr=log)  # fmt: skip
 
 
 def runs_of(agent: psutil.Popen) -> list[psutil.Process]:
