@@ -19,7 +19,8 @@ BUFFERS = re.compile(
 LARGEST, SMALLEST = 1e18, 1e-6  # a weight, and the distance between the answers to one question
 OF_AN_ADAPTER = re.compile(r"\.(base_layer|lora_\w+)\.")  # as PEFT names the parts of a matrix
 UNMERGED = "PEFT saved them with the adapter beside each matrix: merge the two (merge_and_unload) and save that model"
-REMEDY = "give model.source=<folder with all safetensors>"
+REMEDY = ("a file of them is missing, or config.json is another model's: give model.source=<folder with all "
+          "safetensors and config.json of one model>")  # fmt: skip
 
 
 def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -> None:
@@ -47,7 +48,7 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
 
 def _why_missing(model: Any, missing: list[str], surplus: list[str]) -> str | None:
     """Returns what to do where the weights are those of a wrapper, of a model with an adapter, or of one that has no
-    head over the vocabulary; None where they are none of these."""
+    head over the vocabulary or whose head is its embedding; None where they are none of these."""
     if any(map(OF_AN_ADAPTER.search, surplus)):
         return UNMERGED
     wrapped = next((name for name in surplus if name.endswith(f".{missing[0]}")), None)
@@ -58,6 +59,9 @@ def _why_missing(model: Any, missing: list[str], surplus: list[str]) -> str | No
     of_the_head = {name for name, parameter in model.named_parameters() if head and parameter is head.weight}
     if made_as not in ("", type(model).__name__) and set(missing) <= of_the_head:
         return f"{made_as}, which config.json names, has no head over the vocabulary: give the language model's folder"
+    if set(missing) <= of_the_head:
+        return ("config.json says tie_word_embeddings=false: set it to true where the head is the embedding, as in a "
+                "model that was saved tied, else give the folder with the head's file too")  # fmt: skip
     return None
 
 

@@ -43,7 +43,11 @@ BAD = {
     "no blocks": (in_config(num_hidden_layers=0), ["num_hidden_layers=0", "at least one block"]),
     "a billion blocks": (in_config(num_hidden_layers=10**9), ["num_hidden_layers=1000000000", "tensors"]),
     "a width of a trillion": (in_config(hidden_size=10**12), ["config.json"]),
-    "more blocks than weights": (in_config(num_hidden_layers=5), ["lack 9 parameters", "model.layers.4"]),
+    "more blocks than weights": (in_config(num_hidden_layers=5), ["lack 9 parameters (model.layers.4", "config.json"]),
+    "a tied head that is asked for": (
+        in_weights(lambda tensors: tensors.pop("lm_head.weight")),
+        ["lack 1 parameters (lm_head.weight", "tie_word_embeddings=false: set it to true", "the head's file"],
+    ),
     "a compiled model": (
         in_weights(damages.wrapped("_orig_mod.")),
         ["names begin with '_orig_mod.'", "save the model"],

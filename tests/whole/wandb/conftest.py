@@ -113,7 +113,7 @@ def make_server(tmp_path_factory):
         server.kill()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(make_server) -> Server:
     return make_server()
 

@@ -112,7 +112,7 @@ def test_a_server_that_comes_back_during_the_run_gets_the_whole_run_without_a_sy
 
     with monkeypatch.context() as patch:
         patch.setattr(Results, "append", away_for_an_edit)
-        assert main([*fixed, "n_edits=3", f"runs={runs}"]) == 0
+        assert main([*fixed, "n_edits=3", "seed=1", f"runs={runs}"]) == 0
     folder = the_run(runs)
     assert "wandb sync" not in capsys.readouterr().out
     server.holds_once(tracked_id(folder), folder)
