@@ -35,7 +35,7 @@ REQUESTS = [
     request(2, "Joe DiMaggio", "The sport that brought {} to fame is known as", "tennis and golf"),
     request(3, "Peru", "The banknotes of {} carry", "the sol"),
 ]
-SETTINGS = Rome(value_steps=9, value_lr=0.3, weight_decay=0.01, max_offset=3.0, stop_loss=4.0)
+SETTINGS = Rome(value_steps=5, value_lr=0.3, weight_decay=0.01, max_offset=3.0, stop_loss=4.0)
 
 
 def test_values_optimised_together_are_the_plain_paths_in_float64(exact_lm, float64_throughout):
@@ -115,7 +115,7 @@ def test_romes_updates_are_the_plain_paths_in_float64(exact_lm, float64_througho
 
 def test_memits_update_is_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
     lm = exact_lm
-    method = Memit(layers=[LAYER], second_moment_weight=0.5, value_steps=9, value_lr=0.3, stop_loss=4.0)
+    method = Memit(layers=[LAYER], second_moment_weight=0.5, value_steps=5, value_lr=0.3, stop_loss=4.0)
     C_FF = second_moment(lm.widths(LAYER)[1])
     update = method.update(lm, REQUESTS, Prepared(CONTEXTS, factors=factors({f"second_moment/{LAYER}": C_FF})), {})
     keys, offsets = [], []
@@ -132,7 +132,7 @@ def test_memits_update_is_the_plain_paths_in_float64(exact_lm, float64_throughou
 def test_memits_two_blocks_in_turn_are_the_plain_paths_in_float64(exact_lm, float64_throughout, plain_pass):
     """Each block is solved on the model that earlier blocks have changed, for its share of the remaining residual."""
     lm, layers = exact_lm, [LAYER, LAYER + 1]
-    method = Memit(layers=layers, second_moment_weight=0.5, value_steps=9, value_lr=0.3, stop_loss=4.0)
+    method = Memit(layers=layers, second_moment_weight=0.5, value_steps=5, value_lr=0.3, stop_loss=4.0)
     moments = {layer: second_moment(lm.widths(layer)[1]) for layer in layers}
     prepared = Prepared(CONTEXTS, factors=factors({f"second_moment/{layer}": C_FF for layer, C_FF in moments.items()}))
     update = method.update(lm, REQUESTS, prepared, {})
@@ -152,7 +152,7 @@ def test_memits_two_blocks_in_turn_are_the_plain_paths_in_float64(exact_lm, floa
 def test_each_stops_on_its_own_and_what_is_done_is_not_stepped_on(exact_lm, float64_throughout):
     alone = [optimise_values(exact_lm, [asked], CONTEXTS, LAYER, SETTINGS)[0] for asked in REQUESTS]
     losses = sorted(value.diagnostics["loss"] for value in alone)
-    settings = Rome(**{**SETTINGS.__dict__, "value_steps": 30, "stop_loss": (losses[1] + losses[2]) / 2})
+    settings = Rome(**{**SETTINGS.__dict__, "value_steps": 16, "stop_loss": (losses[1] + losses[2]) / 2})
     alone = [optimise_values(exact_lm, [asked], CONTEXTS, LAYER, settings)[0] for asked in REQUESTS]
     together = optimise_values(exact_lm, REQUESTS, CONTEXTS, LAYER, settings)
     assert len({value.diagnostics["steps"] for value in alone}) > 1
