@@ -146,4 +146,4 @@ class RebuiltRun:
         else:
             self.console.log(bold(f"{place}, not identical to the run's", f": {stored.count(sha256)} of {len(stored)} "
                                   "stored rows have the same; hardware or versions differ from those in "
-                                  "environment.json"))  # fmt: skip
+                                  "environment.json, or somebody changed the updates"))  # fmt: skip

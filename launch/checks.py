@@ -6,7 +6,7 @@ import math
 import os
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -206,16 +206,30 @@ def refuse_other_kinds(wanted: Any, value: Any, key: str) -> None:
         raise BadInput(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
 
 
-def check_own_configs(folder: Path) -> None:
+def check_own_configs(folder: Path, arguments: Sequence[str]) -> None:
     """Raises BadInput where a file of the user's own configs has the name of one in conf/, which Hydra takes first,
-    begins with a byte-order mark, behind which Hydra does not see a "# @package" line, or would never end."""
-    for group in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        for path in sorted((folder / group.name).glob("*.yaml")):
-            if group.name != "task" and path.read_bytes().startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
+    begins with a byte-order mark, behind which Hydra does not see a "# @package" line, or would never end.
+
+    Looked through are the groups of conf/, and those that the command or the "defaults" of such a file name.
+    """
+    named = {argument.lstrip("+~") for argument in arguments} | {f"{path.name}/" for path in CONF.iterdir()}
+    groups = _groups_of(sorted(named), folder)
+    for group in groups:
+        for path in sorted((folder / group).rglob("*.yaml")):
+            content = path.read_bytes()
+            if group != "task" and content.startswith((BOM_UTF8, BOM_UTF16_LE, BOM_UTF16_BE)):
                 raise BadInput(f"{path} begins with a byte-order mark; save it as UTF-8 without one")
             refuse_endless(path)
+            items = re.findall(r"^\s*-\s+(?:(?:optional|override)\s+)*/?(.*)", content.decode(errors="replace"), re.M)
+            groups += [group for group in _groups_of(items, folder) if group not in groups]
     for own in sorted(CONF.rglob("*.yaml")):
         path = folder / own.relative_to(CONF)
         if path.is_file() and own.read_bytes() != path.read_bytes():
             raise BadInput(f"{path} has the name of an entry of afteredit's own, which would be taken in its place; "
                            "give it another name, and choose it by that")  # fmt: skip
+
+
+def _groups_of(choices: Sequence[str], folder: Path) -> list[str]:
+    """Returns the folders in `folder` that texts such as edits=own, edits/sub/own and extra@there: own begin with."""
+    begins = [match[1] for match in (re.match(r"(\w[\w-]*)\s*[/@:=]", choice) for choice in choices) if match]
+    return [name for name in dict.fromkeys(begins) if (folder / name).is_dir()]

@@ -88,7 +88,7 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
         if not Path(folder).expanduser().is_dir():
             raise BadInput(f"--config-dir={folder} is no folder (seen from {Path.cwd()}); give the one that holds your "
                            "method/, edits/, task/, …")  # fmt: skip
-        check_own_configs(Path(folder).expanduser())
+        check_own_configs(Path(folder).expanduser(), rest)
     paths = [folder if "://" in folder else str(Path(folder).expanduser()) for folder in dict.fromkeys(folders)]
     return [*rest, f"hydra.searchpath=[{','.join(map(in_quotes, paths))}]"] if paths else rest
 

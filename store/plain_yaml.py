@@ -11,7 +11,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.plain_json import refuse_half
 
 DEEPEST = 50  # levels of nesting
-MOST_NODES = 100_000  # of a file in which every alias stands for a copy
+MOST_NODES = 10_000  # of a file with aliases, each of which stands for a copy
 
 
 class _ShallowLoader(yaml.SafeLoader):
@@ -55,7 +55,8 @@ def refuse_endless(path: Path) -> None:
         return
     except (OSError, ValueError, yaml.YAMLError):
         return
-    if _n_nodes(root, {}) > MOST_NODES:
+    known: dict[int, int] = {}
+    if _n_nodes(root, known) > max(MOST_NODES, len(known)):
         raise BadInput(
             f"the aliases (*name) of {path} make it more than {MOST_NODES:,} values; write out what is meant"
         )

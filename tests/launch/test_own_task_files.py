@@ -43,7 +43,7 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n"
     for before, name in zip("abcdefghij", "bcdefghijk", strict=True)
 )
-TOO_MANY = "make it more than 100,000 values"
+TOO_MANY = "make it more than 10,000 values"
 ENDLESS = {"aliases": (BOMB, TOO_MANY), "itself": ("a: &a [x, *a]\n", TOO_MANY),
            "deep": (f"name: {'[' * 5000}{']' * 5000}\n", "nested more than 50 levels deep; make it")}  # fmt: skip
 
@@ -57,16 +57,38 @@ def test_a_config_that_begins_with_a_byte_order_mark_is_named(tmp_path, group):
         compose([f"--config-dir={tmp_path}", "task=none"])
 
 
+WHERE = {  # the choice, and where its file lies
+    "edits=own": "edits/own.yaml",
+    "edits=deeper/own": "edits/deeper/own.yaml",
+    "+experiment=deeper/own": "experiment/deeper/own.yaml",
+    "+mine=own": "mine/own.yaml",
+    "+mine@run=own": "mine/own.yaml",
+    "hydra/launcher=own": "hydra/launcher/own.yaml",
+    "edits=facts": "other/own.yaml",  # which mine.yaml, beside it, names
+}
+
+
 @pytest.mark.parametrize("given", ["--config-dir={}", "hydra.searchpath=[file://{}]"])
 @pytest.mark.parametrize("name", ENDLESS)
-def test_a_file_that_hydra_would_not_come_to_the_end_of_is_refused_by_its_name(tmp_path, name, given):
+@pytest.mark.parametrize("choice", WHERE)
+def test_a_file_that_hydra_would_not_come_to_the_end_of_is_refused_by_its_name(tmp_path, choice, name, given):
     content, reason = ENDLESS[name]
-    own = tmp_path / "edits" / "own.yaml"
-    own.parent.mkdir()
+    own = tmp_path / WHERE[choice]
+    own.parent.mkdir(parents=True)
     own.write_text(content)
+    (tmp_path / "edits").mkdir(exist_ok=True)
+    (tmp_path / "edits" / "mine.yaml").write_text("defaults:\n  - my\n  - override /other@here: own\n")
     with pytest.raises(BadInput) as refused:
-        compose([given.format(tmp_path), "edits=own"])
+        compose([given.format(tmp_path), choice])
     assert str(own) in str(refused.value) and reason in str(refused.value)
+
+
+def test_a_long_file_without_aliases_is_taken(tmp_path):
+    content = (CONF / "edits" / "facts.yaml").read_text("utf-8")
+    (tmp_path / "edits").mkdir()
+    (tmp_path / "edits" / "own.yaml").write_text(content + f"fact_true: null\nspare: [{'1,' * 10_001}]\n")
+    with pytest.raises(BadInput, match="unknown key edits.spare"):
+        compose(["--config-dir", str(tmp_path), "edits=own"])
 
 
 def test_aliases_that_spare_words_are_taken(tmp_path):

@@ -169,7 +169,7 @@ def test_a_task_file_with_a_key_that_lm_eval_does_not_know_is_refused_with_it(tm
     with pytest.raises(BadInput, match="harness task 'mine' could not be loaded .*unexpected keyword.*num_fewshots"):
         harness_abilities(settings)
     (tmp_path / "mine.yaml").write_text("a: &a [x, *a]\n")
-    with pytest.raises(BadInput, match=r"mine.yaml make it more than 100,000 values"):
+    with pytest.raises(BadInput, match=r"mine.yaml make it more than 10,000 values"):
         check_files({}, settings)
 
 
