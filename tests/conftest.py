@@ -84,12 +84,14 @@ def save_tiny_llama(tokenizer):
 
 @pytest.fixture(scope="session")
 def few_facts(tmp_path_factory) -> str:
-    """The override of a run on six facts, of which one is written about.  What the unedited model says of all twenty
-    takes a third of a tiny run's time."""
+    """The override of a run on six facts, of which one is whole: it is written about, and has all its paraphrases and
+    neighbours.  What the unedited model says of all twenty takes a third of a tiny run's time."""
     lines = (Path(__file__).parents[1] / "data" / "facts.jsonl").read_text(encoding="utf-8").splitlines()[:6]
     first, *others = (json.loads(line) for line in lines)
     for fact in others:
         del fact["generation_prompts"]
+        for field, n in {"paraphrases": 1, "neighbourhood": 2, "neighbourhood_targets": 2}.items():
+            fact[field] = fact[field][:n]
     path = tmp_path_factory.mktemp("facts") / "few.jsonl"
     path.write_text("".join(json.dumps(fact) + "\n" for fact in (first, *others)), encoding="utf-8")
     return f"edits.file={path}"

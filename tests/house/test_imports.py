@@ -91,6 +91,6 @@ def test_a_config_is_checked_without_torch():
     groups = {
         group: [path.stem for path in (ROOT / "conf" / group).glob("*.yaml")] for group in ("method", "constraint")
     }
-    calls = [f"compose(['{group}={name}'])" for group, names in groups.items() for name in names]
+    calls = [f"compose(['{group}={name}', 'task=nli'])" for group, names in groups.items() for name in names]
     loaded = modules_after("from afteredit.launch.command_line import compose\n" + "\n".join(calls))
     assert "afteredit.edit.methods.rome" in loaded and not loaded & {"torch", "transformers"}

@@ -36,11 +36,11 @@ def two_facts(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, two_facts) -> Path:
-    """A run directory: two ROME edits of SmolLM2, two abilities, W&B offline."""
+    """A run directory: two ROME edits of SmolLM2 with the text that is shipped, two abilities, W&B offline."""
     runs = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, str(ROOT / "run.py"), "n_edits=2", "eval_every=2", "task=[sentiment,open_qa]", "limit=3",
-               "held_out_tokens=128", "method.contexts_long=2", "method.contexts_short=2",
-               "method.tokens_per_key_dim=2", "tracker.mode=offline", f"runs={runs}", two_facts]  # fmt: skip
+    command = [sys.executable, str(ROOT / "run.py"), "n_edits=2", "eval_every=2", "task=[sentiment,open_qa]", "limit=2",
+               "held_out_tokens=128", "method.value_steps=15", "method.contexts_long=2", "method.contexts_short=2",
+               "tracker.mode=offline", f"runs={runs}", two_facts]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=runs)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "wandb sync" in done.stdout and "wandb leet" in done.stdout
@@ -71,8 +71,8 @@ def test_a_batch_of_memit_takes_on_the_real_model(tmp_path, two_facts):
     text = "".join((ROOT / "data" / name).read_text(encoding="utf-8") for name in ("heldout.txt", "dialogue.jsonl"))
     (tmp_path / "text.txt").write_text(text, encoding="utf-8")
     overrides = ["method=memit", "method.contexts=1", f"method.second_moment_text={tmp_path}/text.txt",
-                 "method.tokens_per_key_dim=4", "n_edits=2", "batch_size=2", "eval_every=2", "task=none",
-                 "held_out_tokens=128", "tracker=none", two_facts, f"runs={tmp_path}/runs"]  # fmt: skip
+                 "method.tokens_per_key_dim=2", "method.value_steps=15", "n_edits=2", "batch_size=2", "eval_every=2",
+                 "task=none", "held_out_tokens=128", "tracker=none", two_facts, f"runs={tmp_path}/runs"]  # fmt: skip
     assert main(overrides) == 0
     (folder,) = (tmp_path / "runs").iterdir()
     last = _rows(folder)[-1]
