@@ -117,5 +117,6 @@ def _file_texts(path: str) -> Iterator[str]:
 
 def _hub_texts(text: str) -> Iterator[str]:
     _, name, *config = text.split(":")
-    for row in hub_data(name, *config, split="train", streaming=True):
+    local = "method.second_moment_text=sampled, or a text file"
+    for row in hub_data(name, *config, instead=local, split="train", streaming=True):
         yield row["text"]

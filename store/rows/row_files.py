@@ -97,10 +97,10 @@ def hub_rows(path: str, *config: str | None, **options: Any) -> Iterator[Row]:
     )
 
 
-def hub_data(path: str, *config: str | None, **options: Any) -> Any:
+def hub_data(path: str, *config: str | None, instead: str = "data=mini, data=<folder>", **options: Any) -> Any:
     """Returns a hub data set, or the JSON file at an address, as it is.
 
-    Raises BadInput, with what was looked for and the remedy, where it cannot be had.
+    Raises BadInput, with what was looked for and what of this machine can be named `instead`, where it cannot be had.
     """
     import datasets
 
@@ -111,7 +111,7 @@ def hub_data(path: str, *config: str | None, **options: Any) -> Any:
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0] if str(problem).strip() else type(problem).__name__
         raise BadInput(f"data set {path!r} could not be had from the hub ({reason}); let this machine reach the hub, "
-                       "or use local rows (data=mini, data=<folder>)") from None  # fmt: skip
+                       f"or use what is local ({instead})") from None  # fmt: skip
 
 
 def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput], None]) -> Iterator[Row]:

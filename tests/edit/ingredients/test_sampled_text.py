@@ -4,6 +4,7 @@ import pytest
 
 from afteredit.edit.ingredients import sampled_text
 from afteredit.launch.command_line import compose
+from afteredit.store.errors import BadInput
 from afteredit.store.user_cache import cache_folder
 
 
@@ -14,3 +15,14 @@ def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, 
     monkeypatch.setattr(sampled_text, "continue_rows", None)  # fails if anything is sampled
     assert len(list(sampled_text.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
     assert not list(cache_folder().iterdir())
+
+
+def test_a_hub_text_that_cannot_be_had_is_refused_with_what_can_be_named_in_its_place(make_lm, monkeypatch):
+    import datasets
+
+    def unreachable(*_given, **_options):
+        raise OSError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(BadInput, match=r"'wikitext' could not .*route.*method.second_moment_text=sampled, or a text"):
+        list(sampled_text.sequences(make_lm("gpt2"), "hub:wikitext:wikitext-103-raw-v1", 100))
