@@ -20,11 +20,12 @@ from afteredit.evaluate.abilities.build import check_files
 from afteredit.launch.experiment import Experiment, SpeedSettings
 from afteredit.launch.opening import decides_measurement
 from afteredit.launch.overrides import quoted
-from afteredit.launch.stored_config import as_command, named_speed_keys, tracking_of
+from afteredit.launch.stored_config import as_command, named_speed_keys, rows_named_in, tracking_of
 from afteredit.record.display.run_display import Display
 from afteredit.record.recorder import Recorder
 from afteredit.record.run_directory import RunDirectory
 from afteredit.record.terminal import PlainConsole, bold
+from afteredit.store.checked_lines import read_config
 from afteredit.store.code_version import measuring_version
 from afteredit.store.interruption import Interruption
 from afteredit.store.locks.lease import Lease, claim, is_claimed
@@ -174,7 +175,8 @@ def end_run(run: RunDirectory, record: Recorder) -> None:
 
     if record.n_pending:
         console = record.display.console
-        command = as_command([quoted("replay.run", str(run.folder)), "replay.pending=true"])
+        rows = rows_named_in(read_config(run.folder / "config.yaml"))
+        command = as_command([quoted("replay.run", str(run.folder)), "replay.pending=true", *rows])
         console.log(bold(f"{record.n_pending} checkpoints are left", "; one or more of these commands measure them"))
         console.print(f"pending  {command}", highlight=False, soft_wrap=True)
         return

@@ -28,6 +28,7 @@ from afteredit.store.field_roles import MEASUREMENT, NOTHING, SPEED, Role, names
 
 log = logging.getLogger(__name__)
 FREE = (MEASUREMENT, SPEED, NOTHING)  # the roles of keys that a replay's command may set
+OURS = ("mini", "hub")  # where rows come from that no folder of the user's holds
 NEEDED = ("model", "method", "constraint", "batch_size", "setting", "seed", "dtype")
 
 
@@ -64,6 +65,8 @@ def as_it_ran(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     if config.replay.pending:
         of_the_run |= _evaluation_of(stored, {key.split(".")[0] for key in given}, folder)
     _refuse_interpolations(of_the_run, folder / "config.yaml")
+    if config.replay.pending:
+        _refuse_unnamed_rows(of_the_run, folder, overrides)
     if "model.source" not in given:
         _refuse_unknown_source(of_the_run["model"], folder, overrides)
     for name in names_by_role(ModelSource, *FREE):
@@ -86,6 +89,18 @@ def _evaluation_of(stored: dict[str, Any], given: set[str], folder: Path) -> dic
                        "that folder in this command too, if you trust it")  # fmt: skip
     own = {key: stored[key] for key in keys if key in stored}
     return own | ({"task": _tasks_as_here(own["task"], folder)} if "task" in own else {})
+
+
+def _refuse_unnamed_rows(of_the_run: Mapping[str, Any], folder: Path, overrides: Sequence[str]) -> None:
+    """Raises BadInput where the run was measured on files that only its own folder names."""
+    if named := rows_named_in(of_the_run):
+        raise BadInput(f"{folder} was measured on files that it names itself, and a run directory may come from "
+                       f"elsewhere: name them if they are yours: {RUN} {shlex.join([*overrides, *named])}")  # fmt: skip
+
+
+def rows_named_in(stored: Mapping[str, Any]) -> list[str]:
+    """Returns the overrides that name the files which a stored config was measured on, and which are none of ours."""
+    return [quoted(key, str(stored[key])) for key in ("data", "held_out") if stored.get(key) not in (None, *OURS)]
 
 
 def _tasks_as_here(stored: Any, folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from afteredit.evaluate.inference.held_out import held_out, held_out_text
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import respond, success_scores
 from afteredit.launch.experiment import Experiment
+from afteredit.store.code_version import editing_version, measuring_version
 from afteredit.store.field_roles import WEIGHTS, values_by_role
 from afteredit.store.progress.kept_progress import KeptResults
 from afteredit.store.progress.work import working
@@ -40,7 +41,8 @@ def kept_trials(x: Experiment, lm: LM) -> KeptResults:
     """Returns the results of earlier trials on this model, whose file is named by all that decides them beside method
     and row."""
     decides = {"model": lm.fingerprint, "device": lm.device.type, "seed": x.settings.seed,
-               "text": held_out_text(x.settings), "tokens": x.settings.held_out_tokens}  # fmt: skip
+               "separator": lm.tokens.separator, "text": held_out_text(x.settings),
+               "tokens": x.settings.held_out_tokens, "code": [editing_version(), measuring_version()]}  # fmt: skip
     return KeptResults(f"trials/{cache_key(FORMAT, decides)}.json")
 
 

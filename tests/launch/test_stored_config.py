@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -57,3 +58,22 @@ def test_what_was_given_in_its_own_type_is_stored_as_it_was_given():
 def test_a_text_that_is_no_value_of_its_key_is_refused_by_its_key(given):
     with pytest.raises(BadInput, match=f"^{given.partition('=')[0]}"):
         compose([given])
+
+
+def test_rows_that_only_the_run_itself_names_are_left_alone_until_the_command_names_them(tmp_path):
+    (tmp_path / "my rows").mkdir()
+    (tmp_path / "text.txt").write_text("A text.")
+    named = [f"data={tmp_path}/my rows", f"held_out={tmp_path}/text.txt"]
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_bytes(as_yaml(compose([*named, NLI])))
+    (run / "edits.jsonl").touch()
+    pending = [f"replay.run={run}", "replay.pending=true"]
+    with pytest.raises(BadInput) as refused:
+        compose(pending)
+    command = str(refused.value).partition("name them if they are yours: ")[2]
+    assert command == f"python run.py {shlex.join([*pending, *named])}"
+    assert compose([*pending, *named]).settings.data == f"{tmp_path}/my rows"
+    with pytest.raises(BadInput, match="held_out"):
+        compose([*pending, named[0]])
+    assert compose([f"replay.run={run}", "replay.at=1", "task=none"]).settings.data == "mini"

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from afteredit.analysis.pictures import trace_maps
+from afteredit.commands.locate import trials
 from afteredit.commands.locate import tune as module
 from afteredit.commands.locate.known_facts import Known, KnownFact
 from afteredit.commands.locate.trials import Trials, kept_trials
@@ -41,9 +42,9 @@ def tune(model, tmp_path, monkeypatch):
 
 def test_what_is_tuned_is_written_as_a_models_file_with_its_sources(tune, tmp_path, capsys, monkeypatch):
     edited = []
-    trials = Trials._edited
+    try_one = Trials._edited
     monkeypatch.setattr(Trials, "_edited", lambda self, method, name, request, **rest: edited.append(
-        (method, request.subject)) or trials(self, method, name, request, **rest))  # fmt: skip
+        (method, request.subject)) or try_one(self, method, name, request, **rest))  # fmt: skip
     assert tune() == 0
     written = (tmp_path / "out" / "model" / "tuned-tiny.yaml").read_text("utf-8")
     x = compose([f"hydra.searchpath=[{tmp_path}/out]", "model=tuned-tiny"])
@@ -69,14 +70,34 @@ def test_a_score_is_the_product_of_means_divided_by_the_growth_of_perplexity(mod
     x = compose(["model=hf", f"model.source={model}", "held_out_tokens=64"])
     lm = x.model.load("cpu", "float32")
     with kept_trials(x, lm) as kept:
-        trials = Trials(x, lm, [], kept)
-    unedited = trials.unedited["perplexity"]
+        tried = Trials(x, lm, [], kept)
+    unedited = tried.unedited["perplexity"]
     found = {"prob/efficacy": 1.0, "generated/efficacy": 0.5, "prob/paraphrase": 0.8, "generated/paraphrase": 0.4,
              "prob/neighbourhood": 0.9, "generated/neighbourhood": 0.7, "perplexity": unedited / 2}  # fmt: skip
-    assert trials.score(found) == pytest.approx(0.75 * 0.6 * 0.8)
-    assert trials.score(found | {"perplexity": 2 * unedited}) == pytest.approx(0.75 * 0.6 * 0.8 / 2)
+    assert tried.score(found) == pytest.approx(0.75 * 0.6 * 0.8)
+    assert tried.score(found | {"perplexity": 2 * unedited}) == pytest.approx(0.75 * 0.6 * 0.8 / 2)
     without = {key: value for key, value in found.items() if "paraphrase" not in key}
-    assert trials.score(without) == pytest.approx(0.75 * 0.8)
+    assert tried.score(without) == pytest.approx(0.75 * 0.8)
+
+
+def test_what_decides_a_trial_beside_method_and_row_is_in_the_name_of_the_file(model, tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("Another text.")
+    x = compose(["model=hf", f"model.source={model}", "task=none"])
+    lm = x.model.load("cpu", "float32")
+    names = {kept_trials(x, lm)._name}
+    assert names == {kept_trials(x, lm)._name}
+    for key, value in {"seed": 1, "held_out": f"{tmp_path}/text.txt", "held_out_tokens": 65}.items():
+        names.add(kept_trials(replace(x, settings=replace(x.settings, **{key: value})), lm)._name)
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "measuring_version", lambda: {"code": "another"})
+        names.add(kept_trials(x, lm)._name)
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "editing_version", lambda: {"code": "another"})
+        names.add(kept_trials(x, lm)._name)
+    lm.tokens.separator = "none"
+    names.add(kept_trials(x, lm)._name)
+    lm.fingerprint = "another model"
+    assert len(names | {kept_trials(x, lm)._name}) == 8
 
 
 @pytest.mark.parametrize(("proposed", "own", "expected"), [
