@@ -1,4 +1,4 @@
-"""The search for optimised values: Adam on target_value.py's loss, for several requests at once.
+"""The search for ROME's v* and MEMIT's z: Adam on target_value.py's loss, for several requests at once.
 
 Each request has its own offset, loss and early stop.  After each step its offset is projected to
 |δ| ≤ max_offset · |start|; its search ends below `stop_loss`, or after `value_steps` losses.  With `stop_steps` it also

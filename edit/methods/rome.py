@@ -2,6 +2,8 @@
 
     Ŵ = W + Λ (C⁻¹ k*)ᵀ,   Λ = (v* − (W k* + b)) / ((C⁻¹ k*)ᵀ k*),   C = E[k kᵀ]
 
+`rank_one`, at the end of this file, is its second term.
+
 Departures from the reference code (kmeng01/rome), all recorded because they change numbers (target_value.py and
 context_prefixes.py in ingredients/ have those of v* and of the prefixes):
 - one k*, averaged over context prefixes, in every place; the reference divides by the bare prompt's key and subtracts
