@@ -184,11 +184,18 @@ def shipped_tasks(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(
-    ("part", "default"),
-    [("settings", WEIGHTS), ("model", WEIGHTS), ("edits", WEIGHTS), ("speed", SPEED), ("tracker", NOTHING),
-     ("replay", NOTHING), ("locate", NOTHING), ("plan", NOTHING)],
-)  # fmt: skip
+# the parts that stand in one file each, with the role of a field that names none
+PARTS = {"settings": WEIGHTS, "model": WEIGHTS, "edits": WEIGHTS, "speed": SPEED, "tracker": NOTHING,
+         "replay": NOTHING, "locate": NOTHING, "plan": NOTHING}  # fmt: skip
+CHOSEN = {"method", "constraint", "tasks"}  # each of whose files is walked
+COPIES = {"names", "resolved", "overrides"}  # of what the other parts are made from
+
+
+def test_no_part_of_an_experiment_is_left_out_of_the_walk():
+    assert sorted(field.name for field in fields(Experiment)) == sorted([*PARTS, *CHOSEN, *COPIES])
+
+
+@pytest.mark.parametrize(("part", "default"), PARTS.items())
 def test_each_key_moves_what_its_field_says(place, part, default):
     found, said = walked(place, composed(place, "model.prompt=chat"), part, default)
     assert found == said
