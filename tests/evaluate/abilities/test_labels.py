@@ -21,6 +21,9 @@ NUMBER = {"closed_qa": int, "sentiment": int, "nli": ["entailment", "not_entailm
           "ner": lambda tags: [HUB.index(tag) for tag in tags]}  # fmt: skip
 NAME = {"closed_qa": ["no", "yes"], "sentiment": ["negative", "positive"], "nli": ["entailment", "not_entailment"],
         "dialogue": "ABCD"}  # fmt: skip
+TASKS = [*COLUMN, *(f"paper_{task}" for task in COLUMN)]  # the paper's scoring reads the same rows
+PAPER = {"paper_closed_qa": [" no", " yes"], "paper_sentiment": [" negative", " positive"],
+         "paper_nli": [" True", " False"], "paper_dialogue": [" A", " B", " C", " D"]}  # fmt: skip
 
 
 def listed(change):
@@ -42,27 +45,34 @@ KINDS = {
 REFUSED = {(task, kind) for task in ("nli", "dialogue", "ner") for kind in ("true_or_false", "true_or_false_as_text")}
 
 
-def rows_of(task: str) -> list[dict]:
-    return [json.loads(line) for line in (EMBEDDED / f"{task}.jsonl").read_text(encoding="utf-8").splitlines()[:12]]
+def rows_of(ability: str) -> list[dict]:
+    return [json.loads(line) for line in (EMBEDDED / f"{ability}.jsonl").read_text(encoding="utf-8").splitlines()[:12]]
 
 
 @cache
-def ability(task: str) -> Ability:
-    return compose([f"task=[{task}]"]).tasks[task]
+def abilities() -> dict[str, Ability]:
+    return compose([f"task=[{','.join(TASKS)}]"]).tasks
+
+
+def written(folder: Path, ability: str, rows: list[dict]) -> str:
+    (folder / f"{ability}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return str(folder)
 
 
 def labels_read(folder: Path, task: str, rows: list[dict]) -> list:
-    (folder / f"{task}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    return load_rows(task, ability(task).rows, {}, ability(task).labels, str(folder))["test"][COLUMN[task]]
+    ability, column = abilities()[task], COLUMN[task.removeprefix("paper_")]
+    folder_of_rows = written(folder, task.removeprefix("paper_"), rows)
+    return load_rows(task, ability.rows, {}, ability.labels, folder_of_rows)["test"][column]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("task", COLUMN)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_kind_of_label_is_the_same_class_or_refused(tmp_path, task, kind):
-    rows, column = rows_of(task), COLUMN[task]
-    changed = [row | {column: KINDS[kind](task, row[column])} for row in rows]
-    if (task, kind) in REFUSED:
-        with pytest.raises(BadInput, match=rf"{task}.jsonl:1: field {column} is .*; allowed: "):
+    ability = task.removeprefix("paper_")
+    rows, column = rows_of(ability), COLUMN[ability]
+    changed = [row | {column: KINDS[kind](ability, row[column])} for row in rows]
+    if (ability, kind) in REFUSED:
+        with pytest.raises(BadInput, match=rf"{ability}.jsonl:1: field {column} is .*; allowed: "):
             labels_read(tmp_path, task, changed)
         return
     classes = labels_read(tmp_path, task, changed)
@@ -74,9 +84,20 @@ def test_every_kind_of_label_is_the_same_class_or_refused(tmp_path, task, kind):
 def test_lm_eval_scores_the_answer_that_the_label_names(tmp_path, task):
     rows, column = rows_of(task), COLUMN[task]
     changed = [row | {column: KINDS["name_in_capitals"](task, row[column])} for row in rows]
-    (tmp_path / f"{task}.jsonl").write_text("\n".join(map(json.dumps, changed)), encoding="utf-8")
-    built = BuiltAbility(task, ability(task), str(tmp_path), None).task
+    built = BuiltAbility(task, abilities()[task], written(tmp_path, task, changed), None).task
     assert [built.doc_to_target(row) for row in built.eval_docs] == [NUMBER[task](row[column]) for row in rows]
+
+
+@pytest.mark.parametrize("task", PAPER)
+def test_the_papers_scoring_takes_only_the_answer_that_the_label_names(tmp_path, task):
+    ability = task.removeprefix("paper_")
+    rows, column = rows_of(ability), COLUMN[ability]
+    changed = [row | {column: KINDS["name_in_capitals"](ability, row[column])} for row in rows]
+    built = BuiltAbility(task, abilities()[task], written(tmp_path, ability, changed), None).task
+    right = [[built.process_results(row, [answer])["score"] for answer in PAPER[task]] for row in built.eval_docs]
+    numbers = [NUMBER[ability](row[column]) for row in rows]
+    assert right == [[float(at == number) for at in range(len(PAPER[task]))] for number in numbers]
+    assert [built.doc_to_target(row) for row in built.eval_docs] == [PAPER[task][number] for number in numbers]
 
 
 UNKNOWN = {"closed_qa": ["maybe", 2, -1, 0.5, None, [True], float("inf")], "sentiment": ["neutral", 2, "2", -1, None],
@@ -84,12 +105,13 @@ UNKNOWN = {"closed_qa": ["maybe", 2, -1, 0.5, None, [True], float("inf")], "sent
            "ner": [["S-PER"], ["B-GPE"], [9], [None], None, "O O"]}  # fmt: skip
 
 
-@pytest.mark.parametrize(("task", "label"), [(task, label) for task, labels in UNKNOWN.items() for label in labels])
-def test_a_label_that_names_no_class_is_refused_with_its_line_and_the_classes(tmp_path, task, label):
-    rows = rows_of(task)[:2]
-    rows[1][COLUMN[task]] = label
-    with pytest.raises(BadInput, match=rf"{task}.jsonl:2: field {COLUMN[task]} is .*; allowed: .*1"):
-        labels_read(tmp_path, task, rows)
+@pytest.mark.parametrize("scoring", ["", "paper_"])
+@pytest.mark.parametrize(("ability", "label"), [(name, label) for name, labels in UNKNOWN.items() for label in labels])
+def test_a_label_that_names_no_class_is_refused_with_its_line_and_the_classes(tmp_path, ability, label, scoring):
+    rows = rows_of(ability)[:2]
+    rows[1][COLUMN[ability]] = label
+    with pytest.raises(BadInput, match=rf"{ability}.jsonl:2: field {COLUMN[ability]} is .*; allowed: .*1"):
+        labels_read(tmp_path, scoring + ability, rows)
 
 
 def test_a_task_without_its_label_column_says_which_it_needs(tmp_path):
