@@ -58,6 +58,11 @@ def test_tuned_values_come_from_the_model_file_and_the_command_line_wins():
     assert compose(["model=hf", "model.source=x"]).method.layer is None
 
 
+def test_a_model_without_a_file_of_its_own_is_read_with_its_tokenizers_start_token():
+    assert compose(["model=hf", "model.source=x"]).model.start_token == "auto"
+    assert compose(["model=gpt2-xl"]).model.start_token is None  # as published
+
+
 BAD = [
     (["n_edit=3"], ["n_edit", "n_edits"]),
     (["+colour=red"], ["colour", "n_edits"]),
