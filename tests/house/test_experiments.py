@@ -142,8 +142,9 @@ def test_rect_has_every_published_bar_and_the_control_as_their_code_writes_it(na
 def test_the_demo_writes_the_same_facts_in_both_ways_and_looks_after_the_first_two_edits():
     params = yaml.safe_load((FOLDER / "demo.yaml").read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
     published, faithful = (compose_all(["experiment=demo", f"method={name}"]) for name in params["method"].split(","))
-    assert (published.method.keys.name, published.method.second_moment.name) == ("asymmetric", "identity")
-    assert (faithful.method.keys.name, faithful.method.second_moment.name) == ("consistent", "corpus")
+    chosen = [(m.keys.name, m.second_moment.name, m.kl_at.name, m.contexts_count_opening)
+              for m in (published.method, faithful.method)]  # fmt: skip
+    assert chosen == [("asymmetric", "identity", "subject", True), ("consistent", "corpus", "prompt_end", False)]
     assert published.settings == faithful.settings and published.edits == faithful.edits
     assert x_axis("demo") == [1, 2, 5] and published.settings.n_edits == 5 and len(published.tasks) == 8
     assert "run.py -m experiment=demo\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
