@@ -20,6 +20,7 @@ from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.request import EditRequest
 from afteredit.edit.update import Dense
+from afteredit.store.errors import NoEdit
 
 CONTEXTS = ("", "The old man said that", "It is known")
 LAYER = 1
@@ -214,6 +215,12 @@ def test_the_offset_stays_within_its_cap(make_lm, family, fact):
     settings = Rome(value_steps=6, value_lr=5.0, weight_decay=0.0, max_offset=0.25)
     (value,) = optimise_values(lm, [fact], CONTEXTS, 2, settings)
     assert value.diagnostics["offset_over_start"] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_step_that_float32_cannot_hold_asks_for_a_lower_value_lr(make_lm, fact):
+    """Adam's first step is value_lr in each of D entries: its norm squared is D · 1e60, and float32 ends at 3.4e38."""
+    with pytest.raises(NoEdit, match=r"^a step of value_lr=1e\+30 .*; choose a lower value_lr$"):
+        optimise_values(make_lm("gpt2"), [fact], CONTEXTS, 2, Rome(value_steps=2, value_lr=1e30))
 
 
 def test_the_last_of_the_losses_is_not_stepped_on(make_lm, fact):
