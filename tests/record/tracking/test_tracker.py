@@ -15,7 +15,8 @@ from afteredit.record.tracking.tracker import Tracker
 from afteredit.store.errors import BadInput
 
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE", "NETRC", "WANDB_SWEEP_ID",
-             "WANDB_RUN_GROUP", "WANDB_PROJECT", "WANDB_NAME")  # fmt: skip
+             "WANDB_RUN_GROUP", "WANDB_PROJECT", "WANDB_NAME", "WANDB_INIT_TIMEOUT",
+             "WANDB_FINISH_TIMEOUT")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +144,23 @@ def test_a_run_is_begun_under_its_own_id_with_group_tags_and_commit(wandb_fake, 
     assert (given["group"], given["config"]) == ("rome-smollm2", CONFIG)
     assert "resume" not in given and given["settings"].git_commit == "abc123"
     assert given["reinit"] == "finish_previous"
+
+
+@pytest.mark.parametrize(("log_updates", "finish"), [(False, 60), (True, 300)])
+def test_a_server_that_never_answers_costs_a_minute_and_longer_where_updates_are_sent(
+    wandb_fake, tmp_path, log_updates, finish
+):
+    tracker(tmp_path, log_updates=log_updates)
+    settings = wandb_fake.calls[0]["settings"]
+    assert (settings.init_timeout, settings.finish_timeout, settings.finish_timeout_raises) == (30, finish, True)
+
+
+def test_wandbs_own_variables_decide_how_long_a_server_is_waited_for(wandb_fake, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "7")
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "8.5")
+    tracker(tmp_path)
+    settings = wandb_fake.calls[0]["settings"]
+    assert (settings.init_timeout, settings.finish_timeout) == (7, 8.5)
 
 
 def test_a_group_comes_from_the_config_then_from_the_environment(wandb_fake, tmp_path, monkeypatch):
