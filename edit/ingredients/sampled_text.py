@@ -116,7 +116,8 @@ def _file_texts(path: str) -> Iterator[str]:
 
 
 def _hub_texts(text: str) -> Iterator[str]:
-    _, name, *config = text.split(":")
-    local = "method.second_moment_text=sampled, or a text file"
-    for row in hub_data(name, *config, instead=local, split="train", streaming=True):
+    named, _, revision = text.partition("@")
+    _, name, *config = named.split(":")
+    options = {"split": "train", "streaming": True, "revision": revision or None}
+    for row in hub_data(name, *config, instead="method.second_moment_text=sampled, or a text file", **options):
         yield row["text"]

@@ -26,3 +26,19 @@ def test_a_hub_text_that_cannot_be_had_is_refused_with_what_can_be_named_in_its_
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
     with pytest.raises(BadInput, match=r"'wikitext' could not .*route.*method.second_moment_text=sampled, or a text"):
         list(sampled_text.sequences(make_lm("gpt2"), "hub:wikitext:wikitext-103-raw-v1", 100))
+
+
+def test_a_hub_text_is_read_at_the_revision_that_is_named(make_lm, monkeypatch):
+    import datasets
+
+    asked = []
+
+    def load(*given, revision, **_options):
+        asked.append((*given, revision))
+        return [{"text": "One old town lies by the sea. " * 9}] * 99
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    for text in ("hub:wikitext:raw@1a2b", "hub:wikitext:raw"):
+        assert len(list(sampled_text.sequences(make_lm("gpt2"), text, 200))) == 2
+        assert sampled_text.identity(text) == text
+    assert asked == [("wikitext", "raw", "1a2b"), ("wikitext", "raw", None)]
