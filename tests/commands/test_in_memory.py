@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
+import shutil
 import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from afteredit.analysis.numbers.flat_tables import results
 from afteredit.commands.in_memory import InMemory
@@ -107,6 +109,28 @@ def test_what_cannot_be_edited_in_memory_is_refused_and_leaves_the_model_as_it_i
         with pytest.raises(BadInput, match=named):
             edited.edit(*facts)
         assert same(weights(edited.model), before) and edited.n_edits == 1
+
+
+@pytest.fixture
+def short(tiny, tmp_path):
+    """The experiment on a model with room for the second fact, but not after a context prefix of five tokens."""
+    x = tiny("task=none", f"edits.fact={FACTS[1]}")
+    folder = Path(shutil.copytree(x.model.source, tmp_path / "model"))
+    room = len(AutoTokenizer.from_pretrained(folder)("The capital of Peru is Oslo").input_ids) + 3 - 1  # 3 are written
+    config = json.loads((folder / "config.json").read_text("utf-8")) | {"max_position_embeddings": room}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return replace(x, model=replace(x.model, source=str(folder)), settings=replace(x.settings, runs=str(tmp_path)))
+
+
+def test_a_fact_that_is_too_long_after_a_prefix_is_refused_before_any_edit(short, tmp_path):
+    edited = InMemory(short)
+    before = weights(edited.model)
+    with pytest.raises(BadInput, match="prompt and answer after the context prefix"):
+        edited.edit(FACTS[1])
+    assert same(weights(edited.model), before) and edited.n_edits == 0
+    with pytest.raises(BadInput, match="prompt and answer after the context prefix"):
+        run_experiment(short)
+    assert list(tmp_path.glob("rome-hf-*")) and not list(tmp_path.rglob("updates/*"))
 
 
 def test_what_python_gives_is_read_as_rows_and_prompts_are(tiny):
