@@ -1,5 +1,5 @@
 """With `kl_at=subject`, each method's update is what its authors' code computes: ROME as Gu et al. run it and as Meng
-et al. do, MEMIT, MEMIT_seq and AlphaEdit.
+et al. do, MEMIT, MEMIT_seq, AlphaEdit and EMMET.
 
 Their steps are written out in float64, one row at a time, on plain transformers (tests/tiny/authors_steps.py).  Nothing
 of the program is used but the update that is compared.
@@ -18,6 +18,7 @@ from afteredit.edit.ingredients.least_squares import factors
 from afteredit.edit.ingredients.value_settings import KlAt
 from afteredit.edit.method import Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit
+from afteredit.edit.methods.emmet import Emmet
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
 from afteredit.edit.methods.rome import Keys, Rome, SecondMoment
@@ -96,6 +97,15 @@ def memit_forgetting(layer, K_FE, resid_DE, past_FF):
     return memit_solve(layer, K_FE, resid_DE, torch.zeros_like(past_FF))
 
 
+def emmet_solve(layer, K_FE, resid_DE, past_FF):
+    """emmet_main.py: w C is inverted, and a batch of several facts has d on its inner matrix."""
+    C_inv_FF = torch.linalg.inv(0.5 * MOMENTS[layer])
+    inner_EE = K_FE.T @ C_inv_FF @ K_FE
+    if len(inner_EE) > 1:
+        inner_EE = inner_EE + 0.2 * torch.eye(len(inner_EE), dtype=torch.float64)
+    return resid_DE @ torch.linalg.inv(inner_EE) @ K_FE.T @ C_inv_FF
+
+
 def alphaedit_solve(layer, K_FE, resid_DE, past_FF):
     P_FF = projection(layer) @ projection(layer).T
     left_FF = P_FF @ (K_FE @ K_FE.T + past_FF) + 0.3 * torch.eye(F, dtype=torch.float64)
@@ -113,7 +123,8 @@ ENERGIES = {f"energy/{layer}": torch.tensor(0.1) for layer in LAYERS}
     (Memit(**MEMIT), Prepared(CONTEXTS, factors=factors(SECOND_MOMENTS)), memit_forgetting),
     (MemitSeq(**MEMIT), Prepared(CONTEXTS, SECOND_MOMENTS), memit_solve),
     (AlphaEdit(**ALPHAEDIT), Prepared(CONTEXTS, NULL_SPACES | ENERGIES), alphaedit_solve),
-], ids=["memit", "memit_seq", "alphaedit"])  # fmt: skip
+    (Emmet(**MEMIT, damping=0.2), Prepared(CONTEXTS, factors=factors(SECOND_MOMENTS)), emmet_solve),
+], ids=["memit", "memit_seq", "alphaedit", "emmet"])  # fmt: skip
 def test_two_batches_of_memit_and_its_heirs(model, method, prepared, solve):
     past = {layer: torch.zeros(F, F, dtype=torch.float64) for layer in LAYERS}
     state = {}
