@@ -10,20 +10,21 @@ from afteredit.model.lm import LM
 from afteredit.model.tensors import first, pad
 
 
-def test_hidden_states_do_not_depend_on_the_padding_side(make_lm, family):
-    lm = make_lm(family)
+def test_hidden_states_do_not_depend_on_the_padding_side(make_lm, family, float64_throughout):
+    lm = make_lm(family, dtype=torch.float64)
     rows = [lm.tokens.encode(text) for text in ("China", "The sport that brought Joe DiMaggio to fame is", "Fenrir is")]
     lefts, rights = (lm.forward(*pad(rows, side)) for side in ("left", "right"))
     for row, left_TD, right_TD in zip(rows, lefts, rights, strict=True):
-        assert_close(left_TD[-len(row) :], right_TD[: len(row)], rtol=0, atol=1e-5)
+        assert_close(left_TD[-len(row) :], right_TD[: len(row)], rtol=0, atol=1e-11)
         own_TV = lm.model(input_ids=torch.tensor([row])).logits[0]
-        assert_close(lm.logits(right_TD[: len(row)]), own_TV, rtol=1e-4, atol=1e-5)
+        assert_close(lm.logits(right_TD[: len(row)]), own_TV, rtol=0, atol=1e-11)
 
 
 @torch.no_grad()
-def test_a_cache_is_given_under_the_name_that_the_decoder_has_for_it(make_lm, tokenizer):
+def test_a_cache_is_given_under_the_name_that_the_decoder_has_for_it(make_lm, tokenizer, float64_throughout):
     """The newer name stands in for later versions of transformers."""
-    older, ids_BT, mask_BT = make_lm("llama"), torch.tensor([[5, 9, 7, 30]]), torch.ones(1, 4, dtype=torch.long)
+    older = make_lm("llama", dtype=torch.float64)
+    ids_BT, mask_BT = torch.tensor([[5, 9, 7, 30]]), torch.ones(1, 4, dtype=torch.long)
     decoder = older.anatomy.decoder
     forward = type(decoder).forward
 
@@ -37,7 +38,7 @@ def test_a_cache_is_given_under_the_name_that_the_decoder_has_for_it(make_lm, to
     newer, cache = LM(older.model, tokenizer), DynamicCache()
     newer.forward(ids_BT[:, :2], mask_BT[:, :2], cache)
     assert newer.capabilities.reads_on_from_cache and cache.get_seq_length() == 2
-    assert_close(newer.forward(ids_BT[:, 2:], mask_BT, cache, 2), hidden_BTD[:, 2:], rtol=0, atol=1e-5)
+    assert_close(newer.forward(ids_BT[:, 2:], mask_BT, cache, 2), hidden_BTD[:, 2:], rtol=0, atol=1e-11)
 
 
 @torch.no_grad()

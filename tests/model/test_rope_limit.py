@@ -16,7 +16,7 @@ ROPES = {"longrope": (LONG, 32), "dynamic": ({"rope_type": "dynamic", "factor": 
 
 
 @pytest.fixture(params=list(ROPES))
-def lm_and_limit(request, tokenizer):
+def lm_and_limit(request, tokenizer, float64_throughout):
     rope, limit = ROPES[request.param]
     model = random_model("llama", len(tokenizer), pad_token_id=0, **GATED, rope_parameters=rope)
     return LM(randomised(model).double(), tokenizer), limit
@@ -28,8 +28,8 @@ def test_rows_up_to_the_limit_score_as_plain_passes_whatever_stands_beside_them(
     assert (lm.rope_limit, lm.max_tokens) == (limit, longest)
     pairs = [(tuple(range(1, n)), tuple(range(3, 7))) for n in (5, 12, 25, longest - 3)]
     for pair, scores in zip(pairs, score(lm, pairs), strict=True):
-        assert scores.nll == pytest.approx(float(plain_nll(lm, *pair)), abs=1e-5)
-        assert scores.log_p == pytest.approx(score(lm, [pair])[0].log_p, abs=1e-9)
+        assert scores.nll == pytest.approx(float(plain_nll(lm, *pair)), abs=1e-11)
+        assert scores.log_p == pytest.approx(score(lm, [pair])[0].log_p, abs=1e-11)
 
 
 def test_an_answer_ends_where_the_rope_would_change(lm_and_limit):

@@ -34,7 +34,8 @@ def _plain_pass(lm, row, layer, at, offset_D=None) -> SimpleNamespace:
 def _plain_nll(lm, ids, target, layer=0, at=0, offset_D=None) -> torch.Tensor:
     """Returns the mean nats per token of `target` after `ids`."""
     with torch.no_grad():
-        logits_TV = _plain_pass(lm, [*ids, *target], layer, at, offset_D).logits_TV.float()
+        logits_TV = _plain_pass(lm, [*ids, *target], layer, at, offset_D).logits_TV
+        logits_TV = logits_TV if logits_TV.dtype == torch.float64 else logits_TV.float()
     log_p_NV = logits_TV[len(ids) - 1 : -1].log_softmax(-1)
     return -log_p_NV[torch.arange(len(target)), torch.tensor(target)].mean()
 

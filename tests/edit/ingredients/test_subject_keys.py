@@ -7,6 +7,8 @@ from afteredit.edit.ingredients import subject_keys as keys
 from afteredit.edit.ingredients.subject_keys import subject_keys, subject_streams
 from afteredit.model.lm import LM
 
+# keys are kept in float32: two that are one by the mathematics are at most one step of 2⁻²³ apart
+STORED = {"rtol": 2**-23, "atol": 1e-11}
 CONTEXTS = ("", "The old man said that", "It is known", "Because we")
 
 
@@ -33,8 +35,9 @@ def test_half_of_a_key_is_the_bare_prompts(exact_lm, fact, second_fact, plain_pa
 
 
 def test_without_other_contexts_the_key_is_the_bare_prompts(make_lm, fact, plain_pass):
-    lm = make_lm("gpt2")
-    assert_close(subject_keys(lm, [fact], ("",), 1)[:, 0], plain_key(lm, fact, "", 1, plain_pass), rtol=1e-4, atol=1e-5)
+    lm = make_lm("gpt2", dtype=torch.float64)
+    key_F = plain_key(lm, fact, "", 1, plain_pass)
+    assert_close(subject_keys(lm, [fact], ("",), 1)[:, 0], key_F.float(), **STORED)
 
 
 def test_streams_are_the_blocks_outputs_at_the_subject(exact_lm, fact, second_fact, float64_throughout):
@@ -45,8 +48,8 @@ def test_streams_are_the_blocks_outputs_at_the_subject(exact_lm, fact, second_fa
         assert_close(found_DE[:, e], outputs.hidden_states[3][0, at].float(), rtol=1e-6, atol=1e-6)
 
 
-def test_a_large_batch_is_read_in_parts(make_lm, fact, second_fact, monkeypatch):
-    lm, forward, widths = make_lm("llama"), LM.forward, []
+def test_a_large_batch_is_read_in_parts(make_lm, fact, second_fact, monkeypatch, float64_throughout):
+    lm, forward, widths = make_lm("llama", dtype=torch.float64), LM.forward, []
     requests = [fact, second_fact, fact]
     at_once = subject_keys(lm, requests, CONTEXTS, 2), subject_streams(lm, requests, 2)
     monkeypatch.setattr(keys, "AT_ONCE", 5)
@@ -56,4 +59,4 @@ def test_a_large_batch_is_read_in_parts(make_lm, fact, second_fact, monkeypatch)
     in_parts = subject_keys(lm, requests, CONTEXTS, 2), subject_streams(lm, requests, 2)
     assert widths == [5, 5, 2, 3]
     for one, other in zip(at_once, in_parts, strict=True):
-        assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert_close(one, other, **STORED)

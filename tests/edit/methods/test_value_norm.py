@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.testing import assert_close
 
 from afteredit.edit.ingredients import value_norm
 from afteredit.edit.ingredients.value_search import optimise_values
@@ -23,7 +22,16 @@ from afteredit.edit.request import EditRequest
 from afteredit.store.errors import BadInput
 from afteredit.store.progress import kept_progress
 from afteredit.tests.tiny.authors_batches import KEYS, LAMBDA, LAYERS, compare, prepared
-from afteredit.tests.tiny.authors_steps import FACTS, SETTINGS, authors_model, authors_offset, rows_of, run
+from afteredit.tests.tiny.authors_steps import (
+    FACTS,
+    SETTINGS,
+    STORED,
+    authors_model,
+    authors_offset,
+    distance,
+    rows_of,
+    run,
+)
 
 QUICK = {"value_steps": 4}
 ASKED = (("{} is", "new"), ("The end of {} was", "the sea"), ("We see {} and", "go"))
@@ -93,7 +101,8 @@ def test_rome_anchored(model, cache):
             assert not update.changes and update.diagnostics["dropped"] == 1
             continue
         (change,) = update.changes.values()
-        assert_close(v0_D + change.dense() @ k_F, anchor * v_D / v_D.norm(), rtol=1e-5, atol=1e-6)
+        written_D = v0_D + change.dense() @ k_F
+        assert (written_D - anchor * v_D / v_D.norm()).norm() < STORED * anchor
         assert update.diagnostics["value_norm"] == pytest.approx(float(v_D.norm()))
         assert update.diagnostics["anchor"] == pytest.approx(anchor)
 
@@ -117,7 +126,7 @@ def test_a_value_that_is_too_long_is_not_written_counted_and_logged(model, caplo
     without = method.update(model.lm, others, constants, {})
     assert without.diagnostics["dropped"] == 0
     for name, change in update.changes.items():
-        assert_close(change.dense(), without.changes[name].dense(), rtol=1e-5, atol=1e-7)
+        assert distance(change, without.changes[name].dense()) < STORED
     assert {name: keys.shape[1] for name, keys in update.adds.items()} == dict.fromkeys(without.adds, 2)
     none = method.update(model.lm, [FACTS[long]], constants, {})
     assert not none.changes and not none.adds and none.diagnostics["dropped"] == 1 and none.is_finite()

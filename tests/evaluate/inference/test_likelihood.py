@@ -15,7 +15,7 @@ from afteredit.evaluate.inference.likelihood import score
 def plain(lm, context, continuation):
     """Returns (log p per token, argmax ids) of one request from the model's own logits, without cache or padding."""
     with torch.no_grad():
-        logits_TV = lm.model(torch.tensor([[*context, *continuation]]), use_cache=False).logits[0].float()
+        logits_TV = lm.model(torch.tensor([[*context, *continuation]]), use_cache=False).logits[0]
     log_p_TV = logits_TV[len(context) - 1 : -1].log_softmax(-1)
     return log_p_TV[range(len(continuation)), list(continuation)].tolist(), tuple(log_p_TV.argmax(-1).tolist())
 
@@ -45,21 +45,21 @@ def hard_pairs(vocab: int) -> list[tuple]:
 def assert_as_plain(lm, pairs):
     for (context, continuation), scores in zip(pairs, score(lm, pairs), strict=True):
         log_p, argmax_ids = plain(lm, context, continuation)
-        assert scores.log_p == pytest.approx(log_p, abs=1e-5)
+        assert scores.log_p == pytest.approx(log_p, abs=1e-11)
         assert scores.argmax_ids == argmax_ids
-        assert scores.nll == pytest.approx(-sum(log_p) / len(log_p), abs=1e-5)
+        assert scores.nll == pytest.approx(-sum(log_p) / len(log_p), abs=1e-11)
 
 
-def test_scores_are_those_of_one_plain_forward_pass_per_request(make_lm, family):
-    lm = make_lm(family)
+def test_scores_are_those_of_one_plain_forward_pass_per_request(make_lm, family, float64_throughout):
+    lm = make_lm(family, dtype=torch.float64)
     assert_as_plain(lm, hard_pairs(len(lm.tokenizer)))
 
 
 @pytest.mark.parametrize("budget", [1, 30, 120])
-def test_the_token_budget_changes_no_score(make_lm, monkeypatch, budget):
+def test_the_token_budget_changes_no_score(make_lm, monkeypatch, float64_throughout, budget):
     monkeypatch.setattr(batches, "TOKEN_BUDGET", budget)
     monkeypatch.setattr(likelihood, "LOGIT_ROWS", 3)
-    lm = make_lm("gpt2")
+    lm = make_lm("gpt2", dtype=torch.float64)
     assert_as_plain(lm, hard_pairs(len(lm.tokenizer)))
 
 

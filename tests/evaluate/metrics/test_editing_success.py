@@ -21,8 +21,8 @@ CRITERIA = ("prob", "forced", "generated")
 
 
 @pytest.fixture
-def lm(make_lm):
-    return make_lm("llama", start_token="<|endoftext|>")
+def lm(make_lm, float64_throughout):
+    return make_lm("llama", start_token="<|endoftext|>", dtype=torch.float64)
 
 
 def disturb(lm, size: float = 1.0, layer: int = 1) -> None:
@@ -210,7 +210,7 @@ def test_a_true_answer_longer_than_the_new_one_is_measured_in_full(lm, fact):
     assert n_tokens > len(lm.tokens.answer_ids(fact.target_new, fact.question)) + 3
     new_nll, _, new_argmax, text = plain_response(lm, prompt.prompt, fact.target_new, n_tokens)
     true_nll, _, true_argmax, _ = plain_response(lm, prompt.prompt, true, 0)
-    assert (response.nll_new, response.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-5)
+    assert (response.nll_new, response.nll_true) == pytest.approx((new_nll, true_nll), abs=1e-11)
     assert (response.argmax_new, response.argmax_true, response.text) == (tuple(new_argmax), tuple(true_argmax), text)
 
 
@@ -226,9 +226,9 @@ def test_means_count_each_request_once():
 
 
 @pytest.mark.parametrize(("separator", "between"), [("auto", ""), ("none", ""), ("space", " ")])
-def test_edits_and_metrics_put_the_same_before_an_answer(make_lm, separator, between):
+def test_edits_and_metrics_put_the_same_before_an_answer(make_lm, float64_throughout, separator, between):
     """The text is written out and encoded at once; the tokenizer merges nothing over the joins here."""
-    base = make_lm("llama")
+    base = make_lm("llama", dtype=torch.float64)
     lm = LM(base.model, base.tokenizer, separator=separator)
     prompt, new, true = "法国的首都是", "伦敦", "巴黎"
     request = EditRequest("zh", "法国", "{}的首都是", new, true)
@@ -239,7 +239,7 @@ def test_edits_and_metrics_put_the_same_before_an_answer(make_lm, separator, bet
         with torch.no_grad():
             log_p_TV = lm.model(torch.tensor([ids])).logits[0, n_prompt - 1 : -1].log_softmax(-1)
         plain = -float(log_p_TV[range(len(ids) - n_prompt), ids[n_prompt:]].mean())
-        assert nll == pytest.approx(plain, abs=1e-5)
+        assert nll == pytest.approx(plain, abs=1e-11)
     assert value_rows(lm, request, ("",)).target == tuple(ids[n_prompt:])
     loss = Ft(layers=[1], steps=1).update(lm, [request], Prepared(), {}).diagnostics["loss"]
-    assert loss == pytest.approx(plain, abs=1e-5)
+    assert loss == pytest.approx(plain, rel=1e-7)  # a mean whose weights, 1 / tokens, are float32: 6e-8 off at most
