@@ -60,8 +60,8 @@ def _why_missing(model: Any, missing: list[str], surplus: list[str]) -> str | No
     if made_as not in ("", type(model).__name__) and set(missing) <= of_the_head:
         return f"{made_as}, which config.json names, has no head over the vocabulary: give the language model's folder"
     if set(missing) <= of_the_head:
-        return ("config.json says tie_word_embeddings=false: set it to true where the head is the embedding, as in a "
-                "model that was saved tied, else give the folder with the head's file too")  # fmt: skip
+        return ("in config.json or by default tie_word_embeddings=false: set it to true where the head is the "
+                "embedding, as in a model saved tied, else give the folder with the head's file too")  # fmt: skip
     return None
 
 
