@@ -7,13 +7,13 @@ import json
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 
 from afteredit.edit.read_facts import REQUIRED, BadRows, FactReader
-from afteredit.edit.request import EditRequest, by_row, conflicts
+from afteredit.edit.request import FACT_FIELDS, EditRequest, by_row, conflicts
 from afteredit.edit.subject_place import SubjectPlace
 from afteredit.edit.typed_facts import FORM, typed_facts
 from afteredit.edit.usual_columns import found_columns, in_words
@@ -99,7 +99,7 @@ class EditSet:
         if self.fact and self.file and self.name == "my":
             raise BadInput(f"edits.fact and edits.file={self.file} are both given, and a run writes the facts of one; "
                            "leave one out, or put the fact into the file")  # fmt: skip
-        known = [f.name for f in fields(EditRequest) if f.name != "row"]
+        known = [name for name in FACT_FIELDS if name != "row"]
         maps = {"columns": self.columns, "train_columns": self.train_columns, "hub_columns": self.hub_columns}
         for key, columns in maps.items():
             for given in (name for name in columns if name not in known):
@@ -157,7 +157,7 @@ class EditSet:
         source, requests = ("edits.fact", self._typed()) if self.fact else self._read(data, evaluation_file)
         if self.distinct:
             requests = self._without_conflicts(requests)
-        content = json.dumps([vars(request) for request in requests], sort_keys=True)
+        content = json.dumps([request.content for request in requests], sort_keys=True)
         return requests, source, hashlib.sha256(content.encode()).hexdigest()
 
     def _typed(self) -> list[EditRequest]:

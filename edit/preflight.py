@@ -10,6 +10,7 @@ from afteredit.edit.method import Method
 from afteredit.edit.request import EXTRA_TOKENS, EditRequest, by_row
 from afteredit.model.lm import LM
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.normal_text import shown
 
 log = logging.getLogger(__name__)
 MOST_NAMED = 5  # edits named for one reason, and reasons named
@@ -67,7 +68,8 @@ def refuse_long_prefixes(lm: LM, planned: Sequence[EditRequest], contexts: Seque
 
     def reason(request: EditRequest) -> str | None:
         n_tokens = len(locate_subject(lm, request, longest)[0]) + _longest_answer(lm, request) - 1
-        return _too_long(lm, n_tokens, f"its prompt and answer after the context prefix {longest!r}")
+        what = f"its prompt {shown(request.question)}, with its answer and the context prefix {longest!r},"
+        return _too_long(lm, n_tokens, what)
 
     _refuse(planned, reason, "planned edits cannot be made", REMEDY)
 
@@ -127,7 +129,7 @@ def _reason_by_tokens(lm: LM, request: EditRequest) -> str | None:
         lm.tokens.locate(request.question, request.subject_start, len(request.subject))
         new_ids = lm.tokens.answer_ids(request.target_new, request.question)
         if request.target_true is not None and lm.tokens.answer_ids(request.target_true, request.question) == new_ids:
-            return f"target_new {request.target_new!r} and target_true are the same tokens"
+            return f"target_new {shown(request.target_new)} and target_true are the same tokens"
         reasons = (_too_long(lm, n_tokens, what) for what, n_tokens in _readings(lm, request))
         return next((reason for reason in reasons if reason), None)
     except BadInput as problem:
@@ -160,9 +162,10 @@ def _readings(lm: LM, request: EditRequest) -> Iterator[tuple[str, int]]:
         asked += [(f"{name} {i}", prompt, (answer, *more)) for i, (prompt, answer, more) in triples]
     for what, prompt, texts in asked:
         longest = max((len(lm.tokens.answer_ids(text, prompt)) for text in texts if text.strip()), default=0)
-        yield f"{what}, with its answer,", len(lm.tokens.question_ids(prompt)) + longest + EXTRA_TOKENS - 1
+        n_tokens = len(lm.tokens.question_ids(prompt)) + longest + EXTRA_TOKENS - 1
+        yield f"{what} {shown(prompt)}, with its answer,", n_tokens
     for i, prompt in enumerate(request.generation_prompts, 1):
-        yield f"generation prompt {i}", len(lm.tokens.question_ids(prompt))
+        yield f"generation prompt {i} {shown(prompt)}", len(lm.tokens.question_ids(prompt))
 
 
 def _longest_answer(lm: LM, request: EditRequest) -> int:
@@ -181,6 +184,6 @@ def _edits_the_last_block(lm: LM, method: Method) -> bool:
 
 
 def _named(requests: Sequence[EditRequest]) -> str:
-    names = ", ".join(request.id for request in requests[:MOST_NAMED])
+    names = ", ".join(request.named for request in requests[:MOST_NAMED])
     more = len(requests) - MOST_NAMED
     return f"edit {names}" + (f" and {more} more" if more > 0 else "")

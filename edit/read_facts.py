@@ -177,7 +177,7 @@ class FactReader:
     def _request(self, values: dict[str, Any], place: str) -> EditRequest:
         try:
             prompt = with_braces(values["subject"], values["prompt"], self.subject_place)
-            return EditRequest(**{**values, "prompt": prompt, **self._answers(values)})
+            return EditRequest(**{**values, "prompt": prompt, **self._answers(values), "place": place})
         except BadInput as problem:
             raise BadInput(f"{place}: {problem}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -30,8 +30,9 @@ class EditRequest:
     `neighbourhood` prompts are about other subjects; their answers (one each, empty where unknown) must not change.
     `portability_aliases`: for each portability prompt the other names of its answer; empty where there are none.
     `row`: the row that holds the fact together with others, which are written before it or after it; None for a row of
-    its own.  Whoever makes a request, its texts stand in their normal form, and {} in its other prompts gives way to
-    the subject.  Raises BadInput for a fact that cannot be edited or measured.
+    its own.  `place`: where the fact was read, for messages; it is no part of the fact, nor of `content`.
+    Whoever makes a request, its texts stand in their normal form, and {} in its other prompts gives way to the subject.
+    Raises BadInput for a fact that cannot be edited or measured.
     """
 
     id: str
@@ -48,10 +49,11 @@ class EditRequest:
     portability_aliases: tuple[tuple[str, ...], ...] = ()
     generation_prompts: tuple[str, ...] = ()
     row: str | None = None
+    place: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            object.__setattr__(self, name, _normal(getattr(self, name)))
+        for name, value in self.content.items():
+            object.__setattr__(self, name, _normal(value))
         self._check_types()
         for name in PROMPTS:
             self._refuse_placeholders(name, getattr(self, name))
@@ -98,6 +100,16 @@ class EditRequest:
                 raise BadInput(f"{name} is {shown(texts)}; a prompt must not be empty: leave it out of the list")
 
     @property
+    def content(self) -> dict[str, Any]:
+        """Returns the fact as plain data: what is hashed and stored of it."""
+        return {name: getattr(self, name) for name in FACT_FIELDS}
+
+    @property
+    def named(self) -> str:
+        """Returns what messages call the fact: its id, and where it was read."""
+        return f"{self.id} ({self.place})" if self.place else self.id
+
+    @property
     def question(self) -> str:
         """Returns the prompt with the subject in its place."""
         return self.prompt.replace("{}", self.subject)
@@ -106,6 +118,9 @@ class EditRequest:
     def subject_start(self) -> int:
         """Returns the character index of the subject in `question`."""
         return self.prompt.index("{}")
+
+
+FACT_FIELDS = tuple(name for name in (f.name for f in fields(EditRequest)) if name != "place")
 
 
 def _normal(value: Any) -> Any:
@@ -173,8 +188,8 @@ def refuse_conflicts(requests: Sequence[EditRequest]) -> None:
     """Raises BadInput where two requests of one batch give one fact different targets."""
     for other, request in conflicts(requests):
         raise BadInput(
-            f"edits {other.id} and {request.id} of one batch conflict: one fact of {shown(request.subject)} cannot "
-            f"become both {shown(other.target_new)} and {shown(request.target_new)}; use a smaller batch_size, remove "
-            "one, set ++edits.distinct=true (of such rows the first only) or, if they are two facts that are asked for "
-            "in other words, give both a relation"
+            f"edits {other.named} and {request.named} of one batch conflict: one fact of {shown(request.subject)} "
+            f"cannot become both {shown(other.target_new)} and {shown(request.target_new)}; use a smaller batch_size, "
+            "remove one, set ++edits.distinct=true (of such rows the first only) or, if they are two facts that are "
+            "asked for in other words, give both a relation"
         )

@@ -32,7 +32,7 @@ def typed_facts(
         try:
             requests.append(EditRequest(
                 f"fact-{number}", *parts, target_true=true, paraphrases=own, neighbourhood=of_others,
-                neighbourhood_answers=("",) * len(of_others)))  # fmt: skip
+                neighbourhood_answers=("",) * len(of_others), place=f"edits.fact={shown(text)}"))  # fmt: skip
         except BadInput as problem:
             raise BadInput(f"edits.fact={shown(text)}: {problem}") from None
     return requests

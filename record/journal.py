@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from afteredit.edit.request import EditRequest
@@ -106,7 +105,7 @@ class Journal:
         self._lines.append(
             {
                 "n_edits": self.n_edits + len(batch),
-                "requests": [asdict(request) for request in batch],
+                "requests": [request.content for request in batch],
                 "update": str(path.relative_to(self.folder)),
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "changes": sorted(update.changes),
@@ -147,9 +146,9 @@ class Journal:
                 raise BadInput(f"{self.folder}: batch {index} wrote edits {stored_ids}, the config asks for {ids}; "
                                f"{remedy}")  # fmt: skip
             for stored, request in zip(record["requests"], batch, strict=True):
-                new = json.loads(json.dumps(asdict(request)))  # tuples become lists
+                new = json.loads(json.dumps(request.content))  # tuples become lists
                 for name in (name for name in stored if stored[name] != new.get(name)):
-                    raise BadInput(f"{self.folder}: edit {request.id} was written with {name} {stored[name]!r}, the "
+                    raise BadInput(f"{self.folder}: edit {request.named} was written with {name} {stored[name]!r}, the "
                                    f"config gives {new.get(name)!r}; {remedy}")  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -180,7 +179,7 @@ class RunDirectory:
         """
         path, first = self.folder / "first_facts.json", list(requests[:N_FIRST_FACTS])
         if not path.exists() and not self.journal.n_batches:
-            write_checked(path, {"requests": [asdict(request) for request in first]})
+            write_checked(path, {"requests": [request.content for request in first]})
         if self.first_facts != first:
             raise BadInput(f"{path} holds other facts than the edit set begins with now; restore the edit set, or "
                            "change runs=<folder> to start over")  # fmt: skip

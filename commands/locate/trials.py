@@ -72,7 +72,7 @@ class Trials:
             for work.done, request in enumerate(self.rows[:n_rows]):
                 with_perplexity = work.done % PERPLEXITY_EVERY == 0
                 measure = partial(self._edited, method, name, request, with_perplexity=with_perplexity)
-                found.append(self._kept([name, vars(request), with_perplexity], measure))
+                found.append(self._kept([name, request.content, with_perplexity], measure))
         means = {key: mean(row[key] for row in found if key in row) for key in sorted(set().union(*found))}
         return means | {"score": self.score(means)}
 

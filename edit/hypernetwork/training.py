@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -45,7 +44,7 @@ def trained(
     """
     decisive = {name: getattr(settings, name) for name in names_by_role(TrainingSettings, WEIGHTS)}
     digest = cache_key(FORMAT, {"model": lm.fingerprint, "separator": lm.tokens.separator, "layers": list(layers),
-                                "seed": SEED, "rows": content_hash([asdict(row) for row in rows]),
+                                "seed": SEED, "rows": content_hash([row.content for row in rows]),
                                 **decisive})  # fmt: skip
     name = f"mend/{digest}.safetensors"
     kept = KeptProgress(name, 60 * settings.checkpoint_minutes)

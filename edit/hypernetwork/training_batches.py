@@ -104,7 +104,7 @@ class Batches:
         for other in others:
             if spelling(other.subject) != spelling(request.subject):
                 return other.question
-        raise BadInput(f"all training rows are about {request.subject!r}, and row {request.id} has no neighbourhood "
+        raise BadInput(f"all training rows are about {request.subject!r}, and row {request.named} has no neighbourhood "
                        "prompt; MEND learns what an edit must not move from other subjects: give rows about them "
                        "(edits.train)")  # fmt: skip
 

@@ -20,7 +20,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -65,7 +65,7 @@ def pilot_content(settings: AnchorSettings, given: Given) -> dict[str, str]:
     """Returns a hash of the rows that pilot edits are drawn from, for a method's `content`; none without an anchor."""
     if settings.value_norm is ValueNorm.none:
         return {}
-    return {"pilot": content_hash([asdict(row) for row in given.training()])}
+    return {"pilot": content_hash([row.content for row in given.training()])}
 
 
 def with_anchors(

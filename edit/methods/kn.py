@@ -104,11 +104,11 @@ class Kn(Method):
         for request in requests:
             attributions = self._attributions(lm, request, prepared.contexts)
             if not all(attribution.is_finite() for attribution in attributions):
-                raise NoEdit(f"edit {request.id}: the attributions of neurons are not finite")
+                raise NoEdit(f"edit {request.named}: the attributions of neurons are not finite")
             coarse = [coarse_neurons(attribution, self.threshold) for attribution in attributions]
             refined = refine(coarse, self.share)
             if not refined:
-                log.info("edit %s: no neuron is coarse in enough prompts, so nothing is written", request.id)
+                log.info("edit %s: no neuron is coarse in enough prompts, so nothing is written", request.named)
             for layer, term in self._terms(lm, request, refined).items():
                 terms.setdefault(layer, []).append(term)
             n_neurons += len(refined)
@@ -166,8 +166,8 @@ def refine(coarse: Sequence[set[Neuron]], share: float) -> list[Neuron]:
 
 def _true_answer(request: EditRequest) -> str:
     if request.target_true is None:
-        raise BadInput(f"edit {request.id} has no target_true, but KN looks for the neurons that say the true answer; "
-                       "give target_true in its row, or choose another method")  # fmt: skip
+        raise BadInput(f"edit {request.named} has no target_true, but KN looks for the neurons that say the true "
+                       "answer; give target_true in its row, or choose another method")  # fmt: skip
     return request.target_true
 
 

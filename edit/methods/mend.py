@@ -19,7 +19,7 @@ paper does not do this; from the second edit on the model is no longer the one t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from afteredit.edit.hypernetwork.training_settings import TrainingSettings
@@ -59,7 +59,7 @@ class Mend(TrainingSettings, Method):
         return list(range(lm.n_blocks - self.n_layers, lm.n_blocks))
 
     def content(self, given: Given) -> dict[str, str]:
-        return {"training": content_hash([asdict(row) for row in given.training()])}
+        return {"training": content_hash([row.content for row in given.training()])}
 
     def prepare(self, lm: LM, given: Given) -> Prepared:
         """Returns the trained network: from the cache, or trained now on the edit set's training split.

@@ -63,6 +63,37 @@ def test_a_counterfact_record_becomes_a_request(tmp_path):
         neighbourhood_answers=("Lima", "Lima"), generation_prompts=("Ada Quill grew up in",))  # fmt: skip
 
 
+PLACES = {
+    "mine.jsonl": ({}, ["mine.jsonl:1", "mine.jsonl:2"]),
+    "mine.json": ({}, ["mine.json:2 (row 1)", "mine.json:3 (row 2)"]),
+    "mine.csv": ({}, ["mine.csv:2 (row 1)", "mine.csv:3 (row 2)"]),
+    "facts_in.jsonl": ({"facts_in": "fact", "columns": {"subject": "fact.subject", "prompt": "fact.prompt",
+                                                        "target_new": "fact.target_new"}},
+                       ["facts_in.jsonl:1, fact 1", "facts_in.jsonl:1, fact 2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", PLACES)
+def test_a_request_knows_where_it_was_read_and_its_content_does_not(tmp_path, file):
+    """A refusal after the model is loaded still names file and line; no hash and no stored record holds a folder."""
+    changes, places = PLACES[file]
+    rows = [{"subject": name, "prompt": "{} was born in", "target_new": "Oslo"} for name in ("Ada Quill", "Bo Lund")]
+    lines = [json.dumps(row) for row in rows]
+    text = {"mine.jsonl": "\n".join(lines), "mine.json": "[\n" + ",\n".join(lines) + "\n]",
+            "mine.csv": "\n".join(["subject,prompt,target_new", *(",".join(row.values()) for row in rows)]),
+            "facts_in.jsonl": json.dumps({"fact": rows})}[file]  # fmt: skip
+    read = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        (folder / file).write_text(text, encoding="utf-8")
+        requests, digest = edit_set("my", file=file, in_data_folder=True, **changes).read(str(folder), 0)
+        assert [request.place for request in requests] == [f"{folder}/{place}" for place in places]
+        assert all(request.named == f"{request.id} ({request.place})" for request in requests)
+        assert not any(str(folder) in str(request.content) for request in requests)
+        read.append((requests, digest))
+    assert read[0] == read[1]
+
+
 def zsre_row(alt: str) -> dict:
     return {"subject": "Ada Quill", "src": "Where did Ada Quill live?", "pred": "x", "rephrase": "Ada Quill's home is?",
             "alt": alt, "answers": ["Lima", "Lima, Peru"], "loc": "nq question: who sang it", "loc_ans": "Bo Lund",
@@ -101,7 +132,7 @@ def test_of_zsre_rows_about_one_fact_the_first_is_kept_so_that_no_batch_conflict
     assert sorted(shuffled[0], key=lambda request: request.id) == requests and shuffled[1] == digest
     everything, other_digest = edit_set("zsre", distinct=False).read(data, 0)
     assert len(everything) == 7 and other_digest != digest
-    with pytest.raises(BadInput, match=r"zsre-1 and zsre-2.*'Oslo' and 'Bern'.*edits.distinct=true"):
+    with pytest.raises(BadInput, match=r"zsre-1 .*zsre.jsonl:1.* and zsre-2 .*zsre.jsonl:2.*'Oslo' and 'Bern'.*edits.distinct=true"):
         refuse_conflicts(everything)
 
 
@@ -393,6 +424,8 @@ def test_conflicting_targets_in_one_batch_are_refused(fact):
     refuse_conflicts([fact, replace(fact, id="f2"), elsewhere])
     with pytest.raises(BadInput, match="edits f1 and f3 of one batch conflict"):  # one prompt has one answer
         refuse_conflicts([fact, replace(elsewhere, prompt=fact.prompt)])
+    with pytest.raises(BadInput, match=r"edits f1 \(a.csv:2\) and f3 \(a.csv:9\) of one batch conflict"):
+        refuse_conflicts([replace(fact, place="a.csv:2"), replace(elsewhere, prompt=fact.prompt, place="a.csv:9")])
     band = replace(fact, subject="Beatles", prompt="The {} speak", target_new="French")
     the_band = replace(band, id="f2", subject="The  beatles", prompt="{} speak", target_new="Oslo", relation=None)
     with pytest.raises(BadInput, match="edits f1 and f2 of one batch conflict"):  # both ask the same text

@@ -50,6 +50,12 @@ def test_a_fact_that_the_tokenizer_cannot_take_is_named(words_lm, request_, reas
         refuse_uneditable(words_lm, Rome(layer=1), [PERU, request_])
 
 
+def test_a_refused_fact_is_named_with_its_file_and_line(words_lm):
+    rows = [replace(PERU, id=f"p{line}", subject="!", place=f"mine.jsonl:{line}") for line in (3, 7)]
+    with pytest.raises(BadInput, match=r"edit p3 \(mine.jsonl:3\), p7 \(mine.jsonl:7\): "):
+        refuse_uneditable(words_lm, Rome(layer=1), [PERU, *rows])
+
+
 def test_a_method_that_needs_a_true_answer_says_so_and_others_do_not_ask(words_lm):
     rows = [replace(PERU, id=f"p{i}", target_true=None) for i in range(7)]
     with pytest.raises(BadInput, match="7 of 7 .* edit p0, p1, p2, p3, p4 and 2 more: no target_true.*another method"):

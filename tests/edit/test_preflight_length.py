@@ -50,7 +50,7 @@ def test_the_bound_is_what_measuring_reads(make_lm, fact, start_token):
     refuse_uneditable(lm, METHOD, [fact, other])
     now = respond(lm, [fact, other])  # both are continued for as long as the longer answer, up to the model's length
     assert success_scores(lm, now, now)
-    with pytest.raises(BadInput, match=f"its prompt, with its answer, has {whole + 2} tokens"):
+    with pytest.raises(BadInput, match=f"its prompt {fact.question!r}, with its answer, has {whole + 2} tokens"):
         refuse_uneditable(make_lm("gpt2", start_token, positions=whole + 1), METHOD, [fact])
 
 
