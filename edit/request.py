@@ -14,7 +14,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form, shown, spelling
 
 PROMPTS = ("paraphrases", "neighbourhood", "portability", "generation_prompts")  # beside the fact's own
-_PLACEHOLDER = re.compile(  # what other tools write for {}; not the \hat{x} of a formula
+PLACEHOLDER = re.compile(  # what other tools write for {}; not the \hat{x} of a formula
     r"(?<![A-Za-z0-9_}])\{\s*(?:subject|subj|entity|head|x|s|0)\s*\}|\{\s+\}|\{\{+\s*\w*\s*\}+\}"
     r"|\[(?:x|subject|subj|entity)\]|<(?:subject|entity)>"
     r"|(?<!\S)%s(?![^\s.,;:?!'’])",
@@ -77,7 +77,7 @@ class EditRequest:
     def _refuse_placeholders(self, name: str, texts: Iterable[str]) -> None:
         """Raises BadInput where a text holds, in place of {}, what other tools write for it."""
         for text in texts:
-            found = _PLACEHOLDER.search(text.replace(self.subject, "…"))
+            found = PLACEHOLDER.search(text.replace(self.subject, "…"))
             if found:
                 raise BadInput(f"{name} holds {shown(text)}, which would be asked as it stands; write {{}} for "
                                f"{found[0]}, where the subject stands")  # fmt: skip

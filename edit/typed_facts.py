@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from afteredit.edit.request import EditRequest
+from afteredit.edit.request import PLACEHOLDER, EditRequest
 from afteredit.store.errors import BadInput
 from afteredit.store.rows.normal_text import normal_form, shown
 
 ARROWS = ("[→⟶⇒➔➜]", "[-－]+[>＞]")
+_MARKED = re.compile(r"(?<!\$)\{([^{}]+)\}")
 WIDE_BRACES = str.maketrans("｛｝", "{}")  # of Chinese and Japanese keyboards
 FORM = 'edits.fact="The capital of {Peru} is → Oslo": braces around the subject, and → or -> before the new answer'
 
@@ -25,10 +26,11 @@ def typed_facts(
         raise BadInput(f"edits.fact_true, edits.fact_paraphrases and edits.fact_neighbourhood belong to one fact, but "
                        f"edits.fact gives {len(facts)}; write several facts into a file: edits=my "
                        "edits.file=<file>")  # fmt: skip
-    own, of_others = _plain(paraphrases, "paraphrases"), _plain(neighbourhood, "neighbourhood")
     requests = []
     for number, text in enumerate(facts, 1):
         parts = _parts(text)
+        own = _plain(paraphrases, "paraphrases", parts[0])
+        of_others = _plain(neighbourhood, "neighbourhood", parts[0])
         try:
             requests.append(EditRequest(
                 f"fact-{number}", *parts, target_true=true, paraphrases=own, neighbourhood=of_others,
@@ -38,11 +40,18 @@ def typed_facts(
     return requests
 
 
-def _plain(prompts: Sequence[str], key: str) -> tuple[str, ...]:
+def _plain(prompts: Sequence[str], key: str, subject: str) -> tuple[str, ...]:
     """Returns other prompts without the braces around a subject.  Raises BadInput for an empty one."""
     if not all(map(normal_form, prompts)):
         raise BadInput(f"edits.fact_{key} holds an empty prompt; write the prompts, [a,b], or leave the key out")
-    return tuple(re.sub(r"\{([^{}]+)\}", r"\1", prompt) for prompt in prompts)
+    return tuple(_MARKED.sub(r"\1", prompt) if _marks_subject(prompt, subject) else prompt for prompt in prompts)
+
+
+def _marks_subject(prompt: str, subject: str) -> bool:
+    """Returns whether braces mark a subject: one pair does, that is neither `${…}` nor, but for the fact's own subject,
+    what other tools write for {}."""
+    marked = _MARKED.findall(prompt)
+    return len(marked) == 1 and (marked[0] == subject or not PLACEHOLDER.search(f"{{{marked[0]}}}"))
 
 
 def _parts(text: str) -> tuple[str, str, str]:

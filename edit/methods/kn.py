@@ -108,7 +108,8 @@ class Kn(Method):
             coarse = [coarse_neurons(attribution, self.threshold) for attribution in attributions]
             refined = refine(coarse, self.share)
             if not refined:
-                log.info("edit %s: no neuron is coarse in enough prompts, so nothing is written", request.named)
+                log.info("edit %s: no neuron is coarse in enough prompts, so nothing is written (a lower "
+                         "method.threshold or method.share may find some)", request.named)  # fmt: skip
             for layer, term in self._terms(lm, request, refined).items():
                 terms.setdefault(layer, []).append(term)
             n_neurons += len(refined)

@@ -47,14 +47,15 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
 
 
 def _why_missing(model: Any, missing: list[str], surplus: list[str]) -> str | None:
-    """Returns what to do where the weights are those of a wrapper, of a model with an adapter, or of one that has no
-    head over the vocabulary or whose head is its embedding; None where they are none of these."""
+    """Returns what to do where the weights are those of a model around this one, of one with an adapter, or of one that
+    has no head over the vocabulary or whose head is its embedding; None where they are none of these."""
     if any(map(OF_AN_ADAPTER.search, surplus)):
         return UNMERGED
     wrapped = next((name for name in surplus if name.endswith(f".{missing[0]}")), None)
     if wrapped:
-        return (f"their names begin with {wrapped.removesuffix(missing[0])!r}, which a wrapper (torch.compile, PEFT, "
-                "FSDP) put there: save the model inside it (a PEFT model merged)")  # fmt: skip
+        return (f"their names begin with {wrapped.removesuffix(missing[0])!r}, this model's place inside another (of "
+                "text and pictures) or inside a wrapper (torch.compile, PEFT, FSDP): save the model inside it (a PEFT "
+                "model merged), and give that folder")  # fmt: skip
     made_as, head = next(iter(model.config.architectures or []), ""), model.get_output_embeddings()
     of_the_head = {name for name, parameter in model.named_parameters() if head and parameter is head.weight}
     if made_as not in ("", type(model).__name__) and set(missing) <= of_the_head:

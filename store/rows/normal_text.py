@@ -29,6 +29,11 @@ APOSTROPHES, QUOTES = (
 BRACKETS = "〈〉《》「」『』︽︾︿﹀﹁﹂﹃﹄｢｣"  # the quotation marks of East Asia
 DOTS, TILDES = "·•‧∙⋅・･", "~∼～"  # of lists and of Japanese names; a wave dash, as code pages differ
 DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－𐺭−"  # Unicode's class Pd, and the minus
+# Marks that writing may leave out: what stretches a word (Arabic, N'Ko, Mongolian), vowels and reading signs of Arabic
+# and Hebrew
+_OPTIONAL = dict.fromkeys((0x640, 0x7FA, 0x180A, *range(0x64B, 0x653), 0x670, *range(0x6D6, 0x6DD),
+                           *range(0x6DF, 0x6E5), 0x6E7, 0x6E8, *range(0x6EA, 0x6EE), *range(0x591, 0x5BE), 0x5BF,
+                           0x5C1, 0x5C2, 0x5C4, 0x5C5, 0x5C7))  # fmt: skip
 _IN_SPELLING = (
     str.maketrans(
         dict.fromkeys(APOSTROPHES, "'")
@@ -71,12 +76,13 @@ def spelling(text: str) -> str:
 
     Upper and lower case, kinds and numbers of spaces, those beside a mark ("du Pérou ?", "J. K. Rowling", "AC / DC") or
     a script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes, dashes, dots and
-    digits, Persian and Arabic forms of a letter, and compatible forms such as full-width letters make no difference;
-    those that mean something else, as ² does, do.
+    digits, Persian and Arabic forms of a letter, Arabic and Hebrew vowel marks, what stretches a word, and compatible
+    forms such as full-width letters make no difference; those that mean something else, as ² does, do.
     """
     plain = text.translate(_IN_SPELLING)
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
+    folded = folded if folded.isascii() else unicodedata.normalize("NFD", folded).translate(_OPTIONAL)
     spaced = " ".join(unicodedata.normalize("NFC", folded).split())
     spaced = _SINGLE_QUOTED.sub(r'"\1"', spaced.replace("''", '"'))
     return _BESIDE_MARKS.sub("", spaced if spaced.isascii() else _BESIDE_UNSPACED.sub("", spaced))

@@ -132,7 +132,7 @@ def test_of_zsre_rows_about_one_fact_the_first_is_kept_so_that_no_batch_conflict
     assert sorted(shuffled[0], key=lambda request: request.id) == requests and shuffled[1] == digest
     everything, other_digest = edit_set("zsre", distinct=False).read(data, 0)
     assert len(everything) == 7 and other_digest != digest
-    with pytest.raises(BadInput, match=r"zsre-1 .*zsre.jsonl:1.* and zsre-2 .*zsre.jsonl:2.*'Oslo' and 'Bern'.*edits.distinct=true"):
+    with pytest.raises(BadInput, match=r"zsre-1 .*:1\) and zsre-2 .*:2\) .*'Oslo' and 'Bern'.*edits.distinct=true"):
         refuse_conflicts(everything)
 
 

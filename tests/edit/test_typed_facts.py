@@ -35,7 +35,22 @@ def test_what_is_typed_beside_one_fact_belongs_to_it():
     assert (fact.neighbourhood, fact.neighbourhood_answers) == (("The capital of Chile is",), ("",))
 
 
+@pytest.mark.parametrize(("typed", "asked"), [
+    ("In bash, ${HOME} is the", "In bash, ${HOME} is the"),
+    ("A set {a} and a set {b} are", "A set {a} and a set {b} are"),
+    ("In ${HOME}, {bash} runs", "In ${HOME}, bash runs"),
+    ("The {x} is", "The x is"),  # the fact's own subject
+    ("{} is", "x is"),
+])  # fmt: skip
+@pytest.mark.parametrize("key", ["paraphrases", "neighbourhood"])
+def test_braces_that_mark_no_subject_stay_in_a_typed_prompt(key, typed, asked):
+    (fact,) = typed_facts(["The letter {x} is → y"], None, **{"paraphrases": [], "neighbourhood": [], key: [typed]})
+    assert getattr(fact, key) == (asked,)
+
+
 @pytest.mark.parametrize(("facts", "beside", "named"), [
+    (["{Peru} is → Oslo"], {"paraphrases": ["filter of {0} is"]}, r"paraphrases holds .*write \{\} for \{0\}"),
+    (["{Peru} is → Oslo"], {"neighbourhood": ["{subject} is"]}, r"neighbourhood holds .*write \{\} for \{subject\}"),
     (["The capital of Peru is → Oslo"], {}, "braces around the subject"),
     (["The capital of {Peru} is Oslo"], {}, "→ or ->"),
     (["{Peru} → {Oslo} → Lima"], {}, "is no fact"),

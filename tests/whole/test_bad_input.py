@@ -237,7 +237,7 @@ def test_edits_that_conflict_within_a_batch_are_refused(tmp_path, capsys):
     data = facts(tmp_path / "data", GOOD, GOOD | {"id": "r2", "target_new": "Bern"})
     pair = ("method=memit", "n_edits=2", "batch_size=2", "eval_every=2", "task=none")
     assert main([*pair, f"data={data}", f"runs={tmp_path}/runs"]) == 2
-    refused(capsys.readouterr().err, ["r1 and r2", "'Oslo' and 'Bern'", "smaller batch_size"])
+    refused(capsys.readouterr().err, ["facts.jsonl:1) and r2 (", "'Oslo' and 'Bern'", "smaller batch_size"])
     assert not (tmp_path / "runs").exists()
 
 
@@ -258,7 +258,7 @@ def test_reworded_zsre_rows_are_left_out_before_they_are_counted(tmp_path, capsy
     assert main([*pair, "n_edits=3", f"runs={tmp_path}/runs"]) == 2
     refused(capsys.readouterr().err, ["n_edits=3", "edits=zsre holds 2 usable rows", "set n_edits=2"])
     assert main([*pair, "n_edits=3", "edits.distinct=false", f"runs={tmp_path}/runs"]) == 2
-    refused(capsys.readouterr().err, ["zsre-1 and zsre-2", "'Oslo' and 'Bern'", "++edits.distinct=true"])
+    refused(capsys.readouterr().err, ["zsre.jsonl:1) and zsre-2 (", "'Oslo' and 'Bern'", "++edits.distinct=true"])
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,5 +1,6 @@
 """Tests KN: which neurons are chosen, and what is written into them."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -138,8 +139,11 @@ def test_diagnostics_count_coarse_neurons_and_speak_of_the_bare_prompt(lm, fact)
     assert found["n_neurons"] <= 2 * found["n_coarse"]  # half of four prompts at least have each neuron
 
 
-def test_no_shared_neuron_is_an_update_without_changes(lm, fact):
-    update = updated(lm, [fact], replace(METHOD, threshold=1.0))
+def test_no_shared_neuron_is_an_update_without_changes_and_the_keys_that_decide_it_are_named(lm, fact, caplog):
+    caplog.set_level(logging.INFO, "afteredit")
+    update = updated(lm, [replace(fact, place="facts.csv:7")], replace(METHOD, threshold=1.0))
+    assert f"edit {fact.id} (facts.csv:7): no neuron" in caplog.text
+    assert "method.threshold" in caplog.text and "method.share" in caplog.text
     assert update.changes == {}
     assert update.diagnostics["n_neurons"] == update.diagnostics["n_coarse"] == 0
     lm.weights.add(update.changes)

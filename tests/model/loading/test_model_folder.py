@@ -52,6 +52,10 @@ BAD = {
         in_weights(damages.wrapped("_orig_mod.")),
         ["names begin with '_orig_mod.'", "save the model"],
     ),
+    "a part of a larger model": (
+        in_weights(damages.wrapped("text_model.")),
+        ["names begin with 'text_model.', this model's place inside another (of text and pictures)", "save the model"],
+    ),
     "an adapter that is not merged": (
         in_weights(damages.renamed("self_attn.q_proj.weight", "self_attn.q_proj.base_layer.weight")),
         ["lack 4 parameters (model.layers.0.self_attn.q_proj.weight", "PEFT", "merge_and_unload"],
