@@ -75,6 +75,7 @@ bench: setup
 	$(BIN)/python -m afteredit.bench.evaluation $(ROWS)
 	$(BIN)/python -m afteredit.bench.second_moment $(wildcard $(ROWS:%=%/wikitext2*.txt))
 	$(BIN)/python -m afteredit.bench.growth
+	$(BIN)/python -m afteredit.bench.filled
 	$(BIN)/python -m afteredit.bench.overhead
 	$(BIN)/python -m afteredit.bench.overhead n_edits=50
 

@@ -30,6 +30,8 @@ SENTENCES = (
     "of {n_edits} edits one of the last hundred takes {edit_growth:.2f} times one of the first hundred",
     "by edit asked about, checkpoints from {late_from} on take {checkpoint_growth:.2f} times those up to {early_to}",
     "the last, which asks about all, {last_checkpoint_s:.1f} s",
+    "after {n_filled} made-up edits they take {filled_s:.1f} s, on a fresh model {fresh_s:.1f} s: {filled_growth:.2f} "
+    "times as long",
     "{neither_share:.1%} of {wall_s:.0f} s are neither editing nor measuring",
     "peak memory {peak_gib:.2f} GiB, {peak_over_model:.1f} times the model's own",
     "by arithmetic, not measured: {arithmetic_share:.1%} of {arithmetic_s:.0f} s are neither editing nor measuring; "

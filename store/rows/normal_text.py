@@ -82,7 +82,8 @@ def spelling(text: str) -> str:
     plain = text.translate(_IN_SPELLING)
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
-    folded = folded if folded.isascii() else unicodedata.normalize("NFD", folded).translate(_OPTIONAL)
+    if not text.isascii():  # folding makes marks of its own: ŉ is an apostrophe and n
+        folded = unicodedata.normalize("NFD", folded).translate(_IN_SPELLING | _OPTIONAL)
     spaced = " ".join(unicodedata.normalize("NFC", folded).split())
     spaced = _SINGLE_QUOTED.sub(r'"\1"', spaced.replace("''", '"'))
     return _BESIDE_MARKS.sub("", spaced if spaced.isascii() else _BESIDE_UNSPACED.sub("", spaced))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from afteredit.bench import difference, edits, evaluation, gptj, growth, hflm, second_moment, table
+from afteredit.bench import difference, edits, evaluation, filled, gptj, growth, hflm, second_moment, table
 from afteredit.bench.machine import block_parameters
+from afteredit.edit.update import Dense, LowRank, Update
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = {
@@ -298,3 +299,16 @@ def test_gptjs_share_is_what_is_neither_over_all():
     assert found["arithmetic_share"] == pytest.approx(neither_s / (neither_s + evaluating_s + editing_s))
     at_the_bar = replace(assumed, n_rows=found["rows_from_which_under_bar"])
     assert gptj.gptj_share(0.5, 2.0, 20.0, at_the_bar)["arithmetic_share"] == pytest.approx(gptj.BAR)
+
+
+# ---- a filled state
+
+
+def test_a_made_up_update_has_the_tensors_of_a_real_one_and_moves_next_to_nothing():
+    real = Update({"a": LowRank(torch.ones(3, 2), torch.ones(4, 2)), "b": Dense(torch.ones(3, 4))},
+                  {"keys/1": torch.ones(4, 1)})  # fmt: skip
+    made, other = filled.made_up(real), filled.made_up(real)
+    shapes = [{name: tensor.shape for name, tensor in update.flat().items()} for update in (real, made)]
+    assert shapes[0] == shapes[1]
+    assert all(0 < change.norm() < 1e-5 for change in made.changes.values())
+    assert not torch.equal(made.adds["keys/1"], other.adds["keys/1"]) and (made.adds["keys/1"] > 0).all()

@@ -40,6 +40,7 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
         ("ข้าว ไทย", "ข้าวไทย"), ("J. K. Rowling", "J.K. Rowling"), ("J.K.Rowling", "J. K.  Rowling"),
         ("新たなる〜希望", "新たなる～希望"), ("ジャン・レノ", "ジャン·レノ"), ("‖x‖", "∥x∥"), ("علي كريم", "علی کریم"),
         ("۱۸", "18"),
+        ("ŉ land", "'n land"), ("Ŀ", "l·"), ("⁈", "?!"), ("\u1fefn", "'n"),
         ("محـــمد", "محمد"), ("مُحَمَّد", "محمد"), ("שָׁלוֹם", "שלום"), ("\ufb2aלום", "שלום"), ("١٨", "१८"),
         ("AC / DC", "AC/DC"), ("Jean - Paul", "Jean–Paul"), ("AT & T", "AT&T"), ("5 €", "5€"),
         ("İzmir", "i\u0307zmir"), ("İzmir", "izmir"), ("Ǆ", "ǆ")]  # fmt: skip
@@ -48,6 +49,13 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
 @pytest.mark.parametrize(("text", "other"), SAME)
 def test_spellings_of_one_text_compare_equal(text, other):
     assert spelling(text) == spelling(other)
+
+
+def test_the_spelling_of_a_spelling_is_itself():
+    """Folding and compatible forms make characters (apostrophes, dots, marks) that are taken up like any other."""
+    texts = [f"a{chr(code)}b" for code in (*range(0x3100), *range(0xF900, 0x10000))]
+    accents = [text for text in texts if unicodedata.normalize("NFKD", text[1])[:1] == " "]  # that stand alone: ¨
+    assert {text for text in texts if spelling(spelling(text)) != spelling(text)} <= set(accents)
 
 
 def test_every_mark_that_stands_for_an_apostrophe_or_a_quote_is_one():
