@@ -8,6 +8,8 @@ from typing import Any
 
 from afteredit.edit.read_facts import REQUIRED
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.json_rows import BY_PANDAS
+from afteredit.store.rows.normal_text import shown
 from afteredit.store.rows.row import paths
 
 # By field of EditRequest, beside the field's own name: those of CounterFact, ZsRE and the sets published since.  Not
@@ -36,6 +38,9 @@ def found_columns(rows: Sequence[Any], named: Mapping[str, str], source: str) ->
     one of them has the field's own name, and where a field that every fact needs has none.
     """
     known = dict.fromkeys(path for row in rows for path in paths(row))
+    if not known:
+        raise BadInput(f"{source}: its first row is {shown(rows[0])}, which names no column; give one object for each "
+                       f"row, with the columns {', '.join(REQUIRED)}{BY_PANDAS}")  # fmt: skip
     columns = dict(named)
     for field, others in USUAL.items():
         candidates = [path for path in known if _plain(path) in (field, *others) and path not in named.values()]

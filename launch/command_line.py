@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from afteredit.launch.checks import check_own_configs
 from afteredit.launch.compose import CONF, experiment, refuse_no_groups
 from afteredit.launch.experiment import Experiment
+from afteredit.launch.help.hydra_messages import in_our_words
 from afteredit.launch.help.unknown_names import MOVED, unknown_key
 from afteredit.launch.overrides import (
     as_typed,
@@ -191,8 +192,6 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
         return sentence
     message = " ".join(str(problem).split())
     below_a_list = message.removeprefix(NO_INDEX).strip("'")
-    if "hydra/launcher/submitit_" in message:
-        return "hydra/launcher=slurm needs hydra-submitit-launcher: pip install 'afteredit[slurm]'"
     for key, _, value in (override.lstrip("+~").partition("=") for override in overrides):
         if message == f"Error merging override {key}={value}":  # a list for a mapping, a number for a list
             reason = str(problem.__cause__).splitlines()[0]
@@ -215,7 +214,7 @@ def _explained(problem: Exception, overrides: Sequence[str], *, multirun: bool =
             node = OmegaConf.select(whole, parent) if parent else whole
             known = [f"{parent}.{name}" if parent else name for name in map(str, node or [])]
             return unknown_key(wrong, known) if known or key in MOVED else message
-    return message
+    return in_our_words(message)
 
 
 def _of_a_file(problem: Exception) -> str | None:

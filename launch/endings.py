@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from afteredit.store.errors import NO_RIGHT, REMEDIES, BadInput, Interrupted, out_of_memory
+from afteredit.store.errors import NO_NAME, NO_RIGHT, REMEDIES, BadInput, Interrupted, out_of_memory
 
 
 class OneOfManyFailed(Exception):
@@ -23,7 +23,7 @@ def exit_code(problem: BaseException) -> int:
     if isinstance(problem, KeyboardInterrupt):
         print_error("stopped")
         return 128 + signal.SIGINT
-    known = isinstance(problem, BadInput) or (isinstance(problem, OSError) and problem.errno in REMEDIES)
+    known = isinstance(problem, BadInput) or (isinstance(problem, OSError) and problem.errno in (*REMEDIES, *NO_NAME))
     if not known and not out_of_memory(problem):
         raise problem
     print_error(in_words(problem))
@@ -36,6 +36,8 @@ def in_words(problem: BaseException) -> str:
         said = " ".join(str(problem).split())[:200] or type(problem).__name__
         return (f"not enough memory ({said}); every edit and checkpoint before this is kept: free some, or take a "
                 "smaller model or dtype=bfloat16 (the same command with plan=machine says what it needs)")  # fmt: skip
+    if isinstance(problem, OSError) and problem.errno in NO_NAME:
+        return f"{problem.strerror}: {problem.filename}; give another path (a name holds up to 255 bytes)"
     if not isinstance(problem, OSError) or problem.errno not in REMEDIES:
         return str(problem)
     fault = f"{problem.filename or 'a file'} cannot be {'used' if problem.errno in NO_RIGHT else 'written'}"

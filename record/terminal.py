@@ -26,6 +26,7 @@ from afteredit.store.errors import without_secrets
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")  # not tab and line feed
 
 FILE_WIDTH = 100  # columns of what is written to a file
+NARROWEST = 20  # columns that a line of the log is given in any terminal
 
 
 def visible(text: str) -> str:
@@ -71,8 +72,9 @@ class PlainConsole(Console):
 
     @property
     def log_width(self) -> int:
-        """Returns the columns that a line of the log has after the time and the label."""
-        return self.width - len(self._start()) - 1
+        """Returns the columns that a line of the log has after the time and the label; in a terminal too narrow for
+        both, some all the same."""
+        return max(self.width - len(self._start()) - 1, NARROWEST)
 
     def print(self, *texts: Any, **options: Any) -> None:
         with _named(self.file):

@@ -22,6 +22,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EROFS, errno.EACCES, errno.EPERM)
 REMEDIES = {**dict.fromkeys(NO_ROOM, "make room"), **dict.fromkeys(NO_RIGHT, "make it readable and writable"),
             errno.EPIPE: "keep what reads it open"}  # fmt: skip
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # wherever such a path is looked at
 
 
 NO_MEMORY = re.compile(r"out of memory|(?:allocate|enough) memory|bad_alloc", re.IGNORECASE)

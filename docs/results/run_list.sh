@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Runs what docs/results/<list>/runs.tsv lists and is not kept there yet, in its order, and keeps it.  The lists are study and limits:
 #   bash docs/results/limits/run.sh list [MODEL [NAME …]]          what is missing, and how long that would take
-#   bash docs/results/limits/run.sh FOLDER_OF_THE_REAL_ROWS [MODEL [NAME …]]
-# SmolLM2 runs two at a time, one thread each; 1,000 edits and more, and a model of which a GGUF file is given, alone with two threads:
-#   QWEN=<file.gguf> bash docs/results/study/run.sh FOLDER qwen2.5-coder-0.5b
-# A run that is alone has MINUTES (140): what it reached by then is kept as unfinished, and goes on where its NAME is given.
+#   bash docs/results/limits/run.sh FOLDER_OF_THE_REAL_ROWS [MODEL [FILE.gguf] [NAME …]]
+# SmolLM2 runs two at a time, one thread each; 1,000 edits and more, and every other model, alone with two threads.
+# A run that is alone has MINUTES (140) for its constants, its edits and all scorings: what it reached by then is kept as unfinished,
+# and goes on where its NAME is given.
 # NAME_to_1950 raises the edits of the run NAME, and is kept in its place.
 # Run it in a clone of its own: a run refuses to go on under other code.  Stopped or killed, the same command goes on.
 set -euo pipefail
@@ -45,16 +45,21 @@ missing() { # [model [name …]]: the lines of runs.tsv that are not kept, with 
   done
 }
 
+left() { # second at which a run was started: the seconds that remain of its time
+  awk -v minutes="${MINUTES:-140}" -v gone=$(($(date +%s) - $1)) 'BEGIN {left = 60 * minutes - gone; print (left > 1) ? left : 1}'
+}
+
 one() { # model, name, tasks, overrides: runs it to its end, once for each scoring, then keeps it
   local model=$1 name=$2 runs=runs/$list/$1/${2%_to_*} more=("model=$1" limit=32) ended
-  local place within=()
+  local place started within=()
   place=$(place "$model" "$name")
   [[ $model == smollm2 ]] && more=("model=$1" limit=64)
   [[ -e runs/$model.gguf ]] && more+=("model.source=runs/$model.gguf")
-  alone "$model" "$4" && within=(timeout "${MINUTES:-140}m")
+  started=$(date +%s)
   echo "$(date +%H:%M) begins $model $name"
   for task in $3; do # the second goes through the same edits again, from the journal
     ended=0
+    alone "$model" "$4" && within=(timeout "$(left "$started")")
     # shellcheck disable=SC2086
     "${within[@]}" $python run.py "${more[@]}" data=runs/rows tracker=none "runs=$runs" $4 "task=$task" >>"$runs.log" 2>&1 || ended=$?
     if [[ $ended != 0 && $ended != 124 ]]; then # 124: its time was over; it has stopped after a whole batch
@@ -85,10 +90,13 @@ mkdir -p "runs/$list"
 ln -sfn "$data" runs/rows
 model=${2:-smollm2}
 mkdir -p "runs/$list/$model"
-[[ -n ${QWEN:-} ]] && ln -sfn "$(realpath "$QWEN")" "runs/$model.gguf"
+names=()
+for word in "${@:3}"; do
+  if [[ $word == *.gguf ]]; then ln -sfn "$(realpath "$word")" "runs/$model.gguf"; else names+=("$word"); fi
+done
 export TQDM_DISABLE=1
 while IFS=$'\t' read -r is of name _ tasks overrides; do
-  [[ $is == unfinished* && $# -lt 3 ]] && continue
+  [[ $is == unfinished* && ${#names[@]} == 0 ]] && continue
   if alone "$of" "$overrides"; then
     wait
     OMP_NUM_THREADS=2 one "$of" "$name" "$tasks" "$overrides" </dev/null
@@ -96,5 +104,5 @@ while IFS=$'\t' read -r is of name _ tasks overrides; do
     while [[ $(jobs -rp | wc -l) -ge 2 ]]; do wait -n || true; done
     OMP_NUM_THREADS=1 one "$of" "$name" "$tasks" "$overrides" </dev/null &
   fi
-done < <(missing "$model" "${@:3}")
+done < <(missing "$model" ${names[@]+"${names[@]}"})
 wait

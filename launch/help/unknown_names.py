@@ -45,10 +45,10 @@ def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:
     ours = f"{group}.{PUBLISHED.get(given) or PUBLISHED.get(name)}"
     if ours in known:
         return f"unknown {kind} {given}; here it is {ours}. Allowed: {', '.join(sorted(known))}"
-    if kind == "key" and (CONF / group / f"{name}.yaml").is_file():
-        return (
-            f"unknown {kind} {given}; {name} is an entry of {group}: say {group}={name}, and its keys as {group}.<key>"
-        )
+    entry = Path(given.replace(".", "/"))
+    if kind == "key" and entry.parent.name and (CONF / f"{entry}.yaml").is_file():
+        group, name = entry.parent.as_posix(), entry.name
+        return f"unknown key {given}; {name} is an entry of {group}: say {group}={name}, and its keys as {group}.<key>"
     known = [each for each in known if not each.endswith("._target_")]
     by_name = {_name(each): each for each in known}
     guesses = [by_name[close] for close in get_close_matches(_name(given), by_name, n=1, cutoff=0.65)]

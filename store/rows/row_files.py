@@ -134,8 +134,9 @@ def _table_rows(path: Path, text: str, delimiter: str, bad: Callable[[BadInput],
         place = f"{path}:{line} (row {number})"
         try:
             if len(cells) != len(header):
-                raise ValueError(f"has {len(cells)} cells where the header has {len(header)}; quote cells that hold "
-                                 "the delimiter")  # fmt: skip
+                raise ValueError(f"has {len(cells)} cells where the header, {shown(', '.join(header))}, has "
+                                 f"{len(header)}; quote cells that hold the delimiter, or take out what stands above "
+                                 "the header")  # fmt: skip
             value = {name: _cell(cell) for name, cell in zip(header, cells, strict=True)}
         except ValueError as problem:
             bad(BadInput(f"{place}: {problem}"))

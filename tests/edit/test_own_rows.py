@@ -61,6 +61,13 @@ def test_columns_that_cannot_be_told_are_to_be_named(tmp_path, head, named):
         my(f"edits.file={tmp_path}/rows.csv").read("mini", 0)
 
 
+def test_rows_without_names_are_told_what_they_are(tmp_path):
+    """pandas: to_json(orient="values")."""
+    (tmp_path / "rows.json").write_text('[["Peru", "{} is ruled from", "Oslo"]]')
+    with pytest.raises(BadInput, match=r"its first row is \['Peru', .*names no column; give one object for each row"):
+        my(f"edits.file={tmp_path}/rows.json").read("mini", 0)
+
+
 @pytest.mark.parametrize(("ending", "mark", "told"), [("csv", ";", "','"), ("csv", "\t", "','"), ("tsv", ",", r"'\t'")])
 def test_a_table_whose_cells_end_in_another_mark_is_refused_by_it(tmp_path, ending, mark, told):
     """As spreadsheets in Europe write CSV."""

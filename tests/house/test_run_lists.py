@@ -30,13 +30,15 @@ if sys.argv[1] == "run.py":
     run = pathlib.Path(given["runs"], "run")
     run.mkdir(parents=True, exist_ok=True)
     with open("calls", "a") as calls:
-        calls.write(f"{{run.parent.name}} {{given['n_edits']}} {{os.environ['OMP_NUM_THREADS']}}\\n")
+        source = pathlib.Path(given["model.source"]).resolve().name if "model.source" in given else ""
+        words = [run.parent.name, given["n_edits"], os.environ["OMP_NUM_THREADS"], source]
+        calls.write(" ".join(filter(None, words)) + "\\n")
     slow = "slow" in given["runs"] and not os.path.exists("quick")
     done = 50 if slow else given["n_edits"]
     (run / "config.yaml").write_text("")
     (run / "edits.jsonl").write_text(f'{{{{"n_edits": {{done}}}}}}\\n')
     (run / "results-aa.jsonl").write_text("")
-    time.sleep(60 if slow else 0)
+    time.sleep(60 if slow else 1.2 if "twice" in given["runs"] else 0)
     sys.exit("broken" in given["runs"])
 shutil.rmtree(sys.argv[3], ignore_errors=True)
 shutil.copytree(sys.argv[2], sys.argv[3])
@@ -68,6 +70,7 @@ def call(tmp_path):
     shutil.copy(ROOT / "docs" / "results" / "run_list.sh", folder.parent)
     lines = [("short", 30, 10), ("broken", 30, 10), ("slow", 90, 1000), ("long", 60, 1000), ("long_to_1950", 60, 1950)]
     text = "".join(f"smollm2\t{name}\t{minutes}\tnone\tn_edits={n}\n" for name, minutes, n in lines)
+    text += "other\ttwice\t60\tpaper all\tn_edits=20\n"
     (folder / "runs.tsv").write_text(f"# comment\n{text}")
     stub = tmp_path / "stub"
     stub.write_text(STUB.format(python=sys.executable))
@@ -85,7 +88,7 @@ def call(tmp_path):
 
 
 def test_what_is_missing_is_listed_with_its_hours(call):
-    assert call("list").splitlines()[-1] == "5 missing, 4.5 hours"
+    assert call("list").splitlines()[-1] == "6 missing, 5.5 hours"
     assert call("list", "smollm2", "slow").splitlines() == ["smollm2 slow 90 min", "1 missing, 1.5 hours"]
 
 
@@ -99,9 +102,15 @@ def test_runs_are_made_in_order_kept_once_and_stopped_when_their_time_is_over(ca
     assert sorted(path.name for path in kept.iterdir()) == ["long", "short", "slow"]
     assert '"n_edits": 1950' in (kept / "long" / "run" / "edits.jsonl").read_text()
     listed = ["smollm2 broken 30 min", "smollm2 slow 86 min, unfinished 50 edits of 1000", "2 missing, 1.9 hours"]
-    assert call("list").splitlines() == listed
+    assert call("list", "smollm2").splitlines() == listed
     (tmp_path / "quick").touch()
     call(str(tmp_path), "smollm2")
     assert (tmp_path / "calls").read_text().splitlines()[len(calls) :] == ["broken 10 1"]
     call(str(tmp_path), "smollm2", "slow")
-    assert call("list").splitlines() == ["smollm2 broken 30 min", "1 missing, 0.5 hours"]
+    assert call("list", "smollm2").splitlines() == ["smollm2 broken 30 min", "1 missing, 0.5 hours"]
+
+
+def test_both_scorings_of_a_run_share_its_time_and_a_file_gives_the_weights(call, tmp_path):
+    (tmp_path / "weights.gguf").touch()
+    assert "keeps other twice, unfinished" in call(str(tmp_path), "other", str(tmp_path / "weights.gguf"), "twice")
+    assert (tmp_path / "calls").read_text().splitlines() == ["twice 20 2 weights.gguf"] * 2

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from afteredit.launch.endings import exit_code
+from afteredit.launch.endings import exit_code, in_words
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.record.terminal import PlainConsole
+from afteredit.run import main
 from afteredit.store.errors import Interrupted
 from afteredit.store.interruption import Interruption
 
@@ -28,6 +29,24 @@ def test_a_signal_is_raised_where_the_run_asks_for_it(number):
         assert stopped.value.exit_code == 128 + number
         assert signal.getsignal(number) == before  # a second one acts at once
     assert signal.getsignal(number) == before
+
+
+RUN = ["task=none", "tracker=none"]
+
+
+@pytest.mark.parametrize(
+    "given", [["model=hf", "model.source={}"], ["data={}"], ["edits=my", "edits.file={}/x.csv"], ["held_out={}"]]
+)
+def test_a_path_that_no_disk_takes_is_refused_in_a_line(tmp_path, capsys, given):
+    assert main([*RUN, *(each.format(tmp_path / ("a" * 300)) for each in given)]) == 2
+    said = capsys.readouterr().err
+    assert "File name too long" in said and "aaa" in said and "Traceback" not in said
+
+
+def test_links_that_lead_in_a_circle_and_long_names_say_what_to_do():
+    for number in (errno.ENAMETOOLONG, errno.ELOOP):
+        said = in_words(OSError(number, os.strerror(number), "/x/y"))
+        assert said == f"{os.strerror(number)}: /x/y; give another path (a name holds up to 255 bytes)"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -76,6 +76,15 @@ def test_every_line_fits_the_terminal_and_columns_are_explained_once(fact, width
     assert many.split()[-4:] == ["1", "0.88", "0.5", "400.0"]
 
 
+@pytest.mark.parametrize("width", [1, 10, 25])
+def test_a_terminal_too_narrow_for_the_time_still_gets_every_line(fact, width):
+    console = PlainConsole(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    with Display(console, batches(fact, 1, 2), due=lambda _n, _new: True) as display:
+        display.measured(row(0, 30.0))
+        display.edited(edit(1, 4.0), success(1, 1, 0), 5.0)
+    assert width == 1 or len(console.file.getvalue().split()) > 4  # of one column rich makes nothing
+
+
 def test_what_was_not_measured_is_a_dash(console, fact):
     with Display(console, batches(fact, 1), due=lambda _n, _new: True) as display:
         display.measured({"n_edits": 0, "time/eval_s": 3.0, "drift/perplexity": 20.25})  # task=none

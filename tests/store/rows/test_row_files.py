@@ -123,7 +123,15 @@ REFUSED = {
     "surrogate.jsonl": (b'{"a": "\\ud800"}', ["surrogate.jsonl:1", "\\ud800", "surrogate"]),
     "surrogate_name.json": (b'[{"\\ud800": 1}]', ["surrogate_name.json:1 (row 1)", "surrogate"]),
     "latin.jsonl": (b'{"a": "Per\xfa"}', ["latin.jsonl", "UTF-8"]),
-    "cells.csv": (b"a,b\n1,2\n1,2,3\n", ["cells.csv:3 (row 2)", "3 cells", "2"]),
+    "cells.csv": (b"a,b\n1,2\n1,2,3\n", ["cells.csv:3 (row 2)", "3 cells where the header, 'a, b', has 2"]),
+    "comment.csv": (
+        b"# of March\na,b\n1,2\n",
+        [
+            "comment.csv:2 (row 1)",
+            "2 cells where the header, '# of March', has 1",
+            "take out what stands above the header",
+        ],
+    ),
     "quotes.csv": (b'a,b\n1,2\n"x" y,2\n', ["quotes.csv:3: ", "double quotes"]),
     "open.csv": (b'a,b\n1,2\n"x\ny",2\n3,"z\n4,5\n', ["open.csv:5: ", "never closed", "double quotes"]),
     "header.csv": (b"a,a\n1,2\n", ["header.csv:1", "a stand twice"]),
