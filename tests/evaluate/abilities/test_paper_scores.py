@@ -187,11 +187,11 @@ def test_a_model_that_copies_every_name_reaches_the_ceiling_of_ner(folder, sayin
 def test_the_floor_and_ceiling_of_the_papers_own_sentences():
     """Its 3466 blocks hold these numbers of names, of which so many are empty, and 2771 without miscellaneous ones."""
     names, empty = {"PER": 1842, "LOC": 1837, "ORG": 1341, "MISC": 918}, {"PER": 14, "LOC": 38, "ORG": 10, "MISC": 2}
-    for found, expected in ((empty, 0.0091), (names, 0.812)):
+    for found, expected, rounded_by in ((empty, 0.0091, 1e-4), (names, 0.812, 5e-4)):
         docs = [{"kind": kind, "names": [""] * found[kind] + ["Zoe"] * (names[kind] - found[kind])} for kind in KINDS]
         docs += [{"kind": "MISC", "names": []}] * 2771
         triples = [paper_scores.ner(doc, ["<|endoftext|>"])["score"] for doc in docs]
-        assert mean_of_ratios(triples) == pytest.approx(expected, abs=3e-4)
+        assert mean_of_ratios(triples) == pytest.approx(expected, abs=rounded_by)
 
 
 def test_names_are_cut_out_as_the_published_code_does(own):
