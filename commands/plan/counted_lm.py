@@ -83,8 +83,8 @@ class CountedLM(LM):
         self.counts.add(Pass(0, 0, 0, n_rows), 0)
         self.counts.logits = max(self.counts.logits, n_rows)
         row_V = torch.zeros(len(self.tokenizer))
-        ended = self._decoded >= self.answer_tokens
-        row_V[next(iter(self.tokens.end_ids), self._filler) if ended else self._filler] = 1.0
+        ends = [i for i in self.tokens.end_ids if i < len(row_V)]  # a stand-in lacks the model's own
+        row_V[ends[0] if ends and self._decoded >= self.answer_tokens else self._filler] = 1.0
         return row_V.expand(*hidden.shape[:-1], len(row_V))
 
     @property

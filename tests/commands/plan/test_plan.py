@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from transformers import AutoConfig
 
-from afteredit.commands.plan import machine
+from afteredit.commands.plan import machine, shape_only
 from afteredit.commands.plan.machine import Machine, along, given
 from afteredit.commands.plan.plan import planned
 from afteredit.launch.command_line import compose
@@ -19,6 +21,10 @@ from afteredit.tests.tiny.models import tiny_model
 
 RUN = ("method.layer=1", "method.contexts_short=2", "method.contexts_long=0", "held_out_tokens=64", "limit=3",
        "task=[sentiment,open_qa]", "n_edits=4", "eval_every=2", "tracker=none")  # fmt: skip
+FILES = sorted((Path(__file__).parents[3] / "conf" / "model").glob("*.yaml"))
+SHAPES = {path.stem: OmegaConf.load(path).get("shape") for path in FILES}
+LARGE_FIRST = sorted((name for name, shape in SHAPES.items() if shape), key=lambda name: -SHAPES[name].billions)
+SMALLEST = {SHAPES[name].family: name for name in LARGE_FIRST}  # of each family
 
 
 @pytest.fixture
@@ -102,3 +108,16 @@ def test_given_figures_are_taken_at_their_word(make_lm):
     assert told.seconds(Work((Pass(1, 1, 1),))) == pytest.approx(2 * (attention + 3 * D * F) / 1e6)
     assert told.seconds(Work((Pass(0, 0, 0, logits=5),))) == pytest.approx(5 * 2 * D * 100 / 1e6)
     assert told.memory["device"] == 2 * 2**30
+
+
+@pytest.mark.parametrize("preset", SMALLEST.values())
+def test_a_preset_without_its_tokenizer_is_planned_and_the_plan_says_that_tokens_are_estimated(preset, monkeypatch):
+    """The model's config names ends of text that the stand-in for its tokenizer does not hold: answers end all the
+    same, after about as many tokens as the gold ones have.  On so slow a machine passes decide."""
+    monkeypatch.setattr(shape_only, "_tokenizer", lambda source, folder: None)
+    says = planned(compose([f"model={preset}", "dtype=bfloat16", "plan=given", "plan.tflops=0.01", "plan.gib=80",
+                            "task=[open_qa]", "limit=2", "n_edits=1", "held_out_tokens=64",
+                            "tracker=none"]))  # fmt: skip
+    assert any("estimated from characters" in note for note in says.notes)
+    answers = says.later["open_qa"]
+    assert 0 < answers.low < answers.expected and answers.high > 1.5 * answers.expected  # the interval alone: 1.45
