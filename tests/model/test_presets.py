@@ -92,3 +92,15 @@ def test_a_preset_overrides_what_it_names_and_keeps_the_rest_of_base():
     assert (gptj.layers, gptj.value_lr, gptj.ridge) == ([3, 4, 5, 6, 7, 8], 0.5, 10.0)
     xl = typed("model=gpt2-xl", "method=memit").method
     assert (xl.second_moment_weight, xl.value_steps, xl.max_offset) == (20000.0, 20, 0.75)
+
+
+def test_the_page_of_models_has_a_row_of_memory_for_every_preset():
+    """`make memory` writes it.  The weights are the authors' count of parameters, of two bytes each."""
+    page = (CONF.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    _, table = page.split("<!-- plan: written by make memory -->")
+    rows = [line.strip("| ").split(" | ") for line in table.split("<!-- /plan -->")[0].strip().splitlines()[2:]]
+    assert [row[0] for row in rows] == PRESETS
+    for name, weights, *pairs in rows:
+        billions = typed(f"model={name}").model.shape["billions"]
+        assert float(weights) == pytest.approx(billions * 2e9 / 2**30, rel=0.05), name  # of two digits
+        assert len(pairs) == 4 and all(float(gib) > 0 for pair in pairs for gib in pair.split(" / ")), name
