@@ -7,23 +7,36 @@ from pathlib import Path
 
 import pandas as pd
 
-from afteredit.analysis.numbers.cell_text import signed
 from afteredit.analysis.numbers.method_names import model_in_words, model_name
 from afteredit.analysis.pictures.axes import as_png
 from afteredit.analysis.read.run import Run, faults_as_markdown
-from afteredit.analysis.study.pictures import CURVE, MOST_BANDS, draw
+from afteredit.analysis.study.curves import MOST_BANDS
+from afteredit.analysis.study.missing import not_run_in_words
+from afteredit.analysis.study.pictures import draw
 from afteredit.analysis.study.points import points
-from afteredit.analysis.study.published import FIGURES, SUCCESS, TASKS, published
-from afteredit.analysis.study.verdicts import not_run, verdicts
+from afteredit.analysis.study.published import FIGURES, published
+from afteredit.analysis.study.styles import CURVE
+from afteredit.analysis.study.verdict_table import verdict_table
+from afteredit.analysis.study.verdicts import LEAST, MARGIN, verdicts
 from afteredit.record.environment import RUN
 from afteredit.store.atomic_files import make_folder, written_together
 from afteredit.store.errors import BadInput
 
 TITLE = "# Gu et al. (EMNLP 2024), figure by figure"
-NOTE = """\
+NOTE = f"""\
 Solid: scored as the paper scored; dashed: the clean tasks; bands: 95 % over examples, of the change since the unedited
-model. Dotted with × and +: the published values, read off the figures (± .005). A verdict compares changes at the last
-x that both have; single published runs of one setting differ by up to .33.
+model. Thin: other orders of the edit set, so that other facts come first. Dotted with × and +: the published values,
+read off the figures (± .005). Lines in bars: 95 % over facts. What the code of Gu et al. writes as PCA
+(`pca_published`) stands beside their PCA, as a true PCA does.
+
+A verdict compares changes at the last x that both have, ours in file order; single published runs of one setting differ
+by up to .33. A change of editing success is against the same edits with nothing left out, its interval over facts, each
+compared with itself. A published change under {LEAST:.2f} is called none; it is "seen: no effect" where our whole
+interval lies within ± {MARGIN:.2f}, and "cannot be told" where a larger effect may hide in it. "Unparseable" is the
+share of answers that could not be read, before and after the edits; they count as wrong.
+
+`points.csv` has every point of the pictures, with the runs and rows that it comes from: in each of `results` the rows
+after `n_edits` edits hold it under `key`.
 """
 
 
@@ -72,42 +85,11 @@ def _figure(figure: str, model: str, called: str, ours: pd.DataFrame, theirs: pd
         many = len(here[CURVE].drop_duplicates()) > MOST_BANDS  # then each scoring has a picture of its own
         for part in [[scoring] for scoring in scorings] if many else [scorings]:
             name = "-".join(filter(None, (model, figure, family, *(part if many else ())))).replace("/", "_")
-            picture = draw(figure, called, here[here["scoring"].isin(part)], there)
+            missing = not_run_in_words(here, there, model, part)
+            picture = draw(figure, called, here[here["scoring"].isin(part)], there, missing)
             write(f"{name}.png", as_png(picture, 100))
             yield from (f"![{family}: {FIGURES[figure].title}, {model}]({name}.png)", "")
         of_this = (judged["figure"] == figure) & (judged["model"] == model) & judged["method"].isin(methods)
-        yield from _table(judged[of_this])
-        for scoring in scorings:
-            missing = not_run(ours, there, model, scoring)
-            if len(missing):
-                yield from (f"Not run{f' ({scoring})' if scoring else ''}: {_missing(missing)}.", "")
-
-
-def _table(judged: pd.DataFrame) -> Iterator[str]:
-    if judged.empty:
-        return
-    yield "| panel | curve | scoring | beside | x | published change | change here, 95 % | distance | verdict |"
-    yield "|---|---|---|---|---|---|---|---|---|"
-    order = judged["quantity"].map({name: i for i, name in enumerate([*TASKS, *SUCCESS])})
-    judged = judged.assign(order=order).sort_values(["order", "scoring"], ascending=[True, False], kind="stable")
-    for row in judged.to_dict("records"):
-        digits = ",.0f" if row["quantity"] == "manhattan" else ".2f"
-        theirs, change, low, high, distance = (
-            signed(f"{row[key]:+{digits}}") for key in ("published_change", "change", "low", "high", "distance")
-        )
-        interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
-        curve = " ".join([row["method"], *([row["constraint"]] if row["constraint"] != "none" else []),
-                          *([f"× {row['batch_size']}"] if row["batch_size"] > 1 else [])])  # fmt: skip
-        yield (f"| {row['quantity']} | {curve} | {row['scoring']} | {row['published_model']} | {row['x']} | "
-               f"{theirs} | {change}{interval} | {distance} | {row['verdict']} |")  # fmt: skip
-    yield ""
-
-
-def _missing(points: pd.DataFrame) -> str:
-    """Returns the curves and x that no run has, each curve once: "memit at 1000, 2000"."""
-    texts = []
-    for (method, constraint, size), group in points.groupby(["method", "constraint", "batch_size"]):
-        name = method + (f" {constraint}" if constraint != "none" else "") + (f" × {size}" if size > 1 else "")
-        whole = group.groupby("x")["quantity"].nunique()
-        texts.append(f"{name} at {', '.join(f'{x:,}' for x in whole.index)}")
-    return "; ".join(texts)
+        yield from verdict_table(judged[of_this])
+        for line in not_run_in_words(here, there, model, scorings):
+            yield from (f"{line[0].upper()}{line[1:]}.", "")

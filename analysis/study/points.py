@@ -1,52 +1,37 @@
-"""Places what runs measured in the figures of Gu et al.: which figure, which curve, which x."""
+"""Gathers what runs measured into the points of Gu et al.'s figures, one for each curve, order of facts and x."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from afteredit.analysis.numbers.method_names import differences, model_name
-from afteredit.analysis.numbers.paired_examples import paired
-from afteredit.analysis.numbers.single_edits import COVERED, averaged
-from afteredit.analysis.numbers.statistics import change_interval
+from afteredit.analysis.numbers.single_edits import averaged
 from afteredit.analysis.read.run import Run, at
-from afteredit.analysis.study.published import FIGURES, KEY, SUCCESS
-from afteredit.evaluate.intervals import bootstrap
-from afteredit.evaluate.retention import PAPER
+from afteredit.analysis.study.changes import change_of_ability, change_of_success
+from afteredit.analysis.study.places import FILE_ORDER, Place, constraint_name, order_name, places, rows_of
+from afteredit.analysis.study.published import KEY
 from afteredit.store.errors import BadInput
 
 log = logging.getLogger(__name__)
 
-CONSTRAINTS = {"Unconstrained": "none", "Rect": "rect", "RandomEntries": "random", "Pca": "pca",
-               "PcaPublished": "pca_published"}  # fmt: skip
 CURVE = ["model", "scoring", *KEY]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Holds where a number of a run belongs, and the key that it stands under in the run's row at `n_edits`."""
-
-    figure: str
-    batch_size: int
-    x: int
-    quantity: str
-    scoring: str  # paper, clean, or empty where abilities are not scored
-    key: str
-    n_edits: int
+POINT = [*CURVE, "order", "x"]
+COLUMNS = [*POINT, "value", "change", "low", "high", "band_low", "band_high", "unparseable", "measurable", "n_runs",
+           "runs", "results", "n_edits", "key"]  # fmt: skip
 
 
 def points(runs: Sequence[Run]) -> pd.DataFrame:
-    """Returns one row per curve and x: CURVE, x, value (the mean over runs), low, high, n_runs, runs.
+    """Returns one row per curve, order of facts and x: COLUMNS.
 
-    `change`, with its 95 % interval over examples from `low` to `high`, is since the unedited model; where editing
-    success is shown, `change` is the value itself.  Raises BadInput where runs of one point differ in more than the
-    seed and the order of the facts.
+    `value` is the mean over `runs`; `change`, with its 95 % interval from `low` to `high`, is that of changes.py; the
+    band around the value goes from `band_low` to `band_high`; `unparseable` is the share of answers that could not be
+    read.  `results` and `n_edits` name, for each run, its file and the rows in it that hold `key`: the value is their
+    mean.  Raises BadInput where runs of one point differ in more than the seed.
     """
     rows = []
     for run in _measured_alike(runs):
@@ -57,44 +42,24 @@ def points(runs: Sequence[Run]) -> pd.DataFrame:
             if row is not None and place.key in row:
                 curve = (model_name(run), place.scoring, place.figure, method, constraint, place.batch_size,
                          place.quantity)  # fmt: skip
-                rows.append((*curve, place.x, run.name, float(row[place.key]), place, run))
-    table = pd.DataFrame(rows, columns=[*CURVE, "x", "name", "value", "place", "run"])
-    table = table.drop_duplicates([*CURVE, "x", "name"])  # two evaluations of one run may hold the same number
-    found = [_merged(dict(zip([*CURVE, "x"], key, strict=True)), group) for key, group in table.groupby([*CURVE, "x"])]
-    return pd.DataFrame(found, columns=[*CURVE, "x", "value", "change", "low", "high", "measurable", "n_runs", "runs"])
+                rows.append((*curve, order_name(run), place.x, run.name, place, run))
+    table = pd.DataFrame(rows, columns=[*POINT, "name", "place", "run"])
+    table = table.drop_duplicates([*POINT, "name"])  # two evaluations of one run may hold the same number
+    groups = {key: list(group["run"]) for key, group in table.groupby(POINT)}
+    first = table.groupby(POINT)["place"].first()
+    found = []
+    for key, members in groups.items():
+        point = dict(zip(POINT, key, strict=True))
+        whole = tuple(({**point, "constraint": "none"}).values())
+        whole_runs = groups.get(whole, []) if whole != key else []
+        found.append(_merged(point, first[key], sorted(members, key=lambda run: run.name), whole_runs))
+    return pd.DataFrame(found, columns=COLUMNS)
 
 
-def places(run: Run, method: str, constraint: str) -> Iterator[Place]:
-    """Yields the places of all numbers of a run in the published figures, and of runs that would stand there."""
-    size = int(run.config.get("batch_size", 1))
-    for n_edits in [int(row["n_edits"]) for row in run.rows]:
-        for ability in run.abilities:
-            scoring = "paper" if ability.startswith(PAPER) else "clean"
-            quantity, key = ability.removeprefix(PAPER), f"ability/{ability}"
-            if run.single and constraint == "none":
-                yield Place("batch", 0, n_edits, quantity, scoring, key, n_edits)
-            elif not run.single and size == 1:
-                if constraint == "none":
-                    yield Place("sequential", 1, n_edits, quantity, scoring, key, n_edits)
-                if method == "rome_published" and quantity in FIGURES["rect_general"].quantities:
-                    yield Place("rect_general", 1, n_edits, quantity, scoring, key, n_edits)
-            elif not run.single and constraint == "none" and n_edits % size == 0:
-                yield Place("batch_sequential", size, n_edits // size, quantity, scoring, key, n_edits)
-        if run.single and size == 1 and (run.row(n_edits) or {}).get(COVERED, 0) > 1:  # one alone is a batch of one
-            for quantity, probe in SUCCESS.items():
-                yield Place("rect_editing", 1, 1, quantity, "", f"editing/immediate/forced/{probe}", n_edits)
-        if not run.single and size == 1 and constraint == "none" and n_edits:
-            for key in (key for key in run.row(n_edits) or {} if key.startswith("drift/")):
-                quantity = key.rpartition("/")[2]
-                if quantity in FIGURES["change_statistics"].quantities:
-                    yield Place("change_statistics", 1, n_edits, quantity, "", key, n_edits)
-
-
-def constraint_name(config: Any) -> str:
-    """Returns `none`, or a name with the share that is kept: `rect_0.4`."""
-    kind = str(at(config, "constraint._target_") or "Unconstrained").rpartition(".")[2]
-    keep = at(config, "constraint.keep")
-    return CONSTRAINTS.get(kind, kind.lower()) + (f"_{keep:g}" if keep is not None else "")
+def in_first_order(points: pd.DataFrame) -> pd.Series:
+    """Tells of each point whether it is of its curve's first order of facts: file order, where a run has it."""
+    rank = points["order"].map(lambda order: -1 if order == FILE_ORDER else int(order.rpartition(" ")[2]))
+    return rank == rank.groupby([points[key] for key in CURVE]).transform("min")
 
 
 def _measured_alike(runs: Sequence[Run]) -> list[Run]:
@@ -111,26 +76,32 @@ def _measured_alike(runs: Sequence[Run]) -> list[Run]:
     return kept
 
 
-def _merged(curve: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
-    """Returns the point of all runs of one curve at one x."""
-    place, runs = group["place"].iloc[0], list(group["run"])
-    # the unedited model stands at 0 in the curve of all batch sizes
-    _refuse_unlike(runs, {"edits.order", "batch_size"} if place.figure == "batch" and not place.x else {"edits.order"})
-    value = group["value"].mean()
-    point = {**curve, "value": value, "change": value, "low": math.nan, "high": math.nan, "measurable": True,
-             "n_runs": len(runs), "runs": " ".join(sorted(run.name for run in runs))}  # fmt: skip
+def _merged(point: dict[str, Any], place: Place, runs: list[Run], whole_runs: list[Run]) -> dict[str, Any]:
+    """Returns the point of all runs of one curve at one x; `whole_runs` are those with nothing left out of the edits.
+
+    The unedited model stands at 0 in the curve of all batch sizes.
+    """
+    _refuse_unlike(runs, {"batch_size"} if place.figure == "batch" and not place.x else set())
+    value = _mean(runs, place.key, place)
+    n_edits = [",".join(map(str, rows_of(run, place))) for run in runs]
+    point |= {"value": value, "change": value, "measurable": True, "n_runs": len(runs),
+              "unparseable": _mean(runs, f"{place.key}/unparseable", place),
+              "runs": " ".join(run.name for run in runs), "results": " ".join(map(_results, runs)),
+              "n_edits": " ".join(n_edits), "key": place.key}  # fmt: skip
     if place.figure == "rect_editing":
-        scores = np.concatenate([_success(run, place) for run in runs])
-        if len(scores):
-            point["low"], point["high"] = bootstrap([len(scores)], lambda index, axis=-1: scores[index].mean(axis=axis))
-    elif place.key.startswith("ability/"):
-        ability = place.key.removeprefix("ability/")
-        point["change"] = value - float(np.mean([run.rows[0][place.key] for run in runs]))
-        point["measurable"] = all(ability in run.rows[0].get("measurable", [ability]) for run in runs)
-        pairs = paired(runs, ability, place.n_edits) if place.x else None
-        if pairs:
-            point["low"], point["high"] = change_interval(*pairs)
-    return point
+        return point | change_of_success(runs, whole_runs, place, value)
+    return point | change_of_ability(runs, place, value) if place.key.startswith("ability/") else point
+
+
+def _mean(runs: Sequence[Run], key: str, place: Place) -> float:
+    """Returns the mean over the runs' rows there, NaN where one does not hold `key`."""
+    rows = [run.row(place.n_edits) or {} for run in runs]
+    return sum(float(row.get(key, math.nan)) for row in rows) / len(rows)
+
+
+def _results(run: Run) -> str:
+    """Returns the run's results file, in its directory; older versions had one alone, without a digest in its name."""
+    return f"{run.name}/results{f'-{run.evaluation}' if run.evaluation else ''}.jsonl"
 
 
 def _refuse_unlike(runs: Sequence[Run], but: set[str]) -> None:
@@ -139,12 +110,3 @@ def _refuse_unlike(runs: Sequence[Run], but: set[str]) -> None:
         if names:
             raise BadInput(f"{runs[0].name} and {run.name} would be averaged in the study, but they differ in "
                            f"{', '.join(names)}; give one of them")  # fmt: skip
-
-
-def _success(run: Run, place: Place) -> np.ndarray:
-    """Returns each edit's own success, the mean over its prompts; empty where examples are not kept."""
-    samples, name = run.samples, place.key.removeprefix("editing/immediate/")
-    if "kind" not in samples or "request" not in samples:
-        return np.empty(0)
-    chosen = samples[(samples["kind"] == "immediate") & (samples["name"] == name)]
-    return chosen.groupby("request")["score"].mean().to_numpy(dtype=float)

@@ -17,34 +17,36 @@ KEY = ["figure", "method", "constraint", "batch_size", "quantity"]  # what a cur
 
 @dataclass(frozen=True)
 class Figure:
-    """Holds how one published figure is arranged: a panel for each quantity."""
+    """Holds how one published figure is arranged: what is shown, and what its x-axis counts."""
 
     title: str
-    x: str  # what its x-axis counts
+    x: str
     quantities: tuple[str, ...]
-    source: str  # the file in the authors' repository
 
 
 FIGURES = {
-    "sequential": Figure("Sequential editing", "edits", TASKS, "result_sequential_editing.png"),
-    "batch": Figure("Batch editing: one batch on the unedited model", "facts in the batch", TASKS,
-                    "result_batch_editing.png"),
-    "batch_sequential": Figure("Batch-sequential editing", "rounds", TASKS,
-                               "result_batch_sequential_editing_1.png, _2.png"),
-    "rect_editing": Figure("RECT: success of single edits", "edits", tuple(SUCCESS), "RECT_editing.png"),
-    "rect_general": Figure("RECT: general abilities", "edits", ("summarization", "open_qa", "closed_qa", "sentiment"),
-                           "RECT_general.png"),
-    "change_statistics": Figure("How far W moved", "edits", ("manhattan", "moved_0.077", "moved_0.171"),
-                                "analysis_statistics.png"),
+    "sequential": Figure("Sequential editing", "edits", TASKS),
+    "batch": Figure("Batch editing: one batch on the unedited model", "facts in the batch", TASKS),
+    "batch_sequential": Figure("Batch-sequential editing", "rounds", TASKS),
+    "rect_editing": Figure("RECT: success of single edits", "edits", tuple(SUCCESS)),
+    "rect_general": Figure("RECT: general abilities", "edits",
+                           ("summarization", "open_qa", "closed_qa", "sentiment")),
+    "change_statistics": Figure("How far W moved", "edits", ("manhattan", "moved_0.077", "moved_0.171")),
 }  # fmt: skip
 
 
 @cache
 def published() -> pd.DataFrame:
-    """Returns one row per published value: figure, model, method, constraint, batch_size, x, quantity, value.
+    """Returns one row per published value: figure, model, method, constraint, batch_size, x, quantity, value, source.
 
-    In the batch figure, where the x-axis is the batch size, `batch_size` is 0, so that its points are one curve.
+    `source` is the picture's file in the authors' repository.  In the batch figure, where the x-axis is the batch
+    size, `batch_size` is 0, so that its points are one curve.
     """
     table = pd.read_csv(FILE, dtype={"value": float})
     table.loc[table["figure"] == "batch", "batch_size"] = 0
     return table
+
+
+def published_as(constraint: str) -> str:
+    """Returns the published constraint that one of ours stands beside: PCA as shipped stands beside PCA too."""
+    return constraint.replace("pca_published", "pca")
