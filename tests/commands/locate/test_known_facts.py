@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from statistics import stdev
 
-from afteredit.commands.locate.known_facts import known_facts
+import pytest
+import torch
+
+from afteredit.commands.locate import known_facts as module
+from afteredit.commands.locate.known_facts import embedding_std, known_facts
 from afteredit.edit.request import EditRequest
 from afteredit.model.lm import LM
 from afteredit.tests.tiny.models import constant_model
@@ -23,3 +27,17 @@ def test_an_answer_is_known_after_its_prompt_and_what_stands_between(tokenizer, 
     question = tokenizer(request.question).input_ids
     assert (*fact.ids, fact.answer) == (*question, said)
     assert tokenizer.decode(fact.ids[fact.first : fact.last + 1]).strip() == subject
+
+
+def test_noise_counts_in_the_spread_of_the_embeddings_of_all_subjects(make_lm, fact, second_fact, monkeypatch):
+    """The entries are gathered by hand, of the tokens of the subjects alone, and of the first rows."""
+    lm = make_lm("llama")
+    embedding_VD = lm.model.get_input_embeddings().weight
+    embedding_VD.data *= torch.arange(len(embedding_VD))[:, None]  # so that other tokens would have another spread
+    entries = []
+    for request in (fact, second_fact):
+        ids = lm.tokenizer(" " * (request.subject_start > 0) + request.subject).input_ids
+        entries.append([entry for i in ids for entry in embedding_VD[i].tolist()])
+    assert embedding_std(lm, [fact, second_fact]) == pytest.approx(stdev([*entries[0], *entries[1]]), rel=1e-5)
+    monkeypatch.setattr(module, "MEASURED_SUBJECTS", 1)
+    assert embedding_std(lm, [fact, second_fact]) == pytest.approx(stdev(entries[0]), rel=1e-5)

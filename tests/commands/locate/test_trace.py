@@ -11,7 +11,7 @@ import torch
 
 from afteredit.analysis.pictures import trace_maps
 from afteredit.commands.locate import trace as module
-from afteredit.commands.locate.corrupted_runs import CorruptedRuns
+from afteredit.commands.locate.corrupted_runs import CorruptedRuns, Effects
 from afteredit.commands.locate.known_facts import Known, KnownFact
 from afteredit.launch.command_line import compose
 from afteredit.launch.console import new_console
@@ -141,6 +141,36 @@ def test_what_decides_the_numbers_is_in_the_name_of_what_is_cached(place, monkey
     assert not traced(facts=facts[:1])
     lm.fingerprint = "other weights, dtype, tokenizer or prompt mode"
     assert traced() == ["a", "b"]
+
+
+def test_noise_is_three_times_the_spread_of_embeddings_and_depends_on_seed_and_fact_alone(place, monkeypatch, tmp_path):
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
+    x = compose(["locate=trace", "model=hf", f"model.source={place}/model", "locate.samples=400"])
+    lm = x.model.load("cpu", "float32")
+    facts = [KnownFact("a", (5, 9, 7, 3), 1, 2, 12), KnownFact("b", (8, 4), 0, 0, 3)]
+    added = {}
+
+    def kept(self, fact, noise_SsD):
+        added[fact.id] = noise_SsD
+        n_tokens = len(fact.ids) - fact.first
+        return Effects(0.5, 0.1, {kind: [[0.0] * self.n_blocks] * n_tokens for kind in self.modules})
+
+    def noise_by_fact(x=x, facts=facts) -> dict:
+        added.clear()
+        module.trace(x, lm, Known([], facts, len(facts), 0), 0.125, new_console(x))
+        return dict(added)
+
+    monkeypatch.setattr(CorruptedRuns, "effects", kept)
+    noise = noise_by_fact()
+    width = lm.model.get_input_embeddings().weight.shape[1]
+    assert {name: tuple(draws.shape) for name, draws in noise.items()} == {"a": (400, 2, width), "b": (400, 1, width)}
+    for draws in noise.values():
+        assert draws.std().item() == pytest.approx(3 * 0.125, rel=0.03) and abs(draws.mean().item()) < 0.02
+    monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path / "other"))
+    alone = noise_by_fact(facts=[replace(facts[1], ids=(8, 5), answer=4)])
+    assert torch.equal(alone["b"], noise["b"])  # whatever stands beside it, and whatever its text
+    other = noise_by_fact(x=replace(x, settings=replace(x.settings, seed=1)))
+    assert not torch.equal(other["b"], noise["b"]) and not torch.equal(noise["a"][:, :1], noise["b"])
 
 
 @pytest.mark.parametrize(("override", "said"), [

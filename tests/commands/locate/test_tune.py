@@ -48,6 +48,7 @@ def test_what_is_tuned_is_written_as_a_models_file_with_its_sources(tune, tmp_pa
     assert tune() == 0
     written = (tmp_path / "out" / "model" / "tuned-tiny.yaml").read_text("utf-8")
     x = compose([f"hydra.searchpath=[{tmp_path}/out]", "model=tuned-tiny"])
+    assert compose(["--config-dir", f"{tmp_path}/out", "model=tuned-tiny"]).model == x.model
     rome, memit = x.model.edit["rome"], x.model.edit["memit"]
     trace = json.loads((tmp_path / "out" / "tuned-tiny-trace.json").read_text("utf-8"))
     assert x.method.layer == rome["layer"] in (0, 1) and memit["layers"] in ([0, 1], [0], [1])
@@ -112,6 +113,43 @@ def test_blocks_to_try_are_the_proposed_one_its_neighbours_and_what_is_known(pro
     x = compose([])
     x = replace(x, model=replace(x.model, edit={"rome": {"layer": own}}))
     assert [keys["layer"] for keys in module._layers(x, Twelve(), "rome", {"rome.layer": proposed})] == expected
+
+
+@pytest.mark.parametrize(("proposed", "own", "expected"), [
+    ([4, 5, 6], None, [[4, 5, 6], [2, 3, 4], [3, 4, 5], [5, 6, 7], [6, 7, 8], [0, 1, 2, 3]]),
+    ([6, 7, 8, 9, 10], [3, 4], [[6, 7, 8, 9, 10], [4, 5, 6, 7, 8], [5, 6, 7, 8, 9], [0, 1, 2, 3], [3, 4]]),
+    ([0, 1, 2, 3], [1, 2, 3, 4], [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]),  # each once, none below block 0
+])  # fmt: skip
+def test_windows_to_try_are_the_proposed_one_its_neighbours_and_what_is_known(proposed, own, expected):
+    class Twelve:
+        n_blocks = 12
+
+    x = compose([])
+    x = replace(x, model=replace(x.model, edit={"memit": {"layers": own}}))
+    assert [keys["layers"] for keys in module._layers(x, Twelve(), "memit", {"memit.layers": proposed})] == expected
+
+
+def test_at_the_best_blocks_steps_contexts_and_weights_are_tried_what_the_models_file_says_first():
+    class Lm:
+        n_blocks = 12
+
+    x = compose([])
+    rome = {"value_steps": 20, "contexts_short": 10, "contexts_long": 10}
+    memit = {"layers": [3], "second_moment_weight": 1500, "value_steps": 25, "contexts": 5}
+    x = replace(x, model=replace(x.model, edit={"rome": rome, "memit": memit}))
+    tried = module._others(x, Lm(), "rome", {"layer": 4})
+    assert all(keys["layer"] == 4 and len(keys) == 4 for keys in tried)
+    assert [(keys["contexts_short"], keys["contexts_long"], keys["value_steps"]) for keys in tried] == [
+        (10, 10, 20), (10, 10, 10), (5, 5, 20), (5, 5, 10)]  # fmt: skip
+    x.model.edit["rome"].update(contexts_short=2, contexts_long=0, value_steps=1)
+    tried = module._others(x, Lm(), "rome", {"layer": 4})
+    assert [(keys["contexts_short"], keys["contexts_long"], keys["value_steps"]) for keys in tried] == [
+        (2, 0, 1), (5, 5, 1), (10, 10, 1)]  # fmt: skip
+    tried = module._others(x, Lm(), "memit", {"layers": [3, 4]})
+    assert all(keys["layers"] == [3, 4] and len(keys) == 4 for keys in tried)
+    assert [(keys["second_moment_weight"], keys["contexts"], keys["value_steps"]) for keys in tried] == [
+        (1500, 5, 25), (1500, 5, 12), (1500, 2, 25), (1500, 2, 12), (150, 5, 25), (150, 5, 12), (150, 2, 25),
+        (150, 2, 12), (15000, 5, 25), (15000, 5, 12), (15000, 2, 25), (15000, 2, 12)]  # fmt: skip
 
 
 def test_a_model_without_a_tuned_weight_tries_gpt_js_in_proportion_to_its_width():
