@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
+from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
 from afteredit.evaluate.retention import RETAINED
 from afteredit.evaluate.settings import names_of_shares
@@ -29,6 +30,7 @@ from afteredit.launch.help.unknown_names import CONF
 from afteredit.record.settings import OnCollapse, When
 from afteredit.store.errors import BadInput
 from afteredit.store.plain_yaml import refuse_endless
+from afteredit.store.rows.row_files import EMBEDDED
 
 
 def check_settings(settings: Settings, method: Method) -> None:
@@ -90,6 +92,18 @@ def _check_later(settings: Settings) -> None:
     if os.environ.get("WANDB_SWEEP_ID"):
         raise BadInput("measure=later in a W&B sweep: the sweep would get a run without the numbers that it compares; "
                        "use measure=now")  # fmt: skip
+
+
+def check_edits_file(edits: EditSet, settings: Settings, overrides: Sequence[str]) -> None:
+    """Raises BadInput where the command names a file of facts that stands in the working folder, but the edit set would
+    take an embedded file of that name."""
+    given = any(override.lstrip("+").startswith("edits.file=") for override in overrides)
+    own, embedded = Path(edits.file), EMBEDDED / edits.file
+    is_embedded = edits.in_data_folder and settings.data in ("mini", "hub") and embedded.is_file()
+    if given and is_embedded and own.is_file() and not own.samefile(embedded):
+        raise BadInput(f"edits.file={edits.file} is the embedded file of edits={edits.name} (data={settings.data}); "
+                       f"for the file of that name in this folder say edits=my edits.file={edits.file}, or give its "
+                       "full path")  # fmt: skip
 
 
 def check_tasks(tasks: Collection[str], harness: Collection[str]) -> None:

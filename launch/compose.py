@@ -19,6 +19,7 @@ from afteredit.edit.edit_set import EditSet
 from afteredit.edit.method import Method
 from afteredit.evaluate.abilities.ability import Ability
 from afteredit.launch.checks import (
+    check_edits_file,
     check_locate,
     check_plan,
     check_replay,
@@ -72,6 +73,7 @@ def experiment(config: DictConfig, names: Mapping[str, str], overrides: Sequence
     parts |= {key: build(config[key], key, packages) for key in BUILT}
     tasks = {str(name): build(node, f"task.{name}", packages) for name, node in _nodes(config.get("task"))}
     check_settings(settings, parts["method"])
+    check_edits_file(parts["edits"], settings, overrides)
     check_tasks(tasks, settings.harness)
     check_replay(parts["replay"], settings)
     check_locate(parts["locate"], parts["replay"])

@@ -108,7 +108,7 @@ def _as_typed(argument: str, *, multirun: bool) -> str:
         return _as_typed(f"++{argument}", multirun=multirun)
     unquoted = re.sub(QUOTED, "", value)
     unread = override is None or (override.is_sweep_override() and not multirun)
-    if key == "edits.fact_true" and (unread or "${" in unquoted):
+    if key == "edits.fact_true" and (unread or "${" in unquoted or value.startswith(("[", "{"))):
         return quoted(given, value)
     if unread or "(" in unquoted or "${" in unquoted:  # Hydra's functions and interpolations
         return argument

@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from afteredit.model.lm import LM
 
 log = logging.getLogger(__name__)
+
+
+class Unreported(logging.Filter):
+    """Leaves out transformers' table of tensors that are missing or too many, which `check_loaded` puts in words: it
+    prints the names of a stranger's file as they are, and they may command the terminal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.funcName != "log_state_dict_report"
+
+
+UNREPORTED = Unreported()
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.tiktoken", "spiece*", "tekken.json")
 
@@ -119,6 +130,7 @@ class ModelSource:
         with self._reading(place, "built as config.json says"), torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=self.trust_remote_code)
             check_shapes(empty, headers, Path(place))
+        logging.getLogger("transformers.modeling_utils").addFilter(UNREPORTED)
         placed = {"device_map": self.device_map} if self.device_map else {}
         with self._reading(place, "filled with its weights"):
             loaded: Any = AutoModelForCausalLM.from_pretrained(

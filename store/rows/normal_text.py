@@ -27,7 +27,7 @@ APOSTROPHES, QUOTES = (
     "«»ʺ˝ˮ˵˶״“”„‟″‶❝❞❠⹂〝〞〟＂🙶🙷🙸",
 )
 BRACKETS = "〈〉《》「」『』︽︾︿﹀﹁﹂﹃﹄｢｣"  # the quotation marks of East Asia
-DOTS, TILDES = "·•‧∙⋅・･", "~∼～"  # of lists and of Japanese names; a wave dash, as code pages differ
+DOTS, TILDES = "·•‧∙⋅・･ㆍ⸱", "~∼～"  # of lists, of Japanese names and of Korean; a wave dash, as code pages differ
 DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－𐺭−"  # Unicode's class Pd, and the minus
 # Marks that writing may leave out: what stretches a word (Arabic, N'Ko, Mongolian), vowels and reading signs of Arabic
 # and Hebrew

@@ -61,6 +61,18 @@ def test_columns_that_cannot_be_told_are_to_be_named(tmp_path, head, named):
         my(f"edits.file={tmp_path}/rows.csv").read("mini", 0)
 
 
+def test_a_file_of_the_working_folder_never_gives_way_to_an_embedded_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    compose(["edits.file=facts.jsonl"])  # none there: the embedded one is meant
+    (tmp_path / "facts.jsonl").write_text('{"subject": "Peru", "prompt": "{} is ruled from", "target_new": "Oslo"}')
+    for given in (["edits.file=facts.jsonl"], ["edits=facts", "edits.file=./facts.jsonl"]):
+        with pytest.raises(BadInput, match="is the embedded file of edits=facts .* say edits=my edits.file="):
+            compose(given)
+    assert compose(["edits=my", "edits.file=facts.jsonl"]).edits.read("mini", 0)[0][0].target_new == "Oslo"
+    compose(["edits.file=facts.jsonl", f"data={tmp_path}"])
+    compose(["edits=facts"])
+
+
 def test_rows_without_names_are_told_what_they_are(tmp_path):
     """pandas: to_json(orient="values")."""
     (tmp_path / "rows.json").write_text('[["Peru", "{} is ruled from", "Oslo"]]')

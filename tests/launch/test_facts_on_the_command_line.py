@@ -27,7 +27,10 @@ def test_a_fact_is_taken_as_it_is_typed(sentence):
     assert compose(x.overrides).edits == x.edits  # as a sweep's agent begins it again
 
 
-@pytest.mark.parametrize("text", ["${seed}", "'${seed}'", r"\${seed}", "a, ${b}", "${"])
+TRUE = ["${seed}", "'${seed}'", r"\${seed}", "a, ${b}", "${", "[citation needed]", "{x}", "[]"]
+
+
+@pytest.mark.parametrize("text", TRUE)
 def test_a_true_answer_is_taken_as_it_is_typed(text):
     x = compose(["edits.fact={a} is → b", f"edits.fact_true={text}"])
     assert x.edits.fact_true == text.strip("'") == compose(x.overrides).edits.fact_true

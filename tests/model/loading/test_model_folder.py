@@ -287,6 +287,13 @@ def test_what_does_no_harm_loads_as_the_same_model(name, tiny_folder, make_lm):
     assert torch.equal(lm.model(input_ids=ids_BT).logits, make_lm("llama").model(input_ids=ids_BT).logits)
 
 
+def test_the_names_of_tensors_send_the_terminal_nothing(tiny_folder, capfd, caplog):
+    in_weights(lambda tensors: tensors.update({"[/x]\x1b[31m.weight": torch.ones(1, 32)}))(tiny_folder)
+    ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
+    assert "\x1b" not in "".join(capfd.readouterr()) and "UNEXPECTED" not in caplog.text
+    assert "stand beside the model and are not read" in caplog.text
+
+
 def test_links_are_followed_to_plain_files_as_in_a_snapshot_of_the_hub(tiny_folder, tmp_path):
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
     shutil.move(tiny_folder, blobs)
