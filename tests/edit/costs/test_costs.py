@@ -8,13 +8,18 @@ from contextlib import contextmanager
 import pytest
 
 from afteredit.edit.editor import Editor
-from afteredit.edit.method import Given
+from afteredit.edit.hypernetwork.network import Hypernetwork
+from afteredit.edit.hypernetwork.training_batches import Batches
+from afteredit.edit.hypernetwork.training_loss import learn
+from afteredit.edit.hypernetwork.training_progress import Progress
+from afteredit.edit.method import Given, Prepared
 from afteredit.edit.methods.alphaedit import AlphaEdit
 from afteredit.edit.methods.emmet import Emmet
 from afteredit.edit.methods.ft import Ft
 from afteredit.edit.methods.kn import Kn
 from afteredit.edit.methods.memit import Memit
 from afteredit.edit.methods.memit_seq import MemitSeq
+from afteredit.edit.methods.mend import Mend
 from afteredit.edit.methods.rome import Rome
 from afteredit.edit.methods.ultraedit import UltraEdit
 from afteredit.edit.request import EditRequest
@@ -103,6 +108,33 @@ class _Nothing:
     @staticmethod
     def constrain(update, _W, _W_base):
         return update
+
+
+def test_mends_update_network_and_training_cost_what_it_says(make_lm, fact):
+    """A batch is recorded when training first meets it, and kept where there is room: a step is said to cost something
+    between the two."""
+    lm, method, batch = make_lm("llama"), Mend(n_layers=2, batch=2, steps=7), [fact, SECOND]
+    layers = method.edited_layers(lm)
+    network = Hypernetwork([lm.widths(layer) for layer in layers], method.rank).start(method.alpha, 0)
+    prepared = Prepared(tensors={name: tensor.clone() for name, tensor in network.state_dict().items()})
+    said = method.cost(lm, batch, together=1)
+    method.update(lm, batch, prepared, {})  # what the model allows is found out once
+    with blocks_counted(lm) as tokens:
+        update = method.update(lm, batch, prepared, {})
+    assert sum(tokens) == sum(p.tokens * p.blocks * p.times for p in said.update.passes)
+    held = sum(tensor.nbytes for tensor in prepared.tensors.values())
+    assert held == pytest.approx(said.device["the network"], rel=0.05)  # biases and statistics beside matrices
+    factors = sum(4 * factor.numel() for change in update.changes.values()
+                  for factor in (change.left_Dr, change.right_Fr))  # fmt: skip
+    assert said.disk / 4 < factors <= said.disk  # in the last block a token before the answer changes nothing
+
+    batches, progress, steps = Batches(lm, batch, batch, layers, 2), Progress(network, method), []
+    for _ in range(2):
+        with blocks_counted(lm) as tokens:
+            learn(lm, layers, progress, batches.at_step(0), method)
+        steps.append(sum(tokens))
+    each = sum(p.tokens * p.blocks * p.times for p in said.once.passes) / method.steps
+    assert steps[1] < each < steps[0]
 
 
 def test_moments_of_a_longer_text_cost_as_much_more(make_lm):
