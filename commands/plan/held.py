@@ -49,7 +49,7 @@ def held(x: Experiment, lm: CountedLM, cost: Cost, parts: Sequence[Part], kept_b
     edited = each * sum(D * F for D, F in matrices)
     device = {"weights": weights, "edited matrices as they were": edited, **cost.device}
     cpu = {"the program": _program(), "blocks below the lowest edited one, kept": float(kept_bytes), **cost.cpu}
-    phases = {"preparing": max(cost.preparing, _writing_text(lm) if cost.once.passes else 0.0),
+    phases = {"preparing": max(cost.preparing, _writing_text(lm, cost)),
               "updating": cost.updating, "measuring": max(_measuring(lm, part) for part in parts)}  # fmt: skip
     if on_cpu:
         always = {CPU: {**device, **cpu}}
@@ -66,7 +66,10 @@ def _measuring(lm: CountedLM, part: Part) -> float:
     return caches * 1.5 + logits * 2 + part.tokens * (4 * D + 3 * F) * size
 
 
-def _writing_text(lm: CountedLM) -> float:
+def _writing_text(lm: CountedLM, cost: Cost) -> float:
+    """Returns the bytes of keys and values while the model writes the text of second moments, if it writes one."""
+    if not any(one.decoding for one in cost.once.passes):
+        return 0.0
     rows = PIECE.get(lm.planned_device.type, GROUP)
     return rows * row_length(lm) * key_value_width(lm) * lm.n_blocks * element_bytes(lm) * 1.5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ from afteredit.model.loading.gguf_config import settings_of
 from afteredit.model.loading.gguf_header import parts_of, read_header
 from afteredit.model.loading.model_source import ModelSource
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.row_files import EMBEDDED
 from afteredit.store.user_cache import cache_folder
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,16 @@ def without_weights(model: ModelSource, dtype: str, device: str, separator: str,
         lm = CountedLM(shell, tokenizer, start_token=start, prompt=prompt, separator=separator)
     lm.planned_device, lm.is_estimated = torch.device(device), counted
     lm.vocabulary = config.get_text_config().vocab_size
+    lm.fingerprint = _known_fingerprint(model, dtype) or lm.fingerprint
     return lm
+
+
+def _known_fingerprint(model: ModelSource, dtype: str) -> str | None:
+    """Returns the fingerprint of a model whose own text is shipped (data/sampled_text), None of any other: without its
+    weights it cannot be computed."""
+    said = {"source": model.source, "start_token": model.start_token, "prompt": model.prompt.value, "dtype": dtype}
+    models = json.loads((EMBEDDED / "sampled_text" / "models.json").read_text(encoding="utf-8"))
+    return next((fingerprint for fingerprint, parts in models.items() if parts == said), None)
 
 
 def _folder(source: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from afteredit.edit.ingredients.layer_by_layer import BlockSettings
-from afteredit.edit.ingredients.sampled_text import GROUP, PIECE, row_length
+from afteredit.edit.ingredients.sampled_text import GROUP, PIECE, is_shipped, row_length
 from afteredit.edit.ingredients.second_moment import BATCH
 from afteredit.edit.ingredients.value_prompts import value_rows
 from afteredit.edit.ingredients.value_search import groups_of_like_length
@@ -60,13 +60,14 @@ def keys_work(lm: LM, batch: Sequence[EditRequest], contexts: Sequence[str], lay
 
 
 def moments_work(lm: LM, layers: Sequence[int], text: str, tokens_per_key_dim: int) -> Work:
-    """Returns the work of the text that the model writes and of the second moments, both kept in the user's cache."""
+    """Returns the work of the text that the model writes, unless it is shipped, and of the second moments; both are
+    kept in the user's cache."""
     F, length = max(lm.widths(layer)[1] for layer in layers), row_length(lm)
     n_tokens = tokens_per_key_dim * F
     n_rows = -(-n_tokens // length)
     size = min(n_rows, PIECE.get(lm.device.type, GROUP))
     writing = [Pass(size, length // 2, lm.n_blocks, size, times=(length - 1) * n_rows / size, decoding=True)] * (
-        text == "sampled"
+        text == "sampled" and not is_shipped(lm, n_rows, length)
     )
     rows = min(BATCH, n_rows)
     reading = Pass(rows * length, length, max(layers) + 1, times=n_rows / rows)

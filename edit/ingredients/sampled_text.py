@@ -55,6 +55,16 @@ def row_length(lm: LM) -> int:
     return min(LENGTH, lm.max_tokens or LENGTH)
 
 
+def is_shipped(lm: LM, n_rows: int, length: int) -> bool:
+    """Returns whether these rows of the model's own text are in this package: what SmolLM2 wrote for the default number
+    of tokens, which would take a minute.  The file models.json beside them says by fingerprint whose they are."""
+    return (EMBEDDED / _name(lm, n_rows, length)).exists()
+
+
+def _name(lm: LM, n_rows: int, length: int) -> str:
+    return f"sampled_text/{cache_key(FORMAT, {'model': lm.fingerprint, 'rows': n_rows, 'length': length})}.safetensors"
+
+
 def identity(text: str) -> str:
     """Returns what names the text in the cache: its setting, or the SHA-256 of a file's text.  Raises BadInput for no
     file."""
@@ -72,10 +82,9 @@ def _sampled(lm: LM, n_rows: int, length: int) -> list[list[int]]:
     They are cached apart from the second moments, since other layers need them too; the default model's are shipped.
     A stopped start goes on after the last whole piece.
     """
-    name = f"sampled_text/{cache_key(FORMAT, {'model': lm.fingerprint, 'rows': n_rows, 'length': length})}.safetensors"
-    shipped = EMBEDDED / name  # what SmolLM2 wrote for the default number of tokens, which would take a minute
-    if shipped.exists():
-        return load_file(shipped)["ids"].tolist()
+    name = _name(lm, n_rows, length)
+    if is_shipped(lm, n_rows, length):
+        return load_file(EMBEDDED / name)["ids"].tolist()
     progress = KeptProgress(name)
 
     def make(path: Path) -> None:

@@ -75,6 +75,25 @@ def test_more_facts_rows_and_checkpoints_cost_more(shape):
     assert few.disk["updates of the journal"] == 4 * 4 * (32 + 48)
 
 
+def test_text_that_is_shipped_is_not_planned_to_be_written(monkeypatch):
+    """SmolLM2's own, of the default number of tokens, and of these weights, dtype and start token alone."""
+    monkeypatch.setattr(shape_only, "_tokenizer", lambda source, folder: None)
+
+    def written(*overrides: str) -> bool:
+        says = planned(compose(["model=smollm2", "plan=given", "plan.tflops=1", "plan.gib=80", "task=none", "n_edits=1",
+                                "held_out_tokens=64", "tracker=none", *overrides]))  # fmt: skip
+        F, D_kv, n_rows = 1536, 3 * 64, 128  # on an accelerator a whole group is written at once
+        n_edited = 5 if "method=memit" in overrides else 1
+        writing = 1.5 * n_rows * 128 * 2 * D_kv * 30 * (2 if "dtype=bfloat16" in overrides else 4)
+        preparing = says.held.phases["device"]["preparing"]
+        assert preparing in (writing, (8 * n_edited + 20) * F**2)  # sums in float64 by block, and what solving takes
+        return preparing == writing
+
+    assert not written() and not written("method=memit")
+    assert written("method.tokens_per_key_dim=11") and written("dtype=bfloat16") and written("model.start_token=null")
+    assert not written("dtype=bfloat16", "method.second_moment_text=text.txt")
+
+
 def test_a_plan_refuses_what_it_cannot_go_by(shape):
     for arguments, said in ((["plan=given"], "plan.tflops"), (["plan=given", "plan.tflops=0", "plan.gib=1"], "above 0"),
                             (["plan=elsewhere"], "machine")):  # fmt: skip

@@ -1,16 +1,23 @@
 """Tests the text that a model writes for its second moment."""
 
+import json
+
 import pytest
 
 from afteredit.edit.ingredients import sampled_text
 from afteredit.launch.command_line import compose
 from afteredit.store.errors import BadInput
+from afteredit.store.rows.row_files import EMBEDDED
 from afteredit.store.user_cache import cache_folder
 
 
 @pytest.mark.real
 def test_the_sampled_text_that_is_shipped_is_what_smollm2_asks_for(monkeypatch, tmp_path):
-    lm = compose(["model=smollm2"]).model.load("cpu", "float32")
+    model = compose(["model=smollm2"]).model
+    lm = model.load("cpu", "float32")
+    models = json.loads((EMBEDDED / "sampled_text" / "models.json").read_text("utf-8"))
+    assert models == {lm.fingerprint: {"source": model.source, "start_token": model.start_token, "prompt": "plain",
+                                       "dtype": "float32"}}  # fmt: skip
     monkeypatch.setenv("AFTEREDIT_CACHE", str(tmp_path))
     monkeypatch.setattr(sampled_text, "continue_rows", None)  # fails if anything is sampled
     assert len(list(sampled_text.sequences(lm, "sampled", 10 * lm.widths(0)[1]))) == 120
