@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig
 
 from afteredit.commands.plan import machine, shape_only
+from afteredit.commands.plan import plan as module
 from afteredit.commands.plan.machine import Machine, along, given
 from afteredit.commands.plan.plan import planned
 from afteredit.launch.command_line import compose
@@ -73,6 +74,23 @@ def test_more_facts_rows_and_checkpoints_cost_more(shape):
     model_bytes = sum(p.nbytes for p in tiny_model("llama", AutoConfig.from_pretrained(shape).vocab_size).parameters())
     assert few.held.always["device"]["weights"] == model_bytes
     assert few.disk["updates of the journal"] == 4 * 4 * (32 + 48)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2])
+def test_an_estimate_is_certain_to_fifteen_percent_and_the_spread_of_the_machine(shape, monkeypatch, spread):
+    """Where answers are generated, longer ones than the gold ones raise what it takes at most, and that alone."""
+    slow = Machine({1.0: 1.0}, {1.0: 1.0}, 0.0, 0.0, 0.0, 1.0, 1e9, 1e9, spread)  # passes count, and little else
+    monkeypatch.setattr(module, "_machine", lambda x, lm: slow)
+    says = planned(compose(command(shape, "plan=machine")))
+    around = 0.15 + spread
+    exact = {"once": says.once, "start": says.start, "update": says.update, "sentiment": says.later["sentiment"]}
+    for name, seconds in exact.items():
+        assert seconds.low == pytest.approx((1 - around) * seconds.expected), name
+        assert seconds.low > 0 and seconds.high == pytest.approx((1 + around) * seconds.expected), name
+    answers = says.later["open_qa"]
+    assert answers.low == pytest.approx((1 - around) * answers.expected)
+    assert answers.high > 1.3 * (1 + around) * answers.expected
+    assert says.started.high == pytest.approx(1.15 * says.started.expected)  # not of the machine that was timed
 
 
 def test_text_that_is_shipped_is_not_planned_to_be_written(monkeypatch):
