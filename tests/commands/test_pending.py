@@ -14,6 +14,7 @@ import pytest
 from afteredit.commands.rebuild import RebuiltRun
 from afteredit.launch.command_line import compose
 from afteredit.launch.stored_config import for_tracking, tracking_of
+from afteredit.record import run_directory
 from afteredit.record.environment import Environment
 from afteredit.run import main
 from afteredit.store.checked_lines import Lines
@@ -21,7 +22,7 @@ from afteredit.store.errors import BadInput
 from afteredit.store.locks.lease import claim
 from afteredit.store.locks.of_a_run import claim_checkpoint, hold
 from afteredit.tests.tiny.forked import begin_run
-from afteredit.tests.whole.test_kill import history, left_by
+from afteredit.tests.whole.test_kill import history, left_by, summary
 
 LATER = "measure=later"
 
@@ -40,6 +41,8 @@ def place(tmp_path_factory, save_tiny_llama) -> Path:
         patch.setenv("AFTEREDIT_CACHE", str(folder / "cache"))
         patch.setenv("COLUMNS", "500")
         patch.delenv("WANDB_SWEEP_ID", raising=False)
+        # three rows stand above no chance; what is retained of an ability is the summary of a run
+        patch.setattr(run_directory, "measurable", lambda samples, chance: list(chance))
         yield folder
 
 
@@ -54,8 +57,17 @@ def command(place, few_facts) -> list[str]:
 @pytest.fixture(scope="module")
 def straight(place, command) -> dict:
     """What a run leaves that measures itself."""
-    assert main([*command, "tracker=none", f"runs={place}/straight"]) == 0
+    assert main([*command, "tracker.mode=offline", f"runs={place}/straight"]) == 0
     return left_by(next((place / "straight").iterdir()))
+
+
+def told(folder: Path) -> dict:
+    """The summary that W&B was told of a run, but for seconds and bytes; of a table its size."""
+    (start,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    values = {name: value for name, value in summary(start).items()
+              if not name.startswith(("_", "time/", "memory/", "summary/time/"))}  # fmt: skip
+    return {name: (value["nrows"], value["ncols"]) if isinstance(value, dict) and "nrows" in value else value
+            for name, value in values.items()}  # fmt: skip
 
 
 def rows_in_order(left: dict) -> dict:
@@ -87,6 +99,8 @@ def test_the_rows_are_those_that_the_run_itself_would_have_written(place, comman
     assert (folder / "curves.png").exists() and not list((folder / "leases").iterdir())
     (start,) = folder.glob("wandb/offline-run-*/run-*.wandb")  # by who measured, under the run's own keys
     assert set(history(start)) == {1, 2, 3, 4, 5, 6, 8, 9, 10, 11}
+    by_itself = told(next((place / "straight").iterdir()))
+    assert told(folder) == by_itself and "summary/retained/left" in by_itself and by_itself["edits"][0] == 5
     assert main([*command, "tracker=none", f"runs={place}/later"]) == 0  # the run's own command has nothing to do
     assert rows_in_order(left_by(folder)) == rows_in_order(straight)
 

@@ -9,10 +9,11 @@ import shutil
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,12 +142,12 @@ def at_write(runs: Path, count: int) -> Callable[[], bool]:
     return come
 
 
-def history(path: Path) -> dict[int, dict]:
-    """What W&B's own file of an offline run holds, by step: records cut into chunks (checksum, length, kind: 1 whole,
-    2 to 4 first, middle and last part) that do not cross blocks of 32 KiB."""
+def offline_records(path: Path) -> Iterator[Any]:
+    """Yields the records of W&B's own file of an offline run: cut into chunks (checksum, length, kind: 1 whole, 2 to 4
+    first, middle and last part) that do not cross blocks of 32 KiB."""
     from wandb.proto import wandb_internal_pb2
 
-    content, at, record, found = path.read_bytes(), 7, b"", {}
+    content, at, record = path.read_bytes(), 7, b""
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
@@ -154,12 +155,26 @@ def history(path: Path) -> dict[int, dict]:
         _, length, kind = struct.unpack_from("<IHB", content, at)
         record, at = record + content[at + 7 : at + 7 + length], at + 7 + length
         if kind in (1, 4):
-            parsed, record = wandb_internal_pb2.Record.FromString(record), b""
-            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json)
-                     for item in parsed.history.item}  # fmt: skip
-            if items:
-                found[parsed.history.step.num] = items
-    return found
+            yield wandb_internal_pb2.Record.FromString(record)
+            record = b""
+
+
+def _values(items: Iterable[Any]) -> dict[str, Any]:
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def history(path: Path) -> dict[int, dict]:
+    """Returns what W&B's own file of an offline run holds, by step."""
+    rows = (record.history for record in offline_records(path) if record.history.item)
+    return {row.step.num: _values(row.item) for row in rows}
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """Returns the summary that W&B's own file of an offline run holds."""
+    told: dict[str, Any] = {}
+    for record in offline_records(path):
+        told |= _values(record.summary.update)
+    return told
 
 
 @pytest.mark.parametrize(
