@@ -41,8 +41,6 @@ def place(tmp_path_factory, save_tiny_llama) -> Path:
         patch.setenv("AFTEREDIT_CACHE", str(folder / "cache"))
         patch.setenv("COLUMNS", "500")
         patch.delenv("WANDB_SWEEP_ID", raising=False)
-        # three rows stand above no chance; what is retained of an ability is the summary of a run
-        patch.setattr(run_directory, "measurable", lambda samples, chance: list(chance))
         yield folder
 
 
@@ -57,7 +55,7 @@ def command(place, few_facts) -> list[str]:
 @pytest.fixture(scope="module")
 def straight(place, command) -> dict:
     """What a run leaves that measures itself."""
-    assert main([*command, "tracker.mode=offline", f"runs={place}/straight"]) == 0
+    assert main([*command, "tracker=none", f"runs={place}/straight"]) == 0
     return left_by(next((place / "straight").iterdir()))
 
 
@@ -99,10 +97,21 @@ def test_the_rows_are_those_that_the_run_itself_would_have_written(place, comman
     assert (folder / "curves.png").exists() and not list((folder / "leases").iterdir())
     (start,) = folder.glob("wandb/offline-run-*/run-*.wandb")  # by who measured, under the run's own keys
     assert set(history(start)) == {1, 2, 3, 4, 5, 6, 8, 9, 10, 11}
-    by_itself = told(next((place / "straight").iterdir()))
-    assert told(folder) == by_itself and "summary/retained/left" in by_itself and by_itself["edits"][0] == 5
     assert main([*command, "tracker=none", f"runs={place}/later"]) == 0  # the run's own command has nothing to do
     assert rows_in_order(left_by(folder)) == rows_in_order(straight)
+
+
+def test_who_measures_the_last_tells_wandb_the_summary_of_a_straight_run(place, command, monkeypatch):
+    """What is retained of abilities, which three rows would not tell from chance; the edits and the answers."""
+    monkeypatch.setattr(run_directory, "measurable", lambda samples, chance: list(chance))
+    few = ("n_edits=2", "eval_at=[]", "tracker.mode=offline")
+    assert main([*command, *few, f"runs={place}/told_straight"]) == 0
+    folder = edited(place, command, "told_later", *few)
+    assert main([f"replay.run={folder}", "replay.pending=true", f"model.source={place}/model"]) == 0
+    by_itself = told(next((place / "told_straight").iterdir()))
+    assert told(folder) == by_itself
+    assert {"summary/retained/left", "summary/sentiment/area"} <= set(by_itself)
+    assert by_itself["edits"][0] == 2 and by_itself["answers"][0] == 3
 
 
 def test_workers_killed_at_random_while_the_run_is_edited_lose_nothing(place, command, straight, tmp_path):
