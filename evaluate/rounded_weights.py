@@ -3,7 +3,8 @@
     w → lo + s · round((w − lo) / s),   s = (hi − lo) / (2^bits − 1),   lo, hi: the least and largest w of 64 in a row
 
 Rows run along a matrix's inputs; the last group of a row may be shorter.  Numbers stay in the model's own dtype, so
-what is measured is the rounding and not a kernel.  The embedding, the head and norms are left as they are.
+what is measured is the rounding and not a kernel.  The embedding, the head and norms are left as they are.  Why no
+library is called: docs/results/rounded.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """How well ROME's edits succeed at each block of a model: facts that it knows, each written into the unedited model.
 
-    python docs/results/locate/blocks.py OUT.jsonl N EVERY "key=value" …
+    python docs/results/locate/blocks.py OUT.jsonl N EVERY[+BLOCK,BLOCK,…] "key=value" …
 
 The facts are the first N of the edit set that the model knows, as locate=trace finds them; blocks 0, EVERY, 2·EVERY, …
-up to the last but one are tried.  A line of OUT.jsonl for each block, written as it is done; blocks that it holds are
-left out, and every fourth comes first.  The keys are those of `python run.py`; C is estimated in one pass.
+up to the last but one are tried, and before them those that are named.  A line of OUT.jsonl for each block, written as
+it is done; blocks that it holds are left out, and of those that are not named every fourth comes first.  The keys are
+those of `python run.py`; C is estimated in one pass.
 """
 
 import json
@@ -37,17 +38,16 @@ def main() -> None:
     lm = x.model.load("cpu", x.settings.dtype.value)
     requests, _ = x.edits.read(x.settings.data, x.settings.seed)
     known = known_facts(lm, requests, int(n))
-    blocks = list(range(0, lm.n_blocks - 1, int(every)))
-    coarse_first = [*blocks[::4], *blocks[2::4], *blocks[1::2]]
+    blocks = blocks_to_try(every, lm.n_blocks)
     done = {json.loads(line)["block"] for line in Path(out).read_text().splitlines()} if Path(out).exists() else set()
     counts = {5: x.method.contexts_short, 10: x.method.contexts_long}
     contexts = sample_contexts(lm, counts, x.settings.seed)
     console.log(f"{len(known.facts)} of {known.n_asked} facts known; blocks {blocks}")
-    moments, _ = second_moments(lm, blocks, x.method.second_moment_text, x.method.tokens_per_key_dim)
+    moments, _ = second_moments(lm, sorted(blocks), x.method.second_moment_text, x.method.tokens_per_key_dim)
     before = respond(lm, known.requests)
     windows = held_out(lm, x.settings)
     unedited = drift(lm, windows)["drift/perplexity"]
-    for block in (block for block in coarse_first if block not in done):
+    for block in (block for block in blocks if block not in done):
         started, method = time.perf_counter(), replace(x.method, layer=block)
         try:
             prepared = Prepared(contexts, factors=factors({SECOND_MOMENT: moments[block]}))
@@ -72,6 +72,17 @@ def main() -> None:
         names = ("prob/efficacy", "prob/paraphrase", "prob/neighbourhood", "generated/efficacy")
         means = {name: sum(edit.get(name, 0) for edit in edits) / len(edits) for name in names}
         console.log(f"block {block}: {means}  {row['seconds']:.0f} s")
+
+
+def blocks_to_try(every: str, n_blocks: int) -> list[int]:
+    """Returns the blocks that EVERY[+BLOCK,…] asks for, in the order in which they are tried."""
+    step, _, named = every.partition("+")
+    wanted = [int(block) for block in named.split(",") if block]
+    beyond = [block for block in wanted if not 0 <= block < n_blocks]
+    if beyond:
+        raise SystemExit(f"blocks {beyond} are asked for, but the model has blocks 0..{n_blocks - 1}")
+    blocks = list(range(0, n_blocks - 1, int(step)))
+    return list(dict.fromkeys([*wanted, *blocks[::4], *blocks[2::4], *blocks[1::2]]))
 
 
 def _write(out: str, row: dict) -> None:
