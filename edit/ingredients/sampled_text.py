@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,11 +59,11 @@ def row_length(lm: LM) -> int:
 def is_shipped(lm: LM, n_rows: int, length: int) -> bool:
     """Returns whether these rows of the model's own text are in this package: what SmolLM2 wrote for the default number
     of tokens, which would take a minute.  The file models.json beside them says by fingerprint whose they are."""
-    return (EMBEDDED / _name(lm, n_rows, length)).exists()
+    return (EMBEDDED / f"sampled_text/{cache_key(FORMAT, _decides(lm, n_rows, length))}.safetensors").exists()
 
 
-def _name(lm: LM, n_rows: int, length: int) -> str:
-    return f"sampled_text/{cache_key(FORMAT, {'model': lm.fingerprint, 'rows': n_rows, 'length': length})}.safetensors"
+def _decides(lm: LM, n_rows: int, length: int) -> dict[str, Any]:
+    return {"model": lm.fingerprint, "rows": n_rows, "length": length}
 
 
 def identity(text: str) -> str:
@@ -82,7 +83,7 @@ def _sampled(lm: LM, n_rows: int, length: int) -> list[list[int]]:
     They are cached apart from the second moments, since other layers need them too; the default model's are shipped.
     A stopped start goes on after the last whole piece.
     """
-    name = _name(lm, n_rows, length)
+    name = f"sampled_text/{cache_key(FORMAT, _decides(lm, n_rows, length))}.safetensors"
     if is_shipped(lm, n_rows, length):
         return load_file(EMBEDDED / name)["ids"].tolist()
     progress = KeptProgress(name)

@@ -49,16 +49,16 @@ def journal(folder: Path) -> list[str]:
     return [request["id"] for line in lines for request in json.loads(line)["requests"]]
 
 
-def test_a_row_that_the_model_cannot_take_is_skipped_as_one_that_cannot_be_read_is(go, capsys):
+def test_a_row_that_the_model_cannot_take_is_skipped_as_one_that_cannot_be_read_is(go, tmp_path, capsys):
     rows = [UNREADABLE, ROWS[0], LONG, *ROWS[1:]]
     good = [row for row in rows if row not in (UNREADABLE, LONG)]
     go([*good[:1], LONG, *good[1:]], "n_edits=2", rc=2)
-    assert "edit long: paraphrase 1" in "".join(capsys.readouterr()).replace("\n", " ")
+    assert f"edit long ({tmp_path}/facts.jsonl:2): paraphrase 1" in "".join(capsys.readouterr()).replace("\n", " ")
     folder = go(rows, "n_edits=2", "edits.on_bad_row=skip")
     assert journal(folder) == ["r0", "r1"]
     told = "".join("".join(capsys.readouterr()).split())  # as wide as the terminal
     assert "edits=facts:1badrowsskipped(edits.on_bad_row=skip)" in told and "facts.jsonl:1:fieldsubjectisNone" in told
-    assert "1badrowsskipped(edits.on_bad_row=skip):editlong:paraphrase1" in told
+    assert f"1badrowsskipped(edits.on_bad_row=skip):editlong({tmp_path}/facts.jsonl:3):paraphrase1" in told
     assert go(rows, "n_edits=3", "edits.on_bad_row=skip") == folder  # the same run goes on
     assert journal(folder) == ["r0", "r1", "r2"]
     clean = go(good, "n_edits=3", runs="clean")
