@@ -120,7 +120,7 @@ class EditRequest:
         return self.prompt.index("{}")
 
 
-FACT_FIELDS = tuple(name for name in (f.name for f in fields(EditRequest)) if name != "place")
+FACT_FIELDS = tuple(f.name for f in fields(EditRequest) if f.name != "place")
 
 
 def _normal(value: Any) -> Any:
