@@ -17,7 +17,7 @@ which of 은 and 는, 이 and 가 stands there depends on its last sound.
 
 A number goes on with
 - a digit, a letter or the sign of a unit ("18th", "18²", "18⁻³", "18km", "18°C", "18€"), and a sign that a digit
-  follows directly ("18.5", "1,879", "18:30"), or an ordinal's letters ("1.º", "1.er");
+  follows directly ("18.5", "1,879", "18:30"), or an ordinal's letters ("1.º", "1.er", "18-й", "18:e");
 - what makes it another number: a fraction ("3½", "3 1/2", "3-1/2", "3 and a half", "三分之一"), "%" and "percent", a
   word for thousands or millions ("1 million", "3 млн") in the languages of number_words.py, and after a space three
   digits, its thousands, but for a number of four digits without any.
@@ -93,6 +93,7 @@ _ENDING = rf"[\p{{L}}\p{{M}}]{{0,3}}{_NO_LETTER}"
 _MAKES_ANOTHER = regex.compile(
     rf"[ \u00a0\u2009\u202f]?(?:[%‰‱٪؉؊％﹪]|(?:{PERCENT}){_ENDING}|(?:{PERCENT_SHORT}){_NO_LETTER}"
     rf"|{PERCENT_BESIDE})"
+    rf"|[-\u2010\u2011]\p{{sc=Cyrl}}{{1,3}}{_NO_LETTER}|:(?-i:\p{{Ll}}{{1,2}}){_NO_LETTER}"
     rf"|\^\{{|[ \u00a0\u2009\u202f-](?:{PARTS}){_NO_LETTER}|\.(?:[ºª°ᵃᵉᵒʳ]|(?-i:ers?|r[ao]|[ao]s){_NO_LETTER})"
     r"|[ \u00a0\u2009\u202f-](?:\d{1,3}[/\u2044]\d{1,3}(?![\d/])|\d{1,3}[/\u2044]\Z|[¼-¾⅐-⅞])"
     rf"|[ \u00a0\u2009\u202f-](?:(?:{MULTIPLIERS}){_ENDING}|(?:{WHOLE_MULTIPLIERS}){_NO_LETTER}|[万萬亿億兆])"

@@ -37,9 +37,9 @@ def drop_marks(tokenizer: Any) -> None:
     """Leaves out the byte-order mark with which a template's file may begin: it is no text of the template."""
     given = tokenizer.chat_template
     if isinstance(given, str):
-        tokenizer.chat_template = given.removeprefix("\ufeff")
+        tokenizer.chat_template = given.lstrip("\ufeff")
     elif isinstance(given, dict):
-        tokenizer.chat_template = {name: template.removeprefix("\ufeff") for name, template in given.items()}
+        tokenizer.chat_template = {name: template.lstrip("\ufeff") for name, template in given.items()}
 
 
 def check_template(tokenizer: Any) -> None:

@@ -29,7 +29,7 @@ EPSILON = re.compile(r"(^|_)(eps|epsilon)$")
 ROPES = {"rope_scaling", "rope_parameters"}
 OTHER_PARTS = {"vision_config", "audio_config"}  # their ropes and activations are not the text model's
 CODE_IN_FOLDER = re.compile(r"\w+\.\w+")
-PACKED = re.compile(r"\.(qweight|qzeros|weight_packed|weight_scale|weight_scale_inv|SCB|absmax|quant_map)$")
+PACKED = re.compile(r"\.(qweight|qzeros|SCB|absmax|quant_map|_?weight_(packed|qdata|scale|scale_inv)|weight\._\w+)$")
 
 Headers = dict[str, tuple[str, tuple[int, ...]]]  # by tensor, its type and shape
 

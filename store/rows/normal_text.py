@@ -34,6 +34,9 @@ DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－
 _OPTIONAL = dict.fromkeys((0x640, 0x7FA, 0x180A, *range(0x64B, 0x653), 0x670, *range(0x6D6, 0x6DD),
                            *range(0x6DF, 0x6E5), 0x6E7, 0x6E8, *range(0x6EA, 0x6EE), *range(0x591, 0x5BE), 0x5BF,
                            0x5C1, 0x5C2, 0x5C4, 0x5C5, 0x5C7))  # fmt: skip
+_COMMA_BELOW = {0x327: "\u0326"}  # Romanian ș and ț, which old code pages write with a cedilla
+# Malayalam's chillus and Bengali's khanda ta, which old texts write as a consonant, its virama and a joiner
+_WITHOUT_VOWEL = {"ൺ": "ണ്", "ൻ": "ന്", "ർ": "ര്", "ൽ": "ല്", "ൾ": "ള്", "ൿ": "ക്", "ৎ": "ত্"}
 _IN_SPELLING = (
     str.maketrans(
         dict.fromkeys(APOSTROPHES, "'")
@@ -41,6 +44,7 @@ _IN_SPELLING = (
         | dict.fromkeys(DASHES + TILDES, "-")
         | dict.fromkeys(DOTS, "·")
         | {"∥": "‖", "ي": "ی", "ى": "ی", "ك": "ک"}
+        | _WITHOUT_VOWEL
     )
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS + LEFT_OVER))
     | dict.fromkeys(_SELECTORS)
@@ -76,14 +80,15 @@ def spelling(text: str) -> str:
 
     Upper and lower case, kinds and numbers of spaces, those beside a mark ("du Pérou ?", "J. K. Rowling", "AC / DC") or
     a script without spaces ("iPhone 的制造商"), zero-width characters, kinds of apostrophes, quotes, dashes, dots and
-    digits, Persian and Arabic forms of a letter, Arabic and Hebrew vowel marks, what stretches a word, and compatible
-    forms such as full-width letters make no difference; those that mean something else, as ² does, do.
+    digits, Persian and Arabic forms of a letter, a cedilla and a comma below, Indic letters that are also written as
+    two, Arabic and Hebrew vowel marks, what stretches a word, and compatible forms such as full-width letters make no
+    difference; those that mean something else, as ² does, do.
     """
     plain = text.translate(_IN_SPELLING)
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
     if not text.isascii():  # folding makes marks of its own: ŉ is an apostrophe and n
-        folded = unicodedata.normalize("NFD", folded).translate(_IN_SPELLING | _OPTIONAL)
+        folded = unicodedata.normalize("NFD", folded).translate(_IN_SPELLING | _OPTIONAL | _COMMA_BELOW)
     spaced = " ".join(unicodedata.normalize("NFC", folded).split())
     spaced = _SINGLE_QUOTED.sub(r'"\1"', spaced.replace("''", '"'))
     return _BESIDE_MARKS.sub("", spaced if spaced.isascii() else _BESIDE_UNSPACED.sub("", spaced))

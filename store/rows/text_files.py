@@ -58,8 +58,8 @@ def saved_set_in(folder: Path) -> str:
 
 
 def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[str]:
-    """Yields the lines of a text file with a line feed at their ends; a byte-order mark is left out, also one that
-    begins a line, as in files that were put together.
+    """Yields the lines of a text file with a line feed at their ends; byte-order marks are left out, also those that
+    begin a line, as in files that were put together or marked twice.
 
     `name` is what messages call the file, `allowed` what they ask for.  Raises BadInput where it cannot be read.
     """
@@ -82,7 +82,7 @@ def read_lines(path: Path, name: str, allowed: str = "a text file") -> Iterator[
             raise BadInput(f"{name}: is UTF-16 or UTF-32 text without a byte-order mark; save it as UTF-8")
         with opener(path, "rt", encoding=_by_first_bytes(MARKS, first, "utf-8")) as lines:
             for line in lines:
-                yield line.removeprefix("\ufeff")
+                yield line.lstrip("\ufeff")
     except UnicodeError as problem:
         raise BadInput(f"{name}: cannot be read as UTF-8 text: {problem}; save it as UTF-8") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as problem:

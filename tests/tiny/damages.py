@@ -82,6 +82,15 @@ def packed(tensors):
     tensors[DOWN.replace("weight", "qweight")] = torch.ones(6, 32, dtype=torch.int32)
 
 
+def rounded(part):
+    """Returns a change: a matrix in eight bits, its numbers in a tensor of its own, as quanto and torchao name it."""
+
+    def change(tensors):
+        tensors[DOWN.replace("weight", part)] = tensors.pop(DOWN).to(torch.int8)
+
+    return change
+
+
 def wrapped(prefix):
     """Returns a change: the names that a wrapper of the model gives its tensors."""
 

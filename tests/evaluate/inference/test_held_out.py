@@ -17,6 +17,7 @@ SETTINGS = MeasureSettings(
 FILES = {
     "plain": TEXT.encode(),
     "mark": codecs.BOM_UTF8 + TEXT.encode(),
+    "two marks": 2 * codecs.BOM_UTF8 + TEXT.encode(),
     "windows": codecs.BOM_UTF8 + TEXT.replace("\n", "\r\n").encode(),
     "utf16": codecs.BOM_UTF16_BE + TEXT.encode("utf-16-be"),
     "compressed": gzip.compress(TEXT.encode()),

@@ -144,6 +144,8 @@ BAD = {
         ["quantised", "gptq", "not quantised"],
     ),
     "GPTQ that the config does not tell": (in_weights(damages.packed), ["quantised", "qweight"]),
+    "quanto that the config does not tell": (in_weights(damages.rounded("weight._data")), ["quantised", "._data"]),
+    "torchao that the config does not tell": (in_weights(damages.rounded("_weight_qdata")), ["quantised", "_qdata"]),
     "eight bits": (
         in_weights(lambda tensors: tensors.update({DOWN: tensors[DOWN].to(torch.int8)})),
         ["quantised", "I8"],

@@ -43,7 +43,8 @@ SAME = [("Danielle Darrieux", "danielle\u00a0 DARRIEUX "), ("Perú", "Peru\u0301
         ("۱۸", "18"),
         ("ŉ land", "'n land"), ("Ŀ", "l·"), ("⁈", "?!"), ("\u1fefn", "'n"),
         ("محـــمد", "محمد"), ("مُحَمَّد", "محمد"), ("שָׁלוֹם", "שלום"), ("\ufb2aלום", "שלום"), ("١٨", "१८"),
-        ("AC / DC", "AC/DC"), ("Jean - Paul", "Jean–Paul"), ("AT & T", "AT&T"), ("5 €", "5€"),
+        ("Timişoara", "Timișoara"), ("Galaţi", "Galați"), ("കാൻ", "കാന്\u200d"), ("അവൾ", "അവള്\u200d"),
+        ("উৎসব", "উত্\u200dসব"), ("AC / DC", "AC/DC"), ("Jean - Paul", "Jean–Paul"), ("AT & T", "AT&T"), ("5 €", "5€"),
         ("İzmir", "i\u0307zmir"), ("İzmir", "izmir"), ("Ǆ", "ǆ")]  # fmt: skip
 
 
