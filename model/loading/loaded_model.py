@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def check_loaded(model: Any, tokenizer: Any, info: dict[str, Any], place: str) -
     n_known = model.get_input_embeddings().weight.shape[0]
     special = special_tokens(tokenizer)
     beyond = {token: index for token, index in tokenizer.get_vocab().items() if index >= n_known}
+    beyond = dict(sorted(beyond.items(), key=itemgetter(1)))  # get_vocab has no fixed order
     plain = {token: index for token, index in beyond.items() if token not in special}
     if plain:
         token = next(iter(plain))
