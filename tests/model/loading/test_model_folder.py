@@ -244,7 +244,9 @@ def test_a_folder_of_this_place_without_a_config_is_not_taken_for_a_name_of_the_
 def test_tokens_beyond_the_embedding_are_refused_unless_they_are_special(special, tiny_folder, tokenizer):
     """Gemma 3 of one billion parameters has a token for images that its embedding lacks."""
     larger = copy.deepcopy(tokenizer)
-    larger.add_special_tokens({"pad_token": "[image]"}) if special else larger.add_tokens(["DiMaggio", "Darrieux", "Zaanse"])
+    larger.add_special_tokens({"pad_token": "[image]"}) if special else larger.add_tokens(
+        ["DiMaggio", "Darrieux", "Zaanse"]
+    )
     larger.save_pretrained(tiny_folder)
     if special:
         lm = ModelSource("hf", str(tiny_folder)).load("cpu", "float32")
