@@ -1,4 +1,4 @@
-# Thirty edits of three methods on SmolLM2, and what a model rounded to few bits keeps of them.  Started again it goes on.
+# Thirty edits (CounterFact) of three methods on SmolLM2, and what a model rounded to few bits keeps of them.  Started again it goes on.
 #
 #   bash docs/results/rounded/run.sh OUT FOLDER_OF_THE_REAL_ROWS
 #
@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=1
 measured=("task=[dialogue,summarization,ner,sentiment]" limit=32 "data=$DATA" tracker=none)
 
 for method in rome memit alphaedit; do
-  $python run.py method=$method n_edits=30 eval_every=30 "${measured[@]}" "runs=$OUT/$method"
+  $python run.py method=$method edits=counterfact n_edits=30 eval_every=30 "${measured[@]}" "runs=$OUT/$method"
   for after in int8 int4; do
     $python run.py replay.run="$(echo "$OUT/$method"/*)" replay.at=30 replay.after=$after "${measured[@]}"
   done
