@@ -32,8 +32,9 @@ read off the figures (± .005). Lines in bars: 95 % over facts. What the code of
 A verdict compares changes at the last x that both have, ours in file order; single published runs of one setting differ
 by up to .33. A change of editing success is against the same edits with nothing left out, its interval over facts, each
 compared with itself. A published change under {LEAST:.2f} is called none; it is "seen: no effect" where our whole
-interval lies within ± {MARGIN:.2f}, and "cannot be told" where a larger effect may hide in it. "Unparseable" is the
-share of answers that could not be read, before and after the edits; they count as wrong.
+interval lies within ± {MARGIN:.2f}, and "cannot be told" where a larger effect may hide in it. A larger one is "not
+seen" where our interval holds 0 and not the published change, and "cannot be told" where it holds both. "Unparseable"
+is the share of answers that could not be read, before and after the edits; they count as wrong.
 
 `points.csv` has every point of the pictures, with the runs and rows that it comes from: in each of `results` the rows
 after `n_edits` edits hold it under `key`.

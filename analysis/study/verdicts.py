@@ -71,7 +71,7 @@ def verdict(published: float, change: float, low: float, high: float) -> str:
             return "an effect here only"
         return "seen: no effect" if no_interval or -MARGIN <= low <= high <= MARGIN else "cannot be told"
     if not surely:
-        return "not seen: no change beyond chance"
+        return "cannot be told" if low <= published <= high else "not seen: no change beyond chance"
     return "seen: same direction" if change * published > 0 else "the opposite"
 
 

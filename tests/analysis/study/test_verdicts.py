@@ -23,7 +23,10 @@ GPT2 = {"figure": "sequential", "model": "gpt2-xl", "method": "rome_published"}
     [
         (-0.30, -0.20, -0.30, -0.10, "seen: same direction"),
         (-0.30, 0.20, 0.10, 0.30, "the opposite"),
-        (-0.30, -0.20, -0.45, 0.05, "not seen: no change beyond chance"),
+        (-0.30, -0.20, -0.45, 0.05, "cannot be told"),  # the interval holds none and theirs
+        (-0.30, -0.20, -0.30, 0.05, "cannot be told"),
+        (-0.30, -0.10, -0.25, 0.05, "not seen: no change beyond chance"),
+        (0.30, -0.10, -0.25, 0.05, "not seen: no change beyond chance"),
         (-0.04, -0.20, -0.30, -0.10, "an effect here only"),
         (-0.04, 0.00, -0.08, 0.08, "seen: no effect"),
         (-0.04, 0.00, -0.10, 0.10, "seen: no effect"),  # the margin itself
