@@ -34,7 +34,6 @@ DASHES = "֊־᐀᠆‐‑‒–—―⸗⸚⸺⸻⹀⹝〜〰゠︱︲﹘﹣－
 _OPTIONAL = dict.fromkeys((0x640, 0x7FA, 0x180A, *range(0x64B, 0x653), 0x670, *range(0x6D6, 0x6DD),
                            *range(0x6DF, 0x6E5), 0x6E7, 0x6E8, *range(0x6EA, 0x6EE), *range(0x591, 0x5BE), 0x5BF,
                            0x5C1, 0x5C2, 0x5C4, 0x5C5, 0x5C7))  # fmt: skip
-_COMMA_BELOW = {0x327: "\u0326"}  # Romanian ș and ț, which old code pages write with a cedilla
 # Malayalam's chillus and Bengali's khanda ta, which old texts write as a consonant, its virama and a joiner
 _WITHOUT_VOWEL = {"ൺ": "ണ്", "ൻ": "ന്", "ർ": "ര്", "ൽ": "ല്", "ൾ": "ള്", "ൿ": "ക്", "ৎ": "ত্"}
 _IN_SPELLING = (
@@ -49,6 +48,8 @@ _IN_SPELLING = (
     | dict.fromkeys(map(ord, ZERO_WIDTH + BLANKS + LEFT_OVER))
     | dict.fromkeys(_SELECTORS)
 )
+# After folding; a cedilla is a comma below: Romanian ș and ț, as old code pages write them
+_IN_FOLDED = _IN_SPELLING | _OPTIONAL | {0x327: "\u0326"}
 _SINGLE_QUOTED = regex.compile(r"(?<![\p{L}\p{N}])'([^'\"]+)'(?![\p{L}\p{N}])")
 _BESIDE_MARKS = regex.compile(r" (?=[\p{P}\p{S}])|(?<=[\p{P}\p{S}]) ")
 # The scripts in whose lines Unicode (UAX 14) sees no words: a dictionary must find them (line-breaking class SA: from
@@ -88,7 +89,7 @@ def spelling(text: str) -> str:
     plain = plain if plain.isascii() else "".join(map(_plain, plain))
     folded = unicodedata.normalize("NFC", plain).casefold().replace("i\u0307", "i")  # İ is an I of Turkish
     if not text.isascii():  # folding makes marks of its own: ŉ is an apostrophe and n
-        folded = unicodedata.normalize("NFD", folded).translate(_IN_SPELLING | _OPTIONAL | _COMMA_BELOW)
+        folded = unicodedata.normalize("NFD", folded).translate(_IN_FOLDED)
     spaced = " ".join(unicodedata.normalize("NFC", folded).split())
     spaced = _SINGLE_QUOTED.sub(r'"\1"', spaced.replace("''", '"'))
     return _BESIDE_MARKS.sub("", spaced if spaced.isascii() else _BESIDE_UNSPACED.sub("", spaced))
