@@ -6,10 +6,10 @@
 # proposes.
 #
 # OUT: the folder that rows are kept in.  TEXT.txt: what C is estimated on (WikiText-2's test text here).  QWEN.gguf:
-# Qwen2.5-Coder-0.5B-Instruct; GEMMA.gguf: Gemma 3 270M.  Three draws of noise and bfloat16 instead of ten and float32,
-# which README.md holds against float32.
+# Qwen2.5-Coder-0.5B-Instruct; GEMMA.gguf: Gemma 3 270M.  Three draws of noise instead of ten.  DTYPE=bfloat16 is faster
+# where the processor multiplies in it, and several times slower elsewhere; README.md holds it against float32.
 set -e
-OUT=$1 TEXT=$2
+OUT=$1 TEXT=$2 dtype=${DTYPE:-float32}
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 mkdir -p "$OUT"
@@ -17,10 +17,10 @@ mkdir -p "$OUT"
 one() { # name, edits a block, every so many blocks (with + those beside them), the model's keys
   name=$1 edits=$2 every=$3
   shift 3
-  $python run.py locate=trace "$@" dtype=bfloat16 locate.samples=3 locate.out="$OUT" locate.name="$name" tracker=none
+  $python run.py locate=trace "$@" dtype=$dtype locate.samples=3 locate.out="$OUT" locate.name="$name" tracker=none
   proposed=$($python -c 'import json, sys; print(json.load(open(sys.argv[1]))["proposed"]["rome.layer"])' \
     "$OUT/$name-trace.json")
-  $python docs/results/locate/blocks.py "$OUT/$name-blocks.jsonl" "$edits" "${every/P/$proposed}" "$@" dtype=bfloat16 \
+  $python docs/results/locate/blocks.py "$OUT/$name-blocks.jsonl" "$edits" "${every/P/$proposed}" "$@" dtype=$dtype \
     method.second_moment_text="$TEXT"
 }
 
