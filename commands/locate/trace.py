@@ -61,7 +61,7 @@ def trace(x: Experiment, lm: LM, known: Known, std: float, console: PlainConsole
         facts = _traced(x, lm, known.facts, x.locate.noise * std, window, kept, console)
     average = averages([fact["effects"] for fact in facts])
     return {
-        "model": x.model.name, "weights": lm.stored_as, "fingerprint": lm.fingerprint,
+        "model": file_name(x), "weights": lm.stored_as, "fingerprint": lm.fingerprint,
         "edits": x.edits.name, "seed": x.settings.seed,
         "dtype": x.settings.dtype.value, "blocks": lm.n_blocks, "window": window, "samples": x.locate.samples,
         "noise": x.locate.noise, "embedding_std": std, "asked": known.n_asked, "unusable": known.n_unusable,
@@ -111,8 +111,9 @@ def window_of(locate: LocateSettings, n_blocks: int) -> int:
 
 
 def file_name(x: Experiment) -> str:
-    """Returns the name of the files: what is set, or the model's; of model=hf the last part of its source."""
-    name = x.locate.name or (x.model.source.rstrip("/").rpartition("/")[2] if x.model.name == "hf" else x.model.name)
+    """Returns the name of model and files: what is set, or the model's; of model=hf the last part of its source."""
+    of_source = x.model.source.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    name = x.locate.name or (of_source if x.model.name == "hf" else x.model.name)
     return re.sub(r"[^\w.-]+", "-", name)
 
 

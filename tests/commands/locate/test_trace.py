@@ -85,6 +85,7 @@ def test_facts_that_the_model_knows_are_traced_and_blocks_are_proposed(locate, n
     code, written = locate()
     assert code == 0 and n_traced == ["k0", "k1", "k2"] == [fact["id"] for fact in written["facts"]]
     assert (written["asked"], written["unusable"], written["known"]) == (5, 1, N_FACTS)
+    assert written["model"] == "tiny"  # locate.name, not "hf": the picture says whose it is
     assert written["window"] == 1 and written["blocks"] == 3  # a shallow model: the paper's share of 3 blocks
     assert set(written["averages"]) == {"hidden", "mlp", "attention"}
     mean = written["averages"]["mlp"]["last subject token"]["mean"]
@@ -185,3 +186,13 @@ def test_bad_input_is_refused_before_anything_is_traced(override, said, locate, 
     code, written = locate(*extra)
     assert code == 2 and written is None and not n_traced
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name, source, expected", [
+    ("", "/models/Gemma 3.gguf", "Gemma-3"),
+    ("", "someone/a-model", "a-model"),
+    ("mine", "/models/gemma-3.gguf", "mine"),
+])  # fmt: skip
+def test_a_trace_of_any_model_is_named_after_its_source_unless_a_name_is_given(name, source, expected):
+    experiment = compose(["locate=trace", "model=hf", f"model.source='{source}'", f"locate.name={name}"])
+    assert module.file_name(experiment) == expected
