@@ -1,7 +1,8 @@
 """Answers `locate=tune`: traces, tries blocks and other keys on training rows, and writes the model's file.
 
 For each method of `locate.methods` two successive halvings: first the blocks (those that the trace proposes, their
-neighbours, a quarter of the way up, and what the model's file says), then at the best of them the other keys.
+neighbours, the lowest, a quarter of the way up, and what the model's file says), then at the best of them the other
+keys.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 CLASSES: dict[str, Any] = {"rome": Rome, "memit": Memit}
 NEIGHBOURS = (-2, -1, 1, 2)  # blocks from the proposed ones
+LOWEST = (0, 1)  # blocks that did best, or as well as the best, wherever all were tried (docs/results/locate)
 PUBLISHED_WIDTH = 16384  # F of GPT-J, whose second_moment_weight conf/model/base.yaml has; a key's k C⁻¹ k grows with F
 Keys = dict[str, Any]  # of a method in model.edit
 
@@ -92,11 +94,12 @@ def _layers(x: Experiment, lm: LM, name: str, proposed: Keys) -> list[Keys]:
     last = lm.n_blocks - 2
     own = x.model.edit[name]
     if name == "rome":
-        layers = [proposed["rome.layer"], *(proposed["rome.layer"] + n for n in NEIGHBOURS), default_layer(lm),
+        layers = [proposed["rome.layer"], *(proposed["rome.layer"] + n for n in NEIGHBOURS), *LOWEST, default_layer(lm),
                   *([own["layer"]] if own["layer"] is not None else [])]  # fmt: skip
         return [{"layer": layer} for layer in dict.fromkeys(layers) if 0 <= layer <= last]
     start = proposed["memit.layers"]
-    windows = [start, *([layer + n for layer in start] for n in NEIGHBOURS), layers_up_to(default_layer(lm)),
+    windows = [start, *([layer + n for layer in start] for n in NEIGHBOURS),
+               *([layer - start[0] + low for layer in start] for low in LOWEST), layers_up_to(default_layer(lm)),
                *([own["layers"]] if own["layers"] else [])]  # fmt: skip
     inside = {tuple(window): None for window in windows if window[0] >= 0 and window[-1] <= last}
     return [{"layers": list(window)} for window in inside]

@@ -102,11 +102,11 @@ def test_what_decides_a_trial_beside_method_and_row_is_in_the_name_of_the_file(m
 
 
 @pytest.mark.parametrize(("proposed", "own", "expected"), [
-    (3, None, [3, 1, 2, 4, 5]),  # of twelve blocks a quarter of the way up is 3
-    (10, 8, [10, 8, 9, 3]),  # the last block is not tried
+    (3, None, [3, 1, 2, 4, 5, 0]),  # of twelve blocks a quarter of the way up is 3
+    (10, 8, [10, 8, 9, 0, 1, 3]),  # the last block is not tried
     (0, None, [0, 1, 2, 3]),
 ])  # fmt: skip
-def test_blocks_to_try_are_the_proposed_one_its_neighbours_and_what_is_known(proposed, own, expected):
+def test_blocks_to_try_are_the_proposed_one_its_neighbours_the_lowest_and_what_is_known(proposed, own, expected):
     class Twelve:
         n_blocks = 12
 
@@ -116,11 +116,12 @@ def test_blocks_to_try_are_the_proposed_one_its_neighbours_and_what_is_known(pro
 
 
 @pytest.mark.parametrize(("proposed", "own", "expected"), [
-    ([4, 5, 6], None, [[4, 5, 6], [2, 3, 4], [3, 4, 5], [5, 6, 7], [6, 7, 8], [0, 1, 2, 3]]),
-    ([6, 7, 8, 9, 10], [3, 4], [[6, 7, 8, 9, 10], [4, 5, 6, 7, 8], [5, 6, 7, 8, 9], [0, 1, 2, 3], [3, 4]]),
+    ([4, 5, 6], None, [[4, 5, 6], [2, 3, 4], [3, 4, 5], [5, 6, 7], [6, 7, 8], [0, 1, 2], [1, 2, 3], [0, 1, 2, 3]]),
+    ([6, 7, 8, 9, 10], [3, 4], [[6, 7, 8, 9, 10], [4, 5, 6, 7, 8], [5, 6, 7, 8, 9], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5],
+                                [0, 1, 2, 3], [3, 4]]),
     ([0, 1, 2, 3], [1, 2, 3, 4], [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]),  # each once, none below block 0
 ])  # fmt: skip
-def test_windows_to_try_are_the_proposed_one_its_neighbours_and_what_is_known(proposed, own, expected):
+def test_windows_to_try_are_the_proposed_one_its_neighbours_the_lowest_and_what_is_known(proposed, own, expected):
     class Twelve:
         n_blocks = 12
 
