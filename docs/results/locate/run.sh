@@ -7,12 +7,14 @@
 #
 # OUT: the folder that rows are kept in.  TEXT.txt: what C is estimated on (WikiText-2's test text here).  QWEN.gguf:
 # Qwen2.5-Coder-0.5B-Instruct; GEMMA.gguf: Gemma 3 270M.  Three draws of noise instead of ten.  DTYPE=bfloat16 is faster
-# where the processor multiplies in it, and several times slower elsewhere; README.md holds it against float32.
+# where the processor multiplies in it, and several times slower elsewhere; README.md holds it against float32.  Qwen's and
+# Gemma's edits take one short and one long prefix: an edit with the usual twenty takes minutes there.
 set -e
 OUT=$1 TEXT=$2 dtype=${DTYPE:-float32}
 python=${PYTHON:-python}
 export OMP_NUM_THREADS=1
 mkdir -p "$OUT"
+few=(method.contexts_short=1 method.contexts_long=1)
 
 one() { # name, edits a block, every so many blocks (with + those beside them), the model's keys
   name=$1 edits=$2 every=$3
@@ -25,8 +27,8 @@ one() { # name, edits a block, every so many blocks (with + those beside them), 
 }
 
 one smollm2 20 1 model=smollm2
-[ -z "$3" ] || one qwen2.5-coder-0.5b 10 3+P,2,6 model=qwen2.5-coder-0.5b model.source="$3"
-[ -z "$4" ] || one gemma-3-270m 20 1 model=hf model.source="$4"
+[ -z "$3" ] || one qwen2.5-coder-0.5b 10 3+P,2,6 model=qwen2.5-coder-0.5b model.source="$3" "${few[@]}"
+[ -z "$4" ] || one gemma-3-270m 20 1 model=hf model.source="$4" "${few[@]}"
 models=()
 for name in smollm2 ${3:+qwen2.5-coder-0.5b} ${4:+gemma-3-270m}; do
   models+=("$name" "$OUT/$name-trace.json" "$OUT/$name-blocks.jsonl")
