@@ -72,6 +72,7 @@ class EditSet:
     # file of the training split, for methods that learn to edit; looked up as `file` is
     train: str = field(default="", metadata=READ)
     train_columns: dict[str, str] = field(default_factory=dict, metadata=READ)  # where they differ from `columns`
+    train_on_bad_row: OnBadRow | None = field(default=None, metadata=READ)  # where it differs from `on_bad_row`
     # hub data set, or address of a JSON file, that holds the same rows, for data=hub
     hub: str = field(default="", metadata=READ)
     hub_split: str = field(default="train", metadata=READ)
@@ -137,6 +138,7 @@ class EditSet:
         split = replace(self, name=f"{self.name} (training split)", file=self.train, hub="", distinct=False, fact=[],
                         fact_true=None, fact_paraphrases=[], fact_neighbourhood=[],
                         columns=self.train_columns or self.columns,
+                        on_bad_row=self.train_on_bad_row or self.on_bad_row,
                         facts_in="" if self.train_columns else self.facts_in)  # fmt: skip
         training, source, _ = split._in_file_order(data, evaluation_file=self.file)
         evaluation, *_ = replace(self, distinct=False)._in_file_order(data)  # all facts that may be measured

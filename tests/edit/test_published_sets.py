@@ -262,3 +262,14 @@ def test_no_training_fact_is_about_a_published_subject():
     rows = [json.loads(line) for line in (SHARED / edits.train).read_text(encoding="utf-8").splitlines()]
     training = edits.training(str(SHARED))
     assert [r.id for r in training] == [str(row["case_id"]) for row in rows if row["subject"] not in subjects]
+
+
+@published
+@pytest.mark.parametrize("name", [*READABLE, "zsre", "counterfact"])
+def test_every_training_split_can_be_read_and_says_which_of_its_rows_it_leaves_out(name, caplog):
+    edits = edit_set(name)
+    n_rows = len((SHARED / edits.train).read_text(encoding="utf-8").splitlines())
+    assert len(edits.training(str(SHARED))) > n_rows - 700
+    skipped = edits.train_on_bad_row is OnBadRow.skip
+    assert ("GTK" in caplog.text and "1 bad rows skipped" in caplog.text) == skipped == name.startswith("zsre")
+    assert edits.on_bad_row is OnBadRow.stop  # of what is written no row is left out unasked

@@ -133,6 +133,7 @@ def by_content(place: Path) -> dict[str, list[tuple[Any, set[str]]]]:
         "edits.columns": [(FEWER_COLUMNS, {"weights"})],
         "edits.train": [("same.jsonl", set())],  # no text for ROME; for MEND see below
         "edits.train_columns": [({"subject": "subject"}, set())],
+        "edits.train_on_bad_row": [(OnBadRow.skip, set())],
         "edits.hub": [("somebody/facts", set())],  # asked only with data=hub
         "edits.hub_split": [("test", set())],
         "edits.hub_columns": [({"subject": "name"}, set())],
