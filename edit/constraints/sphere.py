@@ -8,7 +8,8 @@ projected: of a low-rank update the right factor changes, and its rank stays wha
 Departures from the published code (PlusLabNLP/SPHERE, memit/memit_main.py, read at 8b5fa8f): it takes the rows of the
 stored matrix, which for GPT-2's are inputs, here every model gets Llama's rule (D, F), rows are outputs; rows of zeros
 stay zeros, where it adds 1e-8 to every length; in float64, by the eigenvectors of the smaller of ŴᵀŴ and ŴŴᵀ, which
-have the same eigenvalues other than 0.
+have the same eigenvalues other than 0.  Its AlphaEdit (AlphaEdit_main.py) projects each block before it reads the keys
+of the next; here the finished update is projected, as there for MEMIT.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ stops that.  Short values are made longer too.  An edit whose |v*| is above `dro
 stays among the run's edits, is measured as all are, and is counted (`dropped`) and logged.
 Pilot edits are rows of the training split, under the bare prompt alone, with the method's own settings.
 Departures from the code of NAS: that writes a dropped fact's key with v* := v₀, where it is left out of its batch here;
-its pilot is 1000 facts of CounterFact, edited ones among them, with MEMIT's settings whatever the method; it drops at 2
-anchors.  It runs on MEMIT's heirs: that ROME takes it too is ours.
+its pilot is 1000 facts of CounterFact, edited ones among them, with MEMIT's settings whatever the method, and ends
+for a batch of them by their mean loss, where each ends by its own here; it drops at 2 anchors.  It runs on MEMIT's
+heirs: that ROME takes it too is ours.
 """
 
 from __future__ import annotations

@@ -212,8 +212,9 @@ class AlphaEdit(ValueKeys, Method):
         rebuilt: dict[str, Tensor] = {}
         for layer in (int(name.partition("/")[2]) for name in prepared.tensors if name.startswith("null_space/")):
             C_FF = prepared.tensors[f"second_moment/{layer}"].double()
-            past_FF = state[key_name(layer)].to(C_FF) / state["n_edits"].to(C_FF)
-            basis_Fr, energy = null_space((past_FF + weight * C_FF) / (weight + 1), self.threshold, self.threshold_kind)
+            past_FF = state.get(key_name(layer), torch.zeros(())).to(C_FF)  # none where an anchor dropped all of them
+            mean_FF = (past_FF / state["n_edits"].to(C_FF) + weight * C_FF) / (weight + 1)
+            basis_Fr, energy = null_space(mean_FF, self.threshold, self.threshold_kind)
             log.info("null space of block %s after %d edits: %d of %d directions", layer, state["n_edits"],
                      basis_Fr.shape[1], len(basis_Fr))  # fmt: skip
             rebuilt |= {f"null_space/{layer}": basis_Fr, f"energy/{layer}": torch.tensor(energy)}

@@ -165,6 +165,16 @@ def test_betaedit_is_the_published_formula_and_its_null_space_is_rebuilt_of_all_
     assert (float(state["n_edits"]), float(state["rebuilt_at"])) == (4, 4)
 
 
+def test_a_null_space_is_rebuilt_of_C_alone_where_no_fact_was_written_at_a_block():
+    C_FF = torch.diag(torch.arange(F, dtype=torch.float64))
+    method = AlphaEdit(layers=[1, 2], threshold=2.5, second_moment_weight=1.0, rebuild_every=1)
+    given = {f"{name}/{layer}": C_FF for layer in (1, 2) for name in ("second_moment", "null_space")}
+    G_FF = 4 * torch.eye(F, dtype=torch.float64)  # block 2's keys are missing: an anchor dropped all its facts there
+    rebuilt = method._rebuilt({"keys/1": G_FF, "n_edits": torch.tensor(2.0)}, Prepared(CONTEXTS, given))
+    assert rebuilt["null_space/1"].shape[1] == 3  # (2 + c) / 2 < 2.5: c of 0 to 2
+    assert rebuilt["null_space/2"].shape[1] == 5  # c / 2 < 2.5
+
+
 def test_betaedits_keys_are_off_by_default_and_refused_by_name_where_they_make_no_sense():
     assert (AlphaEdit().second_moment_weight, AlphaEdit().rebuild_every) == (0, 0)
     with pytest.raises(BadInput, match=r"method\.rebuild_every=5 with method\.second_moment_weight=0"):
