@@ -23,13 +23,12 @@ from afteredit.evaluate.inference.kept_blocks import KeptBlocks
 from afteredit.evaluate.metrics.drift import drift
 from afteredit.evaluate.metrics.editing_success import Responses, means, respond, success_scores
 from afteredit.evaluate.metrics.fluency import fluency
+from afteredit.evaluate.panels import panels, stands_for
 from afteredit.model.lm import LM
 from afteredit.model.weights import View
 from afteredit.store.progress.work import Work, working
 
 log = logging.getLogger(__name__)
-
-PANEL_SIZE = 100  # edits in each of the three panels on which retention is measured
 
 Samples = list[dict[str, Any]]
 
@@ -110,19 +109,19 @@ class Measure:
     def checkpoint(self, carried: Sequence[EditRequest], *, last: bool) -> Checkpoint:
         """Measures everything but immediate success, on a model that holds the edits `carried`.
 
-        Retention is over fixed panels of these edits, and at the `last` checkpoint also over all of them.  Before the
-        first edit it is the unedited model's, over the first facts.
+        Retention is over fixed panels of these edits; where these are not all, also what they say about all, and at the
+        `last` checkpoint over all of them.  Before the first edit it is the unedited model's, over the first facts.
         """
         n_parts = 3 + len(self.abilities)
         with generators_kept(), self.lm.weights.seen_through(self.view), working("measuring", n_parts) as self._work:
             started = time.perf_counter()
             self._begin("editing success")
             panel = panels(carried or self.first_facts, self.seed)
-            beyond_panel = carried if last and len(panel) < len(carried) else []
-            unedited = self._unedited_responses([*panel, *beyond_panel])
+            beyond_panel = carried if len(panel) < len(carried) else []
+            unedited = self._unedited_responses([*panel, *(beyond_panel if last else [])])
             now = respond(self.lm, panel) if carried else unedited
-            parts = [self._retention(now, unedited, len(panel))]
-            if beyond_panel:
+            parts = [self._retention(now, unedited, len(panel), stands_for(beyond_panel, self.seed))]
+            if beyond_panel and last:
                 parts.append(self._retention_by_all(respond(self.lm, beyond_panel), unedited))
             parts += [self._fluency(panel), self._drift(), *self._abilities(unedited=not carried)]
             row = {key: value for part in parts for key, value in part.row.items()}
@@ -133,9 +132,11 @@ class Measure:
         self.progress(part)
         self._work.begin(part)
 
-    def _retention(self, now: Responses, unedited: Responses, n_edits: int) -> Checkpoint:
+    def _retention(self, now: Responses, unedited: Responses, n_edits: int, weights: dict[str, float]) -> Checkpoint:
         scores = success_scores(self.lm, now, unedited, answers=True)
         row = means(scores, "editing/retained") | {"editing/retained/n_edits": n_edits}
+        if weights:
+            row |= means(scores, "editing/retained_estimate", weights)
         return Checkpoint(row, _labelled("retained", scores))
 
     def _retention_by_all(self, now: Responses, unedited: Responses) -> Checkpoint:
@@ -187,13 +188,6 @@ class Measure:
             self.lm.weights.put_back(edited)
             self._unedited_ids |= {request.id for request in missing}
         return self._unedited
-
-
-def panels(edits: Sequence[EditRequest], seed: int) -> list[EditRequest]:
-    """Returns the first 100, the last 100 and a seeded random 100 of the edits, each once, in order."""
-    n = len(edits)
-    drawn = random.Random(seed).sample(range(n), min(PANEL_SIZE, n))
-    return [edits[i] for i in sorted({*range(min(PANEL_SIZE, n)), *range(max(0, n - PANEL_SIZE), n), *drawn})]
 
 
 def _labelled(kind: str, samples: Samples) -> Samples:

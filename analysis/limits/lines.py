@@ -48,13 +48,26 @@ def left_out(run: Run) -> str | None:
 
 
 def _as_line(run: Run) -> Run:
-    """Returns the run under the name of its line: the recipe's where it is that; the order of its facts is left out."""
+    """Returns the run under the name of its line, the recipe's where it is that, without the order of its facts; its
+    `editing/retained` is over all edits."""
+    run = replace(run, rows=[over_all_edits(row) for row in run.rows])
     edits = run.config.get("edits")
     if isinstance(edits, Mapping):
         run = replace(run, config={**run.config, "edits": {k: v for k, v in edits.items() if k != "order"}})
     if run.method == _recipe_method() and all(at(run.config, f"method.{k}") == v for k, v in _recipe().items()):
         run = replace(run, name=RECIPE + run.name.removeprefix(run.method))
     return run
+
+
+def over_all_edits(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row whose `editing/retained` is over all edits: as measured where they were, else as estimated.
+
+    A row that has neither was measured on all, or comes from before there was an estimate.
+    """
+    found = dict(row)
+    for better in ("editing/retained_estimate/", "editing/retained_by_all/"):
+        found |= {f"editing/retained/{key.removeprefix(better)}": row[key] for key in row if key.startswith(better)}
+    return found
 
 
 @cache

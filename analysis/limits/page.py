@@ -21,10 +21,14 @@ from afteredit.store.atomic_files import make_folder, written_together
 TITLE = "# Where methods break"
 NOTE = """\
 Edits until something: the first checkpoint at which it was seen, so it came between that one and the one before; "> n":
-not by n edits, where the run ended. Edits retained are those among the first hundred, the last hundred and a hundred by
-chance, and all at the run's end; edits that were not written are among them.
+not by n edits, where the run ended. Edits retained are shares of all edits made by then, those that were not written
+among them: up to 200 and at the run's end all are asked, in between the first and the last hundred and a hundred by
+chance, each counted for as many as it stands for. An ability's share is of what stands above chance: with few rows one
+row is much of it.
 """
 HALF = 0.5
+BESIDE = {"editing/retained/prob/paraphrase": "in other words (%)",
+          "editing/retained/prob/neighbourhood": "neighbours unchanged (%)"}  # fmt: skip
 
 
 def write_limits(runs: Sequence[Run], out: Path) -> Path:
@@ -75,6 +79,8 @@ def _row(label: str, runs: Sequence[Run]) -> dict[str, str]:
         "collapse": until_text([run.collapsed_at for run in runs], ends),
         "abilities left (%)": _at_the_end(runs, "ability/retained"), "edits that hold (%)": _at_the_end(runs, prob),
         "edits said (%)": _at_the_end(runs, generated),
+        **{heading: _at_the_end(runs, key) for key, heading in BESIDE.items()},
+        **{f"{name} left (%)": _ability_left(runs, name) for name in runs[0].rows[0].get("measurable", [])},
         "edits not written": each([str(n) for n in dropped]) if dropped else "",
         "s an edit": spread([_seconds(run) for run in runs]),
     }  # fmt: skip
@@ -100,6 +106,11 @@ def _at_the_end(runs: Sequence[Run], key: str) -> str:
     return spread([value(run, run.rows[-1]) for run in runs])
 
 
+def _ability_left(runs: Sequence[Run], name: str) -> str:
+    left = [summarise(run.rows, run.chance).get(f"summary/{name}/left", math.nan) for run in runs]
+    return spread([100 * share for share in left])
+
+
 def _seconds(run: Run) -> float:
     n_facts = sum(len(edit["requests"]) for edit in run.edits)
     return sum(edit["edit_s"] for edit in run.edits) / n_facts if n_facts else math.nan
@@ -107,7 +118,8 @@ def _seconds(run: Run) -> float:
 
 def _points(title: str, lines: Mapping[str, Sequence[Run]]) -> list[dict[str, object]]:
     return [{"panel": title, "method": label, "run": run.name, "seed": run.seed, "n_edits": row["n_edits"],
-             **{key: row.get(key) for key in PANELS}}
+             **{key: row.get(key) for key in (*PANELS, *BESIDE)},
+             **{key: row[key] for key in row if key.startswith("ability/") and key.count("/") == 1}}
             for label, runs in lines.items() for run in runs for row in run.rows]  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from afteredit.evaluate.abilities.build import build_tasks
 from afteredit.evaluate.abilities.built_ability import BuiltAbility
 from afteredit.evaluate.inference.held_out import held_out
 from afteredit.evaluate.inference.likelihood import score
-from afteredit.evaluate.measure import PANEL_SIZE
 from afteredit.evaluate.metrics.editing_success import respond
 from afteredit.evaluate.metrics.fluency import fluency
+from afteredit.evaluate.panels import PANEL_SIZE
 from afteredit.launch.experiment import Experiment, Settings
 from afteredit.model.costs.work import Pass, Work
 from afteredit.record.run_directory import N_FIRST_FACTS

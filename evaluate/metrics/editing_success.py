@@ -9,7 +9,7 @@ unchanged from the unedited model W0; `neighbourhood_paper` is CounterFact's own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, takewhile
 from typing import Any
@@ -119,15 +119,17 @@ def _said(name: str, response: Response) -> dict[str, Any]:
     return {"answer": response.text} if name.startswith("generated/") else {}
 
 
-def means(rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, float]:
-    """Returns the mean score under `prefix/name`: over a request's prompts first, then over requests."""
+def means(rows: Sequence[dict[str, Any]], prefix: str, weights: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Returns the mean score under `prefix/name`: over a request's prompts first, then over requests, by their weights
+    where these are given."""
     by_name: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         by_name.setdefault(row["name"], {}).setdefault(row["request"], []).append(row["score"])
-    return {
-        f"{prefix}/{name}": sum(sum(s) / len(s) for s in requests.values()) / len(requests)
-        for name, requests in sorted(by_name.items())
-    }
+    found = {}
+    for name, requests in sorted(by_name.items()):
+        of = {request: weights[request] if weights else 1 for request in requests}
+        found[f"{prefix}/{name}"] = sum(of[r] * sum(s) / len(s) for r, s in requests.items()) / sum(of.values())
+    return found
 
 
 def _successes(lm: LM, prompt: SuccessPrompt, now: Response, unedited: Response) -> list[tuple[str, bool]]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from afteredit.edit.update import LowRank
-from afteredit.evaluate import measure
+from afteredit.evaluate import measure, panels
 from afteredit.evaluate.inference.held_out import held_out_windows
-from afteredit.evaluate.measure import Measure, generators_kept, panels
+from afteredit.evaluate.measure import Measure, generators_kept
 from afteredit.evaluate.metrics.drift import spectral_norm
 from afteredit.evaluate.metrics.editing_success import means, respond
 from afteredit.evaluate.metrics.fluency import fluency
@@ -37,22 +37,6 @@ def test_generators_are_restored_even_when_they_are_reseeded_inside(fails):
     except KeyError:
         pass
     assert drawn() == expected != inside
-
-
-def test_panels_are_the_first_the_last_and_a_random_hundred_each_once_in_order():
-    done = list(range(1000))
-    panel = panels(done, seed=0)
-    assert panel == sorted(set(panel))
-    assert panel[:100] == done[:100] and panel[-100:] == done[-100:]
-    middle = [n for n in panel if 100 <= n < 900]
-    assert 60 <= len(middle) <= 100  # the random hundred may fall into the other two
-    assert panels(done, seed=0) == panel != panels(done, seed=1)
-
-
-@pytest.mark.parametrize("n", [0, 1, 99, 150])
-def test_panels_of_few_edits_are_all_of_them(n):
-    assert set(panels(list(range(n)), seed=0)) >= {*range(min(n, 100)), *range(max(0, n - 100), n)}
-    assert len(panels(list(range(n)), seed=0)) == n
 
 
 @pytest.fixture
@@ -93,6 +77,41 @@ def test_a_checkpoint_has_every_key_and_leaves_the_weights_bit_identical(lm, fac
     assert row["time/eval_s"] > 0 and row["memory/peak_gib"] > 0
     assert {s["request"] for s in samples if s["kind"] == "retained"} == {"f1", "f2", "f4"}
     assert {s["request"] for s in samples if s["kind"] == "immediate"} == {"f3"}
+
+
+def by_request(samples, kind: str, name: str) -> dict[str, float]:
+    """The mean score of each request's prompts."""
+    scores: dict[str, list[float]] = {}
+    for sample in samples:
+        if (sample["kind"], sample["name"]) == (kind, name):
+            scores.setdefault(sample["request"], []).append(sample["score"])
+    return {request: sum(s) / len(s) for request, s in scores.items()}
+
+
+def test_where_the_panels_leave_edits_out_they_speak_for_all_and_the_last_checkpoint_asks_all(lm, fact, monkeypatch):
+    monkeypatch.setattr(panels, "PANEL_SIZE", 2)
+    subjects = ("Babe Ruth", "Peru", "Ann Lee", "Nils", "Oslo", "Ed Fox", "Ghent", "Java")
+    facts = [replace(fact, id=f"f{i}", subject=subject) for i, subject in enumerate(subjects)]
+    seed = next(seed for seed in range(100) if len(panels.panels(facts, seed)) == 6)
+    measure = Measure(lm, [], held_out_windows(lm, "A text that nobody has edited. " * 30, 120), [], seed)
+    edit(lm, 1)
+    asked = panels.panels(facts, seed)
+    between = {f.id for f in asked} - {"f0", "f1", "f6", "f7"}
+    for last in (False, True):
+        row, samples = (found := measure.checkpoint(facts, last=last)).row, found.samples
+        for name in ("forced/efficacy", "prob/neighbourhood", "generated/paraphrase"):
+            scores = by_request(samples, "retained", name)
+            ends = sum(scores[i] for i in ("f0", "f1", "f6", "f7"))
+            middle = sum(scores[i] for i in between) / len(between)
+            assert row[f"editing/retained_estimate/{name}"] == pytest.approx((ends + 4 * middle) / 8)
+            of_all = by_request(samples, "retained_by_all", name)
+            assert len(of_all) == (8 if last else 0)
+            if last:
+                assert row[f"editing/retained_by_all/{name}"] == pytest.approx(sum(of_all.values()) / 8)
+                assert all(of_all[request] == score for request, score in scores.items())
+        assert any(key.startswith("editing/retained_by_all") for key in row) == last
+    row = measure.checkpoint(facts[:4], last=True).row
+    assert not any("estimate" in key or "by_all" in key for key in row)
 
 
 def drawn_state() -> tuple:

@@ -68,6 +68,31 @@ def test_what_has_not_come_is_said_with_the_runs_last_edit(tmp_path):
     assert row["edits not written"] == "5"
 
 
+def test_edits_retained_are_over_all_edits_and_not_over_the_panels(tmp_path):
+    folder = long_run(tmp_path, "memit", holds=(0.0, 1.0, 1.0, 0.9, 0.6, 0.7), said=(0.0, 1.0, 1.0, 0.9, 0.8, 0.8))
+    (path,) = folder.glob("results-*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, estimate in ((rows[4], 0.45), (rows[5], 0.35)):
+        row |= {"editing/retained_estimate/prob/efficacy": estimate, "editing/retained/prob/paraphrase": 0.8,
+                "editing/retained_estimate/prob/paraphrase": 0.5}  # fmt: skip
+    rows[5]["editing/retained_by_all/prob/efficacy"] = 0.3
+    path.write_text("".join(map(checked, rows)))
+    row = only_table(tmp_path).loc["memit"]
+    assert (row["until half of the edits no longer hold"], row["edits that hold (%)"]) == ("500", "30.0")
+    assert (row["edits said (%)"], row["in other words (%)"], row["neighbours unchanged (%)"]) == ("80.0", "50.0", "")
+    ((_, lines),) = panels(read([tmp_path])).items()
+    assert [row["editing/retained/prob/efficacy"] for row in lines["memit"][0].rows] == [0.0, 1.0, 1.0, 0.9, 0.45, 0.3]
+
+
+def test_the_page_says_what_is_left_of_each_ability_and_keeps_its_points(tmp_path):
+    long_run(tmp_path / "runs", "memit", 1, shares=(1.0, 1.0, 0.875, 0.75, 0.5, 0.25))
+    assert only_table(tmp_path / "runs").loc["memit"]["nli left (%)"] == "25.0"
+    assert main(["limits", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    points = pd.read_csv(tmp_path / "out" / "points.csv")
+    assert points["ability/nli"].tolist() == pytest.approx([0.9, 0.9, 0.85, 0.8, 0.7, 0.6])
+    assert {"editing/retained/prob/paraphrase", "editing/retained/prob/neighbourhood"} <= set(points)
+
+
 def test_where_no_ability_is_measurable_no_loss_is_denied(tmp_path):
     write_run(tmp_path, "memit", 1, {0: left(1), 50: left(0)}, measurable=())
     row = only_table(tmp_path).loc["memit"]
