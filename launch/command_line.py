@@ -11,7 +11,7 @@ from afteredit.launch.checks import check_own_configs
 from afteredit.launch.compose import CONF, experiment, refuse_no_groups
 from afteredit.launch.experiment import Experiment
 from afteredit.launch.help.hydra_messages import in_our_words
-from afteredit.launch.help.unknown_names import MOVED, unknown_key
+from afteredit.launch.help.unknown_names import MOVED, refuse_hidden_keys, unknown_key
 from afteredit.launch.overrides import (
     as_typed,
     choices,
@@ -90,6 +90,7 @@ def with_search_path(arguments: Sequence[str]) -> list[str]:
             raise BadInput(f"--config-dir={folder} is no folder (seen from {Path.cwd()}); give the one that holds your "
                            "method/, edits/, task/, …")  # fmt: skip
         check_own_configs(Path(folder).expanduser(), rest)
+        refuse_hidden_keys(Path(folder).expanduser(), (key for key, *_ in choices(rest)))
     paths = [folder if "://" in folder else str(Path(folder).expanduser()) for folder in dict.fromkeys(folders)]
     return [*rest, f"hydra.searchpath=[{','.join(map(in_quotes, paths))}]"] if paths else rest
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from afteredit.store.errors import BadInput
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -32,6 +34,17 @@ PUBLISHED = {  # the names of other programs (the authors' code, EasyEdit, trans
     "v_weight_decay": "weight_decay",
 }
 MOVED = {"method.together": "speed.together", "evaluate.cache_gib": "speed.cache_gib", "evaluate": "speed"}
+
+
+def refuse_hidden_keys(folder: Path, given: Iterable[str]) -> None:
+    """Raises BadInput where a folder of configs holds a folder that is named as a key of run.yaml among those given,
+    whose value Hydra would look for among that folder's files."""
+    keys = yaml.safe_load((CONF / "run.yaml").read_text(encoding="utf-8"))
+    for key in given:
+        if key in keys and (folder / key).is_dir():
+            raise BadInput(f"{key}=… cannot be given while the folder of configs {folder} holds a folder {key}, which "
+                           "would count as a group of configs; give --config-dir (or hydra.searchpath) a folder that "
+                           "holds your method/, edits/, model/, … alone: move them into one")  # fmt: skip
 
 
 def unknown_key(given: str, known: Sequence[str], kind: str = "key") -> str:

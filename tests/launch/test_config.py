@@ -419,3 +419,14 @@ def test_an_experiment_is_composed_inside_a_hydra_of_ones_own():
 def test_a_list_that_was_quoted_as_a_message_says_is_read():
     tags = compose(["tracker.tags=['SmolLM2 (135M)',run 3]"]).tracker.tags
     assert tags == ["SmolLM2 (135M)", "run 3"]
+
+
+@pytest.mark.parametrize("key", ["runs=elsewhere", "data=mini", "seed=1,2"])
+def test_a_folder_of_configs_does_not_hide_a_key_in_silence(key, tmp_path, capsys):
+    """`--config-dir .` where the runs of earlier commands lie."""
+    (name, _, _) = key.partition("=")
+    (tmp_path / name).mkdir()
+    assert main(["-m", "--config-dir", str(tmp_path), key, "task=none"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{name}=… cannot be given while the folder of configs" in said and f"holds a folder {name}," in said
+    assert compose(["--config-dir", str(tmp_path), "n_edits=3"]).settings.n_edits == 3
